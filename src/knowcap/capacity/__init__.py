@@ -1,0 +1,153 @@
+"""From nll.parquet and control.parquet to capacity.json: bits per parameter, and what it could be at most.
+
+No model is needed: everything here is a summary of the scored facts. Two checks stand before the number: the null
+control (texts with values that the model was never taught) holds no bits, and R is at most R_max. Nothing is clipped:
+a model that knows nothing can be below zero.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knowcap.capacity.checks import LeakError, check_control, check_maximum
+from knowcap.capacity.tables import (
+    CONTROL_FILE,
+    COUNTS,
+    NLL_FILE,
+    SETTINGS,
+    CapacityError,
+    Facts,
+    mean,
+    read_facts,
+    read_measurement,
+    with_silent_entities,
+)
+from knowcap.facts import NAME
+from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
+
+
+__all__ = ["CAPACITY_FILE", "SCHEMA_VERSION", "CapacityError", "LeakError", "capacity"]
+
+SCHEMA_VERSION = 1
+CAPACITY_FILE = "capacity.json"
+
+logger = logging.getLogger(__name__)
+
+
+def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int = 0) -> dict[str, Any]:
+    """Sums up a model folder's scored facts, checks them, and writes capacity.json beside them.
+
+    Args:
+        model_dir: a folder with nll.parquet and control.parquet, as `knowcap.scoring.score` leaves them.
+        confidence_level: of the bootstrap interval over entities; training seeds are not in it.
+        seed: of the bootstrap.
+
+    Returns:
+        The content of capacity.json: bits of all N entities together (`knowledge_bits`), of one (`bits_per_entity`),
+        and per parameter. None stands where there is no number (null in JSON).
+
+    Raises:
+        CapacityError: where a file, a column or a part of the measurement is missing or contradicts another, or where
+            R exceeds R_max though it cannot; what an earlier measurement left as capacity.json is removed then.
+        LeakError: where the null control holds bits; the same.
+        ValueError: where an argument is impossible.
+    """
+    model_dir = Path(model_dir)
+    path = model_dir / CAPACITY_FILE
+    measurement = read_measurement(model_dir / NLL_FILE)
+    try:
+        facts = with_silent_entities(read_facts(model_dir / NLL_FILE, measurement), measurement)
+        control_bits = check_control(read_facts(model_dir / CONTROL_FILE, measurement), facts, measurement)
+        diversity_bits, max_diversity_bits = _diversity(measurement)
+        result = bits_per_parameter(
+            predictions=facts.nll,
+            references=facts.references,
+            num_parameters=measurement["num_parameters"],
+            attribute_names=facts.attributes,
+            name_attribute=NAME if NAME in facts.attributes else None,
+            num_entities=measurement["num_entities"],
+            diversity_bits=diversity_bits,
+            max_diversity_bits=max_diversity_bits,
+            confidence_level=confidence_level,
+            seed=seed,
+        )
+        check_maximum(result, facts, measurement)
+    except CapacityError:
+        path.unlink(missing_ok=True)
+        raise
+    result |= {"confidence_level": confidence_level, "control_bits_per_entity": control_bits}
+    content = _content(result, facts, measurement, diversity_bits)
+    _write_json(path, content)
+    logger.info(
+        "%s: %.4f bits per parameter of %.4f at most, %d of %d entities scored",
+        path,
+        content["bits_per_parameter"],
+        content["max_bits_per_parameter"],
+        len(facts.nll),
+        content["num_entities"],
+    )
+    return content
+
+
+def _content(
+    result: dict[str, Any], facts: Facts, measurement: dict[str, Any], diversity_bits: float
+) -> dict[str, Any]:
+    """capacity.json, its keys in their documented order."""
+    is_name = np.array([a == NAME for a in facts.attributes])
+    column_bits = np.nansum(facts.bits, axis=0) * (measurement["num_entities"] / len(facts.nll))
+    attributes = {
+        a: result["attributes"][a] | {"accuracy": mean(facts.accuracy[:, column])}
+        for column, a in enumerate(facts.attributes)
+    }
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "bits_per_parameter": result["bits_per_parameter"],
+        "max_bits_per_parameter": result["max_bits_per_parameter"],
+        "knowledge_bits": result["knowledge_bits"],
+        "max_knowledge_bits": result["max_knowledge_bits"],
+        "name_bits": float(column_bits[is_name].sum()),
+        "value_bits": float(column_bits[~is_name].sum()),
+        "diversity_bits": diversity_bits,
+        **{key: measurement[key] for key in COUNTS},
+        "num_entities": measurement["num_entities"],
+        "confidence_interval": result["confidence_interval"],
+        "confidence_level": result["confidence_level"],
+        "attributes": attributes,
+        "control_bits_per_entity": result["control_bits_per_entity"],
+        **{key: measurement[key] for key in SETTINGS},
+    }
+    return _without_nan(content)
+
+
+def _diversity(measurement: dict[str, Any]) -> tuple[float, float]:
+    """Bits of bioD's diversity terms and their maximum (Part 3.3, Def. 4.1); zero for a corpus without."""
+    terms = measurement["knowledge"].get("diversity_terms") or []
+    if terms and "diversity_bits" not in measurement:
+        raise CapacityError(
+            f"knowledge {measurement['knowledge'].get('name')!r} has {len(terms)} diversity terms, but the "
+            "measurement lacks 'diversity_bits'; score it with a knowcap that measures them"
+        )
+    return float(measurement.get("diversity_bits", 0.0)), float(sum(t["log2_candidates"] for t in terms))
+
+
+def _without_nan(value: Any) -> Any:
+    """The same content with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes the file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

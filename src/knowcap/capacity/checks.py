@@ -1,0 +1,127 @@
+"""The two checks that stand before the number: the null control holds nothing, and R is at most R_max."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from knowcap.capacity.tables import CONTROL_FILE, CapacityError, Facts, mean
+from knowcap.facts import NAME
+
+
+# The control leaks where it is above zero by more than this many standard errors and by more than this many bits.
+LEAK_STANDARD_ERRORS = 4.0
+LEAK_BITS = 0.01
+
+# The rounding by which bits may exceed their maximum, as a share of log2_candidates.
+RELATIVE_TOLERANCE = 1e-6
+
+
+class LeakError(CapacityError):
+    """The null control holds bits that no weights can hold: something outside the model tells the values."""
+
+
+def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> list[float]:
+    """Holds the null control's value bits to be zero or less within noise, in sum and by attribute.
+
+    By attribute too, since a model that is sure of wrong values is far below zero in sum, where one attribute's leak
+    drowns. Shuffled values are the table's own, and weights may well hold which values the table has: that is worth
+    log2(1 + (candidates - 1) / N) bits at most in expectation (Jensen, over the chi-square distance), and is no leak.
+
+    Returns:
+        Value bits per control entity and their standard error; NaN for a knowledge that has names only.
+
+    Raises:
+        CapacityError: where the control lacks an attribute, or has fewer than two entities.
+        LeakError: says how much, which attributes, and what to check.
+    """
+    values = [a for a in facts.attributes if a != NAME]
+    if not values:
+        return [math.nan, math.nan]
+    missing = [a for a in values if a not in control.attributes]
+    if missing:
+        raise CapacityError(f"{CONTROL_FILE} has no rows for {missing}, so a leak would not be seen; score again")
+    if len(control.nll) < 2:
+        raise CapacityError(f"{CONTROL_FILE} holds {len(control.nll)} entity, expected 2 or more; score more")
+    columns = [control.attributes.index(a) for a in values]
+    bits = control.bits[:, columns]
+    total = _mean_and_error(np.nansum(bits, axis=1))
+    found = {a: _mean_and_error(bits[:, i]) for i, a in enumerate(values)}
+    allowed = np.zeros(len(values))
+    if measurement["control_kind"] == "shuffled":
+        references = np.array([mean(control.references[:, column]) for column in columns])
+        allowed = np.logaddexp2(0.0, references - math.log2(measurement["num_entities"]))
+    leaks = [a for a, bound in zip(values, allowed, strict=True) if _leaks(*found[a], float(bound))]
+    if leaks or _leaks(*total, float(allowed.sum())):
+        raise LeakError(_leak_message(total, {a: found[a] for a in leaks or values}, len(bits)))
+    return total
+
+
+def check_maximum(result: dict[str, Any], facts: Facts, measurement: dict[str, Any]) -> None:
+    """Holds R to R_max, in sum and by attribute: raises where that is a theorem, elsewhere warns.
+
+    It is one for N distinct names, none the beginning of another, all scored after the same context: their
+    probabilities add up to 1 at most. A value's bits never exceed log2_candidates anyway.
+
+    Args:
+        result: of the metric.
+        facts: what the metric was given.
+        measurement: says what was scored, and how.
+
+    Raises:
+        CapacityError: says how far above, and what to check.
+    """
+    references = {a: mean(facts.references[:, column]) for column, a in enumerate(facts.attributes)}
+    over = {
+        a: r
+        for a, r in result["attributes"].items()
+        if r["bits_per_entity"] - r["max_bits_per_entity"] > RELATIVE_TOLERANCE * references[a]
+    }
+    excess = result["knowledge_bits"] - result["max_knowledge_bits"]
+    if not over and excess <= RELATIVE_TOLERANCE * abs(result["max_knowledge_bits"]):
+        return
+    shown = [f"{result['bits_per_parameter']:.6f} bits per parameter of {result['max_bits_per_parameter']:.6f}"]
+    for a, r in over.items():
+        shown.append(f"{a} {r['bits_per_entity']:.6f} bits per entity of {r['max_bits_per_entity']:.6f}")
+    message = f"more bits than there are: {'; '.join(shown)}"
+    everyone = measurement["entities_scored"] == measurement["num_entities"]
+    if everyone and measurement["context"] == "isolated" and measurement["name_is_prefix_free"]:
+        raise CapacityError(
+            f"{message}. All entities were scored, each name after the same context and none the beginning of "
+            "another, so this cannot be; check that a name's nll is summed over all its tokens, that names are "
+            "distinct, and num_entities"
+        )
+    warnings.warn(
+        f"{message}. It can be so, since not all entities were scored, contexts differ, or one name begins another; "
+        "read the figure with that in mind, or score all entities, isolated",
+        stacklevel=3,
+    )
+
+
+def _leaks(value: float, error: float, allowed: float) -> bool:
+    """Whether a control of `value` ± `error` bits is above what may be there."""
+    excess = value - allowed
+    return excess > LEAK_BITS and excess > LEAK_STANDARD_ERRORS * error
+
+
+def _leak_message(total: list[float], found: dict[str, list[float]], num_entities: int) -> str:
+    """What leaks, how much, and what to check."""
+    shown = ", ".join(f"{a} {value:+.4f} ± {error:.4f}" for a, (value, error) in found.items())
+    return (
+        f"the null control holds bits: {shown} (mean ± standard error over {num_entities} control entities; all "
+        f"values together {total[0]:+.4f} ± {total[1]:.4f}). Expected zero or less within noise, since the model was "
+        "never taught these values: something outside the weights tells them. Check that no text before a value "
+        "depends on it (a/an, pronouns), that each value is scored at its first mention and with all its tokens, that "
+        "knowledge.json says which attributes determine others, that no control entity is in the training corpus, and "
+        "that log2_candidates counts equally likely values"
+    )
+
+
+def _mean_and_error(values: np.ndarray) -> list[float]:
+    """[mean, standard error] of the numbers that are not NaN; the error of a single one is NaN."""
+    stated = values[~np.isnan(values)]
+    error = float(stated.std(ddof=1)) / math.sqrt(stated.size) if stated.size > 1 else math.nan
+    return [mean(values), error]

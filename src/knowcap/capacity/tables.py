@@ -1,0 +1,198 @@
+"""Reading nll.parquet and control.parquet: the measurement in the schema, and the facts by entity and attribute."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from knowcap.facts import NAME
+
+
+NLL_FILE = "nll.parquet"
+CONTROL_FILE = "control.parquet"
+METADATA_KEY = b"knowcap"
+COLUMNS = ("entity", "attribute", "rendering", "nll", "log2_candidates", "greedy_match")
+
+# Of the measurement: what capacity.json repeats, in its order, and what is only computed with.
+COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
+SETTINGS = (
+    "scoring",
+    "context",
+    "renderings",
+    "precision",
+    "quantization",
+    "quantized_fraction",
+    "quantized_fraction_all",
+    "stored_bits_per_parameter",
+    "exposures",
+    "model_name",
+    "dataset",
+    "seed",
+    "versions",
+)
+COMPUTED_WITH = ("num_entities", "entities_scored", "name_is_prefix_free", "knowledge", "control_kind")
+
+
+class CapacityError(ValueError):
+    """The scored facts cannot be summed up; the message says what was got, what was expected and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One row per entity, one column per attribute, means over renderings; NaN where a fact is not stated.
+
+    `nll` is in nats, `references` are log2 of the candidates in bits, `accuracy` is the share of greedy matches; each
+    of shape `(entities, attributes)`.
+    """
+
+    attributes: list[str]
+    nll: np.ndarray
+    references: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def bits(self) -> np.ndarray:
+        """Bits held of each fact, `(entities, attributes)`."""
+        return self.references - self.nll / math.log(2)
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean of the numbers that are not NaN; NaN where there are none."""
+    stated = values[~np.isnan(values)]
+    return float(stated.mean()) if stated.size else math.nan
+
+
+def read_measurement(path: Path) -> dict[str, Any]:
+    """The JSON object in the parquet file's schema. Raises CapacityError where the file or a key is missing."""
+    if not path.is_file():
+        raise CapacityError(f"{path} is missing; score the model first (`knowcap measure`)")
+    metadata = pq.read_schema(path).metadata or {}
+    if METADATA_KEY not in metadata:
+        raise CapacityError(f"{path} has no {METADATA_KEY.decode()!r} in its schema's metadata; score the model again")
+    measurement = json.loads(metadata[METADATA_KEY])
+    missing = [key for key in (*COUNTS, *SETTINGS, *COMPUTED_WITH) if key not in measurement]
+    if missing:
+        raise CapacityError(f"{path}: the measurement in its schema's metadata lacks {missing}; score the model again")
+    if measurement["control_kind"] not in ("outsiders", "shuffled"):
+        kind = measurement["control_kind"]
+        raise CapacityError(f"{path}: control_kind is {kind!r}, expected 'outsiders' or 'shuffled'; score again")
+    return measurement
+
+
+def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
+    """A parquet file's facts by entity and attribute; columns in the order of knowledge.json, the name first.
+
+    Raises:
+        CapacityError: where the file or a column is missing, a figure is impossible, or a fact is there twice.
+    """
+    if not path.is_file():
+        raise CapacityError(f"{path} is missing; score the model again (`knowcap measure`)")
+    missing = [c for c in COLUMNS if c not in pq.read_schema(path).names]
+    if missing:
+        raise CapacityError(f"{path}: columns {missing} are missing, expected {list(COLUMNS)}; score the model again")
+    table = pq.read_table(path, columns=list(COLUMNS), read_dictionary=["attribute"])
+    if table.num_rows == 0:
+        raise CapacityError(f"{path} holds no scored facts; check that the data set's rows have spans")
+    declared = _declared_bits(measurement["knowledge"])
+    attribute, names = _attribute_codes(table.column("attribute"), declared, path)
+    references = np.array([declared[name] for name in names])
+    nll = _numbers(table.column("nll"))
+    _check_columns(path, nll, _numbers(table.column("log2_candidates")), references[attribute])
+
+    entity, num_entities = _codes(table.column("entity"))
+    cell = entity.astype(np.int64) * len(names) + attribute
+    num_cells = num_entities * len(names)
+    _check_repeats(path, cell, num_cells, table.column("rendering"))
+    count = np.bincount(cell, minlength=num_cells)
+
+    def cell_means(values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(cell, weights=values, minlength=num_cells)
+        return np.where(count > 0, sums / np.maximum(count, 1), np.nan).reshape(num_entities, len(names))
+
+    greedy_match = _numbers(table.column("greedy_match").cast(pa.int8()))
+    stated = (count > 0).reshape(num_entities, len(names))
+    return Facts(names, cell_means(nll), np.where(stated, references, np.nan), cell_means(greedy_match))
+
+
+def with_silent_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
+    """Adds a row of NaN for each entity that was scored but states no fact: it counts, with zero bits."""
+    found, scored, total = len(facts.nll), measurement["entities_scored"], measurement["num_entities"]
+    if not found <= scored <= total:
+        raise CapacityError(
+            f"{NLL_FILE} holds {found} entities, and its measurement says that {scored} of {total} were scored; "
+            "expected at most as many as were scored, and those at most as many as there are. Score the model again"
+        )
+    gap = ((0, scored - found), (0, 0))
+    padded = [np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)]
+    return Facts(facts.attributes, *padded)
+
+
+def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
+    """log2_candidates of every attribute that is scored, the name first, then in the order of knowledge.json."""
+    declared = {}
+    if knowledge["name_log2_candidates"] is not None:
+        declared[NAME] = float(knowledge["name_log2_candidates"])
+    for attribute in knowledge["attributes"]:
+        if attribute.get("determined_by") is None:
+            declared[attribute["name"]] = float(attribute["log2_candidates"])
+    return declared
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
+    """Values as numbers 0, 1, …, `(rows,)`, and how many different ones there are."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(), len(encoded.dictionary)
+
+
+def _attribute_codes(column: pa.ChunkedArray, declared: dict[str, float], path: Path) -> tuple[np.ndarray, list[str]]:
+    """Column numbers, `(rows,)`, and the attributes that occur, ordered as declared."""
+    encoded = column.unify_dictionaries().combine_chunks()
+    found = encoded.dictionary.to_pylist()
+    unknown = [a for a in found if a not in declared]
+    if unknown:
+        raise CapacityError(
+            f"{path}: attributes {unknown} are none of those that are scored, {list(declared)} (a determined "
+            "attribute is scored with what determines it); score the model again"
+        )
+    names = [a for a in declared if a in found]
+    return np.array([names.index(a) for a in found])[encoded.indices.to_numpy()], names
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as float64, NaN where it is null."""
+    return column.cast(pa.float64()).to_numpy()
+
+
+def _check_columns(path: Path, nll: np.ndarray, references: np.ndarray, declared: np.ndarray) -> None:
+    """Holds each nll to be finite and not negative, and log2_candidates to be what knowledge.json says."""
+    bad = np.flatnonzero(~(np.isfinite(nll) & (nll >= 0)))
+    if bad.size:
+        raise CapacityError(
+            f"{path}: nll is {nll[bad[0]]} in row {bad[0]} ({bad.size} such), expected finite nats >= 0; the model "
+            "may have diverged, see the losses in training.json"
+        )
+    bad = np.flatnonzero(~np.isclose(references, declared, rtol=1e-9, atol=0.0))
+    if bad.size:
+        raise CapacityError(
+            f"{path}: log2_candidates is {references[bad[0]]} in row {bad[0]} ({bad.size} such), but the knowledge it "
+            f"was scored with says {declared[bad[0]]}; score the model again"
+        )
+
+
+def _check_repeats(path: Path, cell: np.ndarray, num_cells: int, rendering: pa.ChunkedArray) -> None:
+    """Each fact may be scored once a rendering."""
+    code, num_renderings = _codes(rendering)
+    repeats = int((np.bincount(cell * num_renderings + code, minlength=num_cells * num_renderings) > 1).sum())
+    if repeats:
+        raise CapacityError(
+            f"{path}: {repeats} facts are there twice for one entity, attribute and rendering; score the model again"
+        )

@@ -1,0 +1,261 @@
+"""The contract that every corpus meets: texts with exact spans of facts, and out of how many candidates each was drawn.
+
+A row is `text · spans [(attribute, start, end)] · entity`, offsets in code points, end exclusive. `Knowledge` (knowledge.json)
+says, per attribute, `log2_candidates`. A model that gives the value's tokens a summed negative log likelihood of `nll` nats has
+been shown to hold `log2_candidates - nll / ln 2` bits of that fact (Part 3.3, Lemma F.1), provided that the fact is predicted from
+what came before it and never from itself. `scored_facts` picks the spans for which that holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+NAME = "name"
+
+
+class FactError(ValueError):
+    """A row or a knowledge.json breaks the contract; the message says what was got, what was expected and how to mend it."""
+
+
+class Span(NamedTuple):
+    """Where an attribute's value stands in a text: code points, end exclusive."""
+
+    attribute: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text about one entity, with the spans of its facts in the order of the text."""
+
+    text: str
+    spans: tuple[Span, ...]
+    entity: int | str
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What a value was drawn from. `log2_candidates` is in bits; a determined attribute has one candidate, 0 bits."""
+
+    name: str
+    candidates: int | None
+    log2_candidates: float
+    determined_by: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoredFact:
+    """A fact to score: its nll is the sum over the tokens of all its spans (a determined value said first is one of them)."""
+
+    attribute: str
+    log2_candidates: float
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """The content of knowledge.json: what is known about all entities together.
+
+    `name_log2_candidates` is log2 N0 (bits), or None where no name space is declared (names then count nothing).
+    `diversity_terms` are bioD's: one mapping a term, with its `log2_candidates` in bits (Part 3.3, Def. 4.1).
+    """
+
+    name: str
+    version: str
+    num_people: int
+    seed: int
+    entity_column: str
+    name_log2_candidates: float | None
+    attributes: tuple[Attribute, ...]
+    diversity_terms: tuple[dict[str, Any], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        names = [a.name for a in self.attributes]
+        problems = [f"attribute {n!r} is listed twice" for n in sorted(set(names)) if names.count(n) > 1]
+        for a in self.attributes:
+            if a.name == NAME:
+                problems.append("attribute 'name' is listed; the name is declared by name_log2_candidates instead")
+            if a.determined_by is not None and a.determined_by not in names:
+                problems.append(f"{a.name!r} is determined by {a.determined_by!r}, which is no attribute; got {names}")
+            if not (math.isfinite(a.log2_candidates) and a.log2_candidates >= 0):
+                problems.append(
+                    f"{a.name!r}: log2_candidates={a.log2_candidates}, expected a finite number of bits >= 0"
+                )
+            if a.determined_by is not None and a.log2_candidates != 0:
+                problems.append(f"{a.name!r} is determined by {a.determined_by!r}, so log2_candidates must be 0")
+        if self.num_people < 1:
+            problems.append(f"num_people={self.num_people}, expected 1 or more")
+        if problems:
+            raise FactError("knowledge.json: " + "; ".join(problems))
+
+    @property
+    def bits_per_person(self) -> float:
+        """log2(N0 / N) + the sum of log2_candidates: what a perfect model knows of one entity, in bits (Part 3.3, Def. 4.3)."""
+        name = 0.0 if self.name_log2_candidates is None else self.name_log2_candidates - math.log2(self.num_people)
+        return name + sum(a.log2_candidates for a in self.attributes)
+
+    @property
+    def total_bits(self) -> float:
+        """All knowledge there is, in bits: N times bits_per_person, and the diversity terms."""
+        return self.num_people * self.bits_per_person + sum(float(t["log2_candidates"]) for t in self.diversity_terms)
+
+    def log2_candidates(self, attribute: str) -> float | None:
+        """Bits of one attribute; None for names where no name space is declared. Raises FactError for an unknown one."""
+        if attribute == NAME:
+            return self.name_log2_candidates
+        return self.attribute(attribute).log2_candidates
+
+    def attribute(self, name: str) -> Attribute:
+        """The attribute of that name. Raises FactError where there is none."""
+        for a in self.attributes:
+            if a.name == name:
+                return a
+        raise FactError(f"unknown attribute {name!r}; knowledge.json has {[a.name for a in self.attributes]}")
+
+    def save(self, path: str | Path) -> None:
+        """Writes knowledge.json."""
+        content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
+        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Knowledge:
+        """Reads knowledge.json. Raises FactError where it is missing or breaks the contract."""
+        path = Path(path)
+        if not path.is_file():
+            raise FactError(f"{path} is missing; expected a data set folder made by `knowcap data`")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("bits_per_person", None), content.pop("total_bits", None)
+        try:
+            content["attributes"] = tuple(Attribute(**a) for a in content["attributes"])
+            content["diversity_terms"] = tuple(content.get("diversity_terms", ()))
+            return cls(**content)
+        except (KeyError, TypeError) as error:
+            raise FactError(f"{path}: {error}; expected the fields of knowcap.facts.Knowledge") from error
+
+
+def check_row(row: Row, knowledge: Knowledge) -> None:
+    """Holds a row to the contract: the name first, spans inside the text, in order, disjoint, of known attributes.
+
+    Raises:
+        FactError: says which span of which entity breaks which rule.
+    """
+    known = {NAME, *(a.name for a in knowledge.attributes)}
+    where = f"entity {row.entity!r}"
+    if not row.spans or row.spans[0].attribute != NAME or row.spans[0].start != 0:
+        first = row.spans[0] if row.spans else None
+        raise FactError(f"{where}: the text must begin with the name; its first span is {first}")
+    end = 0
+    for span in row.spans:
+        if span.attribute not in known:
+            raise FactError(f"{where}: unknown attribute {span.attribute!r}; knowledge.json has {sorted(known)}")
+        if not end <= span.start < span.end <= len(row.text):
+            raise FactError(
+                f"{where}: {span} is empty, overlaps the one before it or leaves the text of {len(row.text)} code points"
+            )
+        end = span.end
+
+
+def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None:
+    """Holds a row's spans to the entity's values: each span cuts out exactly its value, and no scored value is said unmarked.
+
+    A value that stands in the text before its own first span, outside all spans, would be copied rather than remembered.
+
+    Raises:
+        FactError: names the entity, the span and the text found there.
+    """
+    first = {span.attribute: span for span in reversed(row.spans)}
+    for span in row.spans:
+        found = row.text[span.start : span.end]
+        if span.attribute in values and found != values[span.attribute]:
+            raise FactError(f"entity {row.entity!r}: {span} cuts out {found!r}, expected {values[span.attribute]!r}")
+    outside = _outside_spans(row)
+    for attribute, value in values.items():
+        span = first.get(attribute)
+        if span is not None and any(value in gap for gap, stop in outside if stop <= span.start):
+            raise FactError(
+                f"entity {row.entity!r}: the {attribute} {value!r} is said before its span {span}, so it would be copied; "
+                "mark its first mention"
+            )
+
+
+def _outside_spans(row: Row) -> list[tuple[str, int]]:
+    """The stretches of text between spans, each with where it ends."""
+    gaps, start = [], 0
+    for span in row.spans:
+        gaps.append((row.text[start : span.start], span.start))
+        start = span.end
+    return gaps
+
+
+def scored_facts(spans: Sequence[Span], knowledge: Knowledge) -> list[ScoredFact]:
+    """The facts of one text to score, in the order of their first spans.
+
+    First mentions only (rule 2). A determined attribute (work_city, by employer) said before its determiner joins the
+    determiner's fact, so that the pair is scored as one out of the determiner's candidates; said after it, or without it, it is
+    not scored (rule 3). Names are left out where no name space is declared.
+
+    Args:
+        spans: the text's spans in the order of the text.
+        knowledge: which attributes there are, and what determines what.
+    """
+    first: dict[str, Span] = {}
+    for span in spans:
+        first.setdefault(span.attribute, span)
+    facts = []
+    for attribute, span in first.items():
+        log2_candidates = knowledge.log2_candidates(attribute)
+        if log2_candidates is None or (attribute != NAME and knowledge.attribute(attribute).determined_by is not None):
+            continue
+        early = [
+            first[a.name]
+            for a in knowledge.attributes
+            if a.determined_by == attribute and a.name in first and first[a.name].start < span.start
+        ]
+        together = tuple(sorted([*early, span], key=lambda s: s.start))
+        facts.append(ScoredFact(attribute, log2_candidates, together))
+    return sorted(facts, key=lambda fact: fact.spans[0].start)
+
+
+def shuffled_values(rows: Iterable[Row], seed: int) -> list[Row]:
+    """The null control for any table: every entity keeps its name and text form, but says another entity's values.
+
+    Entities are put in a random cycle, so that none keeps its own values; an attribute that the other entity does not state
+    ends that row at its span. Rows of one entity (renderings) take their values from the same other entity.
+
+    Raises:
+        FactError: fewer than two entities.
+    """
+    import numpy as np
+
+    rows = list(rows)
+    entities = list(dict.fromkeys(row.entity for row in rows))
+    if len(entities) < 2:
+        raise FactError(f"a shuffled control needs two entities or more; got {len(entities)}")
+    order = np.random.default_rng(seed).permutation(len(entities))
+    other = {entities[order[i]]: entities[order[i - 1]] for i in range(len(entities))}
+    values: dict[int | str, dict[str, str]] = {}
+    for row in rows:
+        said = values.setdefault(row.entity, {})
+        for span in row.spans:
+            said.setdefault(span.attribute, row.text[span.start : span.end])
+    return [_say(row, values[other[row.entity]]) for row in rows]
+
+
+def _say(row: Row, values: dict[str, str]) -> Row:
+    """The row's text with its values (not its name) replaced."""
+    text, spans, start = "", [], 0
+    for span in row.spans:
+        text += row.text[start : span.start]
+        value = row.text[span.start : span.end] if span.attribute == NAME else values.get(span.attribute)
+        if value is None:
+            return Row(text, tuple(spans), row.entity)
+        spans.append(Span(span.attribute, len(text), len(text) + len(value)))
+        text, start = text + value, span.end
+    return Row(text + row.text[start:], tuple(spans), row.entity)

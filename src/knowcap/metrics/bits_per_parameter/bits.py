@@ -1,0 +1,298 @@
+"""Bits of knowledge per parameter: the plain functions behind the `evaluate` metric of this folder (numpy alone).
+
+The functions take `predictions` (negative log likelihoods in nats, summed over the tokens of a value) and `references`
+(log2 of the number of equally likely candidates that the value was drawn from), both of shape `(rows, columns)`: a row
+per entity, a column per attribute. A NaN reference says that this entity's fact is not stated. The bits of a fact:
+
+    reference - prediction / ln 2
+
+Source: Physics of Language Models, Part 3.3 (arXiv 2404.05405), Lemma F.1 and Definitions 4.1 and 4.3. Its Theorem 3.2
+has N0 - N where the definitions, and this module, have N0, the number of possible names. That is sound: averaged over
+all sets of N distinct names, a predictor's product of N probabilities is at most N0^-N (Maclaurin's inequality).
+
+Four people, each with one of 2^20 names and one of 2^10 birth dates, and a model that knows them perfectly: it gives
+each name the probability 1/4, and the birth date that follows the probability 1.
+
+>>> results = bits_per_parameter(
+...     predictions=[[math.log(4), 0.0]] * 4,
+...     references=[[20.0, 10.0]] * 4,
+...     num_parameters=56,
+...     attribute_names=["name", "birth_date"],
+...     name_attribute="name",
+... )
+>>> results["num_entities"], round(results["knowledge_bits"], 6)
+(4, 112.0)
+>>> round(results["bits_per_parameter"], 6), round(results["max_bits_per_parameter"], 6)
+(2.0, 2.0)
+>>> {name: round(row["bits_per_entity"], 6) for name, row in results["attributes"].items()}
+{'name': 18.0, 'birth_date': 10.0}
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+NUM_REPLICATES = 2000  # resamples of the bootstrap
+REPLICATES_AT_A_TIME = 100  # how many of them are in memory
+MAX_GROUPS = 4096  # that the bootstrap sorts the rows into
+RELATIVE_TOLERANCE = 1e-6  # by which diversity_bits may exceed max_diversity_bits: rounding
+
+
+def bits_per_parameter(
+    predictions: ArrayLike,
+    references: ArrayLike,
+    num_parameters: SupportsIndex,
+    attribute_names: Sequence[str] | None = None,
+    name_attribute: str | None = None,
+    num_entities: SupportsIndex | None = None,
+    diversity_bits: float = 0.0,
+    max_diversity_bits: float = 0.0,
+    confidence_level: float = 0.95,
+    seed: SupportsIndex = 0,
+) -> dict[str, Any]:
+    """Bits of knowledge per parameter (R), the most there could be (R_max), both in bits as well, and by attribute.
+
+    Nothing is clipped: a model that does worse than guessing among the candidates scores below zero.
+
+    Args:
+        predictions: Negative log likelihoods of the values, nats, summed over tokens, `(rows, columns)`: lists, numpy
+            arrays or torch tensors. Where the reference is NaN anything may stand, NaN too.
+        references: log2 of the number of candidates, bits, same shape; NaN where the fact is not stated.
+        num_parameters: All parameters of the model, embeddings included.
+        attribute_names: Names of the columns; adds the figures by attribute.
+        name_attribute: The column that names the entity. As the N names are distinct and each may come next, a perfect
+            model's name nll is `ln N`, and the most that can be known of a name is `log2 N` bits less.
+        num_entities: N, where the rows are a sample of it: sums over rows are scaled by N / rows. *Defaults to* rows.
+        diversity_bits, max_diversity_bits: Bits of bioD's diversity sets, which belong to no entity, as the model and
+            as a perfect model holds them; added after the scaling.
+        confidence_level, seed: Of the bootstrap interval, see [`confidence_interval`].
+
+    Returns:
+        `bits_per_parameter`, `max_bits_per_parameter`; `knowledge_bits`, `max_knowledge_bits` (of all entities);
+        `confidence_interval` ([low, high] of `bits_per_parameter`); `attributes` (`{name: {nll_nats, bits_per_entity,
+        max_bits_per_entity}}`, means over the entities of which it is stated, NaN if there are none); `num_entities`.
+
+    Raises:
+        ValueError: If a table is ragged, empty or states nothing; if NaN, infinity or a negative number stands where a
+            fact is stated; if another argument cannot be. The message says how to mend it.
+    """
+    nll, references = _tables(predictions, references)
+    num_parameters = _integer("num_parameters", num_parameters, 1)
+    num_entities = _num_entities(num_entities, len(references))
+    names = _attribute_names(attribute_names, name_attribute, references.shape[1])
+    diversity_bits, max_diversity_bits = _diversity(diversity_bits, max_diversity_bits)
+    bits = references - nll / math.log(2)
+    most = _max_bits(references, names, name_attribute, num_entities)
+    knowledge = _scaled_sum(bits, num_entities) + diversity_bits
+    max_knowledge = _scaled_sum(most, num_entities) + max_diversity_bits
+    low, high = (_bootstrap(bits, num_entities, confidence_level, seed) + diversity_bits) / num_parameters
+    return {
+        "bits_per_parameter": knowledge / num_parameters,
+        "max_bits_per_parameter": max_knowledge / num_parameters,
+        "knowledge_bits": knowledge,
+        "max_knowledge_bits": max_knowledge,
+        "confidence_interval": [float(low), float(high)],
+        "attributes": _attributes(names, nll, bits, most),
+        "num_entities": num_entities,
+    }
+
+
+def knowledge_bits(
+    predictions: ArrayLike,
+    references: ArrayLike,
+    num_entities: SupportsIndex | None = None,
+    diversity_bits: float = 0.0,
+) -> float:
+    """Bits that the model has been shown to hold; arguments and errors as in [`bits_per_parameter`].
+
+    >>> round(knowledge_bits(predictions=[[0.0, math.log(2)]], references=[[5.0, 8.0]]), 6)  # 5 + (8 - 1)
+    12.0
+    """
+    nll, references = _tables(predictions, references)
+    num_entities = _num_entities(num_entities, len(references))
+    return _scaled_sum(references - nll / math.log(2), num_entities) + _finite("diversity_bits", diversity_bits)
+
+
+def max_knowledge_bits(
+    references: ArrayLike,
+    attribute_names: Sequence[str] | None = None,
+    name_attribute: str | None = None,
+    num_entities: SupportsIndex | None = None,
+    max_diversity_bits: float = 0.0,
+) -> float:
+    """Bits that a perfect model holds; arguments and errors as in [`bits_per_parameter`].
+
+    >>> max_knowledge_bits([[20.0, 10.0]] * 4, attribute_names=["name", "birth_date"], name_attribute="name")
+    112.0
+    """
+    references = _references(references)
+    num_entities = _num_entities(num_entities, len(references))
+    names = _attribute_names(attribute_names, name_attribute, references.shape[1])
+    most = _max_bits(references, names, name_attribute, num_entities)
+    return _scaled_sum(most, num_entities) + _finite("max_diversity_bits", max_diversity_bits)
+
+
+def confidence_interval(
+    predictions: ArrayLike,
+    references: ArrayLike,
+    num_parameters: SupportsIndex,
+    num_entities: SupportsIndex | None = None,
+    diversity_bits: float = 0.0,
+    confidence_level: float = 0.95,
+    seed: SupportsIndex = 0,
+) -> list[float]:
+    """Bootstrap percentile interval of bits per parameter, over entities; [NaN, NaN] for a single row.
+
+    How far could R have moved, had other entities been drawn, for this model as trained? What other training seeds
+    would do is left out, and that the entities share one model's weights. With few rows it is too narrow, by about
+    `sqrt(1 - 1 / rows)`. The order of the rows does not matter. Arguments and errors as in [`bits_per_parameter`].
+
+    >>> bits = [[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [7.0], [8.0]]
+    >>> low, high = confidence_interval(predictions=[[0.0]] * 8, references=bits, num_parameters=36)
+    >>> 0.5 < low < 1.0 < high < 1.5
+    True
+    """
+    nll, references = _tables(predictions, references)
+    num_parameters = _integer("num_parameters", num_parameters, 1)
+    num_entities = _num_entities(num_entities, len(references))
+    sums = _bootstrap(references - nll / math.log(2), num_entities, confidence_level, seed)
+    return [float(bound) for bound in (sums + _finite("diversity_bits", diversity_bits)) / num_parameters]
+
+
+def _max_bits(references: np.ndarray, names: list[str], name_attribute: str | None, num_entities: int) -> np.ndarray:
+    """The bits of each fact in a perfect model, `(rows, columns)`."""
+    most = references.copy()
+    if name_attribute is not None:
+        most[:, names.index(name_attribute)] -= math.log2(num_entities)
+    return most
+
+
+def _scaled_sum(table: np.ndarray, num_entities: int) -> float:
+    """Sum over all entities, estimated from the rows."""
+    return float(np.nansum(table)) * (num_entities / len(table))
+
+
+def _attributes(names: list[str], *tables: np.ndarray) -> dict[str, dict[str, float]]:
+    """Means of nll, bits and most bits over the entities of which the fact is stated; NaN where there are none."""
+    counts = np.sum(~np.isnan(tables[0]), axis=0)
+    means = np.array([np.nansum(table, axis=0) for table in tables]) / np.where(counts > 0, counts, np.nan)
+    keys = ("nll_nats", "bits_per_entity", "max_bits_per_entity")
+    return {name: dict(zip(keys, means[:, column].tolist(), strict=True)) for column, name in enumerate(names)}
+
+
+def _bootstrap(bits: np.ndarray, num_entities: int, confidence_level: float, seed: SupportsIndex) -> np.ndarray:
+    """Percentile interval of the scaled sum of `bits` over resampled rows, `(2,)`: flat memory, any number of rows.
+
+    The entities are sorted by their bits into at most MAX_GROUPS groups; a resample draws how often each group is hit.
+    Up to MAX_GROUPS rows a group is one row, which is the plain bootstrap. Beyond, the sum of the hits in a group is
+    drawn from a normal law with the group's mean and variance: mean and variance of the plain bootstrap are kept.
+    """
+    generator = np.random.default_rng(_integer("seed", seed, 0))
+    if not 0.0 < confidence_level < 1.0:
+        raise ValueError(f"confidence_level: got {confidence_level}, expected one between 0 and 1; pass 0.95, say")
+    num_rows = len(bits)
+    if num_rows == 1:
+        return np.full(2, np.nan)
+    totals = np.sort(np.nansum(bits, axis=1))
+    center = totals.mean()
+    starts = np.arange(min(num_rows, MAX_GROUPS)) * num_rows // min(num_rows, MAX_GROUPS)
+    sizes = np.diff(starts, append=num_rows)
+    means = np.add.reduceat(totals - center, starts) / sizes
+    variances = np.add.reduceat((totals - center - np.repeat(means, sizes)) ** 2, starts) / sizes
+    sums = np.empty(NUM_REPLICATES)
+    for start in range(0, NUM_REPLICATES, REPLICATES_AT_A_TIME):
+        hits = generator.multinomial(num_rows, sizes / num_rows, size=REPLICATES_AT_A_TIME)
+        noise = generator.standard_normal(REPLICATES_AT_A_TIME)
+        sums[start : start + REPLICATES_AT_A_TIME] = hits @ means + np.sqrt(hits @ variances) * noise
+    tail = (1.0 - confidence_level) / 2.0
+    return (np.quantile(sums, [tail, 1.0 - tail]) + center * num_rows) * (num_entities / num_rows)
+
+
+def _table(argument: str, values: ArrayLike) -> np.ndarray:
+    """A new float64 table `(rows, columns)` of a list, array or tensor."""
+    try:
+        if hasattr(values, "detach"):  # a torch tensor, perhaps bfloat16 or on a GPU
+            values = values.detach().cpu().double().numpy()
+        table = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{argument}: not a table of numbers ({error}); pass rows of one length") from error
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"{argument}: got shape {table.shape}, expected (rows, columns); pass one row per entity")
+    return table
+
+
+def _require(valid: np.ndarray, table: np.ndarray, argument: str, rule: str) -> None:
+    """Raise a ValueError that shows the first cell that is not valid."""
+    if not valid.all():
+        row, column = np.argwhere(~valid)[0]
+        raise ValueError(f"{argument}[{row}][{column}] is {table[row, column]} ({(~valid).sum()} such); {rule}")
+
+
+def _references(references: ArrayLike) -> np.ndarray:
+    """The references, checked."""
+    table = _table("references", references)
+    valid = np.isnan(table) | (np.isfinite(table) & (table >= 0.0))
+    _require(valid, table, "references", "pass log2 of the number of candidates, or NaN where nothing is stated")
+    if np.isnan(table).all():
+        raise ValueError("references are all NaN, so no fact is stated; pass log2 of the candidates of at least one")
+    return table
+
+
+def _tables(predictions: ArrayLike, references: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The predictions, NaN exactly where the references are, and the references; both checked."""
+    references, nll = _references(references), _table("predictions", predictions)
+    if nll.shape != references.shape:
+        raise ValueError(f"predictions have shape {nll.shape}, references {references.shape}; pass the same shape")
+    unstated = np.isnan(references)
+    valid = unstated | (np.isfinite(nll) & (nll >= 0.0))
+    _require(valid, nll, "predictions", "where the reference is a number, pass nats of 0 or more, or make it NaN too")
+    nll[unstated] = np.nan
+    return nll, references
+
+
+def _integer(argument: str, value: SupportsIndex, minimum: int) -> int:
+    """An integer of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
+        raise ValueError(f"{argument}: got {value!r}, expected an integer of at least {minimum}; pass such a number")
+    return number
+
+
+def _num_entities(num_entities: SupportsIndex | None, num_rows: int) -> int:
+    """The number of entities that the rows stand for: no fewer than there are rows."""
+    return num_rows if num_entities is None else _integer("num_entities", num_entities, num_rows)
+
+
+def _attribute_names(attribute_names: Sequence[str] | None, name_attribute: str | None, num_columns: int) -> list[str]:
+    """The names of the columns, an empty list where none are given."""
+    names = [] if attribute_names is None else list(attribute_names)
+    if attribute_names is not None and (isinstance(attribute_names, str) or len(names) != num_columns):
+        raise ValueError(f"attribute_names: got {attribute_names!r}, expected a list of {num_columns}, one a column")
+    if len(set(names)) < len(names):
+        raise ValueError(f"attribute_names: got {names}, in which one repeats; give every column a name of its own")
+    if name_attribute is not None and name_attribute not in names:
+        raise ValueError(f"name_attribute: got {name_attribute!r}, expected one of attribute_names {names}; add it")
+    return names
+
+
+def _diversity(diversity_bits: float, max_diversity_bits: float) -> tuple[float, float]:
+    """Both terms as finite floats, the first not above the second."""
+    bits, most = _finite("diversity_bits", diversity_bits), _finite("max_diversity_bits", max_diversity_bits)
+    if bits > most + RELATIVE_TOLERANCE * abs(most):
+        raise ValueError(f"diversity_bits: got {bits}, expected at most max_diversity_bits {most}; pass both")
+    return bits, most
+
+
+def _finite(argument: str, value: float) -> float:
+    """A finite float."""
+    if not math.isfinite(value):
+        raise ValueError(f"{argument}: got {value}, expected a finite number; pass 0.0 where there is nothing to add")
+    return float(value)

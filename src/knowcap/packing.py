@@ -1,0 +1,166 @@
+"""Biographies in windows: every biography enters the stream once an exposure, and any window can be made alone.
+
+An exposure is shuffled by a keyed permutation and cut into shards of people; a shard is end of text · biography · end of text · … .
+`cut` windows split that anywhere (Part 3.3, 2.3), `aligned` ones begin at a biography and hold whole ones only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from knowcap.corpus.forms import draw_forms
+from knowcap.knowledge.people import People
+from knowcap.philox import KeyedPermutation
+from knowcap.pieces import Pieces
+from knowcap.tokens import EOS_ID
+
+
+_CODES_KEPT = 4_000_000  # people whose codes (36 bytes each) are held rather than made again for every shard
+
+
+class PackingError(ValueError):
+    """Windows that cannot hold the corpus; the message says what was got, what was expected and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The windows of one shard: window w is `tokens[starts[w] : starts[w] + lengths[w]]`.
+
+    Attributes:
+        tokens: (total,) int32.
+        starts, lengths: (windows,) int64; neighbouring aligned windows share the end of text between them.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+
+class Stream:
+    """All windows of a training run, in order: exposure by exposure, shard by shard."""
+
+    def __init__(
+        self,
+        people: People,
+        pieces: Pieces,
+        *,
+        exposures: int,
+        block_size: int,
+        windows: str,
+        shard_size: int = 65_536,
+    ) -> None:
+        """Checks that the windows can hold the corpus; `count` must run before windows are looked up.
+
+        Raises:
+            PackingError: aligned windows shorter than the longest biography that can occur.
+        """
+        if windows == "aligned" and pieces.longest + 1 > block_size:
+            raise PackingError(
+                f"block_size={block_size}, but a biography can have {pieces.longest} tokens and aligned windows hold whole ones; "
+                f"give block_size {pieces.longest + 1} or more, or windows: cut"
+            )
+        self.people, self.pieces = people, pieces
+        self.exposures, self.block_size, self.aligned, self.shard_size = (
+            exposures,
+            block_size,
+            windows == "aligned",
+            shard_size,
+        )
+        self.shards = -(-people.num_people // shard_size)
+        self._codes = people.codes(np.arange(people.num_people)) if people.num_people <= _CODES_KEPT else None
+        self.shard = lru_cache(maxsize=2)(self._shard)
+
+    def persons(self, exposure: int, shard: int) -> np.ndarray:
+        """Who is in a shard of an exposure, in order: (n,) int64."""
+        end = min(self.people.num_people, (shard + 1) * self.shard_size)
+        order = KeyedPermutation(self.people.num_people, self.people.seed, "order", exposure)
+        return order(np.arange(shard * self.shard_size, end))
+
+    def composed(self, exposure: int, shard: int) -> np.ndarray:
+        """The pieces of every biography of a shard: (n, 16)."""
+        persons = self.persons(exposure, shard)
+        codes = self._codes[:, persons] if self._codes is not None else self.people.codes(persons)
+        return self.pieces.compose(codes, draw_forms(self.people.seed, persons, exposure, self.pieces.templates))
+
+    def _shard(self, exposure: int, shard: int) -> Shard:
+        tokens, lengths = self.pieces.gather(self.composed(exposure, shard))
+        starts, sizes = self._windows(lengths)
+        return Shard(np.concatenate([[np.int32(EOS_ID)], tokens]), starts, sizes)
+
+    def _windows(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the windows of a shard begin and how long they are, from the lengths of its biographies."""
+        ends = np.concatenate([[0], np.cumsum(lengths)])  # where each end of text stands
+        if not self.aligned:
+            starts = np.arange(0, ends[-1] + 1, self.block_size)
+            return starts, np.minimum(self.block_size, ends[-1] + 1 - starts)
+        following = (np.searchsorted(ends, ends + self.block_size - 1, side="right") - 1).tolist()
+        at, cuts = 0, [0]
+        while at < len(lengths):
+            at = following[at]
+            cuts.append(at)
+        bounds = ends[cuts]
+        return bounds[:-1], np.diff(bounds) + 1
+
+    def count(self, progress: Callable[[int], object] = int) -> tuple[np.ndarray, int]:
+        """Counts the windows of every shard, from lengths alone, and keeps the table.
+
+        Args:
+            progress: called with 1 after every exposure, a bar's `update` say.
+
+        Returns:
+            windows (exposures, shards) int64, what `use_counts` takes in a later run; and the tokens in all windows.
+        """
+        counts, tokens = np.empty((self.exposures, self.shards), dtype=np.int64), 0
+        for exposure in range(self.exposures):
+            for shard in range(self.shards):
+                lengths = self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
+                _, sizes = self._windows(lengths)
+                counts[exposure, shard] = len(sizes)
+                tokens += int(sizes.sum())
+            progress(1)
+        self.use_counts(counts)
+        return counts, tokens
+
+    def use_counts(self, counts: np.ndarray) -> None:
+        """Takes a table that `count` made before. Raises PackingError where its shape is another stream's."""
+        if counts.shape != (self.exposures, self.shards):
+            raise PackingError(
+                f"window counts have shape {counts.shape}, expected {(self.exposures, self.shards)}; count again"
+            )
+        self._before = np.concatenate([[0], np.cumsum(counts.ravel())])
+
+    def __len__(self) -> int:
+        """How many windows there are in all exposures together."""
+        return int(self._before[-1])
+
+    def locate(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The shard (counted through all exposures) of each window, and its number in there."""
+        shards = np.searchsorted(self._before, windows, side="right") - 1
+        return shards, windows - self._before[shards]
+
+    def batch(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Windows ready for a model, as long as the longest of them.
+
+        Args:
+            windows: (batch,) window numbers.
+
+        Returns:
+            input_ids (batch, length) int64, padded by the end of text; labels the same with -100 where padded.
+        """
+        shards, inside = self.locate(np.asarray(windows, dtype=np.int64))
+        rows = []
+        for number, window in zip(shards.tolist(), inside.tolist(), strict=True):
+            shard = self.shard(*divmod(number, self.shards))
+            start = int(shard.starts[window])
+            rows.append(shard.tokens[start : start + int(shard.lengths[window])])
+        length = max(len(row) for row in rows)
+        input_ids = np.full((len(rows), length), EOS_ID, dtype=np.int64)
+        labels = np.full((len(rows), length), -100, dtype=np.int64)
+        for number, row in enumerate(rows):
+            input_ids[number, : len(row)] = row
+            labels[number, : len(row)] = row
+        return input_ids, labels

@@ -1,0 +1,196 @@
+"""Run folders: whose they are, whether there is room to write, and what they record about their making."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from knowcap import __version__
+from knowcap.models import ModelError, closed_form_parameters
+from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
+
+
+RECIPE_FILE = "recipe.yaml"
+# All that any stage makes in a run folder; nothing else there is ever deleted.
+OUTPUTS = ("knowledge", "model", "checkpoints", "quantized", "plots", "capacity.json", "README.md")
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "optimum-quanto", "tokenizers", "numpy")
+_BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
+_MEND = "choose another run_name or pass --overwrite_output_dir"
+
+
+def run_dir_of(recipe: Recipe) -> Path:
+    """output_dir/run_name."""
+    return Path(recipe.output_dir) / recipe.run_name
+
+
+def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
+    """Makes the run folder with its recipe.yaml, or goes on with one of the same recipe; returns the folder.
+
+    Args:
+        recipe: with its run_name.
+        overwrite: delete what a run left there first. Only what knowcap makes is deleted, only beside a recipe.yaml.
+
+    Raises:
+        RecipeError: the folder is of another recipe or no run folder, or it can't be written; nothing is changed then.
+    """
+    run_dir = run_dir_of(recipe)
+    problems = folder_problems(recipe, overwrite)
+    if problems:
+        raise RecipeError(problems, run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            _delete_outputs(run_dir)
+        file = run_dir / RECIPE_FILE
+        if not file.is_file() or read_recipe(file, check=False)[0] != recipe:
+            # A name of its own, so that processes started together don't meet in one file.
+            partial = run_dir / f".{RECIPE_FILE}.{os.getpid()}.partial"
+            partial.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
+            partial.replace(file)
+    except OSError as error:
+        raise RecipeError([_not_writable(run_dir, error)], run_dir) from error
+    return run_dir
+
+
+def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
+    """What speaks against working in the recipe's run folder; changes nothing."""
+    run_dir = run_dir_of(recipe)
+    nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        return [f"output_dir: {nearest} is a file, expected a folder; choose another output_dir or run_name"]
+    problems = []
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        problems.append(_not_writable(nearest, "no permission"))
+    contents = [] if nearest != run_dir else [p.name for p in run_dir.iterdir() if not p.name.endswith(".partial")]
+    if RECIPE_FILE in contents and not overwrite:
+        problems += _foreign(recipe, run_dir)
+    elif contents and RECIPE_FILE not in contents:
+        problems.append(
+            f"{run_dir} holds {', '.join(sorted(contents)[:5])} but no {RECIPE_FILE}, so it's no run folder of knowcap's; "
+            "choose another run_name or output_dir, or empty it yourself"
+        )
+    needed, free = _bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
+    if needed > free:
+        problems.append(
+            f"output_dir: {nearest} has {free / 1e9:,.1f} GB free, the run needs about {needed / 1e9:,.1f} GB; "
+            "make room or choose another output_dir"
+        )
+    return problems
+
+
+def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
+    """A problem where the folder's recipe differs in a key that isn't free to change."""
+    there, problems = read_recipe(run_dir / RECIPE_FILE, check=False)
+    if problems:
+        return [f"{run_dir / RECIPE_FILE} can't be used: {'; '.join(problems)}; {_MEND}"]
+    pairs = [(name, getattr(there, name), getattr(recipe, name)) for name, key in KEYS.items() if not key.metadata.get("free")]
+    differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in pairs if old != new]
+    return [f"{run_dir} belongs to another recipe: {', '.join(differing)}; {_MEND}"] if differing else []
+
+
+def _not_writable(path: Path, why: object) -> str:
+    return f"output_dir: {path} can't be written ({why}); choose another output_dir or change its permissions"
+
+
+def _delete_outputs(run_dir: Path) -> None:
+    """Deletes what stages made, finished or not; recipe.yaml stays, to be replaced, so that the folder stays ours."""
+    for name in OUTPUTS:
+        for path in (run_dir / name, run_dir / f".{name}.partial", run_dir / f".{name}.old"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _bytes_needed(recipe: Recipe) -> int:
+    """About what a run writes: texts, scored facts, checkpoints with AdamW's two moments, the model and its quantized copies."""
+    try:
+        sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
+        weights = 4 * closed_form_parameters(recipe.model_name, **sizes)
+    except ModelError:
+        weights = 0  # told by the recipe's own check
+    biographies = (recipe.num_people + recipe.control_people) * min(recipe.renderings, recipe.exposures)
+    copies = 1 + len(recipe.quantize_bits)
+    return biographies * _BYTES_PER_BIOGRAPHY * copies + weights * (3 * (recipe.save_total_limit + 1) + copies)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def locked(run_dir: Path, patience: float = 10.0) -> Iterator[None]:
+    """Keeps a second command out of a run folder, for as long as this process or one that it launched is alive.
+
+    Args:
+        run_dir: an existing run folder.
+        patience: seconds to wait for another process to end (workers outlive a killed parent for a few).
+
+    Raises:
+        RecipeError: another process works there.
+    """
+    import fcntl
+
+    with (run_dir / ".lock").open("a+") as file:
+        os.set_inheritable(file.fileno(), True)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    who = f"process {file.read().strip() or 'unknown'}, or one that it started,"
+                    raise RecipeError([f"{who} is at work there; wait for it or end it"], run_dir) from error
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def recipe_yaml(recipe: Recipe, package_versions: dict[str, str], revision: str | None) -> str:
+    """The text of a run folder's recipe.yaml: the resolved recipe, then with what it was made."""
+    import yaml
+
+    content: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(recipe).items()}
+    content |= {"git_revision": revision, "versions": package_versions}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def versions() -> dict[str, str]:
+    """The versions of knowcap, Python and the libraries that decide on a result; those not installed are left out."""
+    found = {"knowcap": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """The commit that this package runs from, with `-dirty` where files differ from it; None outside a checkout."""
+    package = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed package may lie within somebody else's checkout: only one that git tracks is its own.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

@@ -1,0 +1,29 @@
+"""Scoring as a command, for `accelerate launch -m knowcap.scoring MODEL_DIR DATASET_DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from knowcap.scoring.stage import score
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Scores a model folder against a data set folder; returns the path of nll.parquet."""
+    parser = argparse.ArgumentParser(prog="python -m knowcap.scoring", description=main.__doc__)
+    parser.add_argument("model_dir", type=Path, help="a folder made by save_pretrained, with its tokenizer")
+    parser.add_argument("dataset_dir", type=Path, help="a data set folder with knowledge.json")
+    parser.add_argument("--batch_size", type=int, default=64, help="texts a forward pass")
+    parser.add_argument("--limit", type=int, default=None, help="score the first so many entities only")
+    parser.add_argument("--overwrite", action="store_true", help="score again where a finished measurement is found")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return score(
+        args.model_dir, args.dataset_dir, batch_size=args.batch_size, limit=args.limit, overwrite=args.overwrite
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Rows to a table of nll, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from knowcap.facts import NAME, Knowledge, Row
+from knowcap.scoring.errors import ScoringError, TextError
+from knowcap.scoring.spans import EncodedRows, encode_rows, ranges
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+CHUNK_BATCHES = 64  # rows of so many batches are sorted by length together
+NAME_TOKENS = "name_tokens"  # the scored name's tokens, big-endian uint32; in part files only
+
+SCHEMA_FIELDS = (
+    pa.field("attribute", pa.string()),
+    pa.field("rendering", pa.int32()),
+    pa.field("nll", pa.float64()),
+    pa.field("log2_candidates", pa.float64()),
+    pa.field("greedy_match", pa.bool_()),
+)
+
+
+def score_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Iterable[tuple[Row, int]],
+    knowledge: Knowledge,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> pa.Table:
+    """Scores every fact of every row.
+
+    Args:
+        model: a causal language model, on any device; its logits are read in float32.
+        tokenizer: a fast tokenizer with an eos token (or a bos token).
+        rows: (row, rendering) pairs, all entities of one type.
+        knowledge: which facts are scored, and out of how many candidates.
+        batch_size: texts a forward pass.
+        progress: called with the number of rows just scored.
+
+    Returns:
+        one row per scored fact in the order of `rows`, whatever the batch size: entity, attribute, rendering, nll (nats, summed
+        over the fact's tokens), log2_candidates (bits), greedy_match (every token is the most likely one after the true ones).
+
+    Raises:
+        FactError, TextError: a row that breaks the contract or cannot be tokenized.
+        ScoringError: logits that are no numbers.
+    """
+    tables = list(score_chunks(model, tokenizer, rows, knowledge, batch_size=batch_size, progress=progress))
+    if not tables:
+        return pa.schema([pa.field("entity", pa.int64()), *SCHEMA_FIELDS]).empty_table()
+    return pa.concat_tables(tables).drop_columns([NAME_TOKENS])
+
+
+def score_chunks(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Iterable[tuple[Row, int]],
+    knowledge: Knowledge,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[pa.Table]:
+    """`score_rows` in pieces, so that memory does not grow with the rows; with a column `name_tokens` (null but for names)."""
+    if batch_size < 1:
+        raise ScoringError(f"batch_size={batch_size}, expected 1 or more")
+    pairs = iter(rows)
+    entity_type: pa.DataType | None = None
+    with _evaluating(model):
+        while chunk := list(islice(pairs, CHUNK_BATCHES * batch_size)):
+            encoded = encode_rows([row for row, _ in chunk], tokenizer, knowledge)
+            _check_fits(encoded, [row for row, _ in chunk], model)
+            nll, hits = _score_targets(model, encoded, batch_size, progress)
+            table = _table(encoded, chunk, nll, hits)
+            entity_type = entity_type or table.schema.field("entity").type
+            if table.schema.field("entity").type != entity_type:
+                raise ScoringError(
+                    f"entities are {entity_type} and {table.schema.field('entity').type}; expected one type in all rows"
+                )
+            yield table
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time being."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _check_fits(encoded: EncodedRows, rows: Sequence[Row], model: PreTrainedModel) -> None:
+    """Every text must fit into the model's positions, every id into its vocabulary."""
+    positions = getattr(model.config, "max_position_embeddings", None)  # state-space models have none
+    longest = int(np.argmax(encoded.input_lengths))
+    needed = int(encoded.input_lengths[longest])
+    if positions is not None and needed > positions:
+        raise TextError(
+            f"entity {rows[longest].entity!r}: the text needs {needed} positions, the model has {positions}; "
+            "shorten the texts or train with a larger block_size"
+        )
+    at = int(np.argmax(encoded.ids))
+    if encoded.ids[at] >= model.config.vocab_size:
+        row = rows[int(np.searchsorted(encoded.row_starts, at, side="right")) - 1]
+        raise TextError(
+            f"entity {row.entity!r}: {row.text!r} has token {int(encoded.ids[at])}, the model has {model.config.vocab_size} "
+            "tokens; expected the tokenizer that the model was trained with, on texts that its vocabulary was made for"
+        )
+
+
+def _score_targets(
+    model: PreTrainedModel, encoded: EncodedRows, batch_size: int, progress: Callable[[int], object] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """nll in nats (float64) and whether it was the most likely, per target."""
+    nll, hits = np.zeros(len(encoded.targets)), np.zeros(len(encoded.targets), dtype=bool)
+    target_ranges = encoded.target_ranges()
+    order = np.argsort(encoded.input_lengths, kind="stable")[::-1]  # longest first: out of memory early, if at all
+    for begin in range(0, len(order), batch_size):
+        batch = order[begin : begin + batch_size]
+        if encoded.input_lengths[batch].max() > 0:
+            which = ranges(target_ranges[batch], target_ranges[batch + 1] - target_ranges[batch])
+            nll[which], hits[which] = _score_batch(model, encoded, batch, which)
+        if progress is not None:
+            progress(len(batch))
+    return nll, hits
+
+
+@torch.inference_mode()
+def _score_batch(
+    model: PreTrainedModel, encoded: EncodedRows, batch: np.ndarray, which: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One forward pass over the rows `batch`; the results of the targets `which`, which are theirs, row by row."""
+    device = next(model.parameters()).device
+    lengths = encoded.input_lengths[batch]
+    # Padding stands at the right, where a causal model cannot look, so no attention mask is needed.
+    columns = np.arange(lengths.max())[None, :]
+    places = np.where(columns < lengths[:, None], encoded.row_starts[batch][:, None] + columns, encoded.row_starts[batch][:, None])
+    logits = model(input_ids=torch.from_numpy(encoded.ids[places]).to(device), use_cache=False).logits
+
+    target_rows = encoded.fact_rows[encoded.target_facts[which]]
+    in_batch = np.empty(len(encoded.row_starts), dtype=np.int64)
+    in_batch[batch] = np.arange(len(batch))
+    positions = encoded.targets[which] - encoded.row_starts[target_rows] - 1
+    truth = torch.from_numpy(encoded.ids[encoded.targets[which]]).to(device)
+    at = (torch.from_numpy(in_batch[target_rows]).to(device), torch.from_numpy(positions).to(device))
+    scored = logits[at].float()
+    nll = -torch.log_softmax(scored, dim=-1).gather(-1, truth[:, None])[:, 0].double()
+    return nll.cpu().numpy(), (scored.argmax(dim=-1) == truth).cpu().numpy()
+
+
+def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarray, hits: np.ndarray) -> pa.Table:
+    """Targets summed to facts, in the order of the rows."""
+    count = len(encoded.facts)
+    fact_nll = np.bincount(encoded.target_facts, weights=nll, minlength=count) + 0.0  # no negative zero
+    misses = np.bincount(encoded.target_facts, weights=~hits, minlength=count)
+    pairs = [chunk[r] for r in encoded.fact_rows]
+    if not np.isfinite(fact_nll).all():
+        worst = int(np.argmin(np.isfinite(fact_nll)))
+        raise ScoringError(
+            f"entity {pairs[worst][0].entity!r}, {encoded.facts[worst].attribute}: nll={fact_nll[worst]}; expected a finite "
+            "number: the model's weights or logits are broken (or overflow in half precision)"
+        )
+    try:
+        entities = pa.array([row.entity for row, _ in pairs])
+    except pa.ArrowException as error:
+        raise ScoringError(f"entities must all be integers or all be strings: {error}") from error
+    if not pairs:
+        entities = pa.array([], pa.string() if isinstance(chunk[0][0].entity, str) else pa.int64())
+    columns = [
+        entities,
+        pa.array([fact.attribute for fact in encoded.facts], pa.string()),
+        pa.array([rendering for _, rendering in pairs], pa.int32()),
+        pa.array(fact_nll),
+        pa.array([fact.log2_candidates for fact in encoded.facts], pa.float64()),
+        pa.array(misses == 0),
+        pa.array(_name_tokens(encoded), pa.large_binary()),
+    ]
+    schema = [pa.field("entity", entities.type), *SCHEMA_FIELDS, pa.field(NAME_TOKENS, pa.large_binary())]
+    return pa.Table.from_arrays(columns, schema=pa.schema(schema))
+
+
+def _name_tokens(encoded: EncodedRows) -> list[bytes | None]:
+    """Per fact: a name's tokens as big-endian uint32, so that bytes sort and share prefixes as the tokens do; else None."""
+    tokens = encoded.ids[encoded.targets].astype(">u4")
+    bounds = np.searchsorted(encoded.target_facts, np.arange(len(encoded.facts) + 1))
+    return [
+        tokens[bounds[i] : bounds[i + 1]].tobytes() if fact.attribute == NAME else None
+        for i, fact in enumerate(encoded.facts)
+    ]

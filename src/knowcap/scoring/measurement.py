@@ -1,0 +1,121 @@
+"""What a measurement was made with: the JSON object in the schema of nll.parquet."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from knowcap.facts import Knowledge
+from knowcap.scoring.errors import ScoringError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+MEASUREMENT_KEY = b"knowcap"
+_PRECISIONS = {"F32": ("fp32", 32), "BF16": ("bf16", 16), "F16": ("fp16", 16), "F64": ("fp64", 64)}
+_COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
+_FRACTIONS = ("quantized_fraction", "quantized_fraction_all", "stored_bits_per_parameter")
+_PACKAGES = ("knowcap", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+
+
+def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
+    """knowledge.json's content, as JSON gives it back."""
+    return json.loads(
+        json.dumps(
+            asdict(knowledge) | {"bits_per_person": knowledge.bits_per_person, "total_bits": knowledge.total_bits}
+        )
+    )
+
+
+def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:
+    """The part of a measurement that model and data set decide; training.json and quantization.json are read where they are.
+
+    Raises:
+        ScoringError: weights of a kind that has no precision label.
+    """
+    training = _read_json(model_dir / "training.json") or {}
+    quantization = _read_json(model_dir / "quantization.json")
+    return {
+        **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
+        "num_entities": knowledge.num_people,
+        "scoring": "token",
+        "context": "isolated",
+        "exposures": training.get("exposures"),
+        "model_name": training.get("model_name", model.config.model_type),
+        "dataset": training.get("dataset", knowledge.name),
+        "seed": training.get("seed"),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+        "name_column": "name",
+        "knowledge": knowledge_content(knowledge),
+    }
+
+
+def read_measurement(path: str | Path) -> dict[str, Any]:
+    """The measurement of an nll.parquet or control.parquet.
+
+    Raises:
+        ScoringError: the file has none.
+    """
+    metadata = pq.read_schema(path).metadata or {}
+    if MEASUREMENT_KEY not in metadata:
+        raise ScoringError(f"{path} has no {MEASUREMENT_KEY.decode()!r} in its schema's metadata; score the model again")
+    return json.loads(metadata[MEASUREMENT_KEY])
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _quantized(quantization: dict[str, Any]) -> dict[str, Any]:
+    """A quantized model counts the parameters of its original (rule 7)."""
+    apart = {*_COUNTS, *_FRACTIONS}
+    return {
+        **{key: quantization[key] for key in (*_COUNTS, *_FRACTIONS)},
+        "precision": f"int{quantization['bits']}",
+        "quantization": {key: value for key, value in quantization.items() if key not in apart},
+    }
+
+
+def _stored(model_dir: Path, model: PreTrainedModel, training: dict[str, Any]) -> dict[str, Any]:
+    """Counts of the loaded model; precision and bits as the weights lie in the folder, whatever they are computed in."""
+    from knowcap.models import count_parameters
+
+    numbers = _numbers_by_dtype(model_dir)
+    unknown = sorted(set(numbers) - set(_PRECISIONS))
+    if unknown:
+        raise ScoringError(f"{model_dir} holds weights of type {unknown}; expected {sorted(_PRECISIONS)}, or quantization.json")
+    bits = sum(count * _PRECISIONS[dtype][1] for dtype, count in numbers.items())
+    return {
+        **asdict(count_parameters(model, training.get("used_token_ids"))),
+        "quantized_fraction": None,
+        "quantized_fraction_all": None,
+        "stored_bits_per_parameter": bits / sum(numbers.values()),
+        "precision": _PRECISIONS[max(numbers, key=numbers.__getitem__)][0],
+        "quantization": None,
+    }
+
+
+def _numbers_by_dtype(model_dir: Path) -> dict[str, int]:
+    """How many numbers of each type the folder's safetensors files hold."""
+    from safetensors import safe_open
+
+    numbers: dict[str, int] = {}
+    for path in sorted(model_dir.glob("*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                tensor = file.get_slice(key)
+                count = 1
+                for size in tensor.get_shape():
+                    count *= size
+                numbers[tensor.get_dtype()] = numbers.get(tensor.get_dtype(), 0) + count
+    if not numbers:
+        raise ScoringError(f"{model_dir} holds no *.safetensors; expected a folder made by save_pretrained")
+    return numbers

@@ -1,0 +1,178 @@
+"""The scoring stage: a model folder and a data set folder to control.parquet and nll.parquet, on one process or many."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from knowcap.facts import Knowledge, Row, shuffled_values
+from knowcap.scoring.batches import score_chunks
+from knowcap.scoring.errors import ScoringError
+from knowcap.scoring.measurement import describe, knowledge_content, read_measurement
+from knowcap.scoring.parts import CONTROL, NLL, final_path, join_parts, part_path, remove_parts, write_part
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+logger = logging.getLogger(__name__)
+
+SHUFFLED_CONTROL_ENTITIES = 1000
+FEWEST_CONTROL_ENTITIES = 100  # a limit makes no control smaller than this
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process needs to score its share of the rows."""
+
+    model_dir: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    knowledge: Knowledge
+    state: PartialState
+    batch_size: int
+    progress: bool
+
+    def score_share(self, kind: str, rows: Iterable[tuple[Row, int]], num_rows: int) -> None:
+        """Scores this process's share of rows, a stretch of them, into its part file."""
+        rank, world = self.state.process_index, self.state.num_processes
+        start, stop = num_rows * rank // world, num_rows * (rank + 1) // world
+        mine = islice(rows, start, stop)
+        off = not (self.progress and self.state.is_main_process)
+        with tqdm(total=stop - start, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
+            tables = score_chunks(
+                self.model, self.tokenizer, mine, self.knowledge, batch_size=self.batch_size, progress=bar.update
+            )
+            write_part(part_path(self.model_dir, kind, rank), tables)
+
+
+def score(
+    model_dir: str | Path,
+    dataset_dir: str | Path,
+    *,
+    batch_size: int = 64,
+    limit: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
+
+    Under `accelerate launch` every process scores a share of the rows; the result is that of one process, up to float32
+    rounding. A finished measurement is kept; an interrupted one is made again.
+
+    Args:
+        model_dir: a folder made by save_pretrained, with its tokenizer, training.json and quantization.json if any.
+        dataset_dir: a data set folder: knowledge.json, biographies, and control where there is one.
+        batch_size: texts a forward pass.
+        limit: score the first so many entities only (and a control of as many, 100 at least).
+        progress: show bars on the main process.
+        overwrite: score again where a finished measurement is found.
+
+    Returns:
+        the path of nll.parquet.
+
+    Raises:
+        ScoringError: a bad limit or batch size, a finished measurement of other facts, or rows that contradict
+            knowledge.json.
+        FactError, TextError: see `score_rows`.
+    """
+    from knowcap.dataset import read_knowledge
+    from knowcap.models import load_model, load_tokenizer
+
+    model_dir, dataset_dir = Path(model_dir), Path(dataset_dir)
+    if limit is not None and limit < 1:
+        raise ScoringError(f"limit={limit}, expected 1 entity or more, or none for all")
+    # Without a GPU accelerate has to be told so; a process that is done early may wait long for the others.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    knowledge = read_knowledge(dataset_dir)
+    entities = min(limit or knowledge.num_people, knowledge.num_people)
+    if not overwrite and _is_finished(model_dir, knowledge, entities):
+        return final_path(model_dir, NLL)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        remove_parts(model_dir)
+    state.wait_for_everyone()
+
+    began = time.monotonic()
+    model = load_model(model_dir).to(state.device)
+    job = _Job(model_dir, model, load_tokenizer(model_dir), knowledge, state, batch_size, progress)
+    control, control_kind = _control_rows(dataset_dir, knowledge, limit)
+    job.score_share(CONTROL, control, len(control))
+    job.score_share(NLL, *_biographies(dataset_dir, knowledge, entities))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        measurement = describe(model_dir, model, knowledge)
+        measurement |= {"entities_scored": entities, "control_kind": control_kind}
+        facts = join_parts(model_dir, state.num_processes, measurement)
+        seconds, path = time.monotonic() - began, final_path(model_dir, NLL)
+        logger.info("scored %d facts of %d entities (control: %s) in %.1f s: %s", facts, entities, control_kind, seconds, path)
+    state.wait_for_everyone()
+    return final_path(model_dir, NLL)
+
+
+def _is_finished(model_dir: Path, knowledge: Knowledge, entities: int) -> bool:
+    """Whether both tables are there. A measurement of something else is an error, neither kept nor thrown away."""
+    path = final_path(model_dir, NLL)
+    if not (path.is_file() and final_path(model_dir, CONTROL).is_file()):
+        return False
+    found = read_measurement(path)
+    if found["entities_scored"] != entities or found["knowledge"] != knowledge_content(knowledge):
+        raise ScoringError(
+            f"{path} measures {found['entities_scored']} entities of {found['knowledge']['name']!r}; asked for {entities} "
+            f"of {knowledge.name!r}, or their knowledge.json differs; pass overwrite to score again"
+        )
+    logger.info("kept the finished measurement %s", path)
+    return True
+
+
+def _biographies(dataset_dir: Path, knowledge: Knowledge, entities: int) -> tuple[Iterator[tuple[Row, int]], int]:
+    """The rows of the first so many entities, and how many there are."""
+    from knowcap.dataset import num_rows, read_rows
+
+    count = num_rows(dataset_dir)
+    if entities == knowledge.num_people:
+        return read_rows(dataset_dir), count
+    rows = list(_first_entities(read_rows(dataset_dir), entities, count // knowledge.num_people))
+    return iter(rows), len(rows)
+
+
+def _first_entities(
+    rows: Iterable[tuple[Row, int]], entities: int, renderings: int | None = None
+) -> Iterator[tuple[Row, int]]:
+    """The rows of the first so many entities, wherever in the file they stand; ends once each has its renderings, if given."""
+    seen: dict[int | str, int] = {}
+    complete = 0
+    for row, rendering in rows:
+        if row.entity not in seen and len(seen) == entities:
+            continue
+        seen[row.entity] = seen.get(row.entity, 0) + 1
+        complete += seen[row.entity] == renderings
+        yield row, rendering
+        if complete == entities:
+            return
+
+
+def _control_rows(dataset_dir: Path, knowledge: Knowledge, limit: int | None) -> tuple[list[tuple[Row, int]], str]:
+    """The null control (rule 8): people outside the sample, or else the first entities with their values shuffled."""
+    from knowcap.dataset import has_config, num_rows, read_rows
+
+    outsiders = has_config(dataset_dir, CONTROL)
+    most = max(limit, FEWEST_CONTROL_ENTITIES) if limit is not None else None
+    if outsiders:
+        rows = read_rows(dataset_dir, CONTROL)
+        return list(rows if most is None else _first_entities(rows, most)), "outsiders"
+    most = min(most or SHUFFLED_CONTROL_ENTITIES, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
+    pairs = list(_first_entities(read_rows(dataset_dir), most, num_rows(dataset_dir) // knowledge.num_people))
+    shuffled = shuffled_values([row for row, _ in pairs], seed=0)
+    return list(zip(shuffled, [rendering for _, rendering in pairs], strict=True)), "shuffled"

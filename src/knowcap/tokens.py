@@ -1,0 +1,201 @@
+"""The tokenizer of a corpus: a compact BPE of our own, or any other reduced to the tokens that the corpus can use.
+
+Either comes from value lists, templates and declared extras alone, never from the sampled people, so that the vocabulary knows no
+one (DESIGN: two seeds give the same tokenizer, byte for byte).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from knowcap.corpus.templates import SENTENCES, Template
+from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEARS, PRONOUNS, Pools
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+EOS = "<|endoftext|>"
+EOS_ID = 0
+_WEIGHT = 2000  # how often a list as a whole is shown to the BPE trainer
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot serve the corpus; the message says what was got, what was expected and how to mend it."""
+
+
+def training_texts(
+    pools: Pools, templates: dict[str, tuple[Template, ...]], extras: Iterable[str] = ()
+) -> Iterator[str]:
+    """What the compact BPE learns from: every list, and the templates of every sentence, with the weight that they have in a
+    biography. All symbols of all values occur, used by a sampled person or not."""
+    lists = [list(pools.first_names)]
+    for values in (pools.middle_names, pools.last_names, pools.birth_cities, pools.universities, pools.majors):
+        lists.append([" " + value for value in values])
+    lists += [[" " + value for value in values] for values in (pools.employers, pools.work_cities)]
+    lists.append([" " + month for month in MONTHS])
+    lists.append([f" {day}," for day in range(1, DAYS_PER_MONTH + 1)])
+    lists.append([f" {year}." for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)])
+    lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
+    for sentence in SENTENCES:
+        lists.append([template.prefix.rstrip() + template.suffix for template in templates[sentence]])
+    for values in lists:
+        for value in values:
+            for _ in range(max(1, round(_WEIGHT / len(values)))):
+                yield value
+    yield from extras
+
+
+def minimum_vocab_size(pools: Pools, templates: dict[str, tuple[Template, ...]], extras: Iterable[str] = ()) -> int:
+    """The end-of-text token and every distinct byte of lists, templates and extras: the smallest compact BPE."""
+    alphabet: set[int] = set()
+    for text in training_texts(pools, templates, extras):
+        alphabet.update(text.encode())
+    return 1 + len(alphabet)
+
+
+def train_tokenizer(
+    pools: Pools, templates: dict[str, tuple[Template, ...]], vocab_size: int, extras: Iterable[str] = ()
+) -> Tokenizer:
+    """A byte-level BPE over lists, templates and extras; token 0 ends a text, pads, and stands for what cannot be spelled.
+
+    It may come out smaller than `vocab_size` where there is nothing left to merge.
+
+    Raises:
+        TokenizerError: `vocab_size` is below `minimum_vocab_size`.
+    """
+    extras = list(extras)
+    least = minimum_vocab_size(pools, templates, extras)
+    if vocab_size < least:
+        raise TokenizerError(
+            f"vocab_size={vocab_size}, but the lists and templates use {least - 1} distinct bytes; give at least {least}"
+        )
+    tokenizer = Tokenizer(BPE(unk_token=EOS))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False)
+    tokenizer.train_from_iterator(training_texts(pools, templates, extras), trainer)
+    return tokenizer
+
+
+def alphabet_of(tokenizer: Tokenizer) -> set[int]:
+    """The ids of a compact BPE's single bytes: they stay in the vocabulary, used or not."""
+    return {number for token, number in tokenizer.get_vocab().items() if len(token) == 1}
+
+
+def load_backend(name: str) -> Tokenizer:
+    """The `tokenizers` backend of a tokenizer from a folder or the Hub.
+
+    Raises:
+        TokenizerError: not found, or without a fast backend.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise TokenizerError(
+            f"tokenizer_name={name!r} could not be loaded: {error}; give a Hub id or a folder"
+        ) from error
+    if not tokenizer.is_fast:
+        raise TokenizerError(
+            f"tokenizer_name={name!r} is a {type(tokenizer).__name__}, expected one with a fast backend"
+        )
+    return tokenizer.backend_tokenizer
+
+
+def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int]) -> tuple[Tokenizer, int]:
+    """The same segmentation with the used tokens renumbered from 1; the end-of-text token is 0.
+
+    A BPE needs the intermediate tokens of its merges; those stay, numbered past the used ones, so that they cost the model no row and
+    never come out on the corpus' own texts.
+
+    Args:
+        tokenizer: a BPE or Unigram backend.
+        used: token ids that the corpus can use.
+
+    Returns:
+        the reduced tokenizer, and the number of rows that a model needs (used tokens and the end-of-text token).
+
+    Raises:
+        TokenizerError: another kind of model than BPE or Unigram.
+    """
+    state = json.loads(tokenizer.to_str())
+    kind = state["model"]["type"]
+    tokens = [tokenizer.id_to_token(i) for i in sorted(set(used))]
+    if EOS in tokens:
+        raise TokenizerError(f"the texts of the corpus contain the token {EOS}; it must only end texts")
+    rows = [EOS, *tokens]
+    if kind == "BPE":
+        _reduce_bpe(state["model"], rows)
+    elif kind == "Unigram":
+        scores = dict(state["model"]["vocab"])
+        state["model"]["vocab"] = [[t, scores.get(t, min(scores.values()))] for t in rows]
+        state["model"]["unk_id"] = EOS_ID
+    else:
+        raise TokenizerError(
+            f"the tokenizer is a {kind} model, expected BPE or Unigram; choose another tokenizer_name"
+        )
+    state["added_tokens"] = [
+        {
+            "id": EOS_ID,
+            "content": EOS,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+    ]
+    if state["post_processor"] is not None and state["post_processor"]["type"] != "ByteLevel":
+        state["post_processor"] = None  # templates that add special tokens by their old ids
+    state["truncation"] = state["padding"] = None
+    return Tokenizer.from_str(json.dumps(state)), len(rows)
+
+
+def _reduce_bpe(model: dict[str, Any], rows: list[str]) -> None:
+    """Keeps the rows, what they are merged from, and the merges between."""
+    pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    made_by: dict[str, tuple[str, str]] = {}
+    for left, right in pairs:
+        made_by.setdefault(left + right, (left, right))
+    needed, todo = set(rows), list(rows[1:])
+    while todo:
+        for part in made_by.get(todo.pop(), ()):
+            if part not in needed:
+                needed.add(part)
+                todo.append(part)
+    names = [*rows, *sorted(needed - set(rows), key=model["vocab"].__getitem__)]
+    model["merges"] = [[a, b] for a, b in pairs if a in needed and b in needed and a + b in needed]
+    model["vocab"] = {name: number for number, name in enumerate(names)}
+    model["unk_token"] = EOS
+
+
+def wrap(tokenizer: Tokenizer, block_size: int) -> PreTrainedTokenizerFast:
+    """The tokenizer as transformers know it; its end-of-text token also begins and pads."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=EOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        unk_token=EOS,
+        model_max_length=block_size,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def save_tokenizer(tokenizer: Tokenizer, block_size: int, folder: str | Path) -> None:
+    """Writes tokenizer.json and tokenizer_config.json, for AutoTokenizer."""
+    wrap(tokenizer, block_size).save_pretrained(str(folder))

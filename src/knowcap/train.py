@@ -1,0 +1,280 @@
+"""Training: the transformers Trainer over the windows of a recipe, on one process or many, resumed by itself.
+
+accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --config recipes/quickstart.yaml [--key value …]
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainingArguments
+
+from knowcap.bios import people_of, stream_of, templates_of, tokenizer_of
+from knowcap.dataset import check_people
+from knowcap.folders import whole_file, whole_folder
+from knowcap.models import build_model, count_parameters, model_config
+from knowcap.packing import Stream
+from knowcap.progress import TrainingProgress
+from knowcap.recipe import Recipe
+from knowcap.tokens import save_tokenizer
+
+
+logger = logging.getLogger(__name__)
+
+VERSIONS_OF = ("knowcap", "torch", "transformers", "accelerate", "tokenizers", "numpy")
+_CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+class TrainError(ValueError):
+    """Training that cannot start as asked; the message says what was got, what was expected and how to mend it."""
+
+
+class Windows(Dataset):
+    """The stream's windows for a DataLoader, a whole batch at a time; empty ones fill the last step up."""
+
+    def __init__(self, stream: Stream, batch_size: int) -> None:
+        self.stream = stream
+        self.steps = -(-len(stream) // batch_size)
+        self._size = self.steps * batch_size
+
+    def __len__(self) -> int:
+        """Windows of all steps, a multiple of the batch size."""
+        return self._size
+
+    def __getitems__(self, windows: list[int]) -> dict[str, torch.Tensor]:
+        """A batch: input_ids and labels, (batch, length) int64; labels are -100 where padded."""
+        real = np.array([w for w in windows if w < len(self.stream)] or [0])
+        input_ids, labels = self.stream.batch(real)
+        if real.size and windows[0] >= len(self.stream):
+            labels[:] = -100
+        missing = len(windows) - len(real)
+        if missing:
+            input_ids = np.pad(input_ids, ((0, missing), (0, 0)))
+            labels = np.pad(labels, ((0, missing), (0, 0)), constant_values=-100)
+        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+
+
+class From(Sampler[int]):
+    """Windows in their order, from the first that is not trained on yet."""
+
+    def __init__(self, start: int, size: int) -> None:
+        self.start, self.size = start, size
+
+    def __iter__(self):
+        """Yields window numbers."""
+        return iter(range(self.start, self.size))
+
+    def __len__(self) -> int:
+        """All windows, trained on or not, so that steps are counted from the beginning."""
+        return self.size
+
+
+class StreamTrainer(Trainer):
+    """The Trainer over a stream that is shuffled already."""
+
+    first_window = 0
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return From(self.first_window, len(self.train_dataset))
+
+
+def train(recipe: Recipe, run_dir: Path) -> Path:
+    """Trains the recipe's model into `run_dir/model`, unless it is there; goes on from the newest whole checkpoint.
+
+    Can be called again and again in one process.
+
+    Returns:
+        the model folder: config, safetensors, tokenizer, training.json.
+
+    Raises:
+        TrainError: a batch that the processes cannot share evenly, FSDP without a GPU.
+        PackingError, TokenizerError, PeopleError: the recipe's corpus cannot be made.
+    """
+    run_dir = Path(run_dir)
+    model_dir = run_dir / "model"
+    if (model_dir / "training.json").is_file():
+        return model_dir
+    args = _arguments(recipe, run_dir / "checkpoints")
+    people, templates = people_of(recipe), templates_of(recipe)
+    if (run_dir / "knowledge").exists():
+        check_people(run_dir / "knowledge", people)
+    tokenizer, rows = tokenizer_of(recipe, people.pools, templates)
+    stream = stream_of(recipe, people, templates, tokenizer)
+    with args.main_process_first(desc="counting windows"):
+        num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz")
+    windows = Windows(stream, recipe.train_batch_size)
+    args.max_steps = windows.steps
+    checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
+    model = build_model(
+        model_config(
+            model_name=recipe.model_name,
+            vocab_size=rows,
+            block_size=recipe.block_size,
+            head_dim=recipe.head_dim,
+            rotary_fraction=recipe.rotary_fraction,
+            activation=recipe.activation,
+            initializer_range=recipe.initializer_range,
+        ),
+        recipe.seed,
+    )
+    progress = TrainingProgress(num_tokens)
+    trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=[progress])
+    trainer.first_window = step * recipe.train_batch_size
+    logger.info(
+        "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d%s",
+        recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
+        f", going on from step {step}" if step else "",
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        used = int(stream.pieces.used().size)
+        _save(trainer, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
+    trainer.accelerator.wait_for_everyone()
+    return model_dir
+
+
+def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
+    """The recipe as TrainingArguments, for the processes that there are."""
+    cuda = torch.cuda.is_available()
+    if not cuda and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise TrainError(
+            "FSDP was asked for, but there is no GPU: on a CPU it silently trains as plain DDP; use accelerate's cpu_2.yaml"
+        )
+    if not cuda and recipe.precision == "fp16":
+        raise TrainError("precision: fp16 needs a GPU, but none was found; use fp32 or bf16")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    share = world * recipe.gradient_accumulation_steps
+    if recipe.train_batch_size % share:
+        raise TrainError(
+            f"train_batch_size={recipe.train_batch_size} windows cannot be shared by {world} processes x "
+            f"{recipe.gradient_accumulation_steps} accumulation steps; give a multiple of {share}"
+        )
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        use_cpu=not cuda,
+        ddp_backend=None if cuda else "gloo",
+        per_device_train_batch_size=recipe.train_batch_size // share,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        max_steps=1,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": recipe.min_learning_rate_ratio},
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        adam_beta1=recipe.adam_beta1,
+        adam_beta2=recipe.adam_beta2,
+        adam_epsilon=recipe.adam_epsilon,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.precision == "bf16",
+        fp16=recipe.precision == "fp16",
+        optim="adamw_torch_fused",
+        torch_compile=recipe.torch_compile,
+        seed=recipe.seed,
+        dataloader_num_workers=recipe.dataloader_num_workers,
+        dataloader_pin_memory=cuda,
+        logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,
+        save_steps=recipe.save_steps,
+        save_total_limit=recipe.save_total_limit,
+        report_to=recipe.report_to,
+        run_name=recipe.run_name,
+        ignore_data_skip=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        eval_strategy="no",
+    )
+
+
+def _count(stream: Stream, cache: Path) -> int:
+    """Counts windows once a run; later calls read the table. Returns the tokens of all windows."""
+    if cache.is_file():
+        with np.load(cache) as table:
+            stream.use_counts(table["windows"])
+            return int(table["tokens"])
+    bar = tqdm(total=stream.exposures, desc="counting windows", unit=" exposures", leave=False, delay=2)
+    counts, tokens = stream.count(progress=bar.update)
+    bar.close()
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(cache) as made, made.open("wb") as file:
+        np.savez(file, windows=counts, tokens=tokens)
+    return tokens
+
+
+def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
+    """The newest checkpoint that is whole, and its step; what a killed save left half written is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    for path in found:
+        if all((path / name).is_file() for name in _CHECKPOINT_FILES):
+            try:
+                return str(path), int(json.loads((path / "trainer_state.json").read_text())["global_step"])
+            except (json.JSONDecodeError, KeyError):
+                logger.warning("%s was not written whole; it is made again", path)
+        if os.environ.get("RANK", "0") == "0":
+            shutil.rmtree(path, ignore_errors=True)
+    return None, 0
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a number depends on."""
+    return {name: importlib.metadata.version(name) for name in VERSIONS_OF} | {"python": sys.version.split()[0]}
+
+
+def _save(
+    trainer: Trainer, recipe: Recipe, tokenizer: Any, model_dir: Path, used: int, num_tokens: int, seconds: float
+) -> None:
+    """Writes the model folder whole."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    steps = trainer.state.global_step
+    content = {
+        "model_name": recipe.model_name,
+        "dataset": recipe.corpus,
+        "seed": recipe.seed,
+        "exposures": recipe.exposures,
+        "num_tokens": num_tokens,
+        "num_steps": steps,
+        "train_seconds": round(seconds, 1),
+        "world_size": trainer.args.world_size,
+        "block_size": recipe.block_size,
+        "windows": recipe.windows,
+        "precision": recipe.precision,
+        "final_loss": log[-1]["loss"] if log else None,
+        "num_parameters": count_parameters(model).num_parameters,
+        "used_token_ids": used,
+        "versions": versions(),
+        "log_history": [
+            {
+                "step": e["step"],
+                "loss": e["loss"],
+                "learning_rate": e["learning_rate"],
+                "tokens": round(num_tokens * e["step"] / steps),
+            }
+            for e in log
+        ],
+    }
+    with whole_folder(model_dir) as made:
+        model.save_pretrained(made)
+        save_tokenizer(tokenizer, recipe.block_size, made)
+        (made / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m knowcap.train --config RECIPE [--key value …]`, which accelerate launches once a process."""
+    from knowcap.cli import train_main
+
+    return train_main(sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
