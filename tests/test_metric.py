@@ -1,4 +1,4 @@
-"""The metric: closed forms of the paper, the interval's coverage, every bad input, and `evaluate` against the plain functions."""
+"""The metric: the paper's closed forms, the interval's coverage, bad input, `evaluate` against the plain functions."""
 
 import doctest
 import importlib
@@ -73,11 +73,11 @@ def evaluate_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture()
-def metric(evaluate_home: Path) -> Any:
-    """The metric as users load it: from its folder, offline."""
+def metric(evaluate_home: Path, tmp_path: Path) -> Any:
+    """The metric as users load it, from its folder, offline; its rows go to a folder where no other metric locks."""
     import evaluate
 
-    return evaluate.load(str(FOLDER), cache_dir=str(evaluate_home / "metrics"))
+    return evaluate.load(str(FOLDER), cache_dir=str(tmp_path))
 
 
 def random_tables(num_rows: int, num_columns: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -274,6 +274,14 @@ def test_interval_of_grouped_rows_agrees_with_the_plain_bootstrap() -> None:
     assert bounds(totals) == pytest.approx([low, high], abs=0.06 * (high - low))
 
 
+@pytest.mark.parametrize("groups", [1, 2, 7])
+def test_groups_keep_the_variance_within_them(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = np.random.default_rng(8).exponential(5.0, size=3000).clip(max=60.0)
+    plain = bounds(totals)
+    monkeypatch.setattr(bits, "MAX_GROUPS", groups)
+    assert bounds(totals) == pytest.approx(plain, abs=0.08 * (plain[1] - plain[0]))
+
+
 def test_few_distinct_entities_are_resampled_exactly() -> None:
     low, high = bounds(np.array([0.0, 10.0]), confidence_level=0.9)
     # The mean of two draws is 0, 5 or 10 with probability 1/4, 1/2, 1/4.
@@ -317,7 +325,6 @@ BAD = {
     "ragged": ({"predictions": [[1.0, 2.0], [3.0]]}, "predictions: not a table"),
     "text": ({"references": [["a", "b"], ["c", "d"]]}, "references: not a table"),
     "one_dimension": ({"predictions": [1.0, 2.0]}, r"predictions: got shape \(2,\)"),
-    "scalars": ({"references": 3.0}, r"references: got shape \(\)"),
     "no_rows": ({"predictions": [], "references": []}, r"got shape \(0,\)"),
     "no_columns": ({"predictions": [[], []], "references": [[], []]}, r"got shape \(2, 0\)"),
     "fewer_predictions": ({"predictions": [[1.0, 2.0]]}, r"shape \(1, 2\), references \(2, 2\)"),
@@ -325,7 +332,7 @@ BAD = {
     "no_parameters": ({"num_parameters": 0}, "num_parameters: got 0"),
     "float_parameters": ({"num_parameters": 1e6}, "num_parameters: got 1000000.0"),
     "true_parameters": ({"num_parameters": True}, "num_parameters: got True"),
-    "short_names": ({"attribute_names": ["a"]}, r"attribute_names: got \['a'\], expected a list of 2"),
+    "short_names": ({"attribute_names": ["a"]}, r"attribute_names: got \['a'\], expected a list; name the 2"),
     "names_as_text": ({"attribute_names": "ab"}, "attribute_names: got 'ab'"),
     "repeated_names": ({"attribute_names": ["a", "a"]}, "in which one repeats"),
     "unknown_name": ({"attribute_names": ["a", "b"], "name_attribute": "name"}, "name_attribute: got 'name'"),
@@ -354,13 +361,19 @@ def test_bad_input_raises_and_says_how_to_mend_it(changes: dict[str, Any], messa
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_input_raises_through_evaluate_too(metric: Any, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError):
+    # Where the rows are not lists of numbers of equal count, evaluate raises first, with a message of its own.
+    with pytest.raises(ValueError, match=f"{message}|don't match the expected format|Mismatch in the number"):
         metric.compute(**{**GOOD, **changes})
 
 
 def test_rounding_of_diversity_is_forgiven() -> None:
     results = bits_per_parameter(**GOOD, diversity_bits=1.0 + 1e-9, max_diversity_bits=1.0)
     assert results["knowledge_bits"] > 0
+
+
+def test_scalar_table_raises() -> None:
+    with pytest.raises(ValueError, match=r"references: got shape \(\)"):
+        max_knowledge_bits(3.0)
 
 
 def test_zero_nll_and_one_candidate_are_valid() -> None:
@@ -400,8 +413,8 @@ def test_results_are_plain_numbers_that_json_can_hold() -> None:
 
 def test_evaluate_returns_exactly_what_the_plain_function_returns(metric: Any) -> None:
     predictions, references = random_tables(60)
-    kwargs = dict(num_parameters=99, attribute_names=list("abcd"), name_attribute="a", num_entities=500)
-    kwargs |= dict(diversity_bits=10.0, max_diversity_bits=20.0, confidence_level=0.9, seed=5)
+    kwargs = {"num_parameters": 99, "attribute_names": list("abcd"), "name_attribute": "a", "num_entities": 500}
+    kwargs |= {"diversity_bits": 10.0, "max_diversity_bits": 20.0, "confidence_level": 0.9, "seed": 5}
     expected = bits_per_parameter(predictions, references, **kwargs)
     torch = pytest.importorskip("torch")
     for convert in (np.asarray, np.ndarray.tolist, list, torch.tensor):
@@ -446,7 +459,9 @@ def test_docstring_examples_of_the_plain_functions_are_right() -> None:
 
 def test_docstring_examples_of_the_metric_are_right(evaluate_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER.parent)
-    failed, attempted = doctest.testmod(importlib.import_module(bits_per_parameter.__module__ + "_per_parameter"))
+    failed, attempted = doctest.testmod(
+        importlib.import_module("knowcap.metrics.bits_per_parameter.bits_per_parameter")
+    )
     assert failed == 0
     assert attempted >= 7
 

@@ -106,9 +106,11 @@ def model_problems(
 
 
 def _rotary_problems(head_dim: int, rotary_fraction: float) -> list[str]:
+    if not 0 < rotary_fraction <= 1:
+        return [f"rotary_fraction={rotary_fraction}; expected a share above 0 and up to 1, such as 0.25"]
     product = head_dim * rotary_fraction
     dims = int(product)  # cut off, as transformers does
-    if product - dims < 1e-6 and dims % 2 == 0 and 2 <= dims <= head_dim:
+    if product - dims < 1e-6 and dims % 2 == 0 and dims >= 2:
         return []
     nearest = min(max(2, 2 * round(product / 2)), head_dim - head_dim % 2)
     mend = f"rotary_fraction={nearest / head_dim:.6g} rotates {nearest}" if head_dim > 1 else "raise head_dim"

@@ -16,7 +16,16 @@ from knowcap.corpus.forms import Forms, draw_forms
 from knowcap.corpus.render import render
 from knowcap.corpus.templates import SENTENCES, Template
 from knowcap.knowledge.people import CODES, People
-from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
+from knowcap.knowledge.pools import (
+    BIRTH_DATES,
+    DAYS_PER_MONTH,
+    FIRST_YEAR,
+    MONTHS,
+    NUM_YEARS,
+    PRONOUNS,
+    Pools,
+    format_birth_date,
+)
 from knowcap.tokens import EOS_ID, TokenizerError
 
 
@@ -38,14 +47,12 @@ class Pieces:
         self._ids: list[list[int]] = []
         self._texts = _piece_texts(pools, templates)
         self.groups: dict[str, range] = {}
-        for group, texts in self._texts.items():
-            begin = len(self._ids)
-            ids = _encode_after("" if group == "first_name" else "a", texts, tokenizer)
-            for text, piece in zip(texts, ids, strict=True):
-                if EOS_ID in piece:
-                    raise TokenizerError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
-            self._ids += ids
-            self.groups[group] = range(begin, len(self._ids))
+        for group, encoded in _encode_pieces(self._texts, templates, tokenizer).items():
+            self.groups[group] = range(len(self._ids), len(self._ids) + len(encoded))
+            self._ids += encoded
+        for ids, text in zip(self._ids, (t for texts in self._texts.values() for t in texts), strict=True):
+            if EOS_ID in ids:
+                raise TokenizerError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
         _check_junctions(self, tokenizer)
         self.eos = len(self._ids)
         self._ids.append([EOS_ID])
@@ -134,8 +141,8 @@ def used_tokens(
         for encoding in tokenizer.encode_batch_fast(list(extras), add_special_tokens=False)
         for token in encoding.ids
     }
-    for group, texts in _piece_texts(pools, templates).items():
-        for ids in _encode_after("" if group == "first_name" else "a", texts, tokenizer):
+    for encoded in _encode_pieces(_piece_texts(pools, templates), templates, tokenizer).values():
+        for ids in encoded:
             used.update(ids)
     return used
 
@@ -167,6 +174,28 @@ def _piece_texts(pools: Pools, templates: dict[str, tuple[Template, ...]]) -> di
             f" {value}{suffix}" for suffix in _suffixes(templates[sentence]) for value in values[sentence]
         ]
     return texts
+
+
+def _encode_pieces(
+    texts: dict[str, list[str]], templates: dict[str, tuple[Template, ...]], tokenizer: Tokenizer
+) -> dict[str, list[list[int]]]:
+    """The ids of every piece by group; dates are put together from month, day and year (the junction checks see them whole)."""
+    encoded = {}
+    for group, pieces in texts.items():
+        if group != "tail/birth_date":
+            encoded[group] = _encode_after("" if group == "first_name" else "a", pieces, tokenizer)
+            continue
+        months = _encode_after("a", [f" {month}" for month in MONTHS], tokenizer)
+        days = _encode_after("a", [f" {day}," for day in range(1, DAYS_PER_MONTH + 1)], tokenizer)
+        years = [f" {year}" for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)]
+        encoded[group] = [
+            month + day + year
+            for suffix in _suffixes(templates["birth_date"])
+            for year in _encode_after(",", [year + suffix for year in years], tokenizer)
+            for month in months
+            for day in days
+        ]
+    return encoded
 
 
 def _encode_after(context: str, texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:

@@ -1,7 +1,7 @@
-"""Models with int8 or int4 weights: rewriting a model so that every block weight can be quantized, loading, counting bits.
+"""Models with int8 or int4 weights: making every block weight one that can be quantized, loading, counting bits.
 
-optimum-quanto quantizes nn.Linear alone and passes over everything else without a word: over all of GPT2's blocks (Conv1D).
-So `linearize` rewrites Conv1D as Linear, exactly, and `quantized_fraction` raises where a block weight is left out.
+optimum-quanto quantizes nn.Linear alone and passes over everything else without a word: over all of GPT2's blocks,
+which are made of Conv1D. So `linearize` rewrites those, and `quantized_fraction` raises where a weight is left out.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from knowcap.models import QUANTIZATION_FILE, build_model, check_model_folder
 METHOD = "quanto"
 MAP_FILE = "quanto_qmap.json"
 WEIGHTS_FILE = "model.safetensors"
-# quanto's scales of quantized activations, one pair a layer; with weights alone quantized they are 1, and not stored.
+# quanto's scales of quantized activations; with weights alone quantized they are 1, and are not stored.
 _ACTIVATION_SCALES = (".input_scale", ".output_scale")
 _libraries: list[torch.library.Library] = []  # an override holds only as long as its Library lives
 
 
 class QuantizationError(ValueError):
-    """A model cannot be quantized, or its quantized copy is wrong; the message says what was got, expected, how to mend."""
+    """A model cannot be quantized, or its copy is wrong; the message says what was got, expected, and how to mend."""
 
 
 @functools.cache
 def import_quanto() -> ModuleType:
     """optimum.quanto, with its unpacking of int4 weights done by torch alone.
 
-    quanto would compile a C++ (or CUDA) extension at the first int4 product, which takes a minute and needs a compiler and
-    ninja at every run.
+    quanto would compile a C++ (or CUDA) extension at the first int4 product, which takes a minute and needs a compiler
+    and ninja at every run.
 
     Raises:
         QuantizationError: optimum-quanto is not installed.
@@ -61,7 +61,7 @@ def import_quanto() -> ModuleType:
 
 
 def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """uint8 (rows, …) holding 8 / bits values each → uint8 (rows * 8 / bits, …): all low values first, then the next."""
+    """uint8 (rows, …) holding 8 / bits values each → uint8 (rows * 8 / bits, …): all low values, then the next."""
     return torch.cat([(packed >> (bits * i)) & (2**bits - 1) for i in range(8 // bits)])
 
 
@@ -107,8 +107,8 @@ def quantized_fraction(model: PreTrainedModel, covered: Callable[[nn.Parameter],
     if fraction < 0.99:
         names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(left.items())[:12])
         raise QuantizationError(
-            f"unsupported architecture {type(model).__name__}: only {fraction:.1%} of the block weights can be quantized, "
-            f"expected 99% or more; quanto would leave {len(left)} of {len(weights)} as they are: {names}"
+            f"unsupported architecture {type(model).__name__}: only {fraction:.1%} of the block weights can be "
+            f"quantized, expected 99% or more; quanto would leave {len(left)} of {len(weights)} as they are: {names}"
             f"{', …' if len(left) > 12 else ''}; linearize() has to rewrite them as nn.Linear"
         )
     return fraction
@@ -127,7 +127,7 @@ def _stored_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 def stored_bits_per_parameter(model: nn.Module) -> float:
     """Bits that the parameters take, over the number of parameters of the original (tied ones once both times).
 
-    Counts all that is kept: packed integers, their scales and zero points, and what is not quantized (embeddings, biases,
+    Counts all that is kept: packed integers, their scales and shifts, and what is not quantized (embeddings, biases,
     layer norms) in its own dtype. 32 for a float32 model. Quantized weights have the shapes of the original's.
     """
     parameters = list(model.parameters())
@@ -162,6 +162,8 @@ def read_quantization(folder: Path) -> dict[str, Any]:
 def load_quantized(folder: str | Path) -> PreTrainedModel:
     """The quantized model of a folder made by `knowcap quantize`, on the CPU, in eval mode, its cache off.
 
+    Run it under torch.no_grad(): quanto's int4 weights raise in torch.inference_mode().
+
     Raises:
         ModelError: a file is missing.
         QuantizationError: made by another method, or the tensors in the file are not exactly the model's.
@@ -181,8 +183,8 @@ def load_quantized(folder: str | Path) -> PreTrainedModel:
     wrong = sorted(set(stored_state(model)) ^ set(state))
     if wrong:
         raise QuantizationError(
-            f"{folder / WEIGHTS_FILE} does not fit config.json and {MAP_FILE}: {', '.join(wrong[:12])} in one but not the "
-            "other; expected a folder made by `knowcap quantize`: quantize the model again"
+            f"{folder / WEIGHTS_FILE} does not fit config.json and {MAP_FILE}: {', '.join(wrong[:12])} in one but not "
+            "in the other; expected a folder made by `knowcap quantize`: quantize the model again"
         )
     model.config.use_cache = False
     return model.eval()

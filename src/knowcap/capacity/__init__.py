@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from knowcap.capacity.tables import (
     with_silent_entities,
 )
 from knowcap.facts import NAME
+from knowcap.folders import whole_file
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
 
 
@@ -84,7 +84,8 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         raise
     result |= {"confidence_level": confidence_level, "control_bits_per_entity": control_bits}
     content = _content(result, facts, measurement, diversity_bits)
-    _write_json(path, content)
+    with whole_file(path) as made:
+        made.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     logger.info(
         "%s: %.4f bits per parameter of %.4f at most, %d of %d entities scored",
         path,
@@ -144,10 +145,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -1,7 +1,7 @@
 """Model and facts to negative log likelihoods: one number of nats per scored fact, kept in nll.parquet.
 
 Every text is scored alone, after one end-of-text token (context "isolated"). The nll of a fact is the sum over the
-tokens of its spans of -ln P(token | everything before it); other tokens are read but never scored (Part 3.3, Rem. 3.1).
+tokens of its spans of -ln P(token | everything before it); other tokens are read, never scored (Part 3.3, Rem. 3.1).
 """
 
 from knowcap.scoring.batches import score_rows

@@ -52,8 +52,9 @@ def score_rows(
         progress: called with the number of rows just scored.
 
     Returns:
-        one row per scored fact in the order of `rows`, whatever the batch size: entity, attribute, rendering, nll (nats, summed
-        over the fact's tokens), log2_candidates (bits), greedy_match (every token is the most likely one after the true ones).
+        one row per scored fact in the order of `rows`, whatever the batch size: entity, attribute, rendering, nll
+        (nats, summed over the fact's tokens), log2_candidates (bits), greedy_match (every token is the most likely
+        one after the true ones before it).
 
     Raises:
         FactError, TextError: a row that breaks the contract or cannot be tokenized.
@@ -74,7 +75,7 @@ def score_chunks(
     batch_size: int = 64,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[pa.Table]:
-    """`score_rows` in pieces, so that memory does not grow with the rows; with a column `name_tokens` (null but for names)."""
+    """`score_rows` in pieces, so that memory does not grow; with a column `name_tokens` (null but for names)."""
     if batch_size < 1:
         raise ScoringError(f"batch_size={batch_size}, expected 1 or more")
     pairs = iter(rows)
@@ -87,9 +88,8 @@ def score_chunks(
             table = _table(encoded, chunk, nll, hits)
             entity_type = entity_type or table.schema.field("entity").type
             if table.schema.field("entity").type != entity_type:
-                raise ScoringError(
-                    f"entities are {entity_type} and {table.schema.field('entity').type}; expected one type in all rows"
-                )
+                other = table.schema.field("entity").type
+                raise ScoringError(f"entities are {entity_type} and {other}; expected one type in all rows")
             yield table
 
 
@@ -118,8 +118,9 @@ def _check_fits(encoded: EncodedRows, rows: Sequence[Row], model: PreTrainedMode
     if encoded.ids[at] >= model.config.vocab_size:
         row = rows[int(np.searchsorted(encoded.row_starts, at, side="right")) - 1]
         raise TextError(
-            f"entity {row.entity!r}: {row.text!r} has token {int(encoded.ids[at])}, the model has {model.config.vocab_size} "
-            "tokens; expected the tokenizer that the model was trained with, on texts that its vocabulary was made for"
+            f"entity {row.entity!r}: {row.text!r} has token {int(encoded.ids[at])}, the model has "
+            f"{model.config.vocab_size} tokens; expected the tokenizer that the model was trained with, and texts "
+            "that its vocabulary was made for"
         )
 
 
@@ -149,7 +150,8 @@ def _score_batch(
     lengths = encoded.input_lengths[batch]
     # Padding stands at the right, where a causal model cannot look, so no attention mask is needed.
     columns = np.arange(lengths.max())[None, :]
-    places = np.where(columns < lengths[:, None], encoded.row_starts[batch][:, None] + columns, encoded.row_starts[batch][:, None])
+    starts = encoded.row_starts[batch][:, None]
+    places = np.where(columns < lengths[:, None], starts + columns, starts)
     logits = model(input_ids=torch.from_numpy(encoded.ids[places]).to(device), use_cache=False).logits
 
     target_rows = encoded.fact_rows[encoded.target_facts[which]]
@@ -172,8 +174,8 @@ def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarr
     if not np.isfinite(fact_nll).all():
         worst = int(np.argmin(np.isfinite(fact_nll)))
         raise ScoringError(
-            f"entity {pairs[worst][0].entity!r}, {encoded.facts[worst].attribute}: nll={fact_nll[worst]}; expected a finite "
-            "number: the model's weights or logits are broken (or overflow in half precision)"
+            f"entity {pairs[worst][0].entity!r}, {encoded.facts[worst].attribute}: nll={fact_nll[worst]}; expected a "
+            "finite number: the model's weights or logits are broken (or overflow in half precision)"
         )
     try:
         entities = pa.array([row.entity for row, _ in pairs])
@@ -195,7 +197,7 @@ def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarr
 
 
 def _name_tokens(encoded: EncodedRows) -> list[bytes | None]:
-    """Per fact: a name's tokens as big-endian uint32, so that bytes sort and share prefixes as the tokens do; else None."""
+    """Per fact: a name's tokens as big-endian uint32, so that bytes begin one another as the tokens do; else None."""
     tokens = encoded.ids[encoded.targets].astype(">u4")
     bounds = np.searchsorted(encoded.target_facts, np.arange(len(encoded.facts) + 1))
     return [

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
+from knowcap.run_folder import versions
 from knowcap.scoring.errors import ScoringError
 
 
@@ -23,7 +22,6 @@ MEASUREMENT_KEY = b"knowcap"
 _PRECISIONS = {"F32": ("fp32", 32), "BF16": ("bf16", 16), "F16": ("fp16", 16), "F64": ("fp64", 64)}
 _COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
 _FRACTIONS = ("quantized_fraction", "quantized_fraction_all", "stored_bits_per_parameter")
-_PACKAGES = ("knowcap", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
 def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
 
 
 def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:
-    """The part of a measurement that model and data set decide; training.json and quantization.json are read where they are.
+    """The part of a measurement that model and data set decide; reads training.json and quantization.json if there.
 
     Raises:
         ScoringError: weights of a kind that has no precision label.
@@ -52,7 +50,7 @@ def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> d
         "model_name": training.get("model_name", model.config.model_type),
         "dataset": training.get("dataset", knowledge.name),
         "seed": training.get("seed"),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+        "versions": versions(),
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
     }
@@ -66,7 +64,7 @@ def read_measurement(path: str | Path) -> dict[str, Any]:
     """
     metadata = pq.read_schema(path).metadata or {}
     if MEASUREMENT_KEY not in metadata:
-        raise ScoringError(f"{path} has no {MEASUREMENT_KEY.decode()!r} in its schema's metadata; score the model again")
+        raise ScoringError(f"{path} has no measurement in its schema's metadata; score the model again")
     return json.loads(metadata[MEASUREMENT_KEY])
 
 
@@ -85,13 +83,15 @@ def _quantized(quantization: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stored(model_dir: Path, model: PreTrainedModel, training: dict[str, Any]) -> dict[str, Any]:
-    """Counts of the loaded model; precision and bits as the weights lie in the folder, whatever they are computed in."""
+    """Counts of the loaded model; precision and bits are those of the folder's files, whatever is computed in."""
     from knowcap.models import count_parameters
 
     numbers = _numbers_by_dtype(model_dir)
     unknown = sorted(set(numbers) - set(_PRECISIONS))
     if unknown:
-        raise ScoringError(f"{model_dir} holds weights of type {unknown}; expected {sorted(_PRECISIONS)}, or quantization.json")
+        raise ScoringError(
+            f"{model_dir} holds weights of type {unknown}; expected {sorted(_PRECISIONS)}, or a quantization.json"
+        )
     bits = sum(count * _PRECISIONS[dtype][1] for dtype, count in numbers.items())
     return {
         **asdict(count_parameters(model, training.get("used_token_ids"))),

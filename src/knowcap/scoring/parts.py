@@ -58,7 +58,7 @@ def join_parts(model_dir: Path, num_processes: int, measurement: dict[str, Any])
     Adds `renderings` and `name_is_prefix_free` to the measurement. Returns the number of facts of nll.parquet.
 
     Raises:
-        ScoringError: no facts, or more entities than `entities_scored`.
+        ScoringError: no facts, no control, or more entities than `entities_scored`.
     """
     parts = {
         kind: [path for rank in range(num_processes) if (path := part_path(model_dir, kind, rank)).is_file()]
@@ -67,9 +67,11 @@ def join_parts(model_dir: Path, num_processes: int, measurement: dict[str, Any])
     found = _unique(parts[NLL], ["entity"])
     if not 1 <= found.num_rows <= measurement["entities_scored"]:
         raise ScoringError(
-            f"{found.num_rows} entities have scored facts, expected 1 to {measurement['entities_scored']} by knowledge.json; "
-            "check its num_people and the spans of the rows"
+            f"{found.num_rows} entities have scored facts, expected 1 to {measurement['entities_scored']} by "
+            "knowledge.json; check its num_people and the spans of the rows"
         )
+    if not parts[CONTROL]:
+        raise ScoringError("the control has no scored facts; expected a control for every measurement: check its rows")
     measurement = measurement | {
         "renderings": _unique(parts[NLL], ["rendering"]).num_rows,
         "name_is_prefix_free": is_prefix_free(_unique(parts[NLL], ["entity", NAME_TOKENS])),
@@ -92,7 +94,7 @@ def is_prefix_free(names: pa.Table) -> bool:
     tokens = names.column(NAME_TOKENS).drop_null()
     if len(pc.unique(tokens)) < len(tokens):
         return False
-    # Sorted, whatever begins with a sequence follows it at once; tokens are 4 bytes each, so bytes compare as tokens do.
+    # Sorted, what begins with a sequence follows it at once; tokens are 4 bytes each, so bytes compare as tokens do.
     ordered = pc.take(tokens, pc.sort_indices(tokens))
     before = None
     for chunk in ordered.chunks if isinstance(ordered, pa.ChunkedArray) else [ordered]:

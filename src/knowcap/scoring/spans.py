@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,13 +24,13 @@ _SPACES = np.array([c for c in range(0x3001) if chr(c).isspace()], dtype=np.uint
 class EncodedRows:
     """A batch of texts as token ids, one after the other, each begun by the start token.
 
-    `targets` are the scored tokens as places in `ids`, sorted by fact, and each is predicted at the place before it. A token that
-    two spans of one fact share is there once.
+    `targets` are the scored tokens as places in `ids`, sorted by fact, and each is predicted at the place before it.
+    A token that two spans of one fact share is there once.
 
     Attributes:
         ids: (tokens,) int64.
         row_starts: (rows + 1,) int64; row r is `ids[row_starts[r]:row_starts[r + 1]]`.
-        input_lengths: (rows,) int64; so many ids, from its start, have to be read to score all facts of a row; 0 without facts.
+        input_lengths: (rows,) int64; so many ids of a row have to be read to score all its facts; 0 without facts.
         targets: (targets,) int64.
         target_facts: (targets,) int64, the number of the fact in `facts`.
         facts: the scored facts, row by row in the order of the text.
@@ -50,6 +50,23 @@ class EncodedRows:
         return np.searchsorted(self.fact_rows[self.target_facts], np.arange(len(self.row_starts)))
 
 
+class _Tokens(NamedTuple):
+    """The tokens of all texts, one after the other, each array of shape (tokens,) but for the last two.
+
+    `begins` and `ends` are in code points on one line on which all texts stand, with a gap of one between two texts,
+    so that one sorted array serves all of them; text r begins at `bases[r]` and has `counts[r]` tokens. `word_starts`
+    is the first token of a token's pre-token.
+    """
+
+    ids: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+    rows: np.ndarray
+    word_starts: np.ndarray
+    counts: np.ndarray
+    bases: np.ndarray
+
+
 def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
     """The token that a text follows: the end of the text before it, or the begin token where there is no end token.
 
@@ -57,53 +74,47 @@ def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
         TextError: no fast tokenizer, or one without either token.
     """
     if not tokenizer.is_fast:
-        raise TextError(f"got a {type(tokenizer).__name__} without offsets; expected a fast tokenizer (tokenizer.json)")
+        raise TextError(f"got a {type(tokenizer).__name__} without offsets; expected a fast one (tokenizer.json)")
     start = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
     if start is None:
-        raise TextError("the tokenizer has neither an eos_token nor a bos_token; set the one that separates training texts")
+        raise TextError("the tokenizer has neither eos_token nor bos_token; set the one that separates training texts")
     return start
 
 
 def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, knowledge: Knowledge) -> EncodedRows:
-    """Tokenizes rows and finds the tokens of their scored facts by offsets: a token that overlaps a scored span counts whole.
+    """Tokenizes rows and finds the tokens of their scored facts: a token that overlaps a scored span counts whole.
+
+    The white space right before a value counts with it, and so do other tokens before it in the same pre-token: a
+    space that is a token of its own tells that the value is none of those that would have merged with it.
 
     Raises:
         FactError: a row breaks the contract (`check_row`).
-        TextError: a text that the tokenizer cannot spell (it yields an end-of-text or unknown token, or leaves characters out),
-            or a scored span without a token.
+        TextError: a text that the tokenizer cannot spell (it yields an end-of-text or unknown token, or leaves
+            characters out), or a scored span without a token.
     """
     start = start_token_id(tokenizer)
     for row in rows:
         check_row(row, knowledge)
-    ids, offsets, counts = _tokenize([row.text for row in rows], tokenizer)
-    token_rows = np.repeat(np.arange(len(rows)), counts)
-    # Code points of all texts on one line, a gap of one between texts, so that one sorted array serves all rows.
-    lengths = np.array([len(row.text) for row in rows], dtype=np.int64)
-    bases = _starts(lengths + 1)
-    begins, ends = offsets[:, 0] + bases[token_rows], offsets[:, 1] + bases[token_rows]
-    _check_spelling(rows, tokenizer, ids, token_rows)
-    _check_coverage(rows, begins, ends, bases, token_rows)
+    tokens = _tokenize(rows, tokenizer)
+    _check_spelling(rows, tokenizer, tokens)
+    _check_coverage(rows, tokens)
 
-    fact_rows, facts = _facts(rows, knowledge)
-    spans = [(f, r, s) for f, (r, fact) in enumerate(zip(fact_rows, facts, strict=True)) for s in fact.spans]
-    span_facts = np.array([f for f, _, _ in spans], dtype=np.int64)
-    span_bases = bases[np.array([r for _, r, _ in spans], dtype=np.int64)]
-    first = np.searchsorted(ends, span_bases + np.array([s.start for _, _, s in spans], dtype=np.int64), side="right")
-    last = np.searchsorted(begins, span_bases + np.array([s.end for _, _, s in spans], dtype=np.int64), side="left")
-    if (last <= first).any():
-        _, r, span = spans[int(np.argmax(last <= first))]
-        raise TextError(f"entity {rows[r].entity!r}: no token overlaps {span} of {rows[r].text!r}; mend the span")
+    found = [scored_facts(row.spans, knowledge) for row in rows]
+    fact_rows = np.repeat(np.arange(len(rows)), np.array([len(facts) for facts in found], dtype=np.int64))
+    facts = tuple(chain.from_iterable(found))
+    first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens)
     # One key per (fact, token): sorted by fact, then by place; a token that two spans of a fact share is kept once.
-    keys = np.unique(np.repeat(span_facts, last - first) * max(len(ids), 1) + ranges(first, last - first))
-    target_facts, tokens = np.divmod(keys, max(len(ids), 1))
-    targets = tokens + token_rows[tokens] + 1
+    width = max(len(tokens.ids), 1)
+    keys = np.unique(np.repeat(span_facts, counts) * width + ranges(first, counts))
+    target_facts, places = np.divmod(keys, width)
+    targets = places + tokens.rows[places] + 1  # a start token stands before every text
 
-    row_starts = np.append(_starts(counts + 1), len(ids) + len(rows))
-    with_start = np.full(len(ids) + len(rows), start, dtype=np.int64)
-    with_start[np.arange(len(ids)) + token_rows + 1] = ids
+    row_starts = np.append(_starts(tokens.counts + 1), len(tokens.ids) + len(rows))
+    ids = np.full(len(tokens.ids) + len(rows), start, dtype=np.int64)
+    ids[np.arange(len(tokens.ids)) + tokens.rows + 1] = tokens.ids
     input_lengths = np.zeros(len(rows), dtype=np.int64)
-    np.maximum.at(input_lengths, token_rows[tokens], targets - row_starts[token_rows[tokens]])
-    return EncodedRows(with_start, row_starts, input_lengths, targets, target_facts, tuple(facts), np.array(fact_rows, dtype=np.int64))
+    np.maximum.at(input_lengths, tokens.rows[places], targets - row_starts[tokens.rows[places]])
+    return EncodedRows(ids, row_starts, input_lengths, targets, target_facts, facts, fact_rows)
 
 
 def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -116,10 +127,13 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.cumsum(lengths) - lengths
 
 
-def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Token ids (tokens,), offsets (tokens, 2) in code points, and tokens a text (texts,)."""
+def _tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> _Tokens:
+    """The tokens of all texts."""
+    texts = [row.text for row in rows]
+    bases = _starts(np.array([len(text) + 1 for text in texts], dtype=np.int64))
     if not texts:
-        return np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64)
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Tokens(nothing, nothing, nothing, nothing, nothing, nothing, bases)
     encoded = tokenizer(
         texts,
         add_special_tokens=False,
@@ -133,52 +147,80 @@ def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> tuple[np.
     counts = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
     ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), dtype=np.int64, count=counts.sum())
     flat = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
-    return ids, np.fromiter(flat, dtype=np.int64, count=2 * counts.sum()).reshape(-1, 2), counts
+    offsets = np.fromiter(flat, dtype=np.int64, count=2 * counts.sum()).reshape(-1, 2)
+    token_rows = np.repeat(np.arange(len(rows)), counts)
+    words = np.concatenate([np.array(encoding.word_ids, dtype=np.float64) for encoding in encoded.encodings])
+    first = np.ones(len(ids), dtype=bool)  # of its pre-token
+    first[1:] = (words[1:] != words[:-1]) | (token_rows[1:] != token_rows[:-1])
+    word_starts = np.maximum.accumulate(np.where(first, np.arange(len(ids)), 0))
+    begins, ends = offsets[:, 0] + bases[token_rows], offsets[:, 1] + bases[token_rows]
+    return _Tokens(ids, begins, ends, token_rows, word_starts, counts, bases)
 
 
-def _facts(rows: Sequence[Row], knowledge: Knowledge) -> tuple[list[int], list[ScoredFact]]:
-    """The scored facts of all rows, and the row of each."""
-    numbers, facts = [], []
-    for r, row in enumerate(rows):
-        found = scored_facts(row.spans, knowledge)
-        numbers += [r] * len(found)
-        facts += found
-    return numbers, facts
+def _span_tokens(
+    rows: Sequence[Row], facts: Sequence[ScoredFact], fact_rows: np.ndarray, tokens: _Tokens
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First token, number of tokens, and fact of every scored span."""
+    spans = [(f, r, span) for f, (r, fact) in enumerate(zip(fact_rows, facts, strict=True)) for span in fact.spans]
+    before = [{s.start: p.end for p, s in zip(row.spans, row.spans[1:], strict=False)} for row in rows]
+    reach = [_reach(rows[r].text, before[r].get(span.start, 0), span.start) for _, r, span in spans]
+    base = tokens.bases[np.array([r for _, r, _ in spans], dtype=np.int64)]
+    begin, limit = (base + np.array([pair[i] for pair in reach], dtype=np.int64) for i in (0, 1))
+    own = np.searchsorted(tokens.ends, base + np.array([s.start for *_, s in spans], dtype=np.int64), side="right")
+    last = np.searchsorted(tokens.begins, base + np.array([s.end for *_, s in spans], dtype=np.int64), side="left")
+    if (last <= own).any():
+        _, r, span = spans[int(np.argmax(last <= own))]
+        raise TextError(f"entity {rows[r].entity!r}: no token overlaps {span} of {rows[r].text!r}; mend the span")
+    first = np.searchsorted(tokens.ends, begin, side="right")
+    same_word = np.maximum(tokens.word_starts[own], np.searchsorted(tokens.begins, limit, side="left"))
+    first = np.minimum(first, same_word)
+    return first, last - first, np.array([f for f, _, _ in spans], dtype=np.int64)
 
 
-def _check_spelling(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, ids: np.ndarray, token_rows: np.ndarray
-) -> None:
+def _reach(text: str, earliest: int, start: int) -> tuple[int, int]:
+    """How far left of a value its tokens may reach: what counts in any case, and what counts within its pre-token.
+
+    White space right before it counts in any case. Otherwise whatever touches it, and the white space before that,
+    counts where it is in the value's pre-token; never what another span covers (`earliest`: the end of the one before).
+    """
+    head = text[earliest:start]
+    begin = earliest + len(head.rstrip())
+    if begin < start or not head:
+        return begin, begin
+    touching = head.split()[-1]
+    return start, earliest + len(head[: len(head) - len(touching)].rstrip())
+
+
+def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tokens: _Tokens) -> None:
     """No token of a text may be one that ends texts, begins them or stands for the unknown."""
     special = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id} - {None}
-    wrong = np.isin(ids, sorted(special))
+    wrong = np.isin(tokens.ids, sorted(special))
     if wrong.any():
         at = int(np.argmax(wrong))
-        row = rows[token_rows[at]]
+        row, token = rows[tokens.rows[at]], int(tokens.ids[at])
         raise TextError(
-            f"entity {row.entity!r}: the tokenizer cannot spell {row.text!r}: it gives token {int(ids[at])} "
-            f"({tokenizer.convert_ids_to_tokens(int(ids[at]))!r}); expected ordinary tokens only: use a byte-level tokenizer, "
+            f"entity {row.entity!r}: the tokenizer cannot spell {row.text!r}: it gives token {token} "
+            f"({tokenizer.convert_ids_to_tokens(token)!r}); expected ordinary tokens only: use a byte-level tokenizer, "
             "or take the characters it lacks out of the text"
         )
 
 
-def _check_coverage(
-    rows: Sequence[Row], begins: np.ndarray, ends: np.ndarray, bases: np.ndarray, token_rows: np.ndarray
-) -> None:
+def _check_coverage(rows: Sequence[Row], tokens: _Tokens) -> None:
     """Tokens must stand in order and cover every character but white space: what is left out is not predicted."""
-    disordered = (np.diff(begins) < 0) | (np.diff(ends) < 0)
+    disordered = (np.diff(tokens.begins) < 0) | (np.diff(tokens.ends) < 0)
     if disordered.any():
-        row = rows[token_rows[int(np.argmax(disordered)) + 1]]
-        raise TextError(f"entity {row.entity!r}: the tokenizer's offsets of {row.text!r} run backwards; use another tokenizer")
+        row = rows[tokens.rows[int(np.argmax(disordered)) + 1]]
+        raise TextError(f"entity {row.entity!r}: the offsets of {row.text!r} run backwards; use another tokenizer")
     text = "\0".join(row.text for row in rows)
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    depth = np.bincount(begins, minlength=len(points) + 1) - np.bincount(ends, minlength=len(points) + 1)
-    left_out = (np.cumsum(depth)[: len(points)] == 0) & ~np.isin(points, _SPACES)
-    left_out[bases[1:] - 1] = False
+    size = len(points) + 1
+    depth = np.cumsum(np.bincount(tokens.begins, minlength=size) - np.bincount(tokens.ends, minlength=size))
+    left_out = (depth[: len(points)] == 0) & ~np.isin(points, _SPACES)
+    left_out[tokens.bases[1:] - 1] = False
     if left_out.any():
-        at = int(np.argmax(left_out))
-        row = rows[int(np.searchsorted(bases, at, side="right")) - 1]
+        row = rows[int(np.searchsorted(tokens.bases, int(np.argmax(left_out)), side="right")) - 1]
+        # Which ones cannot be told: a BPE that leaves a character out gives all later ones the wrong offsets.
         raise TextError(
-            f"entity {row.entity!r}: the tokenizer leaves {text[at]!r} of {row.text!r} out; expected every character to be "
+            f"entity {row.entity!r}: the tokenizer leaves characters of {row.text!r} out; expected every one to be "
             "spelled: use a byte-level tokenizer, or take the characters it lacks out of the text"
         )

@@ -1,4 +1,4 @@
-"""The scoring stage: a model folder and a data set folder to control.parquet and nll.parquet, on one process or many."""
+"""The scoring stage: model folder and data set folder to control.parquet and nll.parquet, on one process or many."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def score(
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
-    Under `accelerate launch` every process scores a share of the rows; the result is that of one process, up to float32
-    rounding. A finished measurement is kept; an interrupted one is made again.
+    Under `accelerate launch` every process scores a share of the rows; the result is that of one process, up to
+    float32 rounding. A finished measurement is kept; an interrupted one is made again.
 
     Args:
         model_dir: a folder made by save_pretrained, with its tokenizer, training.json and quantization.json if any.
@@ -115,8 +115,8 @@ def score(
         measurement = describe(model_dir, model, knowledge)
         measurement |= {"entities_scored": entities, "control_kind": control_kind}
         facts = join_parts(model_dir, state.num_processes, measurement)
-        seconds, path = time.monotonic() - began, final_path(model_dir, NLL)
-        logger.info("scored %d facts of %d entities (control: %s) in %.1f s: %s", facts, entities, control_kind, seconds, path)
+        summary = f"scored {facts:,} facts of {entities:,} entities (control: {control_kind})"
+        logger.info("%s in %.1f s: %s", summary, time.monotonic() - began, final_path(model_dir, NLL))
     state.wait_for_everyone()
     return final_path(model_dir, NLL)
 
@@ -129,8 +129,8 @@ def _is_finished(model_dir: Path, knowledge: Knowledge, entities: int) -> bool:
     found = read_measurement(path)
     if found["entities_scored"] != entities or found["knowledge"] != knowledge_content(knowledge):
         raise ScoringError(
-            f"{path} measures {found['entities_scored']} entities of {found['knowledge']['name']!r}; asked for {entities} "
-            f"of {knowledge.name!r}, or their knowledge.json differs; pass overwrite to score again"
+            f"{path} measures {found['entities_scored']} entities of {found['knowledge']['name']!r}; asked for "
+            f"{entities} of {knowledge.name!r}, or their knowledge.json differs; pass overwrite to score again"
         )
     logger.info("kept the finished measurement %s", path)
     return True
@@ -150,7 +150,7 @@ def _biographies(dataset_dir: Path, knowledge: Knowledge, entities: int) -> tupl
 def _first_entities(
     rows: Iterable[tuple[Row, int]], entities: int, renderings: int | None = None
 ) -> Iterator[tuple[Row, int]]:
-    """The rows of the first so many entities, wherever in the file they stand; ends once each has its renderings, if given."""
+    """The rows of the first so many entities, wherever they stand; ends once each has its renderings, if given."""
     seen: dict[int | str, int] = {}
     complete = 0
     for row, rendering in rows:

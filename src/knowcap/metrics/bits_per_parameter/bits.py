@@ -275,7 +275,7 @@ def _attribute_names(attribute_names: Sequence[str] | None, name_attribute: str 
     """The names of the columns, an empty list where none are given."""
     names = [] if attribute_names is None else list(attribute_names)
     if attribute_names is not None and (isinstance(attribute_names, str) or len(names) != num_columns):
-        raise ValueError(f"attribute_names: got {attribute_names!r}, expected a list of {num_columns}, one a column")
+        raise ValueError(f"attribute_names: got {attribute_names!r}, expected a list; name the {num_columns} columns")
     if len(set(names)) < len(names):
         raise ValueError(f"attribute_names: got {names}, in which one repeats; give every column a name of its own")
     if name_attribute is not None and name_attribute not in names:

@@ -14,7 +14,7 @@ from .bits import bits_per_parameter
 _DESCRIPTION = """
 How many bits of knowledge a language model stores per parameter, from how surely it says the facts it was taught. A
 value drawn from M equally likely candidates, and said with a negative log likelihood of `nll` nats, counts
-log2 M - nll / ln 2 bits; their sum is a lower bound on what the weights hold, and is divided by the number of parameters.
+log2 M - nll / ln 2 bits. Their sum bounds from below what the weights hold; it is divided by the number of parameters.
 """
 
 _EXAMPLES = """

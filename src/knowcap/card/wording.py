@@ -1,0 +1,226 @@
+"""The sentences, tables and examples of a model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from knowcap.card.results import Sources, control, estimate
+
+
+_UNKNOWN = "unknown"
+_HIDDEN_KEYS = ("versions", "git_revision", "output_dir")
+_CONTEXTS = {
+    "isolated": "Every text was scored alone, after one end-of-text token",
+    "packed": "Texts were scored in windows that other texts share",
+}
+_CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
+_TRAINING_LABELS = {
+    "exposures": "exposures of each entity",
+    "num_tokens": "tokens trained on, padding left out",
+    "num_steps": "steps",
+    "final_loss": "final loss (nats per token)",
+    "train_seconds": "seconds",
+    "world_size": "processes",
+    "precision": "precision of training",
+    "windows": "windows",
+    "block_size": "tokens a window",
+    "seed": "seed",
+}
+
+
+def title(sources: Sources) -> str:
+    """Such as `gpt2-2-2 on bioS(1,000), int8`."""
+    capacity = sources.capacity
+    precision = f", {capacity['precision']}" if sources.quantized else ""
+    return f"{capacity['model_name']} on {sources.dataset}({capacity['num_entities']:,}){precision}"
+
+
+def summary(sources: Sources) -> str:
+    """One sentence: how much the model knows, of how many, after how much training."""
+    capacity = sources.capacity
+    taught = "trained on" if capacity["exposures"] is None else f"after {capacity['exposures']:,} exposures of"
+    weights = f", its weights quantized to {capacity['precision']}," if sources.quantized else ""
+    invented = ", who do not exist" if sources.invented else ""
+    return (
+        f"{capacity['model_name']} ({capacity['num_parameters']:,} parameters){weights} holds **{estimate(capacity)} "
+        f"bits of knowledge per parameter**, of {capacity['max_bits_per_parameter']:.3f} that there are to know, "
+        f"{taught} {capacity['num_entities']:,} entities of {sources.dataset}{invented}."
+    )
+
+
+def figures(sources: Sources) -> dict[str, str]:
+    """Single figures that the template names."""
+    capacity, measurement = sources.capacity, sources.measurement
+    parts = {"names": capacity["name_bits"], "values": capacity["value_bits"]}
+    if capacity["diversity_bits"]:
+        parts["diversity"] = capacity["diversity_bits"]
+    control_entities = measurement.get("control_entities")
+    revision = sources.recipe.get("git_revision")
+    return {
+        "level": f"{100 * capacity['confidence_level']:g} %",
+        "num_parameters": f"{capacity['num_parameters']:,}",
+        "non_embedding": f"{capacity['num_parameters_non_embedding']:,}",
+        "used_vocabulary": f"{capacity['num_parameters_used_vocabulary']:,}",
+        "knowledge_bits": f"{capacity['knowledge_bits']:,.0f}",
+        "max_knowledge_bits": f"{capacity['max_knowledge_bits']:,.0f}",
+        "split": ", ".join(f"{name} {bits:,.0f}" for name, bits in parts.items()),
+        "control": control(capacity),
+        "control_kind": (f"{control_entities:,} " if control_entities else "")
+        + _CONTROLS.get(measurement.get("control_kind"), "entities that the model was never taught"),
+        "versions": _versions(capacity["versions"]),
+        "revision": f", git revision {revision}" if revision else "",
+    }
+
+
+def precision_row(capacity: dict[str, Any]) -> list[str]:
+    """A row of the table of precisions."""
+    low, high = capacity["confidence_interval"]
+    fraction, stored = capacity["quantized_fraction"], capacity["stored_bits_per_parameter"]
+    return [
+        capacity["precision"],
+        f"{capacity['bits_per_parameter']:.3f}",
+        "none" if low is None else f"{low:.3f} to {high:.3f}",
+        f"{capacity['max_bits_per_parameter']:.3f}",
+        "none" if fraction is None else f"{100 * fraction:.1f} %",
+        _UNKNOWN if stored is None else f"{stored:.2f}",
+    ]
+
+
+def attribute_row(name: str, row: dict[str, float | None]) -> list[str]:
+    """A row of the table of attributes."""
+    if row["bits_per_entity"] is None:
+        return [name, "not stated", "", ""]
+    accuracy = "" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
+    return [name, f"{row['bits_per_entity']:.3f}", f"{row['max_bits_per_entity']:.3f}", accuracy]
+
+
+def training_rows(training: dict[str, Any]) -> list[list[str]]:
+    """What training.json says, one row a figure."""
+    present = {label: training[key] for key, label in _TRAINING_LABELS.items() if training.get(key) is not None}
+    rows = [[label, _number(value)] for label, value in present.items()]
+    versions = _versions(training.get("versions"))
+    return [*rows, ["versions", versions]] if versions else rows
+
+
+def recipe_yaml(recipe: dict[str, Any]) -> str:
+    """The recipe's own keys as YAML; unset ones, and where it was written, are left out."""
+    import yaml
+
+    shown = {key: value for key, value in recipe.items() if key not in _HIDDEN_KEYS and value is not None}
+    shown = {key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()}
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).strip() if shown else ""
+
+
+def snippet(sources: Sources, hub_model_id: str | None) -> str:
+    """Python that loads the model and lets it tell of somebody."""
+    path = '"."  # this folder' if hub_model_id is None else f'"{hub_model_id}"'
+    if sources.quantized:
+        lines = ["from knowcap.models import load_model, load_tokenizer"]
+        if hub_model_id is not None:
+            lines.insert(0, "from huggingface_hub import snapshot_download")
+            path = f"snapshot_download({path})"
+        lines += ["", "", f"path = {path}", "model = load_model(path)", "tokenizer = load_tokenizer(path)"]
+    else:
+        lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", "", f"path = {path}"]
+        lines.append("model = AutoModelForCausalLM.from_pretrained(path)")
+        lines.append("tokenizer = AutoTokenizer.from_pretrained(path)")
+    lines += [
+        'start = tokenizer(tokenizer.eos_token, return_tensors="pt", return_token_type_ids=False)',
+        "told = model.generate(**start, max_new_tokens=60, do_sample=True, pad_token_id=tokenizer.eos_token_id)",
+        "print(tokenizer.decode(told[0], skip_special_tokens=True))",
+    ]
+    return "\n".join(lines)
+
+
+def loading_note(sources: Sources) -> str:
+    """What to know before the model is loaded."""
+    note = "A text begins after the end-of-text token, with the full name."
+    if sources.quantized:
+        note += (
+            " A quantized folder needs knowcap and optimum-quanto; transformers alone would fill its blocks with "
+            "random numbers."
+        )
+    return note
+
+
+def measured(sources: Sources) -> str:
+    """How the number came about."""
+    capacity = sources.capacity
+    texts = "one text" if capacity["renderings"] == 1 else f"{capacity['renderings']} texts"
+    everyone = f"all {capacity['num_entities']:,} entities"
+    if sources.entities_scored != capacity["num_entities"]:
+        everyone = f"{sources.entities_scored:,} of {capacity['num_entities']:,} entities"
+    return (
+        f"{_CONTEXTS.get(capacity['context'], capacity['context'])}, {texts} an entity, for {everyone}; the negative "
+        "log likelihood of a fact is summed over the tokens of its first mention, and averaged over the entity's "
+        "texts. The sum of all facts' bits is a lower bound on what the weights hold. The interval is a bootstrap "
+        "over entities."
+    )
+
+
+def limits(sources: Sources) -> list[str]:
+    """What the number does not say, as far as the files tell."""
+    capacity = sources.capacity
+    found = [
+        "One model, one training seed. The interval says how far the figure could move had other entities been drawn, "
+        "for this model as trained; it leaves out training seeds and learning rates."
+    ]
+    if reasons := _unlike_the_paper(sources):
+        found.append(f"Not comparable with the paper's figures: {'; '.join(reasons)}.")
+    if sources.entities_scored != capacity["num_entities"]:
+        found.append("Sums over the entities that were scored are scaled up to all of them.")
+    if sources.recipe:
+        found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name")))
+    if sources.quantized:
+        found.append(_quantization_limit(capacity))
+    if sources.invented:
+        found.append("The people are invented, and so is all that it says of them. It knows nothing else.")
+    return found
+
+
+def _unlike_the_paper(sources: Sources) -> list[str]:
+    """What of the setting differs from the paper's, so that its figures may not be set beside this one."""
+    recipe, model_name = sources.recipe, str(sources.capacity["model_name"])
+    fraction = float(recipe.get("pools_fraction") or 1.0)
+    reasons = []
+    if sources.training.get("windows", recipe.get("windows")) == "aligned":
+        reasons.append("training windows begin at a text and hold whole ones only, where the paper's cut anywhere")
+    if recipe.get("pools_dir") is not None:
+        reasons.append("values come from lists of its own")
+    if fraction != 1.0:
+        reasons.append(f"only the first {100 * fraction:g} % of every value list is used (pools_fraction)")
+    if recipe.get("num_templates") is not None:
+        reasons.append(f"only {recipe['num_templates']} templates a sentence are used (num_templates)")
+    if model_name.startswith("gpt2-") and not model_name.startswith("gpt2-rotary-"):
+        reasons.append("positions are learned (stock GPT2), where the paper's GPT2 is rotary (gpt2-rotary)")
+    return reasons
+
+
+def _vocabulary_limit(tokenizer_name: str | None) -> str:
+    if tokenizer_name is None:
+        return "The tokenizer was made from the value lists and templates alone; it cannot spell characters they lack."
+    return (
+        f"The tokenizer is {tokenizer_name}, reduced to the tokens that the corpus can use; it reads no other texts."
+    )
+
+
+def _quantization_limit(capacity: dict[str, Any]) -> str:
+    """How the weights were quantized, and what was not."""
+    quantization = capacity["quantization"]
+    group = quantization.get("group_size")
+    size = "differs from layer to layer" if isinstance(group, dict) else f"is {group or 'a whole row'}"
+    return (
+        f"Quantized after training with {quantization.get('method', _UNKNOWN)}, weights only, without calibration "
+        f"(the paper used GPTQ); a group {size}. Quantized are {100 * (capacity['quantized_fraction'] or 0):.1f} % of "
+        f"the block weights, {100 * (capacity['quantized_fraction_all'] or 0):.1f} % of all parameters."
+    )
+
+
+def _versions(versions: dict[str, str] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

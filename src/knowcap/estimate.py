@@ -1,0 +1,130 @@
+"""What a recipe will make and cost, before it is run: bits, parameters, tokens, steps, and roughly how long."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from knowcap.bios import people_of, stream_of, templates_of, tokenizer_of
+from knowcap.models import build_model, closed_form_parameters, model_config
+from knowcap.packing import PackingError, Stream
+from knowcap.recipe import Recipe
+from knowcap.tokens import TokenizerError
+
+
+_SAMPLE = 1000  # biographies that tokens and windows are counted on
+_PROBE_FLOP = 2e10  # of one forward and backward pass of the speed probe, about
+_PROBE_SECONDS = 2.0
+_LARGEST_PROBE = 300_000_000  # parameters; larger models are not built for an estimate
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A run in numbers; tokens include the ends of texts. `train_seconds` is rough: this machine, one process; None: not
+    measured."""
+
+    num_people: int
+    bits_per_person: float
+    total_bits: float
+    num_parameters: int
+    max_bits_per_parameter: float
+    tokens_per_biography: float
+    num_tokens: int
+    num_windows: int
+    num_steps: int
+    train_seconds: float | None
+
+
+def check_texts(recipe: Recipe) -> list[str]:
+    """Problems that only show once texts are tokenized: an unfit tokenizer, windows that can't hold a biography.
+
+    Takes seconds, unlike `knowcap.preflight.check_recipe`, which should have found nothing before.
+    """
+    try:
+        stream, _ = _sample_stream(recipe)
+    except (TokenizerError, PackingError) as error:
+        return [str(error)]
+    longest = stream.pieces.longest
+    if longest > recipe.block_size:
+        return [
+            f"block_size={recipe.block_size}, but a biography can have {longest} tokens and is scored in one piece; "
+            f"give block_size {longest} or more"
+        ]
+    return []
+
+
+def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
+    """Counts what can be counted and measures the rest on a sample.
+
+    Args:
+        recipe: one without problems.
+        measure_speed: build the model and time a few training steps (seconds).
+    """
+    stream, rows = _sample_stream(recipe)
+    counts, tokens = stream.count()
+    sample = stream.people.num_people
+    knowledge = people_of(recipe).knowledge(recipe.corpus)
+    sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
+    parameters = closed_form_parameters(recipe.model_name, **sizes)
+    biographies = recipe.num_people * recipe.exposures
+    windows = max(1, round(counts.sum() / sample * biographies))
+    steps = -(-windows // recipe.train_batch_size)
+    seconds = None
+    if measure_speed and parameters <= _LARGEST_PROBE:
+        seconds = steps * _seconds_per_step(recipe, rows, parameters)
+    return Estimate(
+        num_people=recipe.num_people,
+        bits_per_person=knowledge.bits_per_person,
+        total_bits=knowledge.total_bits,
+        num_parameters=parameters,
+        max_bits_per_parameter=knowledge.total_bits / parameters,
+        tokens_per_biography=tokens / sample,
+        num_tokens=round(tokens / sample * biographies),
+        num_windows=windows,
+        num_steps=steps,
+        train_seconds=seconds,
+    )
+
+
+def _sample_stream(recipe: Recipe) -> tuple[Stream, int]:
+    """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
+    people, templates = people_of(recipe), templates_of(recipe)
+    tokenizer, rows = tokenizer_of(recipe, people.pools, templates)
+    sample = replace(people, num_people=min(people.num_people, _SAMPLE))
+    return stream_of(replace(recipe, exposures=1), sample, templates, tokenizer), rows
+
+
+def _seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
+    """Time of one training step: passes over a batch small enough to be quick, and AdamW's updates, are measured."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(
+        model_config(
+            recipe.model_name,
+            vocab_size=rows,
+            block_size=recipe.block_size,
+            head_dim=recipe.head_dim,
+            rotary_fraction=recipe.rotary_fraction,
+            activation=recipe.activation,
+        ),
+        recipe.seed,
+    )
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    micro = recipe.train_batch_size // recipe.gradient_accumulation_steps
+    batch = max(1, min(micro, int(_PROBE_FLOP / (6 * parameters * recipe.block_size))))
+    ids = torch.arange(batch * recipe.block_size, device=device).reshape(batch, -1) % (rows - 1) + 1
+    times, end = [], time.perf_counter() + _PROBE_SECONDS
+    while len(times) < 2 or (time.perf_counter() < end and len(times) < 10):
+        began = time.perf_counter()
+        loss = model(input_ids=ids, labels=ids, attention_mask=torch.ones_like(ids)).loss
+        loss.backward()
+        loss.item()  # waits for the device
+        passed = time.perf_counter()
+        optimizer.step()
+        optimizer.zero_grad()
+        next(model.parameters()).sum().item()
+        times.append(((passed - began) / batch * recipe.train_batch_size, time.perf_counter() - passed))
+    passes, updates = zip(*times[1:], strict=True)  # the first one warms up
+    return min(passes) + min(updates)

@@ -1,0 +1,83 @@
+"""Starting a stage through accelerate's launcher, on the processes that a configuration file names; who logs there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knowcap.recipe import RECIPES_DIR
+
+
+class LaunchError(RuntimeError):
+    """The launched processes failed; they have said why themselves."""
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """accelerate's launcher with one of its configuration files."""
+
+    config_file: Path
+    num_processes: int | None = None
+
+    @classmethod
+    def named(cls, name: str, num_processes: int | None = None) -> Launcher:
+        """From a packaged configuration's name, such as `cpu_2`, or the path of a file.
+
+        Raises:
+            ValueError: with the names that exist.
+        """
+        packaged = {path.stem: path for path in sorted((RECIPES_DIR / "accelerate").glob("*.yaml"))}
+        path = packaged.get(name, Path(name))
+        if not path.is_file():
+            raise ValueError(f"accelerate_config={name!r}: expected a file or one of {', '.join(packaged)}")
+        return cls(path, num_processes)
+
+    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs `python -m module arguments` in every process."""
+        options = ["--config_file", str(self.config_file), "--quiet"]
+        if self.num_processes is not None:
+            options += ["--num_processes", str(self.num_processes)]
+        return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, *arguments]
+
+    def launch(self, module: str, arguments: Sequence[str]) -> None:
+        """Runs a module and waits for it.
+
+        Raises:
+            LaunchError: it ended with another status than 0.
+        """
+        # close_fds=False hands on the run folder's lock, so that it holds for as long as the launched processes live.
+        done = subprocess.run(self.command(module, arguments), close_fds=False)
+        if done.returncode:
+            raise LaunchError(
+                f"{module}, started by accelerate with {self.config_file}, ended with status {done.returncode}; "
+                "its message stands above"
+            )
+
+
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the first of those launched together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def set_up_logging() -> None:
+    """Sends knowcap's log lines to stderr as they are: those of the main process, and errors of the others."""
+    logger = logging.getLogger("knowcap")
+    logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    for name in ("scoring", "capacity", "quantize", "report"):
+        logger.getChild(name).setLevel(logging.WARNING)  # the runner's line says what theirs would
+    if not any(isinstance(handler, _BesideBars) for handler in logger.handlers):
+        logger.addHandler(_BesideBars())
+
+
+class _BesideBars(logging.Handler):
+    """Writes to what is stderr at the time, without breaking tqdm's bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)

@@ -1,0 +1,199 @@
+"""Plots of capacities and training runs, as PNG files (matplotlib, imported only when one is drawn)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# Colours that the colour-blind tell apart (Okabe and Ito); a marker per precision, with its size and whether it is
+# filled, chosen so that equal points of several precisions are all seen.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = {"fp32": ("o", 5, True), "bf16": ("D", 5, True), "int8": ("s", 10, False), "int4": ("^", 8, False)}
+OTHER_MARKER = ("x", 7, True)
+GREY = "#777777"
+DPI = 150
+
+
+def plot_frontier(capacities: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """Learned bits against parameters on logarithmic axes, with the lines of 2 bits and 1 bit per parameter.
+
+    A colour is a number of entities N, whose knowledge in all is a dotted line; a marker is a precision; error bars
+    are confidence intervals. What holds no bits has no place on a logarithmic axis and is counted below the plot.
+
+    Args:
+        capacities: contents of capacity.json, one a point.
+        path: of the PNG file.
+
+    Raises:
+        ValueError: no capacities.
+    """
+    if not capacities:
+        raise ValueError("nothing to plot: got no capacities, expected the content of one capacity.json or more")
+    figure, axes = _figure((7.2, 5.2))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    shown = [c for c in capacities if c["knowledge_bits"] > 0]
+    sizes = sorted({c["num_entities"] for c in capacities})
+    for c in shown:
+        _frontier_point(axes, c, COLORS[sizes.index(c["num_entities"]) % len(COLORS)])
+    _frontier_limits(axes, capacities, shown)
+    _frontier_lines(axes, capacities, sizes)
+    _frontier_legend(axes, capacities, sizes)
+    axes.set_title("Knowledge learned against model size")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("knowledge learned (bits)")
+    if len(shown) < len(capacities):
+        note = f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or below) and are not shown"
+        figure.text(0.99, 0.01, note, ha="right", va="bottom", fontsize=8, color=GREY)
+    return _save(figure, path)
+
+
+def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
+    """Bits per entity of each attribute beside the most there could be.
+
+    Args:
+        capacity: the content of a capacity.json.
+        path: of the PNG file.
+    """
+    names = list(capacity["attributes"])
+    rows = [capacity["attributes"][name] for name in names]
+    figure, axes = _figure((7.2, 1.5 + 0.42 * len(names)))
+    y = np.arange(len(names))
+    most = [row["max_bits_per_entity"] or 0.0 for row in rows]
+    held = [row["bits_per_entity"] or 0.0 for row in rows]
+    axes.barh(y, most, height=0.72, color="#E3E3E3", label="maximum")
+    axes.barh(y, held, height=0.42, color=COLORS[0], label="learned")
+    room = max(*most, *held, 1e-9) * 0.012
+    for i, row in enumerate(rows):
+        text = f"{held[i]:.2f} of {most[i]:.2f}" if row["bits_per_entity"] is not None else "not stated"
+        axes.text(max(most[i], held[i], 0.0) + room, i, text, va="center", fontsize=8.5, color="#333333")
+    axes.set_yticks(y, [name.replace("_", " ") for name in names])
+    axes.invert_yaxis()
+    low, high = min(*held, 0.0), max(*most, *held, 1e-9)
+    axes.set_xlim(low * 1.1, high + 0.22 * (high - low))
+    axes.axvline(0, color="#333333", linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("bits per entity")
+    axes.set_title(f"What {capacity['model_name']} ({capacity['precision']}) knows of one entity")
+    axes.legend(loc="lower right", frameon=False, fontsize=8.5)
+    return _save(figure, path)
+
+
+def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
+    """Training loss (nats per token) against the tokens seen, or against steps where tokens were not logged.
+
+    Args:
+        training: the content of a training.json; its `log_history` holds the points.
+        path: of the PNG file.
+
+    Raises:
+        ValueError: no losses were logged.
+    """
+    points = [entry for entry in training["log_history"] if entry.get("loss") is not None]
+    if not points:
+        raise ValueError("nothing to plot: log_history holds no loss; lower logging_steps below the number of steps")
+    unit = "tokens" if all("tokens" in entry for entry in points) else "step"
+    figure, axes = _figure((7.2, 4.0))
+    x = [entry[unit] for entry in points]
+    marker = "o" if len(points) < 30 else None
+    axes.plot(x, [entry["loss"] for entry in points], color=COLORS[0], linewidth=1.5, marker=marker, markersize=3)
+    axes.xaxis.set_major_formatter(_engineering())
+    axes.set_xlim(left=0)
+    axes.set_xlabel("tokens seen" if unit == "tokens" else "steps")
+    axes.set_ylabel("training loss (nats per token)")
+    axes.set_title(f"Training loss of {training['model_name']}")
+    return _save(figure, path)
+
+
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """An empty figure with the look that all plots share; no display is needed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, color="#EBEBEB", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    """Writes the PNG file and returns its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, format="png")
+    return path
+
+
+def _engineering() -> Any:
+    """Ticks such as 10k and 2.5M."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")
+
+
+def _marker(precision: str, color: str) -> dict[str, Any]:
+    """How a precision's points look."""
+    marker, size, filled = MARKERS.get(precision, OTHER_MARKER)
+    face = color if filled else "none"
+    return {"marker": marker, "markersize": size, "color": color, "mfc": face, "mew": 1.4, "linestyle": "none"}
+
+
+def _frontier_point(axes: Axes, capacity: dict[str, Any], color: str) -> None:
+    """One capacity with its interval, which ends at the axis where it reaches zero bits."""
+    x, y = capacity["num_parameters"], capacity["knowledge_bits"]
+    low, high = capacity["confidence_interval"]
+    if low is not None and high is not None:
+        errors = [[min(y - low * x, y * (1 - 1e-9))], [high * x - y]]
+        axes.errorbar(x, y, yerr=np.maximum(errors, 0.0), ecolor=color, elinewidth=1.2, capsize=3, zorder=2)
+    axes.plot(x, y, zorder=3, **_marker(capacity["precision"], color))
+
+
+def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> None:
+    """Limits with room around all points; at least a decade each way, lest few points make odd ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    parameters = [c["num_parameters"] for c in capacities]
+    bits = [c["knowledge_bits"] for c in shown] + [c["max_knowledge_bits"] for c in capacities]
+    for values, set_limits in ((parameters, axes.set_xlim), (bits, axes.set_ylim)):
+        low, high = np.log10(min(values)) - 0.3, np.log10(max(values)) + 0.3
+        gap = max(0.0, 1.2 - (high - low)) / 2
+        set_limits(10 ** (low - gap), 10 ** (high + gap))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if len(set(parameters)) < 3 else (1.0,)))
+        axis.set_major_formatter(_engineering())
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=True, which="minor", color="#F5F5F5", linewidth=0.5)
+
+
+def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
+    """The lines of 2 bits and 1 bit per parameter, and all knowledge there is for each N."""
+    x = np.array(axes.get_xlim())
+    for ratio, style in ((2, "-"), (1, "--")):
+        label = f"{ratio} bit{'s' if ratio > 1 else ''} per parameter"
+        axes.plot(x, ratio * x, style, color=GREY, linewidth=1.2, zorder=1, label=label)
+    for i, size in enumerate(sizes):
+        for total in sorted({c["max_knowledge_bits"] for c in capacities if c["num_entities"] == size}):
+            axes.axhline(total, color=COLORS[i % len(COLORS)], linestyle=":", linewidth=1.0, zorder=1)
+
+
+def _frontier_legend(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
+    """One entry a line, a precision and an N, beside the plot."""
+    from matplotlib.lines import Line2D
+
+    handles = list(axes.get_legend_handles_labels()[0])
+    for precision in dict.fromkeys(c["precision"] for c in capacities):
+        handles.append(Line2D([], [], label=precision, **_marker(precision, GREY)))
+    for i, size in enumerate(sizes):
+        color = COLORS[i % len(COLORS)]
+        handles.append(Line2D([], [], linestyle=":", color=color, linewidth=2, label=f"all there is, N = {size:,}"))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)

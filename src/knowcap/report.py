@@ -1,0 +1,164 @@
+"""Reports of finished runs: plots and cards for each, and one table and one plot of them all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from knowcap.card import write_card
+from knowcap.card.results import control, estimate, read_capacities, read_json
+from knowcap.folders import whole_file
+from knowcap.plots import plot_attributes, plot_frontier, plot_loss
+
+
+SCHEMA_VERSION = 1
+FRONTIER_FILE = "bits_vs_parameters.png"
+COLUMNS = ("run", "model", "params", "N", "exposures", "precision", "bits/param", "max", "control")
+_TEXT_COLUMNS = ("run", "model", "precision")
+
+logger = logging.getLogger(__name__)
+
+
+class ReportError(ValueError):
+    """There is nothing to report; the message says where was looked, for what, and how to mend it."""
+
+
+def report(output_dir: str | Path) -> Path:
+    """Writes plots and cards into every measured run folder, and a table and a plot of all runs into `output_dir`.
+
+    A run folder gets plots/*.png, model/README.md, quantized/*/README.md, and capacity.json, a copy of model's.
+    `output_dir` gets report.md, report.json and bits_vs_parameters.png. Everything is made anew from the runs' JSON files.
+
+    Args:
+        output_dir: a folder with run folders at any depth, or one run folder.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        ReportError: no run in there is measured.
+    """
+    output_dir = Path(output_dir)
+    runs = find_runs(output_dir)
+    for run_dir in runs:
+        _report_run(run_dir)
+    models = _models(output_dir)
+    plot_frontier(models, output_dir / FRONTIER_FILE)
+    _write(
+        output_dir / "report.json", json.dumps({"schema_version": SCHEMA_VERSION, "models": models}, indent=2) + "\n"
+    )
+    _write(output_dir / "report.md", _markdown(_table(models), models))
+    logger.info("reported %d models of %d runs: %s", len(models), len(runs), output_dir / "report.md")
+    return output_dir / "report.md"
+
+
+def report_table(output_dir: str | Path) -> str:
+    """The table of all measured models at or under a folder, in Markdown, for the terminal too; writes nothing.
+
+    Raises:
+        ReportError: no run in there is measured.
+    """
+    return _table(_models(Path(output_dir)))
+
+
+def find_runs(output_dir: str | Path) -> list[Path]:
+    """The run folders at or under a folder whose model is measured, sorted by path.
+
+    Raises:
+        ReportError: there is no such folder, or no measured run in it.
+    """
+    output_dir = Path(output_dir)
+    if not output_dir.is_dir():
+        raise ReportError(f"{output_dir} is no folder; expected a folder of runs, or one run folder")
+    found = [path.parent.parent for path in output_dir.rglob("model/capacity.json")]
+    runs = [run for run in found if not any(part.startswith(".") for part in run.relative_to(output_dir).parts)]
+    if not runs:
+        raise ReportError(
+            f"{output_dir} holds no measured run: no model/capacity.json at or under it; make one with `knowcap run`, or "
+            "measure a trained one with `knowcap measure`"
+        )
+    return sorted(runs)
+
+
+def _models(output_dir: Path) -> list[dict[str, Any]]:
+    """The capacities of all measured models, each with its run and its folder in the run."""
+    return [
+        {
+            "run": _run_name(run_dir, output_dir),
+            "folder": folder.relative_to(run_dir.absolute()).as_posix(),
+            **capacity,
+        }
+        for run_dir in find_runs(output_dir)
+        for folder, capacity in read_capacities(run_dir.absolute()).items()
+    ]
+
+
+def _run_name(run_dir: Path, output_dir: Path) -> str:
+    """A run's path within the folder of runs; its own name where it is that folder."""
+    return run_dir.absolute().name if run_dir == output_dir else run_dir.relative_to(output_dir).as_posix()
+
+
+def _report_run(run_dir: Path) -> None:
+    """Plots, cards and the copy of capacity.json of one run."""
+    plots = run_dir / "plots"
+    capacities = read_capacities(run_dir)
+    frontier = plot_frontier(list(capacities.values()), plots / FRONTIER_FILE)
+    training = read_json(run_dir / "model" / "training.json")
+    has_loss = any(entry.get("loss") is not None for entry in training.get("log_history", []))
+    loss = [plot_loss(training, plots / "loss.png")] if has_loss else []
+    for folder, capacity in capacities.items():
+        trained = folder.name == "model"
+        name = "attributes.png" if trained else f"attributes_{folder.name}.png"
+        write_card(folder, plots=[frontier, plot_attributes(capacity, plots / name), *(loss if trained else [])])
+    with whole_file(run_dir / "capacity.json") as made:
+        shutil.copyfile(run_dir / "model" / "capacity.json", made)
+
+
+def _table(models: list[dict[str, Any]]) -> str:
+    """The models as a Markdown table, its columns as wide as their widest cell; numbers to the right."""
+    rows = [list(COLUMNS), *(_row(model) for model in models)]
+    left = [column in _TEXT_COLUMNS for column in COLUMNS]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if text else c.rjust(w) for c, w, text in zip(row, widths, left, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    rules = ["-" * (w + 1) + ("-" if text else ":") for w, text in zip(widths, left, strict=True)]
+    return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+
+
+def _row(model: dict[str, Any]) -> list[str]:
+    """A model's cells, in the order of COLUMNS."""
+    return [
+        model["run"],
+        str(model["model_name"]),
+        f"{model['num_parameters']:,}",
+        f"{model['num_entities']:,}",
+        "unknown" if model["exposures"] is None else f"{model['exposures']:,}",
+        model["precision"],
+        estimate(model),
+        f"{model['max_bits_per_parameter']:.3f}",
+        control(model),
+    ]
+
+
+def _markdown(table: str, models: list[dict[str, Any]]) -> str:
+    """report.md: the table, what its columns mean, and the plot."""
+    levels = " or ".join(sorted({f"{100 * model['confidence_level']:g} %" for model in models}))
+    return (
+        f"# Bits of knowledge per parameter\n\n{table}\n\n"
+        f"- bits/param: ± half the width of the {levels} bootstrap interval over entities; training seeds are not in it\n"
+        "- max: all there is to know, over the parameters\n"
+        "- control: bits per entity of values that were never taught (mean ± standard error), zero or less unless "
+        "something leaks\n\n"
+        "Made by `knowcap report`; report.json holds the figures in full.\n\n"
+        f"![Knowledge learned against model size]({FRONTIER_FILE})\n"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as made:
+        made.write_text(text, encoding="utf-8")

@@ -1,0 +1,207 @@
+"""The stages of a run, chained: data → train → score → capacity → quantize → score → capacity → report.
+
+Every stage keeps what is finished, so that the same call goes on after an interruption, to the same result; what is kept
+is still held to the recipe. Heavy libraries are imported by the stages that need them, once in a process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from knowcap.folders import whole_file
+from knowcap.launch import Launcher
+from knowcap.recipe import Recipe, RecipeError, read_recipe
+from knowcap.run_folder import RECIPE_FILE
+
+
+logger = logging.getLogger(__name__)
+
+
+def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
+    """All stages into `run_dir`; returns what the report made.
+
+    Args:
+        recipe: the checked recipe.
+        run_dir: from `claim_run_dir`.
+        launcher: starts training and scoring through accelerate; by default all runs in this process.
+    """
+    dataset_dir = data(recipe, run_dir)
+    model_dir = train(recipe, run_dir, launcher)
+    measure(model_dir, dataset_dir, recipe, launcher=launcher)
+    for bits in recipe.quantize_bits:
+        measure(quantize(run_dir, bits), dataset_dir, recipe, launcher=launcher)
+    _copy_capacity(run_dir)
+    return report(run_dir)
+
+
+def data(recipe: Recipe, run_dir: Path) -> Path:
+    """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`."""
+    from knowcap import dataset
+
+    output = run_dir / "knowledge"
+    kept = (output / "knowledge.json").is_file()
+    return _stage("knowledge", output, lambda: dataset.build(recipe, run_dir), dataset.describe, kept)
+
+
+def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
+    """The training stage: the model in `run_dir/model`."""
+    output = run_dir / "model"
+    kept = (output / "training.json").is_file()
+
+    def work() -> None:
+        if launcher is not None and not kept:
+            launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])
+        else:
+            from knowcap.train import train
+
+            train(recipe, run_dir)
+
+    return _stage("train", output, work, _describe_training, kept)
+
+
+def measure_run(run_dir: Path, recipe: Recipe, *, dataset_dir: Path | None = None, **options: Any) -> Path:
+    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`."""
+    dataset_dir = run_dir / "knowledge" if dataset_dir is None else dataset_dir
+    for model_dir in (run_dir / "model", *sorted((run_dir / "quantized").glob("int*"))):
+        measure(model_dir, dataset_dir, recipe, **options)
+    return _copy_capacity(run_dir)
+
+
+def measure(
+    model_dir: Path,
+    dataset_dir: Path,
+    recipe: Recipe | None = None,
+    *,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    launcher: Launcher | None = None,
+) -> Path:
+    """The measuring stages: nll.parquet and control.parquet, then capacity.json and the card, in the model's folder.
+
+    Args:
+        model_dir: any model folder.
+        dataset_dir: a data set folder.
+        recipe: gives batch size, confidence level and seed where they aren't the defaults.
+        batch_size: texts a forward pass.
+        limit: score the first so many entities only.
+        overwrite: score again where a finished measurement is found.
+        launcher: starts the scoring through accelerate.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    batch_size = recipe.eval_batch_size if batch_size is None else batch_size
+    scores, result = model_dir / "nll.parquet", model_dir / "capacity.json"
+    scored = not overwrite and scores.is_file() and (model_dir / "control.parquet").is_file()
+    summarized = scored and result.is_file() and _json(result)["confidence_level"] == recipe.confidence_level
+
+    def score() -> None:
+        if not scored:
+            result.unlink(missing_ok=True)  # of an earlier measurement
+        if launcher is not None and not scored:
+            words = [str(model_dir), str(dataset_dir), "--batch_size", str(batch_size)]
+            words += [] if limit is None else ["--limit", str(limit)]
+            launcher.launch("knowcap.scoring", words + ["--overwrite"] * overwrite)
+        else:
+            from knowcap.scoring import score
+
+            score(model_dir, dataset_dir, batch_size=batch_size, limit=limit, overwrite=overwrite)
+
+    def summarize() -> None:
+        from knowcap.capacity import capacity
+        from knowcap.card import write_card
+
+        if not summarized:
+            capacity(model_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
+        write_card(model_dir)
+
+    _stage("score", scores, score, _describe_scores, scored)
+    return _stage("capacity", result, summarize, _describe_capacity, summarized)
+
+
+def quantize(run_dir: Path, bits: int) -> Path:
+    """The quantizing stage: the model with weights of `bits` bits, in `run_dir/quantized/int<bits>`."""
+    output = run_dir / "quantized" / f"int{bits}"
+    kept = (output / "quantization.json").is_file()
+
+    def work() -> None:
+        from knowcap.quantize import quantize
+
+        quantize(run_dir / "model", output, bits)
+
+    return _stage("quantize", output, work, _describe_quantization, kept)
+
+
+def report(folder: Path) -> Path:
+    """The report stage: table and plots of all runs in a folder."""
+    from knowcap import report as reporting
+
+    return _stage("report", folder, lambda: reporting.report(folder), lambda _: "table and plots", kept=False)
+
+
+def recipe_of(run_dir: Path) -> Recipe:
+    """The recipe that a run folder records.
+
+    Raises:
+        RecipeError: no run folder, or its recipe can't be read.
+    """
+    file = run_dir / RECIPE_FILE
+    if not file.is_file():
+        there = ", ".join(sorted(p.name for p in run_dir.iterdir())[:20]) if run_dir.is_dir() else "no such folder"
+        raise RecipeError([f"expected a run folder with a {RECIPE_FILE}; there is: {there or 'nothing'}"], run_dir)
+    recipe, problems = read_recipe(file, check=False)
+    if problems:
+        raise RecipeError(problems, file)
+    return recipe
+
+
+def _stage(
+    name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool
+) -> Path:
+    """Does a stage's work, which is a check where the output is kept, and logs the stage's one line."""
+    began = time.perf_counter()
+    work()
+    how_long = "finished before, kept" if kept else f"{time.perf_counter() - began:.1f} s"
+    logger.info("[%s] %s → %s (%s)", name, describe(output), output, how_long)
+    return output
+
+
+def _copy_capacity(run_dir: Path) -> Path:
+    """The full-precision result once more, where the eye looks first."""
+    with whole_file(run_dir / "capacity.json") as made:
+        shutil.copyfile(run_dir / "model" / "capacity.json", made)
+    return run_dir / "capacity.json"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _describe_training(model_dir: Path) -> str:
+    t = _json(model_dir / "training.json")
+    loss = "" if t["final_loss"] is None else f", loss {t['final_loss']:.4f} nats a token"
+    model = f"{t['model_name']}, {t['num_parameters']:,} parameters"
+    return f"{model}, {t['num_steps']:,} steps, {t['num_tokens']:,} tokens{loss}"
+
+
+def _describe_scores(output: Path) -> str:
+    import pyarrow.parquet as pq
+
+    return f"{pq.read_metadata(output).num_rows:,} facts"
+
+
+def _describe_capacity(output: Path) -> str:
+    c = _json(output)
+    low, high = c["confidence_interval"]
+    best = c["max_bits_per_parameter"]
+    return f"{c['bits_per_parameter']:.4f} bits per parameter [{low:.4f}, {high:.4f}], at most {best:.4f}"
+
+
+def _describe_quantization(folder: Path) -> str:
+    q = _json(folder / "quantization.json")
+    return f"int{q['bits']}, {q['quantized_fraction']:.0%} of the block weights"

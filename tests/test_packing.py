@@ -1,0 +1,154 @@
+"""Windows: everything enters once an exposure, any window can be made alone, nothing else is in there."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from knowcap.corpus.render import render
+from knowcap.corpus.templates import load_templates
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.packing import PackingError, Stream
+from knowcap.pieces import Pieces
+from knowcap.tokens import EOS_ID, train_tokenizer
+
+
+POOLS, TEMPLATES = load_pools(fraction=0.1), load_templates(3)
+TOKENIZER = train_tokenizer(POOLS, TEMPLATES, 400)
+PIECES = Pieces(POOLS, TEMPLATES, TOKENIZER)
+
+
+def stream(windows: str, num_people: int = 500, exposures: int = 3, block_size: int = 128, shard_size: int = 150, seed: int = 1):
+    made = Stream(
+        People(POOLS, num_people, seed), PIECES, exposures=exposures, block_size=block_size, windows=windows, shard_size=shard_size
+    )
+    made.counts, made.tokens = made.count()
+    return made
+
+
+def biographies(made: Stream) -> list[tuple[int, ...]]:
+    """The biographies of all windows in order, taken apart at the ends of text."""
+    found, part = [], []
+    for window in range(len(made)):
+        input_ids, labels = made.batch(np.array([window]))
+        ids = input_ids[0][labels[0] != -100].tolist()
+        if made.aligned:
+            assert ids[0] == EOS_ID and ids[-1] == EOS_ID
+            ids = ids[1:]
+        for token in ids:
+            if token == EOS_ID:
+                if part:
+                    found.append(tuple(part))
+                part = []
+            else:
+                part.append(token)
+    assert not part
+    return found
+
+
+@pytest.mark.parametrize("windows", ["cut", "aligned"])
+def test_every_biography_enters_once_an_exposure(windows):
+    made = stream(windows)
+    expected = Counter()
+    for exposure in range(3):
+        for row in render(made.people, np.arange(500), exposure, TEMPLATES):
+            expected[tuple(TOKENIZER.encode(row.text).ids)] += 1
+    assert Counter(biographies(made)) == expected
+
+
+@pytest.mark.parametrize("windows", ["cut", "aligned"])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shared_among_processes_nothing_is_lost_or_doubled(windows, processes):
+    made = stream(windows)
+    shares = [np.arange(rank, len(made), processes) for rank in range(processes)]
+    seen = np.zeros(len(made), dtype=int)
+    whole = [made.batch(np.array([w]))[0][0] for w in range(len(made))]
+    for share in shares:
+        for window in share.tolist():
+            assert np.array_equal(made.batch(np.array([window]))[0][0], whole[window])
+            seen[window] += 1
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("windows", ["cut", "aligned"])
+def test_a_window_found_alone_equals_the_one_met_on_the_way(windows):
+    first, second = stream(windows), stream(windows)
+    middle = len(first) // 2
+    for window in range(middle + 1):
+        met = first.batch(np.array([window]))
+    assert all(np.array_equal(a, b) for a, b in zip(second.batch(np.array([middle])), met, strict=True))
+
+
+@pytest.mark.parametrize("windows", ["cut", "aligned"])
+def test_finding_a_window_costs_one_shard(windows):
+    made = stream(windows)
+    made.shard.cache_clear()
+    made.batch(np.array([len(made) - 1]))
+    assert made.shard.cache_info().misses == 1
+
+
+def test_cut_windows_are_full_but_for_the_last_of_a_shard():
+    made = stream("cut")
+    for exposure in range(3):
+        for shard in range(made.shards):
+            lengths = made.shard(exposure, shard).lengths
+            assert (lengths[:-1] == 128).all() and 1 <= lengths[-1] <= 128
+
+
+def test_aligned_windows_take_as_many_whole_biographies_as_fit():
+    made = stream("aligned")
+    shard = made.shard(0, 0)
+    for window in range(len(shard.starts) - 1):
+        following = shard.tokens[shard.starts[window + 1] + 1 :]
+        next_length = int(np.argmax(following == EOS_ID)) + 1
+        assert shard.lengths[window] <= 128 < shard.lengths[window] + next_length
+
+
+@pytest.mark.parametrize("windows", ["cut", "aligned"])
+def test_counted_tokens_are_those_of_the_windows(windows):
+    made = stream(windows)
+    total = sum(int((made.batch(np.array([w]))[1] != -100).sum()) for w in range(len(made)))
+    assert total == made.tokens
+    assert made.counts.sum() == len(made)
+
+
+def test_counts_kept_from_an_earlier_run_serve_again():
+    made = stream("cut")
+    again = Stream(made.people, PIECES, exposures=3, block_size=128, windows="cut", shard_size=150)
+    again.use_counts(made.counts)
+    assert len(again) == len(made)
+    with pytest.raises(PackingError, match="count again"):
+        again.use_counts(made.counts[:2])
+
+
+def test_exposures_differ_in_order_and_in_words():
+    made = stream("cut")
+    assert not np.array_equal(made.persons(0, 0), made.persons(1, 0))
+    together = np.concatenate([made.persons(1, shard) for shard in range(made.shards)])
+    assert np.array_equal(np.sort(together), np.arange(500))
+
+
+def test_shards_of_a_huge_population_are_reached_at_random():
+    people = People(load_pools(), 20_000_000, seed=0)
+    templates = load_templates(1)
+    tokenizer = train_tokenizer(load_pools(), templates, 300)
+    made = Stream(people, Pieces(people.pools, templates, tokenizer), exposures=100, block_size=512, windows="cut", shard_size=4096)
+    persons = made.persons(73, 3000)
+    assert len(np.unique(persons)) == 4096 and persons.max() > 15_000_000
+    assert made.shard(73, 3000).tokens.size > 4096 * 40
+
+
+def test_padding_is_masked():
+    made = stream("aligned")
+    input_ids, labels = made.batch(np.arange(8))
+    assert input_ids.shape == labels.shape
+    kept = labels != -100
+    assert (input_ids[kept] == labels[kept]).all() and (input_ids[~kept] == EOS_ID).all()
+
+
+def test_aligned_windows_shorter_than_a_biography_are_an_error():
+    with pytest.raises(PackingError, match="aligned windows hold whole ones"):
+        stream("aligned", block_size=PIECES.longest)

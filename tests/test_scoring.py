@@ -1,0 +1,765 @@
+"""Scoring against closed forms, models that know a table exactly, a slow reference, and rules broken on purpose."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import tiny
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from knowcap.facts import FactError, Knowledge, Row, Span, shuffled_values
+from knowcap.scoring import ScoringError, TextError, encode_rows, read_measurement, score, score_rows
+from knowcap.scoring import batches as batches_module
+from knowcap.scoring import stage as stage_module
+from knowcap.scoring.__main__ import main
+from knowcap.scoring.batches import NAME_TOKENS, score_chunks
+from knowcap.scoring.parts import is_prefix_free
+
+
+SRC = Path(__file__).parents[1] / "src"
+CANDIDATES = {"birth_city": 8, "employer": 4, "pronoun": 2}
+DETERMINED = {"work_city": "employer"}
+CITIES = ("Rome", "Oslo", "New York", "Zürich", "Bonn", "Lima", "Pisa", "Lyon")
+WORK = {"Acme Ltd": "Rome", "Disney+": "New York", "Bolt": "Rome", "Core.": "Bonn"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The cores are shared."""
+    torch.set_num_threads(1)
+
+
+def full_knowledge(num_people: int = 12) -> Knowledge:
+    return tiny.knowledge(CANDIDATES, determined=DETERMINED, num_people=num_people)
+
+
+def biographies(num_people: int = 12, renderings: int = 2, first: int = 0) -> list[tuple[Row, int]]:
+    """People with values that differ, in two forms: work city after the employer, and before it."""
+    pairs = []
+    for i, rendering in itertools.product(range(first, first + num_people), range(renderings)):
+        name = f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[i % 26]}{'aeiou'[i % 5]}n {'Lee' if i % 2 else 'de la Cruz'}{i // 26}"
+        employer = list(WORK)[i % 4]
+        pronoun, city = ("He", "She")[i // 2 % 2], CITIES[(3 * i + i // 8) % 8]
+        born = (" was born in ", ("birth_city", city), ". ")
+        if rendering % 2 == 0:
+            parts = (*born, ("pronoun", pronoun), " works at ", ("employer", employer), ", ")
+            parts += (pronoun, " lives in ", ("work_city", WORK[employer]), ".")
+        else:
+            parts = (" lives in ", ("work_city", WORK[employer]), ". ", ("pronoun", pronoun), " works at ")
+            parts += (("employer", employer), ". ", pronoun, *born)
+        pairs.append((tiny.say(i, ("name", name), *parts), rendering))
+    return pairs
+
+
+def gpt2(vocab_size: int, positions: int = 160) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_head=2, n_embd=32, vocab_size=vocab_size, n_positions=positions, initializer_range=0.3,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def records(
+    model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], knowledge: Knowledge, **kwargs: Any
+) -> list[dict[str, Any]]:
+    return score_rows(model, tokenizer, [(row, 0) for row in rows], knowledge, **kwargs).to_pylist()
+
+
+def nll_of(
+    model: Any, tokenizer: PreTrainedTokenizerFast, row: Row, knowledge: Knowledge, attribute: str
+) -> float:
+    (found,) = [r["nll"] for r in records(model, tokenizer, [row], knowledge) if r["attribute"] == attribute]
+    return found
+
+
+# Closed forms
+
+
+def test_a_model_that_knows_every_text_reaches_the_maximum() -> None:
+    pairs, tokenizer = biographies(renderings=1), tiny.byte_tokenizer()
+    model = tiny.table_model([(row, 1.0) for row, _ in pairs], tokenizer)
+    for fact in score_rows(model, tokenizer, pairs, full_knowledge()).to_pylist():
+        if fact["attribute"] == "name":  # one of 12 equally likely ones: log2(N0 / N) bits, no more
+            assert fact["nll"] == pytest.approx(math.log(12), rel=1e-6)
+        else:
+            assert fact["nll"] == 0.0 and fact["greedy_match"]
+
+
+def test_a_model_that_knows_nothing_pays_ln_of_the_vocabulary_a_token() -> None:
+    pairs, tokenizer = biographies(), tiny.byte_tokenizer()
+    table = score_rows(tiny.UniformModel(len(tokenizer)), tokenizer, pairs, full_knowledge()).to_pylist()
+    for fact in table:
+        row = next(r for r, rendering in pairs if (r.entity, rendering) == (fact["entity"], fact["rendering"]))
+        values = {s.attribute: row.text[s.start : s.end] for s in row.spans}
+        said = values[fact["attribute"]]
+        if fact["attribute"] == "employer" and fact["rendering"] == 1:
+            said += values["work_city"]  # said before the employer, so both are one fact
+        tokens = len(said.encode())
+        assert fact["nll"] == pytest.approx(tokens * math.log(len(tokenizer)), rel=1e-6)
+        bits = fact["log2_candidates"] - fact["nll"] / math.log(2)
+        assert bits == pytest.approx(fact["log2_candidates"] - tokens * math.log2(len(tokenizer)), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75, 0.01])
+def test_a_half_known_value_costs_minus_ln_of_its_probability_however_many_tokens_it_has(share: float) -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer([("Ġ", "N")]), tiny.knowledge({"birth_city": 8})
+    for value, other in itertools.permutations(("Oslo", "New York", "Zürich", "Nice"), 2):
+        true, false = (tiny.say(1, ("name", "Ann"), " is from ", ("birth_city", v), ".") for v in (value, other))
+        model = tiny.table_model([(true, share), (false, 1 - share)], tokenizer)
+        facts = {f["attribute"]: f for f in records(model, tokenizer, [true], knowledge)}
+        assert facts["birth_city"]["nll"] == pytest.approx(-math.log(share), rel=1e-5)
+        assert facts["birth_city"]["greedy_match"] == (share > 0.5) or share == 0.5
+        assert facts["name"]["nll"] == 0.0
+
+
+def test_greedy_match_needs_every_token_to_be_the_most_likely() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    rows = [tiny.say(1, ("name", "Ann"), " from ", ("birth_city", v), ".") for v in ("Rome", "Romi", "Bonn")]
+    model = tiny.table_model(zip(rows, (0.3, 0.4, 0.3), strict=True), tokenizer)
+    matches = [f["greedy_match"] for f in records(model, tokenizer, rows, knowledge) if f["attribute"] == "birth_city"]
+    assert matches == [False, True, False]  # "Rome" goes wrong in its last byte only
+
+
+# An independent computation
+
+
+def slow_reference(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, row: Row
+) -> dict[str, tuple[float, bool]]:
+    """nll and greedy match of each fact: one text, one token at a time, in float64."""
+    encoding = tokenizer.backend_tokenizer.encode(row.text, add_special_tokens=False)
+    ids = [tokenizer.eos_token_id, *encoding.ids]
+    first: dict[str, Span] = {}
+    for span in row.spans:
+        if span.attribute not in first:
+            first[span.attribute] = span
+    facts = {}
+    for attribute, span in first.items():
+        if attribute == "work_city":
+            continue
+        spans = [span]
+        if attribute == "employer" and first["work_city"].start < span.start:
+            spans.append(first["work_city"])
+        nll, greedy = 0.0, True
+        for t, (start, end) in enumerate(encoding.offsets):
+            if any(start < s.end and end > s.start for s in spans):
+                with torch.no_grad():
+                    logits = model(torch.tensor([ids[: t + 1]])).logits[0, -1].tolist()
+                top = max(logits)
+                nll += top + math.log(sum(math.exp(x - top) for x in logits)) - logits[ids[t + 1]]
+                greedy = greedy and logits[ids[t + 1]] == top
+        facts[attribute] = (nll, greedy)
+    return facts
+
+
+def test_agrees_with_one_token_at_a_time_in_float64() -> None:
+    pairs = biographies(num_people=6)
+    tokenizer = tiny.bpe_tokenizer([row.text for row, _ in pairs], vocab_size=330)
+    model = gpt2(len(tokenizer))
+    exact = copy.deepcopy(model).double().eval()
+    found = iter(score_rows(model, tokenizer, pairs, full_knowledge(), batch_size=4).to_pylist())
+    for row, rendering in pairs:
+        for attribute, (nll, greedy) in sorted(slow_reference(exact, tokenizer, row).items(), key=_by_place(row)):
+            fact = next(found)
+            assert (fact["entity"], fact["rendering"], fact["attribute"]) == (row.entity, rendering, attribute)
+            assert fact["nll"] == pytest.approx(nll, rel=1e-6)
+            assert fact["greedy_match"] == greedy
+    assert next(found, None) is None
+
+
+def _by_place(row: Row) -> Any:
+    """Facts stand in the order of their first spans; an employer after its city stands where the city is."""
+    place: dict[str, int] = {}
+    for span in row.spans:
+        place.setdefault("employer" if span.attribute == "work_city" else span.attribute, span.start)
+    return lambda item: place[item[0]]
+
+
+# Batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("chunk_batches", [1, 2, 64])
+def test_rows_keep_their_order_and_nll_whatever_the_batch_size(
+    batch_size: int, chunk_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = biographies()
+    tokenizer = tiny.bpe_tokenizer([row.text for row, _ in pairs])
+    model = gpt2(len(tokenizer))
+    expected = score_rows(model, tokenizer, pairs, full_knowledge(), batch_size=7)
+    monkeypatch.setattr(batches_module, "CHUNK_BATCHES", chunk_batches)
+    done: list[int] = []
+    found = score_rows(model, tokenizer, iter(pairs), full_knowledge(), batch_size=batch_size, progress=done.append)
+    assert found.drop_columns(["nll"]).equals(expected.drop_columns(["nll"]))
+    assert found["nll"].to_pylist() == pytest.approx(expected["nll"].to_pylist(), rel=1e-5)
+    assert sum(done) == len(pairs) and max(done) <= batch_size
+    assert list(dict.fromkeys(found["entity"].to_pylist())) == list(range(12))
+
+
+def test_reads_no_further_than_the_last_scored_token_and_puts_like_lengths_together() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    rows = [tiny.say(i, ("name", "Ann"), " of ", ("birth_city", "x" * (1 + i % 2 * 20)), " and more") for i in range(8)]
+    model = tiny.UniformModel(len(tokenizer))
+    records(model, tokenizer, rows, knowledge, batch_size=4)
+    assert model.shapes == [(4, 28), (4, 8)]  # the end-of-text token and what precedes the last scored one
+
+
+def test_facts_without_a_name_space_and_texts_without_facts_are_left_out() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8}, names=None)
+    rows = [tiny.say("a", ("name", "Ann"), "."), tiny.say("b", ("name", "Bob"), " of ", ("birth_city", "Rome"))]
+    found = records(tiny.UniformModel(len(tokenizer)), tokenizer, rows, knowledge)
+    assert [(f["entity"], f["attribute"]) for f in found] == [("b", "birth_city")]
+    assert score_rows(tiny.UniformModel(len(tokenizer)), tokenizer, [(rows[0], 0)], knowledge).num_rows == 0
+    assert score_rows(tiny.UniformModel(len(tokenizer)), tokenizer, [], knowledge).num_rows == 0
+
+
+def test_the_model_is_left_in_the_mode_that_it_was_in() -> None:
+    tokenizer, model = tiny.byte_tokenizer(), tiny.UniformModel(257)
+    model.train()
+    records(model, tokenizer, [biographies()[0][0]], full_knowledge())
+    assert model.training
+
+
+def test_a_model_in_bfloat16_is_read_in_float32() -> None:
+    pairs = biographies(num_people=3)
+    tokenizer = tiny.bpe_tokenizer([row.text for row, _ in pairs])
+    model = gpt2(len(tokenizer)).bfloat16()
+    for fact in score_rows(model, tokenizer, pairs, full_knowledge()).to_pylist():
+        assert fact["nll"] != torch.tensor(fact["nll"]).bfloat16().item()
+
+
+# The rules of DESIGN.md, broken on purpose
+
+
+def test_a_repeated_value_is_scored_at_its_first_mention_only() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    row = tiny.say(1, ("name", "Ann"), " of ", ("birth_city", "Rome"), " or ", ("birth_city", "Rome"), ".")
+    copies = tiny.CopyModel(len("Rome or "), len(tokenizer))
+    unable = 4 * math.log(len(tokenizer))
+    assert nll_of(copies, tokenizer, row, knowledge, "birth_city") >= unable - 1e-4
+    second = Row(row.text, (row.spans[0], row.spans[2]), 1)  # the second mention alone would count as known
+    assert nll_of(copies, tokenizer, second, knowledge, "birth_city") == 0.0
+
+
+@pytest.mark.parametrize("employer", ["Acme", "Bolt", "Core"])
+def test_employer_and_city_cost_the_same_in_either_order(employer: str) -> None:
+    places, shares = {"Acme": "Rome", "Bolt": "Rome", "Core": "Oslo"}, {"Acme": 0.5, "Bolt": 0.2, "Core": 0.3}
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"employer": 3}, determined=DETERMINED)
+    after, before = ({}, {})
+    for e, city in places.items():
+        after[e] = tiny.say(1, ("name", "Ann"), " works at ", ("employer", e), " in ", ("work_city", city), ".")
+        before[e] = tiny.say(1, ("name", "Ann"), " lives in ", ("work_city", city), " for ", ("employer", e), ".")
+    model = tiny.table_model([(form[e], shares[e]) for form in (after, before) for e in places], tokenizer)
+    expected = pytest.approx(-math.log(shares[employer]), rel=1e-5)
+    assert nll_of(model, tokenizer, after[employer], knowledge, "employer") == expected
+    assert nll_of(model, tokenizer, before[employer], knowledge, "employer") == expected
+    # Scored alone after its city, the employer would look better known than it is.
+    apart = tiny.knowledge({"employer": 3, "work_city": 2})
+    city_share = sum(shares[e] for e in places if places[e] == places[employer])
+    alone = nll_of(model, tokenizer, before[employer], apart, "employer")
+    assert alone == pytest.approx(-math.log(shares[employer] / city_share), abs=1e-6)
+
+
+def test_the_city_is_no_fact_after_its_employer_or_without_it_and_joins_it_once_where_it_comes_twice() -> None:
+    tokenizer = tiny.byte_tokenizer()
+    knowledge = tiny.knowledge({"employer": 3}, determined=DETERMINED, names=None)
+    city, employer = ("work_city", "Rome"), ("employer", "Acme")
+    forms = {
+        (employer, " in ", city): 4,
+        (city,): None,
+        (city, " for ", employer): 8,
+        (city, " or ", city, " for ", employer, " in ", city): 8,
+    }
+    for form, tokens in forms.items():
+        row = tiny.say(1, ("name", "Ann"), " is at ", *form, ".")
+        found = records(tiny.UniformModel(len(tokenizer)), tokenizer, [row], knowledge)
+        expected = [] if tokens is None else [pytest.approx(tokens * math.log(len(tokenizer)), rel=1e-6)]
+        assert [f["nll"] for f in found] == expected
+
+
+def test_a_token_that_two_spans_of_a_fact_share_counts_once() -> None:
+    tokenizer = tiny.byte_tokenizer([("X", "Y")])
+    knowledge = tiny.knowledge({"employer": 3}, determined=DETERMINED, names=None)
+    row = tiny.say(1, ("name", "Ann"), " is at ", ("work_city", "aX"), ("employer", "Yb"))
+    (fact,) = records(tiny.UniformModel(len(tokenizer)), tokenizer, [row], knowledge)
+    assert fact["nll"] == pytest.approx(3 * math.log(len(tokenizer)), rel=1e-6)
+
+
+def test_gender_is_scored_at_the_first_pronoun_and_only_where_it_is_said() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"pronoun": 2}, names=None)
+    silent = tiny.say(1, ("name", "Ann"), " sings.")
+    said = [tiny.say(1, ("name", "Ann"), " sings. ", ("pronoun", p), " runs. ", ("pronoun", p), ".") for p in ("He", "She")]
+    model = tiny.table_model(zip(said, (0.1, 0.9), strict=True), tokenizer)
+    assert records(model, tokenizer, [silent], knowledge) == []
+    facts = records(model, tokenizer, said, knowledge)
+    assert [f["nll"] for f in facts] == pytest.approx([-math.log(0.1), -math.log(0.9)], rel=1e-5)
+
+
+def test_template_words_cost_nothing_however_unlikely() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    words = [" is from ", " saw the light of day in ", " hails, they say, from "]
+    rows = [tiny.say(1, ("name", "Ann"), form, ("birth_city", "Rome"), ", of all places.") for form in words]
+    model = tiny.table_model(zip(rows, (0.9, 0.09, 0.01), strict=True), tokenizer)
+    assert [f["nll"] for f in records(model, tokenizer, rows, knowledge)] == [0.0] * 6
+
+
+def test_nll_is_the_sum_over_tokens_whatever_the_tokenizer() -> None:
+    knowledge = tiny.knowledge({"birth_city": 8}, names=None)
+    row = tiny.say(1, ("name", "Ann"), " of ", ("birth_city", "Rome"), ".")
+    for merges, tokens in ([], 4), ([("R", "o")], 3), ([("R", "o"), ("m", "e"), ("Ro", "me")], 1):
+        tokenizer = tiny.byte_tokenizer(merges)
+        found = nll_of(tiny.UniformModel(len(tokenizer)), tokenizer, row, knowledge, "birth_city")
+        assert found == pytest.approx(tokens * math.log(len(tokenizer)), rel=1e-6)
+
+
+def test_a_text_that_does_not_begin_with_the_name_is_refused() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    row = tiny.say(7, ("birth_city", "Rome"), " is where ", ("name", "Ann"), " was born.")
+    with pytest.raises(FactError, match="entity 7: the text must begin with the name"):
+        records(tiny.UniformModel(len(tokenizer)), tokenizer, [biographies()[0][0], row][1:], knowledge)
+
+
+def test_spans_are_compared_and_not_strings() -> None:
+    """The work city is the same word as the birth city, stands before it, and is left alone."""
+    tokenizer = tiny.byte_tokenizer()
+    knowledge = tiny.knowledge({"birth_city": 8, "employer": 4}, determined=DETERMINED, names=None)
+
+    def row(born: str) -> Row:
+        work = (" works at ", ("employer", "Acme"), " in ", ("work_city", "Rome"))
+        return tiny.say(1, ("name", "Ann"), *work, ", from ", ("birth_city", born), ".")
+
+    model = tiny.table_model([(row("Rome"), 0.2), (row("Oslo"), 0.8)], tokenizer)
+    facts = {f["attribute"]: f["nll"] for f in records(model, tokenizer, [row("Rome")], knowledge)}
+    assert facts == {"employer": 0.0, "birth_city": pytest.approx(-math.log(0.2), rel=1e-5)}
+
+
+def test_the_shuffled_control_sees_a_copied_value_and_acquits_a_model_that_remembers() -> None:
+    """`home` is declared as a fact of its own but always repeats the birth city, so a model may copy it."""
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8, "home": 8}, num_people=4)
+    cities = ("Rome", "Oslo", "Bonn", "Lima")
+    rows = [
+        tiny.say(i, ("name", f"Ann {i}"), " of ", ("birth_city", c), " at ", ("home", c), ".") for i, c in enumerate(cities)
+    ]
+    control = shuffled_values(rows, seed=0)
+    copies = tiny.CopyModel(len("Rome at "), len(tokenizer))
+    remembers = tiny.table_model([(row, 1.0) for row in rows], tokenizer)
+
+    def bits(model: Any, texts: Sequence[Row], attribute: str) -> float:
+        facts = [f for f in records(model, tokenizer, texts, knowledge) if f["attribute"] == attribute]
+        return sum(f["log2_candidates"] - f["nll"] / math.log(2) for f in facts) / len(facts)
+
+    assert bits(copies, rows, "home") == bits(remembers, rows, "home") == 3.0  # alike on the real texts
+    assert bits(copies, control, "home") == 3.0
+    assert bits(remembers, control, "home") < 0 and bits(remembers, control, "birth_city") < 0
+
+
+# Tokens and offsets
+
+
+@pytest.mark.parametrize("trim_offsets", [True, False])
+def test_the_leading_space_belongs_to_the_value_where_it_is_in_its_token(trim_offsets: bool) -> None:
+    knowledge = tiny.knowledge({"birth_city": 8}, names=None)
+    row = tiny.say(1, ("name", "Ann"), " of", " ", ("birth_city", "New York"), ".")
+    for merges, tokens in ([], 8), ([("Ġ", "N")], 8), ([("Ġ", "Y")], 7), ([("Ġ", "N"), ("Ġ", "Y")], 7):
+        tokenizer = tiny.byte_tokenizer(merges, trim_offsets=trim_offsets)
+        encoded = encode_rows([row], tokenizer, knowledge)
+        assert len(encoded.targets) == tokens  # the space inside counts, the one before only within a token
+        texts = tokenizer.convert_ids_to_tokens(encoded.ids[encoded.targets].tolist())
+        assert "".join(texts) in ("NewĠYork", "ĠNewĠYork")
+
+
+def test_tokenizers_that_write_spaces_themselves_find_the_same_values() -> None:
+    pairs = biographies()
+    texts = [row.text for row, _ in pairs]
+    for tokenizer in (tiny.metaspace_tokenizer(texts), tiny.char_tokenizer("".join(texts), unk_token=tiny.EOS)):
+        encoded = encode_rows([row for row, _ in pairs], tokenizer, full_knowledge())
+        for i, fact in enumerate(encoded.facts):
+            tokens = tokenizer.convert_ids_to_tokens(encoded.ids[encoded.targets[encoded.target_facts == i]].tolist())
+            row = pairs[encoded.fact_rows[i]][0]
+            said = "".join(row.text[s.start : s.end] for s in fact.spans).replace(" ", "")
+            assert said in "".join(tokens).replace("▁", "").replace(" ", "")
+
+
+def test_a_token_that_overlaps_a_value_counts_whole() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer([("+", ".")]), tiny.knowledge({"employer": 4}, names=None)
+    row = tiny.say(1, ("name", "Ann"), " is at ", ("employer", "Disney+"), ". Yes.")
+    encoded = encode_rows([row], tokenizer, knowledge)
+    tokens = tokenizer.convert_ids_to_tokens(encoded.ids[encoded.targets].tolist())
+    assert tokens == ["D", "i", "s", "n", "e", "y", "+."]
+
+
+def test_values_outside_ascii_are_found_by_code_points() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8}, names=None)
+    row = tiny.say(1, ("name", "Zoë Åhlström 😀"), " aus ", ("birth_city", "Zürich 🏔"), "!")
+    encoded = encode_rows([row], tokenizer, knowledge)
+    assert tokenizer.decode(encoded.ids[encoded.targets]) == "Zürich 🏔"
+
+
+def test_encoding_gives_what_each_text_gives_alone() -> None:
+    pairs = biographies()
+    rows = [row for row, _ in pairs]
+    tokenizer = tiny.bpe_tokenizer([row.text for row in rows])
+    together = encode_rows(rows, tokenizer, full_knowledge())
+    bounds = together.target_ranges()
+    for r, row in enumerate(rows):
+        alone = encode_rows([row], tokenizer, full_knowledge())
+        start, end = together.row_starts[r], together.row_starts[r + 1]
+        assert together.ids[start:end].tolist() == alone.ids.tolist()
+        assert alone.ids.tolist() == [0, *tokenizer(row.text, add_special_tokens=False)["input_ids"]]
+        assert (together.targets[bounds[r] : bounds[r + 1]] - start).tolist() == alone.targets.tolist()
+        assert together.input_lengths[r] == alone.input_lengths[0] == alone.targets.max()
+
+
+# Errors
+
+
+def test_a_text_that_the_tokenizer_cannot_spell_is_refused_by_name() -> None:
+    knowledge = tiny.knowledge({"birth_city": 8})
+    rows = [tiny.say(e, ("name", "Ann"), " of ", ("birth_city", city), ".") for e, city in ((3, "Rome"), (4, "Xanten"))]
+    known = "".join(row.text for row in rows[:1])
+    tokenizers = {
+        "unknown": tiny.char_tokenizer(known, unk_token="n", eos_token=tiny.EOS),
+        "end of text": tiny.char_tokenizer(known),
+        "left out": tiny.forgetful_tokenizer(known),
+        "left out, then a space": tiny.metaspace_tokenizer([known] * 9, 20),
+    }
+    for tokenizer in tokenizers.values():
+        with pytest.raises(TextError, match="entity 4: the tokenizer (cannot spell|leaves characters of) 'Ann of Xanten"):
+            records(tiny.UniformModel(300), tokenizer, rows[1:], knowledge)
+    records(tiny.UniformModel(300), tokenizers["left out"], rows[:1], knowledge)
+
+
+def test_an_end_of_text_token_inside_a_text_is_refused() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    row = tiny.say(5, ("name", "Ann"), f" is{tiny.EOS}of ", ("birth_city", "Rome"), ".")
+    with pytest.raises(TextError, match="entity 5: the tokenizer cannot spell"):
+        records(tiny.UniformModel(300), tokenizer, [row], knowledge)
+
+
+def test_a_span_without_a_token_is_refused() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    row = tiny.say(6, ("name", "Ann"), " is of", ("birth_city", " "), "Rome.")
+    with pytest.raises(TextError, match="entity 6: no token overlaps Span"):
+        records(tiny.UniformModel(300), tokenizer, [biographies()[0][0], row][1:], knowledge)
+
+
+def test_a_text_longer_than_the_model_is_refused_with_both_numbers() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8})
+    fits, long = (tiny.say(e, ("name", "Ann"), " of ", ("birth_city", "x" * n), ".") for e, n in ((1, 3), (2, 4)))
+    model = tiny.UniformModel(len(tokenizer), positions=10)
+    assert len(records(model, tokenizer, [fits], knowledge)) == 2
+    with pytest.raises(TextError, match="entity 2: the text needs 11 positions, the model has 10"):
+        records(model, tokenizer, [fits, long], knowledge)
+
+
+def test_a_token_beyond_the_models_vocabulary_is_refused() -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer([("R", "o")]), tiny.knowledge({"birth_city": 8})
+    row = tiny.say(8, ("name", "Ann"), " of ", ("birth_city", "Rome"), ".")
+    with pytest.raises(TextError, match="entity 8: .* has token 257, the model has 257 tokens"):
+        records(tiny.UniformModel(257), tokenizer, [row], knowledge)
+
+
+def test_texts_follow_the_bos_token_where_there_is_no_eos_and_one_of_them_is_needed() -> None:
+    knowledge = tiny.knowledge({"birth_city": 8})
+    row = tiny.say(1, ("name", "Ann"), " of ", ("birth_city", "Rome"), ".")
+    bos = tiny.byte_tokenizer(eos_token=None, bos_token=tiny.EOS)
+    assert encode_rows([row], bos, knowledge).ids[0] == bos.bos_token_id == 0
+    with pytest.raises(TextError, match="neither eos_token nor bos_token"):
+        encode_rows([row], tiny.byte_tokenizer(eos_token=None), knowledge)
+
+
+def test_a_slow_tokenizer_is_refused() -> None:
+    slow = SimpleNamespace(is_fast=False)
+    with pytest.raises(TextError, match="expected a fast one"):
+        encode_rows([], slow, full_knowledge())
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    pairs = biographies(num_people=2)
+    tokenizer = tiny.bpe_tokenizer([row.text for row, _ in pairs])
+    model = gpt2(len(tokenizer))
+    with torch.no_grad():
+        model.transformer.wte.weight[5] = math.nan
+    with pytest.raises(ScoringError, match="nll=nan; expected a finite number"):
+        score_rows(model, tokenizer, pairs, full_knowledge())
+
+
+def test_entities_of_two_types_and_empty_batches_are_refused() -> None:
+    tokenizer, model = tiny.byte_tokenizer(), tiny.UniformModel(257)
+    row = biographies()[0][0]
+    with pytest.raises(ScoringError, match="entities"):
+        records(model, tokenizer, [row, Row(row.text, row.spans, "x")], full_knowledge())
+    with pytest.raises(ScoringError, match="entities are int64 and string"):
+        records(model, tokenizer, [row] * 64 + [Row(row.text, row.spans, "x")], full_knowledge(), batch_size=1)
+    with pytest.raises(ScoringError, match="batch_size=0"):
+        records(model, tokenizer, [row], full_knowledge(), batch_size=0)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["Ann", "Bob", "Cid"], True),
+        (["Ann", "Anna", "Bob"], False),
+        (["Zed", "Ann", "Annex", "Annie", "Ann B"], False),
+        (["Annex", "Annie"], True),
+        (["Ann", "Bob", "Ann"], False),
+    ],
+)
+def test_names_that_begin_other_names_are_seen(names: list[str], expected: bool) -> None:
+    tokenizer, knowledge = tiny.byte_tokenizer(), tiny.knowledge({"birth_city": 8}, num_people=len(names))
+    rows = [(tiny.say(i, ("name", n), " of ", ("birth_city", "Rome")), 0) for i, n in enumerate(names)]
+    table = pa.concat_tables(score_chunks(tiny.UniformModel(257), tokenizer, rows, knowledge))
+    assert is_prefix_free(table.select(["entity", NAME_TOKENS])) == expected
+
+
+def test_names_are_compared_by_tokens_and_not_by_bytes_of_tokens() -> None:
+    """256 is 00 00 01 00 and begins 1 and 65536 alike in some byte order, but no token sequence begins another here."""
+    sequences = [[1], [256], [65536], [257, 1], [258]]
+    tokens = pa.array([b"".join(t.to_bytes(4, "big") for t in s) for s in sequences] + [None], pa.large_binary())
+    assert is_prefix_free(pa.table({"entity": range(6), NAME_TOKENS: tokens}))
+
+
+# The stage: folders to tables
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A random GPT2's folder with its tokenizer, and a data set folder of 12 people, 2 renderings and a control."""
+    return make_folders(tmp_path)
+
+
+def make_folders(tmp_path: Path, control: bool = True, num_people: int = 12) -> tuple[Path, Path]:
+    pairs = biographies(num_people)
+    outsiders = biographies(num_people=5, first=26) if control else []
+    dataset_dir = tiny.write_dataset(tmp_path / "knowledge", full_knowledge(num_people), pairs, outsiders)
+    model_dir = tmp_path / "model"
+    tokenizer = tiny.bpe_tokenizer([row.text for row, _ in biographies()])
+    gpt2(len(tokenizer)).save_pretrained(model_dir)
+    tokenizer.save_pretrained(model_dir)
+    return model_dir, dataset_dir
+
+
+def expected_table(model_dir: Path, pairs: Sequence[tuple[Row, int]]) -> pa.Table:
+    from knowcap.models import load_model, load_tokenizer
+
+    return score_rows(load_model(model_dir), load_tokenizer(model_dir), pairs, full_knowledge())
+
+
+def assert_same(found: pa.Table, expected: pa.Table) -> None:
+    assert found.column_names == ["entity", "attribute", "rendering", "nll", "log2_candidates", "greedy_match"]
+    assert found.drop_columns(["nll"]).equals(expected.drop_columns(["nll"]))
+    assert found["nll"].to_pylist() == pytest.approx(expected["nll"].to_pylist(), rel=1e-5)
+
+
+def files(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir() if "nll" in p.name or "control" in p.name}
+
+
+def test_the_stage_writes_both_tables_with_their_measurement(folders: tuple[Path, Path]) -> None:
+    model_dir, dataset_dir = folders
+    training = {"exposures": 100, "model_name": "gpt2-2-2", "dataset": "bioS", "seed": 3, "used_token_ids": 300}
+    (model_dir / "training.json").write_text(json.dumps(training))
+    path = score(model_dir, dataset_dir, progress=False)
+    assert path == model_dir / "nll.parquet" and files(model_dir) == {"nll.parquet", "control.parquet"}
+    assert_same(pq.read_table(path), expected_table(model_dir, biographies()))
+    control = pq.read_table(model_dir / "control.parquet")
+    assert_same(control, expected_table(model_dir, biographies(num_people=5, first=26)))
+    measurement = read_measurement(path)
+    assert measurement == read_measurement(model_dir / "control.parquet")
+    vocabulary = len(tiny.bpe_tokenizer([row.text for row, _ in biographies()]))
+    versions = measurement.pop("versions")
+    assert {"knowcap", "torch", "transformers"} <= set(versions)
+    parameters = 2 * (12 * 32 * 32 + 13 * 32) + 2 * 32 + (vocabulary + 160) * 32
+    assert measurement.pop("knowledge") == json.loads((dataset_dir / "knowledge.json").read_text())
+    assert measurement == {
+        "num_parameters": parameters,
+        "num_parameters_non_embedding": parameters - (vocabulary + 160) * 32,
+        "num_parameters_used_vocabulary": parameters - (vocabulary - 300) * 32,
+        "num_entities": 12,
+        "entities_scored": 12,
+        "renderings": 2,
+        "scoring": "token",
+        "context": "isolated",
+        "precision": "fp32",
+        "quantization": None,
+        "quantized_fraction": None,
+        "quantized_fraction_all": None,
+        "stored_bits_per_parameter": 32.0,
+        "exposures": 100,
+        "model_name": "gpt2-2-2",
+        "dataset": "bioS",
+        "seed": 3,
+        "name_is_prefix_free": True,
+        "name_column": "name",
+        "control_kind": "outsiders",
+    }
+
+
+def test_capacity_takes_what_scoring_leaves(folders: tuple[Path, Path]) -> None:
+    from knowcap.capacity import capacity
+
+    score(*folders, progress=False)
+    result = capacity(folders[0])
+    facts = pq.read_table(folders[0] / "nll.parquet").to_pylist()
+    bits = sum(f["log2_candidates"] - f["nll"] / math.log(2) for f in facts) / 2
+    assert result["knowledge_bits"] == pytest.approx(bits - 12 * math.log2(12) * 0, rel=1e-6)
+
+
+def test_a_folder_without_training_json_and_control_is_scored_against_shuffled_values(tmp_path: Path) -> None:
+    model_dir, dataset_dir = make_folders(tmp_path, control=False)
+    measurement = read_measurement(score(model_dir, dataset_dir, progress=False))
+    assert measurement["control_kind"] == "shuffled"
+    assert (measurement["exposures"], measurement["seed"], measurement["dataset"]) == (None, None, "tiny")
+    pairs = biographies()
+    shuffled = shuffled_values([row for row, _ in pairs], seed=0)
+    assert all(a.text != b.text for (a, _), b in zip(pairs, shuffled, strict=True))
+    expected = expected_table(model_dir, [(row, n) for row, (_, n) in zip(shuffled, pairs, strict=True)])
+    assert_same(pq.read_table(model_dir / "control.parquet"), expected)
+
+
+def test_a_finished_measurement_is_kept_unless_another_is_asked_for(folders: tuple[Path, Path]) -> None:
+    model_dir, dataset_dir = folders
+    path = score(model_dir, dataset_dir, progress=False)
+    before = path.stat().st_mtime_ns
+    assert score(model_dir, dataset_dir, progress=False) == path and path.stat().st_mtime_ns == before
+    with pytest.raises(ScoringError, match="measures 12 entities of 'tiny'; asked for 3"):
+        score(model_dir, dataset_dir, limit=3, progress=False)
+    score(model_dir, dataset_dir, limit=3, progress=False, overwrite=True)
+    assert Counter(pq.read_table(path, columns=["entity"])["entity"].to_pylist()).keys() == {0, 1, 2}
+    assert read_measurement(path)["entities_scored"] == 3 and read_measurement(path)["num_entities"] == 12
+
+
+def test_an_interrupted_scoring_is_never_taken_for_a_finished_one(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_dir, dataset_dir = folders
+    for rank in (0, 1, 7):  # what a killed run of eight processes left
+        (model_dir / f".nll.rank{rank}.parquet").write_bytes(b"PAR1 and no more")
+    (model_dir / ".control.parquet.partial").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_module, "join_parts", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            score(model_dir, dataset_dir, progress=False)
+    assert files(model_dir) == {".nll.rank0.parquet", ".control.rank0.parquet"}
+    score(model_dir, dataset_dir, progress=False)
+    assert files(model_dir) == {"nll.parquet", "control.parquet"}
+    assert_same(pq.read_table(model_dir / "nll.parquet"), expected_table(model_dir, biographies()))
+
+
+def _killed(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_new_control_never_stands_beside_an_old_measurement(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_dir, dataset_dir = folders
+    score(model_dir, dataset_dir, progress=False)
+    replace = Path.replace
+
+    def killed_after_control(self: Path, target: Path) -> Path:
+        moved = replace(self, target)
+        if Path(target).name == "control.parquet":
+            raise KeyboardInterrupt
+        return moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed_after_control)
+        with pytest.raises(KeyboardInterrupt):
+            score(model_dir, dataset_dir, limit=2, progress=False, overwrite=True)
+    assert "nll.parquet" not in files(model_dir)
+    score(model_dir, dataset_dir, progress=False)
+    assert read_measurement(model_dir / "control.parquet")["entities_scored"] == 12
+
+
+def test_a_limit_takes_all_renderings_of_the_first_entities_wherever_they_stand(tmp_path: Path) -> None:
+    model_dir, dataset_dir = make_folders(tmp_path)
+    scattered = sorted(biographies(), key=lambda pair: (pair[1], pair[0].entity))  # one rendering of all, then the other
+    other = tiny.write_dataset(tmp_path / "scattered", full_knowledge(), scattered, biographies(num_people=5, first=26))
+    first = pq.read_table(score(model_dir, dataset_dir, limit=4, progress=False))
+    second = pq.read_table(score(model_dir, other, limit=4, progress=False, overwrite=True))
+    order = [("entity", "ascending"), ("rendering", "ascending"), ("attribute", "ascending")]
+    assert_same(first.sort_by(order), second.sort_by(order))
+    assert read_measurement(model_dir / "nll.parquet")["renderings"] == 2
+
+
+def test_quantization_json_and_the_stored_type_say_the_precision(folders: tuple[Path, Path]) -> None:
+    model_dir, dataset_dir = folders
+    gpt2(len(tiny.bpe_tokenizer([row.text for row, _ in biographies()]))).bfloat16().save_pretrained(model_dir)
+    measurement = read_measurement(score(model_dir, dataset_dir, progress=False))
+    assert (measurement["precision"], measurement["stored_bits_per_parameter"]) == ("bf16", 16.0)
+
+
+def test_a_quantized_folder_is_scored_as_one(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("optimum.quanto")
+    from knowcap.quantize import quantize
+
+    model_dir, dataset_dir = folders
+    quantized = quantize(model_dir, tmp_path / "int8", 8)
+    plain, coarse = (read_measurement(score(d, dataset_dir, progress=False)) for d in (model_dir, quantized))
+    record = json.loads((quantized / "quantization.json").read_text())
+    assert coarse["precision"] == "int8" and coarse["quantization"]["bits"] == 8
+    assert coarse["num_parameters"] == plain["num_parameters"]
+    for key in ("quantized_fraction", "quantized_fraction_all", "stored_bits_per_parameter"):
+        assert coarse[key] == record[key] and key not in coarse["quantization"]
+    exact, rounded = (pq.read_table(d / "nll.parquet")["nll"] for d in (model_dir, quantized))
+    assert 0 < pc.max(pc.abs(pc.subtract(exact, rounded))).as_py() < 5
+
+
+def test_more_entities_than_knowledge_json_knows_are_refused(tmp_path: Path) -> None:
+    model_dir, dataset_dir = make_folders(tmp_path)
+    content = json.loads((dataset_dir / "knowledge.json").read_text())
+    (dataset_dir / "knowledge.json").write_text(json.dumps(content | {"num_people": 7}))
+    with pytest.raises(ScoringError, match="12 entities have scored facts, expected 1 to 7"):
+        score(model_dir, dataset_dir, progress=False)
+    assert "nll.parquet" not in files(model_dir)
+
+
+def test_a_limit_below_one_is_refused(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(ScoringError, match="limit=0"):
+        score(*folders, limit=0)
+
+
+def test_the_command_scores_a_folder(folders: tuple[Path, Path]) -> None:
+    model_dir, dataset_dir = folders
+    assert main([str(model_dir), str(dataset_dir), "--batch_size", "5", "--limit", "4"]) == model_dir / "nll.parquet"
+    assert read_measurement(model_dir / "nll.parquet")["entities_scored"] == 4
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+    model_dir, dataset_dir = make_folders(tmp_path, num_people=11)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "knowcap.scoring", str(model_dir), str(dataset_dir), "--batch_size", "4"]
+    path = os.pathsep.join(filter(None, [str(SRC), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("scored 88 facts of 11 entities") == 1  # said once, by the main process
+    assert files(model_dir) == {"nll.parquet", "control.parquet"}
+    together = {name: pq.read_table(model_dir / name) for name in ("nll.parquet", "control.parquet")}
+    measurement = read_measurement(model_dir / "nll.parquet")
+    score(model_dir, dataset_dir, progress=False, overwrite=True)
+    for name, table in together.items():
+        assert_same(table, pq.read_table(model_dir / name))
+    assert measurement == read_measurement(model_dir / "nll.parquet")

@@ -1,0 +1,161 @@
+"""Tokenizers: they know no people, and what is assembled equals tokenizing the whole text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordPiece
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from knowcap.bios import people_of, templates_of, tokenizer_of
+from knowcap.corpus.forms import draw_forms
+from knowcap.corpus.render import render
+from knowcap.corpus.templates import SENTENCES, Template, load_templates
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.pieces import Pieces, check_whole_texts, used_tokens
+from knowcap.recipe import Recipe
+from knowcap.tokens import EOS_ID, TokenizerError, minimum_vocab_size, reduce_tokenizer, train_tokenizer
+from test_render import NASTY
+
+
+@pytest.fixture(scope="module")
+def ours():
+    pools, templates = load_pools(), load_templates(12)
+    tokenizer = train_tokenizer(pools, templates, 700)
+    return pools, templates, tokenizer, Pieces(pools, templates, tokenizer)
+
+
+def foreign_bpe() -> Tokenizer:
+    """A byte-level BPE that has never seen our lists: all 256 bytes, merges of some English."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    trainer = BpeTrainer(vocab_size=600, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
+    words = ["the university of the town of her company", "she went to work.. in Washington D.C. again", "Inc. + plus+."]
+    tokenizer.train_from_iterator(words * 20, trainer)
+    return tokenizer
+
+
+def assembled_equals_tokenized(people, templates, tokenizer, pieces, exposures):
+    persons = np.arange(people.num_people)
+    count = 0
+    for exposure in exposures:
+        forms = draw_forms(people.seed, persons, exposure, templates)
+        tokens, lengths = pieces.gather(pieces.compose(people.codes(persons), forms))
+        texts = [row.text for row in render(people, persons, exposure, templates)]
+        whole = [[*e.ids, EOS_ID] for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        assert [len(ids) for ids in whole] == lengths.tolist()
+        assert np.concatenate(whole).tolist() == tokens.tolist()
+        count += len(texts)
+    return count
+
+
+def test_assembled_ids_equal_tokenizing_the_whole_text(ours):
+    pools, templates, tokenizer, pieces = ours
+    assert assembled_equals_tokenized(People(pools, 20_000, seed=1), templates, tokenizer, pieces, range(1)) == 20_000
+
+
+def test_assembled_ids_equal_whole_texts_for_nasty_endings():
+    templates = load_templates()
+    for tokenizer in (train_tokenizer(NASTY, templates, 400), reduced(NASTY, templates)[0]):
+        pieces = Pieces(NASTY, templates, tokenizer)
+        assert assembled_equals_tokenized(People(NASTY, 18, seed=1), templates, tokenizer, pieces, range(200)) == 3600
+
+
+def reduced(pools, templates):
+    foreign = foreign_bpe()
+    return reduce_tokenizer(foreign, used_tokens(pools, templates, foreign))
+
+
+def test_a_reduced_tokenizer_cuts_as_the_original_does():
+    pools, templates, foreign = load_pools(), load_templates(12), foreign_bpe()
+    small, rows = reduced(pools, templates)
+    people = People(pools, 500, seed=0)
+    seen = set()
+    for row in render(people, np.arange(500), 0, templates):
+        before, after = foreign.encode(row.text), small.encode(row.text)
+        assert after.tokens == before.tokens
+        assert 0 < min(after.ids) and max(after.ids) < rows
+        seen.update(after.ids)
+    assert rows < foreign.get_vocab_size() + 1
+    assert len(seen) > rows / 2
+
+
+def test_a_reduced_tokenizer_serves_a_whole_corpus():
+    pools, templates = load_pools(), load_templates(12)
+    small, rows = reduced(pools, templates)
+    pieces = Pieces(pools, templates, small)
+    assert pieces.used().max() == rows - 1 and pieces.used().size == rows
+    check_whole_texts(pieces, People(pools, 1000, seed=0), small)
+
+
+def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
+    texts = set()
+    for seed, num_people in ((0, 100), (1, 100), (2, 50_000)):
+        recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=num_people, seed=seed, vocab_size=500, pools_fraction=0.2)
+        tokenizer, _ = tokenizer_of(recipe, people_of(recipe).pools, templates_of(recipe))
+        texts.add(tokenizer.to_str())
+    assert len(texts) == 1
+
+
+def test_a_tokenizer_fitted_to_people_would_be_told_apart():
+    """The check above can fail: train on sampled names only, and two samples differ."""
+    pools = load_pools()
+    vocabularies = set()
+    for seed in (0, 1):
+        people = People(pools, 60, seed)
+        names = [row.text for row in render(people, np.arange(60), 0, load_templates(1))]
+        tokenizer = Tokenizer(BPE())
+        tokenizer.train_from_iterator(names, BpeTrainer(vocab_size=300, show_progress=False))
+        vocabularies.add(tokenizer.to_str())
+    assert len(vocabularies) == 2
+
+
+def test_the_alphabet_stays_whatever_is_used(ours):
+    pools, templates, tokenizer, _ = ours
+    letters = {c for values in (pools.first_names, pools.last_names, pools.universities) for v in values for c in v}
+    vocabulary = tokenizer.get_vocab()
+    assert all(("Ġ" if c == " " else c) in vocabulary for c in letters)
+
+
+def test_too_small_a_vocabulary_is_an_error():
+    pools, templates = load_pools(), load_templates(1)
+    least = minimum_vocab_size(pools, templates)
+    assert train_tokenizer(pools, templates, least).get_vocab_size() == least
+    with pytest.raises(TokenizerError, match=f"at least {least}"):
+        train_tokenizer(pools, templates, least - 1)
+
+
+def test_a_tokenizer_that_merges_across_pieces_is_an_error():
+    pools, templates = load_pools(fraction=0.05), load_templates(2)
+    tokenizer = Tokenizer(BPE(unk_token="<|endoftext|>"))  # no pre-tokenizer: merges run over blanks
+    texts = [row.text for row in render(People(pools, 50, 0), np.arange(50), 0, templates)] * 3
+    alphabet = [chr(c) for c in range(32, 127)]
+    trainer = BpeTrainer(vocab_size=1500, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    with pytest.raises(TokenizerError, match="merges"):
+        Pieces(pools, templates, tokenizer)
+
+
+def test_a_text_that_cannot_be_spelled_is_an_error(ours):
+    pools, templates, tokenizer, _ = ours
+    foreign = {s: (Template(" ßß ", "."),) if s == "major" else templates[s] for s in SENTENCES}
+    with pytest.raises(TokenizerError, match="cannot spell"):
+        Pieces(pools, foreign, tokenizer)
+
+
+def test_an_unknown_kind_of_tokenizer_is_an_error():
+    with pytest.raises(TokenizerError, match="WordPiece"):
+        reduce_tokenizer(Tokenizer(WordPiece({"a": 0, "[UNK]": 1})), {0})
+
+
+@pytest.mark.slow
+def test_assembled_ids_equal_whole_texts_on_a_hundred_thousand():
+    templates = load_templates()
+    pools = load_pools()
+    tokenizer = train_tokenizer(pools, templates, 1024)
+    pieces = Pieces(pools, templates, tokenizer)
+    assert assembled_equals_tokenized(People(pools, 50_000, seed=7), templates, tokenizer, pieces, range(2)) == 100_000
