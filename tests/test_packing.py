@@ -21,9 +21,21 @@ TOKENIZER = train_tokenizer(POOLS, TEMPLATES, 400)
 PIECES = Pieces(POOLS, TEMPLATES, TOKENIZER)
 
 
-def stream(windows: str, num_people: int = 500, exposures: int = 3, block_size: int = 128, shard_size: int = 150, seed: int = 1):
+def stream(
+    windows: str,
+    num_people: int = 500,
+    exposures: int = 3,
+    block_size: int = 128,
+    shard_size: int = 150,
+    seed: int = 1,
+):
     made = Stream(
-        People(POOLS, num_people, seed), PIECES, exposures=exposures, block_size=block_size, windows=windows, shard_size=shard_size
+        People(POOLS, num_people, seed),
+        PIECES,
+        exposures=exposures,
+        block_size=block_size,
+        windows=windows,
+        shard_size=shard_size,
     )
     made.counts, made.tokens = made.count()
     return made
@@ -135,7 +147,14 @@ def test_shards_of_a_huge_population_are_reached_at_random():
     people = People(load_pools(), 20_000_000, seed=0)
     templates = load_templates(1)
     tokenizer = train_tokenizer(load_pools(), templates, 300)
-    made = Stream(people, Pieces(people.pools, templates, tokenizer), exposures=100, block_size=512, windows="cut", shard_size=4096)
+    made = Stream(
+        people,
+        Pieces(people.pools, templates, tokenizer),
+        exposures=100,
+        block_size=512,
+        windows="cut",
+        shard_size=4096,
+    )
     persons = made.persons(73, 3000)
     assert len(np.unique(persons)) == 4096 and persons.max() > 15_000_000
     assert made.shard(73, 3000).tokens.size > 4096 * 40

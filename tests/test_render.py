@@ -43,7 +43,11 @@ def test_no_value_is_said_outside_its_span():
     for row, person in zip(
         render(people, np.arange(500), 0, templates), people.texts(people.codes(np.arange(500))), strict=True
     ):
-        check_values(row, {a: person[a] for a in ("birth_date", "birth_city", "university", "employer", "work_city")}, people.knowledge())
+        check_values(
+            row,
+            {a: person[a] for a in ("birth_date", "birth_city", "university", "employer", "work_city")},
+            people.knowledge(),
+        )
 
 
 def test_the_pronoun_is_marked_once_where_it_comes_first():

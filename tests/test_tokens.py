@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_render import NASTY
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordPiece
@@ -19,7 +20,6 @@ from knowcap.knowledge.pools import load_pools
 from knowcap.pieces import Pieces, check_whole_texts, used_tokens
 from knowcap.recipe import Recipe
 from knowcap.tokens import EOS_ID, TokenizerError, minimum_vocab_size, reduce_tokenizer, train_tokenizer
-from test_render import NASTY
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,11 @@ def foreign_bpe() -> Tokenizer:
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     trainer = BpeTrainer(vocab_size=600, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
-    words = ["the university of the town of her company", "she went to work.. in Washington D.C. again", "Inc. + plus+."]
+    words = [
+        "the university of the town of her company",
+        "she went to work.. in Washington D.C. again",
+        "Inc. + plus+.",
+    ]
     tokenizer.train_from_iterator(words * 20, trainer)
     return tokenizer
 
@@ -95,7 +99,9 @@ def test_a_reduced_tokenizer_serves_a_whole_corpus():
 def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
     texts = set()
     for seed, num_people in ((0, 100), (1, 100), (2, 50_000)):
-        recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=num_people, seed=seed, vocab_size=500, pools_fraction=0.2)
+        recipe = Recipe(
+            run_name="x", model_name="gpt2-2-2", num_people=num_people, seed=seed, vocab_size=500, pools_fraction=0.2
+        )
         tokenizer, _ = tokenizer_of(recipe, people_of(recipe).pools, templates_of(recipe))
         texts.add(tokenizer.to_str())
     assert len(texts) == 1
@@ -134,7 +140,9 @@ def test_a_tokenizer_that_merges_across_pieces_is_an_error():
     tokenizer = Tokenizer(BPE(unk_token="<|endoftext|>"))  # no pre-tokenizer: merges run over blanks
     texts = [row.text for row in render(People(pools, 50, 0), np.arange(50), 0, templates)] * 3
     alphabet = [chr(c) for c in range(32, 127)]
-    trainer = BpeTrainer(vocab_size=1500, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=1500, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     with pytest.raises(TokenizerError, match="merges"):
         Pieces(pools, templates, tokenizer)

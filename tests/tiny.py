@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -34,10 +34,9 @@ def byte_tokenizer(
     tokens = [EOS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
     backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
     if trim_offsets:
-        from tokenizers.processors import ByteLevel
-
-        backend.post_processor = ByteLevel(trim_offsets=True)
+        backend.post_processor = processors.ByteLevel(trim_offsets=True)
     return wrap(backend, **special)
 
 
@@ -110,7 +109,7 @@ class UniformModel(TinyModel):
 
 
 class TableModel(TinyModel):
-    """Knows a weighted table of token sequences, exactly: P(token | prefix) is their share; uniform after anything else."""
+    """Knows a weighted table of token sequences: P(token | prefix) is their share; uniform after anything else."""
 
     def __init__(self, table: Iterable[tuple[Sequence[int], float]], vocab_size: int) -> None:
         super().__init__(vocab_size)
@@ -161,9 +160,13 @@ def say(entity: int | str, *parts: str | tuple[str, str]) -> Row:
 
 
 def knowledge(
-    candidates: Mapping[str, int], *, determined: Mapping[str, str] | None = None, num_people: int = 2, names: int | None = 64
+    candidates: Mapping[str, int],
+    *,
+    determined: Mapping[str, str] | None = None,
+    num_people: int = 2,
+    names: int | None = 64,
 ) -> Knowledge:
-    """A knowledge.json of so many candidates an attribute, `determined` ones with what determines them, and N0 names."""
+    """A knowledge.json of so many candidates an attribute, `determined` ones by what determines them, and N0 names."""
     attributes = [Attribute(name, count, math.log2(count)) for name, count in candidates.items()]
     attributes += [Attribute(name, 1, 0.0, by) for name, by in (determined or {}).items()]
     return Knowledge(

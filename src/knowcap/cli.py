@@ -1,35 +1,40 @@
-"""The command line: `knowcap run | data | train | measure | quantize | report | ls`. Imports nothing heavy until it is needed."""
+"""The command line: `knowcap run | data | train | measure | quantize | report | ls`. Heavy imports wait for use."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from knowcap import __version__
+from knowcap import run as stages
 from knowcap.launch import Launcher, LaunchError, is_main_process, set_up_logging
 from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, packaged_recipes, read_recipe
+from knowcap.run_folder import RECIPE_FILE, claim_run_dir, folder_problems, locked, run_dir_of
 
 
-if TYPE_CHECKING:
-    from knowcap.estimate import Estimate
-
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _RECIPE_KEYS = "recipe keys (--key value wins over the file):\n" + "\n".join(
     f"  --{name:<29}{key.metadata['help']}" + ("" if key.metadata.get("required") else f" [{key.default!r}]")
     for name, key in KEYS.items()
 )
-_RUN_EXAMPLES = """examples:
-  knowcap run --config quickstart
-  knowcap run --config recipes/quickstart.yaml --num_people 500 --run_name small --dry_run
-  knowcap run --config my.yaml --output_dir /data/runs --accelerate_config multi_gpu --num_processes 4
-An interrupted run goes on when the same command is given again.
-
-"""
+_EXAMPLES = {
+    "run": (
+        "knowcap run --config quickstart",
+        "knowcap run --config recipes/quickstart.yaml --num_people 500 --run_name small --dry_run",
+        "knowcap run --config my.yaml --output_dir /data/runs --accelerate_config multi_gpu --num_processes 4",
+        "An interrupted run goes on when the same command is given again.",
+    ),
+    "data": ("knowcap data --config quickstart",),
+    "train": ("knowcap train --config quickstart --accelerate_config cpu_2",),
+    "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data"),
+    "quantize": ("knowcap quantize runs/quickstart --bits 8 --bits 4",),
+    "report": ("knowcap report runs",),
+    "ls": ("knowcap ls recipes", "knowcap ls models"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +50,7 @@ def train_main(argv: Sequence[str]) -> int:
     """What `accelerate launch -m knowcap.train` runs in every process: `--config RECIPE [--key value …]`."""
     parser = argparse.ArgumentParser(prog="python -m knowcap.train", allow_abbrev=False)
     _add_recipe_options(parser)
+    _add_traceback(parser)
     args, words = parser.parse_known_args(argv)
     return _guarded(lambda: _train_process(args, words), show_traceback=args.traceback)
 
@@ -60,63 +66,57 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"knowcap {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    run = _add(commands, "run", _run, "every stage, from a recipe to a measured, quantized and documented model", _RUN_EXAMPLES)
+    run = _add(commands, "run", _run, "every stage, from a recipe to a measured, quantized and documented model")
     run.add_argument("--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing")
-    data = _add(commands, "data", _data, "only the data set of a recipe", "example:\n  knowcap data --config quickstart\n\n")
-    train_example = "example:\n  knowcap train --config quickstart --accelerate_config cpu_2\n\n"
-    train = _add(commands, "train", _train, "only the data set and the trained model of a recipe", train_example)
+    data = _add(commands, "data", _data, "only the data set of a recipe")
+    train = _add(commands, "train", _train, "only the trained model of a recipe")
     for command in (run, data, train):
         _add_recipe_options(command)
         command.set_defaults(takes_recipe=True)
-        command.epilog += _RECIPE_KEYS
+        command.epilog += "\n" + _RECIPE_KEYS
 
-    measure_examples = "examples:\n  knowcap measure runs/quickstart --overwrite\n  knowcap measure my_model --dataset_dir my_data\n"
-    measure = _add(commands, "measure", _measure, "bits per parameter of a run's models, or of any model folder", measure_examples)
+    measure = _add(commands, "measure", _measure, "bits per parameter of a run's models, or of any model folder")
     measure.add_argument("folder", metavar="RUN_OR_MODEL_DIR", type=Path, help="a run folder or a model folder")
     measure.add_argument("--dataset_dir", type=Path, help="a data set folder; the run's own by default")
     measure.add_argument("--batch_size", type=_positive, help="texts a forward pass")
     measure.add_argument("--limit", type=_positive, help="score the first so many entities only")
     measure.add_argument("--overwrite", action="store_true", help="measure again what is measured already")
+    for command in (run, train, measure):
+        names = "cpu, cpu_2, multi_gpu, multi_node, fsdp2, or a file"
+        command.add_argument("--accelerate_config", metavar="NAME", help=f"train and score by accelerate: {names}")
+        command.add_argument("--num_processes", type=_positive, help="in place of the number in the configuration")
 
-    quantize_example = "example:\n  knowcap quantize runs/quickstart --bits 8 --bits 4\n"
-    quantize = _add(commands, "quantize", _quantize, "quantized copies of a run's model, measured", quantize_example)
+    quantize = _add(commands, "quantize", _quantize, "quantized copies of a run's model, to be measured")
     quantize.add_argument("folder", metavar="RUN", type=Path, help="a run folder with a trained model")
-    quantize.add_argument("--bits", type=int, choices=(8, 4), action="append", help="may be repeated; 8 and 4 by default")
-    for command in (run, train, measure, quantize):
-        command.add_argument("--accelerate_config", metavar="NAME", help="start training and scoring through accelerate: "
-                             "cpu, cpu_2, multi_gpu, multi_node, fsdp2, or a file")  # fmt: skip
-        command.add_argument("--num_processes", type=_positive, help="in place of the accelerate configuration's number")
-
-    report = _add(commands, "report", _report, "table and plots of all runs in a folder", "example:\n  knowcap report runs\n")
+    quantize.add_argument("--bits", type=int, choices=(8, 4), action="append", help="may be repeated; both by default")
+    report = _add(commands, "report", _report, "cards, plots and one table of all runs in a folder")
     report.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
-    ls = _add(commands, "ls", _ls, "what there is to choose from", "example:\n  knowcap ls models\n")
+    ls = _add(commands, "ls", _ls, "what there is to choose from")
     ls.add_argument("what", choices=("recipes", "models"))
     return parser
 
 
-def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    command: Callable[[argparse.Namespace, list[str]], None],
-    text: str,
-    epilog: str,
-) -> argparse.ArgumentParser:
+def _add(commands: Any, name: str, command: Callable[[argparse.Namespace, list[str]], None], text: str) -> Any:
     parser = commands.add_parser(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog=epilog,
+        epilog="\n  ".join(["examples:", *_EXAMPLES[name]]) + "\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--traceback", action="store_true", help="on an error, show where in the code it was raised")
+    _add_traceback(parser)
     parser.set_defaults(command=command, takes_recipe=False)
     return parser
 
 
+def _add_traceback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--traceback", action="store_true", help="on an error, show where in the code it was raised")
+
+
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="a YAML file, or the name of a packaged recipe")
-    parser.add_argument("--overwrite_output_dir", action="store_true", help="delete what the run folder holds; start anew")
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="a YAML file, or a packaged recipe's name")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="delete what the run folder holds first")
 
 
 def _positive(text: str) -> int:
@@ -134,24 +134,23 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    except LaunchError as error:
-        print(f"knowcap: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
+    except (LaunchError, ValueError, OSError) as error:
         if show_traceback:
             traceback.print_exc()
         elif is_main_process():
             print(f"knowcap: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return FAILED if isinstance(error, LaunchError) else BAD_INPUT
     return 0
 
 
-def _claim(args: argparse.Namespace, words: Sequence[str]) -> tuple[Recipe, Path]:
-    """The recipe and its run folder, or all that is wrong with both."""
-    from knowcap.run_folder import claim_run_dir, folder_problems
-
+def _claim(args: argparse.Namespace, words: Sequence[str], check_texts: bool = False) -> tuple[Recipe, Path]:
+    """The recipe and its run folder; or all that is wrong with both, before anything is made."""
     recipe, problems = read_recipe(args.config, words)
     problems += folder_problems(recipe, args.overwrite_output_dir)
+    if not problems and check_texts and not (run_dir_of(recipe) / "model").is_dir():
+        from knowcap import estimate
+
+        problems = estimate.check_texts(recipe)
     if problems:
         raise RecipeError(problems, args.config)
     return recipe, claim_run_dir(recipe, args.overwrite_output_dir)
@@ -168,8 +167,102 @@ def _launcher(args: argparse.Namespace) -> Launcher | None:
 def _run(args: argparse.Namespace, words: list[str]) -> None:
     if args.dry_run:
         return _dry_run(args, words)
-    ...
+    launcher = _launcher(args)
+    recipe, run_dir = _claim(args, words, check_texts=True)
+    with locked(run_dir):
+        stages.run(recipe, run_dir, launcher)
+        _print_table(run_dir)
 
 
 def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
-    ...
+    recipe, problems = read_recipe(args.config, words)
+    if not problems:
+        from knowcap import estimate
+
+        problems = estimate.check_texts(recipe)
+        if not problems:
+            print(f"{'run folder':<28}{run_dir_of(recipe)}\n{estimate.describe(estimate.estimate(recipe))}")
+    problems += folder_problems(recipe, args.overwrite_output_dir)
+    if problems:
+        raise RecipeError(problems, args.config)
+
+
+def _data(args: argparse.Namespace, words: list[str]) -> None:
+    recipe, run_dir = _claim(args, words)
+    with locked(run_dir):
+        stages.data(recipe, run_dir)
+
+
+def _train(args: argparse.Namespace, words: list[str]) -> None:
+    launcher = _launcher(args)
+    recipe, run_dir = _claim(args, words)
+    with locked(run_dir):
+        stages.train(recipe, run_dir, launcher)
+
+
+def _train_process(args: argparse.Namespace, words: list[str]) -> None:
+    """One of the processes that accelerate launched. Only the first one touches the run folder."""
+    if args.overwrite_output_dir:
+        raise ValueError(
+            "--overwrite_output_dir would be raced for by the processes; "
+            "use `knowcap train --overwrite_output_dir --accelerate_config …` instead"
+        )
+    recipe, run_dir = _claim(args, words) if is_main_process() else _read(args, words)
+    from knowcap.train import train
+
+    train(recipe, run_dir)
+
+
+def _read(args: argparse.Namespace, words: list[str]) -> tuple[Recipe, Path]:
+    recipe = load_recipe(args.config, words)
+    return recipe, run_dir_of(recipe)
+
+
+def _measure(args: argparse.Namespace, _: list[str]) -> None:
+    options = {"batch_size": args.batch_size, "limit": args.limit, "overwrite": args.overwrite}
+    options["launcher"] = _launcher(args)
+    if (args.folder / RECIPE_FILE).is_file():
+        recipe = stages.recipe_of(args.folder)
+        with locked(args.folder):
+            stages.measure_run(args.folder, recipe, dataset_dir=args.dataset_dir, **options)
+        stages.report(args.folder)
+        _print_table(args.folder)
+        return
+    stages.measure_folder(args.folder, args.dataset_dir, **options)
+
+
+def _quantize(args: argparse.Namespace, _: list[str]) -> None:
+    stages.recipe_of(args.folder)
+    with locked(args.folder):
+        for bits in args.bits or (8, 4):
+            stages.quantize(args.folder, bits)
+
+
+def _report(args: argparse.Namespace, _: list[str]) -> None:
+    stages.report(args.folder)
+    _print_table(args.folder)
+
+
+def _print_table(folder: Path) -> None:
+    from knowcap.report import report_table
+
+    print(report_table(folder))
+
+
+def _ls(args: argparse.Namespace, _: list[str]) -> None:
+    if args.what == "models":
+        from knowcap.models import MODEL_FAMILIES
+
+        print("L layers, H heads, hidden size H x head_dim:")
+        rows = {f"{family}-L-H": text for family, text in MODEL_FAMILIES.items()}
+    else:
+        first_lines = (
+            (name, path.read_text(encoding="utf-8").split("\n")[0]) for name, path in packaged_recipes().items()
+        )
+        rows = {name: line.lstrip("# ") for name, line in first_lines}
+    for name, text in rows.items():
+        print(f"{name:<24}{text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

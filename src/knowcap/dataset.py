@@ -1,4 +1,6 @@
-"""The data set folder: Parquet files that `load_dataset` reads, knowledge.json, and a card. The one place that writes or reads it."""
+"""The data set folder: Parquet files that `load_dataset` reads, knowledge.json, and a card. The one place that writes
+or reads it.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +73,9 @@ def check_people(folder: Path, people: People) -> None:
     there, expected = read_knowledge(folder), people.knowledge(read_knowledge(folder).name)
     if there != expected:
         raise DatasetError(
-            f"{folder} holds {there.num_people} people of seed {there.seed}, version {there.version}; the recipe asks for "
-            f"{expected.num_people} of seed {expected.seed}, version {expected.version}, or its lists differ; "
+            f"{folder} holds {there.num_people} people of seed {there.seed}, version {there.version}; "
+            f"the recipe asks for {expected.num_people} of seed {expected.seed}, version {expected.version}, "
+            "or its lists differ; "
             "choose another run_name or pass --overwrite_output_dir"
         )
 
@@ -167,9 +170,10 @@ def dataset_card(knowledge: Knowledge, recipe: Recipe, folder: Path) -> str:
     body = [
         f"# {knowledge.name}({knowledge.num_people:,})",
         "",
-        f"Synthetic biographies of {knowledge.num_people:,} people who don't exist, after Part 3.3 of *Physics of Language Models* "
-        f"(arXiv:2404.05405): {knowledge.bits_per_person:.4f} bits a person, {knowledge.total_bits:,.0f} bits in all. Made by knowcap "
-        f"from seed {knowledge.seed}, lists and templates version {knowledge.version}.",
+        f"Synthetic biographies of {knowledge.num_people:,} people who don't exist, after Part 3.3 of *Physics of "
+        f"Language Models* (arXiv:2404.05405): {knowledge.bits_per_person:.4f} bits a person, "
+        f"{knowledge.total_bits:,.0f} bits in all. Made by knowcap from seed {knowledge.seed}, "
+        f"lists and templates version {knowledge.version}.",
         "",
         "| config | rows | what |",
         "|---|---|---|",
@@ -188,7 +192,7 @@ def dataset_card(knowledge: Knowledge, recipe: Recipe, folder: Path) -> str:
         f"An example:\n\n> {example}",
         "",
         f"Value lists: {'those of the package' if recipe.pools_dir is None else 'a folder of their own'}, fraction "
-        f"{recipe.pools_fraction:g}. Templates a sentence: {'all' if recipe.num_templates is None else recipe.num_templates}.",
+        f"{recipe.pools_fraction:g}. Templates a sentence: {recipe.num_templates or 'all'}.",
         "",
         "Spans are offsets in code points, end exclusive, of each fact's first mention.",
     ]

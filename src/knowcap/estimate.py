@@ -20,8 +20,10 @@ _LARGEST_PROBE = 300_000_000  # parameters; larger models are not built for an e
 
 @dataclass(frozen=True)
 class Estimate:
-    """A run in numbers; tokens include the ends of texts. `train_seconds` is rough: this machine, one process; None: not
-    measured."""
+    """A run in numbers; tokens include the ends of texts.
+
+    `train_seconds` is rough: on this machine, in one process; None where it was not measured.
+    """
 
     num_people: int
     bits_per_person: float
@@ -86,6 +88,26 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     )
 
 
+def describe(e: Estimate) -> str:
+    """The estimate as lines for a terminal."""
+    minutes = "not measured"
+    if e.train_seconds is not None:
+        minutes = f"{e.train_seconds / 60:,.1f} minutes, roughly, on this machine in one process"
+    rows = {
+        "people": f"{e.num_people:,}",
+        "bits a person": f"{e.bits_per_person:.4f}",
+        "bits in all": f"{e.total_bits:,.0f}",
+        "parameters": f"{e.num_parameters:,}",
+        "max bits per parameter": f"{e.max_bits_per_parameter:.4f}",
+        "tokens a biography": f"{e.tokens_per_biography:.1f}",
+        "tokens in all": f"{e.num_tokens:,}",
+        "windows": f"{e.num_windows:,}",
+        "steps": f"{e.num_steps:,}",
+        "training": minutes,
+    }
+    return "\n".join(f"{name:<28}{value}" for name, value in rows.items())
+
+
 def _sample_stream(recipe: Recipe) -> tuple[Stream, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
     people, templates = people_of(recipe), templates_of(recipe)
@@ -118,7 +140,8 @@ def _seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
     times, end = [], time.perf_counter() + _PROBE_SECONDS
     while len(times) < 2 or (time.perf_counter() < end and len(times) < 10):
         began = time.perf_counter()
-        loss = model(input_ids=ids, labels=ids, attention_mask=torch.ones_like(ids)).loss
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
         loss.backward()
         loss.item()  # waits for the device
         passed = time.perf_counter()

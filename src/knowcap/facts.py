@@ -1,9 +1,11 @@
-"""The contract that every corpus meets: texts with exact spans of facts, and out of how many candidates each was drawn.
+"""The contract that every corpus meets: texts with exact spans of facts, and out of how many candidates each was
+drawn.
 
-A row is `text · spans [(attribute, start, end)] · entity`, offsets in code points, end exclusive. `Knowledge` (knowledge.json)
-says, per attribute, `log2_candidates`. A model that gives the value's tokens a summed negative log likelihood of `nll` nats has
-been shown to hold `log2_candidates - nll / ln 2` bits of that fact (Part 3.3, Lemma F.1), provided that the fact is predicted from
-what came before it and never from itself. `scored_facts` picks the spans for which that holds.
+A row is `text · spans [(attribute, start, end)] · entity`, offsets in code points, end exclusive. `Knowledge`
+(knowledge.json) says, per attribute, `log2_candidates`. A model that gives the value's tokens a summed negative log
+likelihood of `nll` nats has been shown to hold `log2_candidates - nll / ln 2` bits of that fact (Part 3.3, Lemma F.1),
+provided that the fact is predicted from what came before it and never from itself. `scored_facts` picks the spans for
+which that holds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ NAME = "name"
 
 
 class FactError(ValueError):
-    """A row or a knowledge.json breaks the contract; the message says what was got, what was expected and how to mend it."""
+    """A row or a knowledge.json breaks the contract; the message says what was got, what was expected and how to mend
+    it.
+    """
 
 
 class Span(NamedTuple):
@@ -52,7 +56,9 @@ class Attribute:
 
 @dataclass(frozen=True)
 class ScoredFact:
-    """A fact to score: its nll is the sum over the tokens of all its spans (a determined value said first is one of them)."""
+    """A fact to score: its nll is the sum over the tokens of all its spans (a determined value said first is one of
+    them).
+    """
 
     attribute: str
     log2_candidates: float
@@ -97,7 +103,9 @@ class Knowledge:
 
     @property
     def bits_per_person(self) -> float:
-        """log2(N0 / N) + the sum of log2_candidates: what a perfect model knows of one entity, in bits (Part 3.3, Def. 4.3)."""
+        """log2(N0 / N) + the sum of log2_candidates: what a perfect model knows of one entity, in bits (Part 3.3, Def.
+        4.3).
+        """
         name = 0.0 if self.name_log2_candidates is None else self.name_log2_candidates - math.log2(self.num_people)
         return name + sum(a.log2_candidates for a in self.attributes)
 
@@ -107,7 +115,7 @@ class Knowledge:
         return self.num_people * self.bits_per_person + sum(float(t["log2_candidates"]) for t in self.diversity_terms)
 
     def log2_candidates(self, attribute: str) -> float | None:
-        """Bits of one attribute; None for names where no name space is declared. Raises FactError for an unknown one."""
+        """Bits of one attribute; None for names without a name space. Raises FactError for an unknown one."""
         if attribute == NAME:
             return self.name_log2_candidates
         return self.attribute(attribute).log2_candidates
@@ -157,15 +165,18 @@ def check_row(row: Row, knowledge: Knowledge) -> None:
             raise FactError(f"{where}: unknown attribute {span.attribute!r}; knowledge.json has {sorted(known)}")
         if not end <= span.start < span.end <= len(row.text):
             raise FactError(
-                f"{where}: {span} is empty, overlaps the one before it or leaves the text of {len(row.text)} code points"
+                f"{where}: {span} is empty, overlaps the one before it or leaves the text "
+                f"of {len(row.text)} code points"
             )
         end = span.end
 
 
 def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None:
-    """Holds a row's spans to the entity's values: each span cuts out exactly its value, and no scored value is said unmarked.
+    """Holds a row's spans to the entity's values: each span cuts out exactly its value, and no scored value is said
+    unmarked.
 
-    A value that stands in the text before its own first span, outside all spans, would be copied rather than remembered.
+    A value that stands in the text before its own first span, outside all spans, would be copied rather than
+    remembered.
 
     Raises:
         FactError: names the entity, the span and the text found there.
@@ -180,8 +191,8 @@ def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None
         span = first.get(attribute)
         if span is not None and any(value in gap for gap, stop in outside if stop <= span.start):
             raise FactError(
-                f"entity {row.entity!r}: the {attribute} {value!r} is said before its span {span}, so it would be copied; "
-                "mark its first mention"
+                f"entity {row.entity!r}: the {attribute} {value!r} is said before its span {span}, "
+                "so it would be copied; mark its first mention"
             )
 
 
@@ -198,8 +209,8 @@ def scored_facts(spans: Sequence[Span], knowledge: Knowledge) -> list[ScoredFact
     """The facts of one text to score, in the order of their first spans.
 
     First mentions only (rule 2). A determined attribute (work_city, by employer) said before its determiner joins the
-    determiner's fact, so that the pair is scored as one out of the determiner's candidates; said after it, or without it, it is
-    not scored (rule 3). Names are left out where no name space is declared.
+    determiner's fact, so that the pair is scored as one out of the determiner's candidates; said after it, or without
+    it, it is not scored (rule 3). Names are left out where no name space is declared.
 
     Args:
         spans: the text's spans in the order of the text.
@@ -226,8 +237,8 @@ def scored_facts(spans: Sequence[Span], knowledge: Knowledge) -> list[ScoredFact
 def shuffled_values(rows: Iterable[Row], seed: int) -> list[Row]:
     """The null control for any table: every entity keeps its name and text form, but says another entity's values.
 
-    Entities are put in a random cycle, so that none keeps its own values; an attribute that the other entity does not state
-    ends that row at its span. Rows of one entity (renderings) take their values from the same other entity.
+    Entities are put in a random cycle, so that none keeps its own values; an attribute that the other entity does not
+    state ends that row at its span. Rows of one entity (renderings) take their values from the same other entity.
 
     Raises:
         FactError: fewer than two entities.

@@ -185,9 +185,7 @@ def closed_form_parameters(model_name: str, *, vocab_size: int, block_size: int,
     """All parameters of a name, tied ones once: L (12 d^2 + 13 d) + 2 d + V d, and block_size d for learned positions.
 
     d = H * head_dim; biases and layer norms are included (gpt2-rotary-12-12 with 3275 tokens: 87,571,200). No torch.
-
-    Raises:
-        ModelError: unknown name.
+    Raises ModelError for an unknown name.
     """
     name = parse_model_name(model_name)
     d = name.num_heads * head_dim

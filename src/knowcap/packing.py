@@ -1,7 +1,8 @@
 """Biographies in windows: every biography enters the stream once an exposure, and any window can be made alone.
 
-An exposure is shuffled by a keyed permutation and cut into shards of people; a shard is end of text · biography · end of text · … .
-`cut` windows split that anywhere (Part 3.3, 2.3), `aligned` ones begin at a biography and hold whole ones only.
+An exposure is shuffled by a keyed permutation and cut into shards of people; a shard is end of text · biography · end
+of text · … . `cut` windows split that anywhere (Part 3.3, 2.3), `aligned` ones begin at a biography and hold whole
+ones only.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Stream:
         """
         if windows == "aligned" and pieces.longest + 1 > block_size:
             raise PackingError(
-                f"block_size={block_size}, but a biography can have {pieces.longest} tokens and aligned windows hold whole ones; "
-                f"give block_size {pieces.longest + 1} or more, or windows: cut"
+                f"block_size={block_size}, but a biography can have {pieces.longest} tokens and aligned windows hold "
+                f"whole ones; give block_size {pieces.longest + 1} or more, or windows: cut"
             )
         self.people, self.pieces = people, pieces
         self.exposures, self.block_size, self.aligned, self.shard_size = (

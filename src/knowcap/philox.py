@@ -1,7 +1,7 @@
 """Counter-based randomness: any draw can be made alone, in any order, on any machine, with the same result.
 
-Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorised over counters. A draw is addressed by
-seed, stream (a name for what is drawn) and index; nothing is carried from one draw to the next.
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorised over counters. A draw is
+addressed by seed, stream (a name for what is drawn) and index; nothing is carried from one draw to the next.
 """
 
 from __future__ import annotations
@@ -57,12 +57,15 @@ def words(seed: int, stream: str, indices: np.ndarray, substream: int = 0, block
 
 
 def below(random: np.ndarray, limit: int) -> np.ndarray:
-    """Uniform integers in [0, limit) from 32-bit words, by multiplication; off by less than limit / 2**32 in probability."""
+    """Uniform integers in [0, limit) from 32-bit words, by multiplication; off by less than limit / 2**32 in
+    probability.
+    """
     return (random * np.uint64(limit)) >> _32
 
 
 class KeyedPermutation:
-    """A permutation of range(size) that any index can be looked up in alone: a keyed Feistel network with cycle walking.
+    """A permutation of range(size) that any index can be looked up in alone: a keyed Feistel network with cycle
+    walking.
 
     The domain is a rectangle a x b of just over `size` cells; what falls outside is walked on until it falls inside.
     """

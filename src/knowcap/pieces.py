@@ -1,8 +1,9 @@
-"""Biographies as token ids without tokenizing them: every piece is tokenized once, a biography is gathered from pieces by numpy.
+"""Biographies as token ids without tokenizing them: every piece is tokenized once, a biography is gathered from pieces
+by numpy.
 
-A biography is first · middle · last · (opener · tail) x 6 · end of text: an opener is the pronoun (after the first sentence) and a
-template's words before the value, a tail is the value with what follows it. At build time every piece is held against its
-neighbours: what is assembled equals tokenizing the whole text, or building fails.
+A biography is first · middle · last · (opener · tail) x 6 · end of text: an opener is the pronoun (after the first
+sentence) and a template's words before the value, a tail is the value with what follows it. At build time every piece
+is held against its neighbours: what is assembled equals tokenizing the whole text, or building fails.
 """
 
 from __future__ import annotations
@@ -179,7 +180,9 @@ def _piece_texts(pools: Pools, templates: dict[str, tuple[Template, ...]]) -> di
 def _encode_pieces(
     texts: dict[str, list[str]], templates: dict[str, tuple[Template, ...]], tokenizer: Tokenizer
 ) -> dict[str, list[list[int]]]:
-    """The ids of every piece by group; dates are put together from month, day and year (the junction checks see them whole)."""
+    """The ids of every piece by group; dates are put together from month, day and year (the junction checks see them
+    whole).
+    """
     encoded = {}
     for group, pieces in texts.items():
         if group != "tail/birth_date":

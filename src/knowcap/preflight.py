@@ -19,7 +19,7 @@ _POSITIVE: Rule = (lambda v: v > 0, "more than 0")
 _SHARE: Rule = (lambda v: 0 < v <= 1, "more than 0 and at most 1")
 _BETA: Rule = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 RULES: dict[str, Rule] = {
-    "run_name": (lambda v: not v.startswith(".") and not set(v) & set("/\\:"), "a folder's name, without / \\ : or a first dot"),
+    "run_name": (lambda v: not v.startswith(".") and not set(v) & set("/\\:"), "a plain folder name, without / \\ :"),
     "seed": (lambda v: 0 <= v < 2**32, "0 to 4,294,967,295"),
     "num_people": _AT_LEAST_ONE,
     "pools_fraction": _SHARE,
@@ -132,8 +132,8 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
         least = minimum_vocab_size(pools, templates)
         if recipe.vocab_size < least:
             problems.append(
-                f"vocab_size={recipe.vocab_size} is too small: the lists and templates use {least - 1} distinct bytes, "
-                f"and there is the end-of-text token; expected {least} or more"
+                f"vocab_size={recipe.vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "
+                f"there is an end-of-text token; expected {least} or more"
             )
     return problems
 

@@ -21,7 +21,8 @@ class TrainingProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Starts the bar where the checkpoint was."""
-        self._before = float(state.log_history[-1].get("seconds", 0.0)) if state.log_history else 0.0
+        self._before = max((float(entry.get("seconds", 0.0)) for entry in state.log_history), default=0.0)
+        self.seconds = self._before
         self._start = time.monotonic()
         self._rate = self.num_tokens / state.max_steps
         if state.is_world_process_zero:

@@ -24,9 +24,9 @@ class RecipeError(ValueError):
 
     def __init__(self, problems: Sequence[str], source: object = "recipe") -> None:
         self.problems = list(problems)
-        counted = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        numbered = (f"  {n}. {problem}" for n, problem in enumerate(self.problems, start=1))
-        super().__init__("\n".join([f"{source}: {counted}", *numbered]))
+        numbered = [f"  {n}. {problem}" for n, problem in enumerate(self.problems, start=1)]
+        several = "\n".join([f"{len(numbered)} problems", *numbered])
+        super().__init__(f"{source}: {self.problems[0] if len(numbered) == 1 else several}")
 
 
 def _key(default: Any, text: str, **metadata: Any) -> Any:
@@ -110,14 +110,16 @@ def load_recipe(config: str | Path, overrides: Overrides = ()) -> Recipe:
     return recipe
 
 
-def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, list[str]]:
+def read_recipe(config: str | Path, overrides: Overrides = (), check: bool = True) -> tuple[Recipe, list[str]]:
     """Like `load_recipe`, but returns the problems; keys that have one keep their defaults.
+
+    Args:
+        config, overrides: as for `load_recipe`.
+        check: look past keys and types, at whether the values can work.
 
     Raises:
         RecipeError: there is no such recipe.
     """
-    from knowcap.preflight import check_recipe
-
     path = find_recipe(config)
     problems: list[str] = []
     found = _from_yaml(path, problems) | _from_overrides(overrides, problems)
@@ -126,11 +128,14 @@ def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, 
         try:
             values[name] = convert(value, _HINTS[name])
         except ValueError as error:
-            problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error}{where}")
+            problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
     missing = [name for name, key in KEYS.items() if key.metadata.get("required") and name not in found]
     problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
     recipe = resolve(Recipe(**values), path)
-    problems += check_recipe(recipe, unusable={*missing, *(found.keys() - values.keys())})
+    if check:
+        from knowcap.preflight import check_recipe
+
+        problems += check_recipe(recipe, unusable={*missing, *(found.keys() - values.keys())})
     return recipe, problems
 
 
@@ -217,13 +222,13 @@ def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
         return {}
     found: dict[str, tuple[Any, str]] = {}
     for key, node in root.value:
-        name, where = str(key.value), f" (line {key.start_mark.line + 1})"
+        name, where = str(key.value), f"line {key.start_mark.line + 1}"
         if name in METADATA_KEYS:
             continue
         if name in found:
-            problems.append(f"{name}: given twice{found[name][1]}{where}; remove one")
+            problems.append(f"{name}: given twice ({found[name][1]}, {where}); remove one")
         elif name not in KEYS:
-            problems.append(_unknown(name) + where)
+            problems.append(f"{_unknown(name)} ({where})")
         else:
             found[name] = (_plain(node), where)
     return found
@@ -245,7 +250,7 @@ def _from_overrides(overrides: Overrides, problems: list[str]) -> dict[str, tupl
         if name not in KEYS:
             problems.append(f"{_unknown(name)} (--{name})")
         else:
-            found[name] = (value, f" (--{name})")
+            found[name] = (value, f"--{name}")
     return found
 
 

@@ -30,7 +30,7 @@ def report(output_dir: str | Path) -> Path:
     """Writes plots and cards into every measured run folder, and a table and a plot of all runs into `output_dir`.
 
     A run folder gets plots/*.png, model/README.md, quantized/*/README.md, and capacity.json, a copy of model's.
-    `output_dir` gets report.md, report.json and bits_vs_parameters.png. Everything is made anew from the runs' JSON files.
+    `output_dir` gets report.md, report.json and bits_vs_parameters.png. All is made anew from the runs' JSON files.
 
     Args:
         output_dir: a folder with run folders at any depth, or one run folder.
@@ -77,8 +77,8 @@ def find_runs(output_dir: str | Path) -> list[Path]:
     runs = [run for run in found if not any(part.startswith(".") for part in run.relative_to(output_dir).parts)]
     if not runs:
         raise ReportError(
-            f"{output_dir} holds no measured run: no model/capacity.json at or under it; make one with `knowcap run`, or "
-            "measure a trained one with `knowcap measure`"
+            f"{output_dir} holds no measured run: no model/capacity.json at or under it; make one with `knowcap run`, "
+            "or measure a trained one with `knowcap measure`"
         )
     return sorted(runs)
 
@@ -150,7 +150,7 @@ def _markdown(table: str, models: list[dict[str, Any]]) -> str:
     levels = " or ".join(sorted({f"{100 * model['confidence_level']:g} %" for model in models}))
     return (
         f"# Bits of knowledge per parameter\n\n{table}\n\n"
-        f"- bits/param: ± half the width of the {levels} bootstrap interval over entities; training seeds are not in it\n"
+        f"- bits/param: ± half the width of the {levels} bootstrap interval over entities; training seeds left out\n"
         "- max: all there is to know, over the parameters\n"
         "- control: bits per entity of values that were never taught (mean ± standard error), zero or less unless "
         "something leaks\n\n"

@@ -1,20 +1,18 @@
 """The stages of a run, chained: data → train → score → capacity → quantize → score → capacity → report.
 
-Every stage keeps what is finished, so that the same call goes on after an interruption, to the same result; what is kept
-is still held to the recipe. Heavy libraries are imported by the stages that need them, once in a process.
+Every stage keeps what is finished, so that the same call goes on after an interruption, to the same result; what is
+kept is still held to the recipe. Heavy libraries are imported by the stages that need them, once in a process.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from knowcap.folders import whole_file
 from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE
@@ -36,7 +34,6 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
         measure(quantize(run_dir, bits), dataset_dir, recipe, launcher=launcher)
-    _copy_capacity(run_dir)
     return report(run_dir)
 
 
@@ -65,12 +62,35 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Pa
     return _stage("train", output, work, _describe_training, kept)
 
 
-def measure_run(run_dir: Path, recipe: Recipe, *, dataset_dir: Path | None = None, **options: Any) -> Path:
+def measure_run(run_dir: Path, recipe: Recipe, *, dataset_dir: Path | None = None, **options: Any) -> None:
     """Measures the model of a run folder and its quantized copies; `options` are those of `measure`."""
     dataset_dir = run_dir / "knowledge" if dataset_dir is None else dataset_dir
     for model_dir in (run_dir / "model", *sorted((run_dir / "quantized").glob("int*"))):
         measure(model_dir, dataset_dir, recipe, **options)
-    return _copy_capacity(run_dir)
+
+
+def measure_folder(model_dir: Path, dataset_dir: Path | None, **options: Any) -> None:
+    """Measures any model folder and writes its card; one within a run folder is measured as the run's recipe says.
+
+    Raises:
+        ValueError: no model folder, or no data set to measure it on.
+    """
+    from knowcap.card import write_card
+    from knowcap.card.results import run_dir_of
+
+    if not (model_dir / "config.json").is_file():
+        raise ValueError(
+            f"{model_dir}: expected a run folder ({RECIPE_FILE}) or a model folder (config.json), "
+            f"{_listing(model_dir)}"
+        )
+    run_dir = run_dir_of(model_dir)
+    recipe = recipe_of(run_dir) if (run_dir / RECIPE_FILE).is_file() else None
+    if dataset_dir is None and recipe is None:
+        raise ValueError(
+            f"{model_dir} lies in no run folder; give --dataset_dir, as `knowcap data` makes it or your own"
+        )
+    measure(model_dir, run_dir / "knowledge" if dataset_dir is None else dataset_dir, recipe, **options)
+    write_card(model_dir)
 
 
 def measure(
@@ -83,7 +103,7 @@ def measure(
     overwrite: bool = False,
     launcher: Launcher | None = None,
 ) -> Path:
-    """The measuring stages: nll.parquet and control.parquet, then capacity.json and the card, in the model's folder.
+    """The measuring stages: nll.parquet and control.parquet, then capacity.json, in the model's folder.
 
     Args:
         model_dir: any model folder.
@@ -114,11 +134,9 @@ def measure(
 
     def summarize() -> None:
         from knowcap.capacity import capacity
-        from knowcap.card import write_card
 
         if not summarized:
             capacity(model_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
-        write_card(model_dir)
 
     _stage("score", scores, score, _describe_scores, scored)
     return _stage("capacity", result, summarize, _describe_capacity, summarized)
@@ -138,10 +156,11 @@ def quantize(run_dir: Path, bits: int) -> Path:
 
 
 def report(folder: Path) -> Path:
-    """The report stage: table and plots of all runs in a folder."""
+    """The report stage: cards, plots and a table of all runs in a folder."""
     from knowcap import report as reporting
 
-    return _stage("report", folder, lambda: reporting.report(folder), lambda _: "table and plots", kept=False)
+    output = folder / "report.md"
+    return _stage("report", output, lambda: reporting.report(folder), lambda _: "cards, plots, table", kept=False)
 
 
 def recipe_of(run_dir: Path) -> Recipe:
@@ -152,17 +171,14 @@ def recipe_of(run_dir: Path) -> Recipe:
     """
     file = run_dir / RECIPE_FILE
     if not file.is_file():
-        there = ", ".join(sorted(p.name for p in run_dir.iterdir())[:20]) if run_dir.is_dir() else "no such folder"
-        raise RecipeError([f"expected a run folder with a {RECIPE_FILE}; there is: {there or 'nothing'}"], run_dir)
+        raise RecipeError([f"expected a run folder with a {RECIPE_FILE}, {_listing(run_dir)}"], run_dir)
     recipe, problems = read_recipe(file, check=False)
     if problems:
         raise RecipeError(problems, file)
     return recipe
 
 
-def _stage(
-    name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool
-) -> Path:
+def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool) -> Path:
     """Does a stage's work, which is a check where the output is kept, and logs the stage's one line."""
     began = time.perf_counter()
     work()
@@ -171,11 +187,10 @@ def _stage(
     return output
 
 
-def _copy_capacity(run_dir: Path) -> Path:
-    """The full-precision result once more, where the eye looks first."""
-    with whole_file(run_dir / "capacity.json") as made:
-        shutil.copyfile(run_dir / "model" / "capacity.json", made)
-    return run_dir / "capacity.json"
+def _listing(folder: Path) -> str:
+    if not folder.is_dir():
+        return "but there is no such folder"
+    return f"but it holds {', '.join(sorted(p.name for p in folder.iterdir())[:20]) or 'nothing'}"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
 
 RECIPE_FILE = "recipe.yaml"
 # All that any stage makes in a run folder; nothing else there is ever deleted.
-OUTPUTS = ("knowledge", "model", "checkpoints", "quantized", "plots", "capacity.json", "README.md")
+OUTPUTS = (
+    "knowledge", "model", "checkpoints", "quantized", "plots", "capacity.json", "report.md", "report.json",
+    "bits_vs_parameters.png",
+)  # fmt: skip
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "optimum-quanto", "tokenizers", "numpy")
 _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
 _MEND = "choose another run_name or pass --overwrite_output_dir"
@@ -75,7 +78,7 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
         problems += _foreign(recipe, run_dir)
     elif contents and RECIPE_FILE not in contents:
         problems.append(
-            f"{run_dir} holds {', '.join(sorted(contents)[:5])} but no {RECIPE_FILE}, so it's no run folder of knowcap's; "
+            f"{run_dir} holds {', '.join(sorted(contents)[:5])} but no {RECIPE_FILE}, so it's no run folder; "
             "choose another run_name or output_dir, or empty it yourself"
         )
     needed, free = _bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
@@ -92,8 +95,9 @@ def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
     there, problems = read_recipe(run_dir / RECIPE_FILE, check=False)
     if problems:
         return [f"{run_dir / RECIPE_FILE} can't be used: {'; '.join(problems)}; {_MEND}"]
-    pairs = [(name, getattr(there, name), getattr(recipe, name)) for name, key in KEYS.items() if not key.metadata.get("free")]
-    differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in pairs if old != new]
+    fixed = [name for name, key in KEYS.items() if not key.metadata.get("free")]
+    values = [(name, getattr(there, name), getattr(recipe, name)) for name in fixed]
+    differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in values if old != new]
     return [f"{run_dir} belongs to another recipe: {', '.join(differing)}; {_MEND}"] if differing else []
 
 
@@ -112,7 +116,7 @@ def _delete_outputs(run_dir: Path) -> None:
 
 
 def _bytes_needed(recipe: Recipe) -> int:
-    """About what a run writes: texts, scored facts, checkpoints with AdamW's two moments, the model and its quantized copies."""
+    """About what a run writes: texts, scored facts, checkpoints with AdamW's moments, the model's quantized copies."""
     try:
         sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
         weights = 4 * closed_form_parameters(recipe.model_name, **sizes)

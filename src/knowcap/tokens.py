@@ -1,7 +1,7 @@
 """The tokenizer of a corpus: a compact BPE of our own, or any other reduced to the tokens that the corpus can use.
 
-Either comes from value lists, templates and declared extras alone, never from the sampled people, so that the vocabulary knows no
-one (DESIGN: two seeds give the same tokenizer, byte for byte).
+Either comes from value lists, templates and declared extras alone, never from the sampled people, so that the
+vocabulary knows no one (DESIGN: two seeds give the same tokenizer, byte for byte).
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _WEIGHT = 2000  # how often a list as a whole is shown to the BPE trainer
 
 
 class TokenizerError(ValueError):
-    """A tokenizer that cannot serve the corpus; the message says what was got, what was expected and how to mend it."""
+    """A tokenizer that cannot serve the corpus; the message says got, expected and how to mend it."""
 
 
 def training_texts(
     pools: Pools, templates: dict[str, tuple[Template, ...]], extras: Iterable[str] = ()
 ) -> Iterator[str]:
-    """What the compact BPE learns from: every list, and the templates of every sentence, with the weight that they have in a
-    biography. All symbols of all values occur, used by a sampled person or not."""
+    """What the compact BPE learns from: every list, and the templates of every sentence, with the weight that they
+    have in a biography. All symbols of all values occur, used by a sampled person or not.
+    """
     lists = [list(pools.first_names)]
     for values in (pools.middle_names, pools.last_names, pools.birth_cities, pools.universities, pools.majors):
         lists.append([" " + value for value in values])
@@ -67,7 +68,8 @@ def minimum_vocab_size(pools: Pools, templates: dict[str, tuple[Template, ...]],
 def train_tokenizer(
     pools: Pools, templates: dict[str, tuple[Template, ...]], vocab_size: int, extras: Iterable[str] = ()
 ) -> Tokenizer:
-    """A byte-level BPE over lists, templates and extras; token 0 ends a text, pads, and stands for what cannot be spelled.
+    """A byte-level BPE over lists, templates and extras; token 0 ends a text, pads, and stands for what cannot be
+    spelled.
 
     It may come out smaller than `vocab_size` where there is nothing left to merge.
 
@@ -78,7 +80,8 @@ def train_tokenizer(
     least = minimum_vocab_size(pools, templates, extras)
     if vocab_size < least:
         raise TokenizerError(
-            f"vocab_size={vocab_size}, but the lists and templates use {least - 1} distinct bytes; give at least {least}"
+            f"vocab_size={vocab_size}, but the lists and templates use {least - 1} distinct bytes; "
+            f"give at least {least}"
         )
     tokenizer = Tokenizer(BPE(unk_token=EOS))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -117,8 +120,8 @@ def load_backend(name: str) -> Tokenizer:
 def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int]) -> tuple[Tokenizer, int]:
     """The same segmentation with the used tokens renumbered from 1; the end-of-text token is 0.
 
-    A BPE needs the intermediate tokens of its merges; those stay, numbered past the used ones, so that they cost the model no row and
-    never come out on the corpus' own texts.
+    A BPE needs the intermediate tokens of its merges; those stay, numbered past the used ones, so that they cost the
+    model no row and never come out on the corpus' own texts.
 
     Args:
         tokenizer: a BPE or Unigram backend.

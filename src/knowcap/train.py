@@ -1,6 +1,6 @@
 """Training: the transformers Trainer over the windows of a recipe, on one process or many, resumed by itself.
 
-accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --config recipes/quickstart.yaml [--key value …]
+    accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --config RECIPE [--key value …]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.bios import people_of, stream_of, templates_of, tokenizer_of
 from knowcap.dataset import check_people
@@ -130,6 +130,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     )
     progress = TrainingProgress(num_tokens)
     trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=[progress])
+    trainer.remove_callback(PrinterCallback)
     trainer.first_window = step * recipe.train_batch_size
     logger.info(
         "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d%s",
@@ -149,7 +150,8 @@ def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     if not cuda and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise TrainError(
-            "FSDP was asked for, but there is no GPU: on a CPU it silently trains as plain DDP; use accelerate's cpu_2.yaml"
+            "FSDP was asked for, but there is no GPU: on a CPU it silently trains as plain DDP; "
+            "use accelerate's cpu_2.yaml"
         )
     if not cuda and recipe.precision == "fp16":
         raise TrainError("precision: fp16 needs a GPU, but none was found; use fp32 or bf16")
@@ -163,7 +165,7 @@ def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(output_dir),
         use_cpu=not cuda,
-        ddp_backend=None if cuda else "gloo",
+        ddp_backend="gloo" if world > 1 and not cuda else None,
         per_device_train_batch_size=recipe.train_batch_size // share,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         max_steps=1,

@@ -40,11 +40,11 @@ def summary(sources: Sources) -> str:
     capacity = sources.capacity
     taught = "trained on" if capacity["exposures"] is None else f"after {capacity['exposures']:,} exposures of"
     weights = f", its weights quantized to {capacity['precision']}," if sources.quantized else ""
-    invented = ", who do not exist" if sources.invented else ""
+    entities = "invented people" if sources.invented else "entities"
     return (
         f"{capacity['model_name']} ({capacity['num_parameters']:,} parameters){weights} holds **{estimate(capacity)} "
         f"bits of knowledge per parameter**, of {capacity['max_bits_per_parameter']:.3f} that there are to know, "
-        f"{taught} {capacity['num_entities']:,} entities of {sources.dataset}{invented}."
+        f"{taught} {capacity['num_entities']:,} {entities} of {sources.dataset}."
     )
 
 

@@ -30,7 +30,9 @@ class PeopleError(ValueError):
 
 @dataclass(frozen=True)
 class People:
-    """`num_people` people drawn from `pools`; those with numbers from `num_people` on are outsiders with names of their own."""
+    """`num_people` people drawn from `pools`; those with numbers from `num_people` on are outsiders with names of
+    their own.
+    """
 
     pools: Pools
     num_people: int
@@ -49,7 +51,7 @@ class People:
         return self.pools.num_names - self.num_people
 
     def codes(self, indices: np.ndarray) -> np.ndarray:
-        """Which value of its list each person has: (n,) person numbers → (9, n) int32, rows in the order of `CODES`."""
+        """Which value each person has: (n,) person numbers → (9, n) int32, rows in the order of `CODES`."""
         p = self.pools
         names = KeyedPermutation(p.num_names, self.seed, "names")(indices)
         rest, last = np.divmod(names, len(p.last_names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CHUNK_BATCHES = 64  # rows of so many batches are sorted by length together
-NAME_TOKENS = "name_tokens"  # the scored name's tokens, big-endian uint32; in part files only
+NAME_TOKENS = "name_tokens"  # the scored name's tokens, 4 bytes each; in part files only
 
 SCHEMA_FIELDS = (
     pa.field("attribute", pa.string()),
@@ -95,12 +96,18 @@ def score_chunks(
 
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time being."""
+    """Evaluation mode, and what is in memory already left out of garbage collection, for the time being.
+
+    Texts and spans are many small objects; each collection would otherwise walk through all of torch and transformers,
+    which took longer than tokenizing.
+    """
     training = model.training
     model.eval()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         model.train(training)
 
 
@@ -197,8 +204,8 @@ def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarr
 
 
 def _name_tokens(encoded: EncodedRows) -> list[bytes | None]:
-    """Per fact: a name's tokens as big-endian uint32, so that bytes begin one another as the tokens do; else None."""
-    tokens = encoded.ids[encoded.targets].astype(">u4")
+    """Per fact: a name's tokens, 4 bytes each, so that bytes begin one another as the tokens do; else None."""
+    tokens = encoded.ids[encoded.targets].astype(np.uint32)
     bounds = np.searchsorted(encoded.target_facts, np.arange(len(encoded.facts) + 1))
     return [
         tokens[bounds[i] : bounds[i + 1]].tobytes() if fact.attribute == NAME else None

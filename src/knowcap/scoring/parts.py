@@ -94,7 +94,7 @@ def is_prefix_free(names: pa.Table) -> bool:
     tokens = names.column(NAME_TOKENS).drop_null()
     if len(pc.unique(tokens)) < len(tokens):
         return False
-    # Sorted, what begins with a sequence follows it at once; tokens are 4 bytes each, so bytes compare as tokens do.
+    # Sorted, what begins with a sequence follows it at once; tokens have 4 bytes each, so bytes begin as tokens do.
     ordered = pc.take(tokens, pc.sort_indices(tokens))
     before = None
     for chunk in ordered.chunks if isinstance(ordered, pa.ChunkedArray) else [ordered]:

@@ -162,8 +162,7 @@ def _span_tokens(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First token, number of tokens, and fact of every scored span."""
     spans = [(f, r, span) for f, (r, fact) in enumerate(zip(fact_rows, facts, strict=True)) for span in fact.spans]
-    before = [{s.start: p.end for p, s in zip(row.spans, row.spans[1:], strict=False)} for row in rows]
-    reach = [_reach(rows[r].text, before[r].get(span.start, 0), span.start) for _, r, span in spans]
+    reach = [_reach(rows[r], span.start) for _, r, span in spans]
     base = tokens.bases[np.array([r for _, r, _ in spans], dtype=np.int64)]
     begin, limit = (base + np.array([pair[i] for pair in reach], dtype=np.int64) for i in (0, 1))
     own = np.searchsorted(tokens.ends, base + np.array([s.start for *_, s in spans], dtype=np.int64), side="right")
@@ -177,13 +176,14 @@ def _span_tokens(
     return first, last - first, np.array([f for f, _, _ in spans], dtype=np.int64)
 
 
-def _reach(text: str, earliest: int, start: int) -> tuple[int, int]:
-    """How far left of a value its tokens may reach: what counts in any case, and what counts within its pre-token.
+def _reach(row: Row, start: int) -> tuple[int, int]:
+    """How far left of a value at `start` its tokens may reach: what counts in any case, and what within its pre-token.
 
     White space right before it counts in any case. Otherwise whatever touches it, and the white space before that,
-    counts where it is in the value's pre-token; never what another span covers (`earliest`: the end of the one before).
+    counts where it is in the value's pre-token; never what another span covers.
     """
-    head = text[earliest:start]
+    earliest = max([span.end for span in row.spans if span.end <= start], default=0)
+    head = row.text[earliest:start]
     begin = earliest + len(head.rstrip())
     if begin < start or not head:
         return begin, begin
@@ -200,8 +200,8 @@ def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tok
         row, token = rows[tokens.rows[at]], int(tokens.ids[at])
         raise TextError(
             f"entity {row.entity!r}: the tokenizer cannot spell {row.text!r}: it gives token {token} "
-            f"({tokenizer.convert_ids_to_tokens(token)!r}); expected ordinary tokens only: use a byte-level tokenizer, "
-            "or take the characters it lacks out of the text"
+            f"({tokenizer.convert_ids_to_tokens(token)!r}); expected ordinary tokens only: use a byte-level "
+            "tokenizer, or take the characters it lacks out of the text"
         )
 
 

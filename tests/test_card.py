@@ -1,0 +1,324 @@
+"""Model cards: front matter that huggingface_hub reads back, and no figure that is not in a JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from knowcap.card import TEMPLATE, CardError, write_card
+
+
+NUM_PARAMETERS = 52_352
+NUM_PEOPLE = 800
+ATTRIBUTES = {"name": 20.0 - math.log2(NUM_PEOPLE), "birth_date": 10.0, "employer": 8.0, "pronoun": 1.0}
+RECIPE = {
+    "run_name": "tiny",
+    "output_dir": "/home/somebody/runs",
+    "corpus": "bioS",
+    "num_people": NUM_PEOPLE,
+    "pools_dir": None,
+    "pools_fraction": 1.0,
+    "num_templates": None,
+    "exposures": 465,
+    "tokenizer_name": None,
+    "windows": "cut",
+    "model_name": "gpt2-rotary-2-2",
+    "quantize_bits": [8, 4],
+}
+QUANTIZED = {
+    "int8": {"bits": 8, "share": 0.99, "group_size": None, "stored": 14.2},
+    "int4": {"bits": 4, "share": 0.35, "group_size": 32, "stored": 11.0},
+}
+
+
+def make_capacity(precision: str = "fp32", share: float = 0.8, **changes: Any) -> dict[str, Any]:
+    """capacity.json of a model that holds the same share of every attribute, its sums consistent."""
+    attributes = {
+        name: {
+            "nll_nats": most * (1 - share) * math.log(2),
+            "bits_per_entity": most * share,
+            "max_bits_per_entity": most,
+            "accuracy": max(share, 0.0),
+        }
+        for name, most in ATTRIBUTES.items()
+    }
+    most = NUM_PEOPLE * sum(ATTRIBUTES.values())
+    ratio = most / NUM_PARAMETERS
+    quantized = QUANTIZED.get(precision)
+    return {
+        "schema_version": 1,
+        "bits_per_parameter": ratio * share,
+        "max_bits_per_parameter": ratio,
+        "knowledge_bits": most * share,
+        "max_knowledge_bits": most,
+        "name_bits": NUM_PEOPLE * ATTRIBUTES["name"] * share,
+        "value_bits": NUM_PEOPLE * 19.0 * share,
+        "diversity_bits": 0.0,
+        "num_parameters": NUM_PARAMETERS,
+        "num_parameters_non_embedding": 25_000,
+        "num_parameters_used_vocabulary": 51_000,
+        "num_entities": NUM_PEOPLE,
+        "confidence_interval": [ratio * share - 0.02, ratio * share + 0.02],
+        "confidence_level": 0.95,
+        "attributes": attributes,
+        "control_bits_per_entity": [-1.25, 0.05],
+        "scoring": "token",
+        "context": "isolated",
+        "renderings": 4,
+        "precision": precision,
+        "quantization": quantized and {"method": "quanto", **{k: quantized[k] for k in ("bits", "group_size")}},
+        "quantized_fraction": 1.0 if quantized else None,
+        "quantized_fraction_all": 0.47 if quantized else None,
+        "stored_bits_per_parameter": quantized["stored"] if quantized else 32.0,
+        "exposures": 465,
+        "model_name": "gpt2-rotary-2-2",
+        "dataset": "bioS",
+        "seed": 7,
+        "versions": {"knowcap": "0.1.0", "torch": "2.13.0"},
+    } | changes
+
+
+def make_training(**changes: Any) -> dict[str, Any]:
+    """training.json."""
+    return {
+        "model_name": "gpt2-rotary-2-2",
+        "exposures": 465,
+        "num_tokens": 17_000_000,
+        "num_steps": 9_000,
+        "train_seconds": 241.5,
+        "world_size": 2,
+        "seed": 7,
+        "windows": "cut",
+        "block_size": 96,
+        "precision": "fp32",
+        "final_loss": 0.912,
+        "versions": {"transformers": "5.23.0"},
+        "log_history": [{"step": s, "loss": 6.0 / s, "tokens": 1_800 * s, "learning_rate": 1e-3} for s in range(1, 9)],
+    } | changes
+
+
+def make_run(run_dir: Path, share: float = 0.8, recipe: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A run folder of JSON files: model/, quantized/int8 and quantized/int4, recipe.yaml."""
+    (run_dir / "model").mkdir(parents=True)
+    (run_dir / "model" / "capacity.json").write_text(json.dumps(make_capacity(share=share, **changes)))
+    (run_dir / "model" / "training.json").write_text(json.dumps(make_training()))
+    for precision, settings in QUANTIZED.items():
+        folder = run_dir / "quantized" / precision
+        folder.mkdir(parents=True)
+        (folder / "capacity.json").write_text(
+            json.dumps(make_capacity(precision, share * settings["share"], **changes))
+        )
+    recipe = RECIPE | {"git_revision": "0123abc", "versions": {"torch": "2.13.0"}} | (recipe or {})
+    (run_dir / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return run_dir
+
+
+def read_card(model_dir: Path, **arguments: Any) -> tuple[dict[str, Any], str]:
+    """The written card's front matter and text."""
+    card = ModelCard.load(write_card(model_dir, **arguments))
+    return card.data.to_dict(), card.text
+
+
+def test_the_front_matter_is_read_back_by_huggingface_hub(tmp_path: Path) -> None:
+    data, _ = read_card(make_run(tmp_path / "tiny") / "model")
+    assert data["language"] == "en"
+    assert data["license"] == "apache-2.0"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "text-generation"
+    assert data["metrics"] == ["bits_per_parameter"]
+    assert set(data["tags"]) == {"knowledge-capacity", "physics-of-language-models", "synthetic"}
+    assert "base_model" not in data
+    assert "datasets" not in data, "bioS is a name, no id on the Hub"
+
+
+def test_the_model_index_holds_the_figures_of_every_precision(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    data, _ = read_card(run_dir / "model")
+    (index,) = data["model-index"]
+    (result,) = index["results"]
+    assert result["dataset"]["name"] == "bioS(800)"
+    assert result["dataset"]["args"] == {"num_people": 800, "seed": 7}
+    found = {(m["name"].split(", ")[1], m["type"]): m["value"] for m in result["metrics"]}
+    for precision, folder in (("fp32", "model"), ("int8", "quantized/int8"), ("int4", "quantized/int4")):
+        capacity = json.loads((run_dir / folder / "capacity.json").read_text())
+        for metric in ("bits_per_parameter", "max_bits_per_parameter"):
+            assert found.pop((precision, metric)) == pytest.approx(capacity[metric], abs=1e-6)
+    assert not found
+
+
+def test_the_text_says_what_the_files_say(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    _, text = read_card(run_dir / "model")
+    capacity = make_capacity()
+    ratio = capacity["bits_per_parameter"]
+    assert "after 465 exposures of 800 invented people of bioS." in text
+    assert f"holds **{ratio:.3f} ± 0.020 bits of knowledge per parameter**" in text
+    assert f"| fp32 | {ratio:.3f} | {ratio - 0.02:.3f} to {ratio + 0.02:.3f} |" in text
+    assert f"| int8 | {ratio * 0.99:.3f} |" in text
+    assert f"| int4 | {ratio * 0.35:.3f} |" in text
+    assert text.index("| fp32 |") < text.index("| int8 |") < text.index("| int4 |")
+    assert "95 % interval" in text
+    assert "| birth_date | 8.000 | 10.000 | 80.0 % |" in text
+    assert "| tokens trained on, padding left out | 17,000,000 |" in text
+    assert "| seconds | 241.5 |" in text
+    assert "It\nholds -1.250 ± 0.050 bits per entity" in text
+    assert "all 800 entities" in text
+    assert "training seeds" in text
+    assert "git revision 0123abc" in text
+    assert "knowcap 0.1.0, torch 2.13.0" in text
+    assert "2404.05405" in text
+
+
+def test_the_recipe_is_shown_without_folders_of_the_machine(tmp_path: Path) -> None:
+    _, text = read_card(make_run(tmp_path / "tiny") / "model")
+    block = text.split("```yaml\n")[1].split("```")[0]
+    expected = {key: value for key, value in RECIPE.items() if value is not None and key != "output_dir"}
+    assert yaml.safe_load(block) == expected
+    assert "somebody" not in text
+    assert str(tmp_path) not in text
+
+
+def test_markdown_is_well_formed(tmp_path: Path) -> None:
+    for folder in ("model", "quantized/int4"):
+        run_dir = tmp_path / "tiny"
+        _, text = read_card((run_dir if run_dir.exists() else make_run(run_dir)) / folder)
+        lines = text.splitlines()
+        for previous, line in zip(lines, lines[1:], strict=False):
+            if line.startswith("|") and previous.startswith("|"):
+                assert line.count("|") == previous.count("|"), line
+            if line.startswith("#"):
+                assert previous == "", f"no empty line before {line!r}"
+        assert text.count("```") % 2 == 0
+        assert "{{" not in text and "{%" not in text
+        assert "None" not in text and "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"pools_fraction": 0.25}, "the first 25 % of every value list"),
+        ({"num_templates": 12}, "only 12 templates a sentence"),
+        ({"pools_dir": "/data/lists"}, "lists of its own"),
+    ],
+)
+def test_what_is_unlike_the_paper_is_said(tmp_path: Path, recipe: dict[str, Any], words: str) -> None:
+    _, plain = read_card(make_run(tmp_path / "plain") / "model")
+    assert "Not comparable" not in plain
+    _, text = read_card(make_run(tmp_path / "changed", recipe=recipe) / "model")
+    assert words in text.split("Not comparable with the paper's figures")[1]
+
+
+def test_aligned_windows_and_learned_positions_are_said(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny", model_name="gpt2-2-2")
+    (run_dir / "model" / "training.json").write_text(json.dumps(make_training(windows="aligned")))
+    _, text = read_card(run_dir / "model")
+    assert "training windows begin at a text and hold whole ones only" in text
+    assert "positions are learned" in text
+
+
+def test_a_sample_of_the_entities_is_said(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    measurement = {"entities_scored": 100, "control_kind": "outsiders", "control_entities": 500}
+    table = pa.table({"nll": [0.0]}).replace_schema_metadata({b"knowcap": json.dumps(measurement).encode()})
+    pq.write_table(table, run_dir / "model" / "nll.parquet")
+    _, text = read_card(run_dir / "model")
+    assert "for 100 of 800 entities" in text
+    assert "scaled up" in text
+    assert "about 500 people outside the sample" in text
+
+
+def test_a_quantized_card_names_its_original_and_how_to_load_it(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    data, text = read_card(run_dir / "quantized" / "int4", base_model="lab/tiny")
+    assert data["base_model"] == "lab/tiny"
+    assert data["base_model_relation"] == "quantized"
+    assert data["library_name"] == "knowcap", "transformers alone would load random numbers"
+    assert len(data["model-index"][0]["results"][0]["metrics"]) == 2, "its own figures only"
+    assert "from knowcap.models import load_model" in text
+    assert "a group is 32" in text
+    assert "47.0 % of all parameters" in text
+    unknown, _ = read_card(run_dir / "quantized" / "int8")
+    assert "base_model" not in unknown and "base_model_relation" not in unknown
+
+
+def test_plots_travel_with_the_model(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    (run_dir / "plots").mkdir()
+    (run_dir / "plots" / "loss.png").write_bytes(b"png")
+    _, text = read_card(run_dir / "model", plots=[run_dir / "plots" / "loss.png"])
+    assert "![loss](plots/loss.png)" in text
+    assert (run_dir / "model" / "plots" / "loss.png").read_bytes() == b"png"
+    _, again = read_card(run_dir / "model")
+    assert again == text, "those that are there are kept"
+
+
+def test_a_folder_without_a_run_gets_a_card_of_what_is_known(tmp_path: Path) -> None:
+    folder = tmp_path / "somebodys"
+    folder.mkdir()
+    capacity = make_capacity(
+        dataset="lab/places",
+        exposures=None,
+        seed=None,
+        confidence_interval=[None, None],
+        control_bits_per_entity=[None, None],
+    )
+    capacity["attributes"]["employer"] |= {"bits_per_entity": None, "max_bits_per_entity": None, "accuracy": None}
+    (folder / "capacity.json").write_text(json.dumps(capacity))
+    data, text = read_card(folder)
+    assert data["datasets"] == ["lab/places"]
+    assert "synthetic" not in data["tags"]
+    assert "invented" not in text
+    assert "no training.json" in text
+    assert "| employer | not stated |  |  |" in text
+    assert "None" not in text
+
+
+def test_the_recipe_can_be_given_and_the_hub_id_goes_into_the_example(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    _, text = read_card(run_dir / "model", recipe=RECIPE | {"quantize_bits": (8,)}, hub_model_id="lab/tiny")
+    assert "quantize_bits:\n- 8\n" in text
+    assert 'path = "lab/tiny"' in text
+    _, quantized = read_card(run_dir / "quantized" / "int8", hub_model_id="lab/tiny-int8")
+    assert 'path = snapshot_download("lab/tiny-int8")' in quantized
+
+
+def test_the_same_files_give_the_same_card(tmp_path: Path) -> None:
+    model_dir = make_run(tmp_path / "tiny") / "model"
+    first = write_card(model_dir).read_bytes()
+    assert write_card(model_dir).read_bytes() == first
+    assert not list(model_dir.glob(".*"))
+
+
+def test_an_unmeasured_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"has no capacity\.json; measure the model first"):
+        write_card(tmp_path)
+
+
+def test_the_template_ships_with_the_package() -> None:
+    assert TEMPLATE.is_file()
+    assert "model_card" in TEMPLATE.name
+
+
+def test_the_loading_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    model_dir = make_run(tmp_path / "tiny") / "model"
+    words = Tokenizer(models.WordLevel({"<|endoftext|>": 0, "Anya": 1, "Forger": 2}, unk_token="<|endoftext|>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>").save_pretrained(model_dir)
+    config = GPT2Config(vocab_size=3, n_positions=128, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(model_dir)
+    _, text = read_card(model_dir)
+    monkeypatch.chdir(model_dir)
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert set(capsys.readouterr().out.split()) <= {"Anya", "Forger"}
