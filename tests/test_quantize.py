@@ -118,7 +118,7 @@ def test_all_but_block_weights_is_stored_as_it_was(wide):
     original = load_file(wide[0] / "model.safetensors")
     blocks = linear_weights(wide[0]).keys()
     for bits in (8, 4):
-        stored = load_file(wide[bits] / "model.safetensors")
+        stored = load_file(wide[bits] / "quanto.safetensors")
         kept = [name for name in original if name not in blocks]
         assert all(torch.equal(stored[name], original[name]) for name in kept)
         parts = {"_data", "_scale"} if bits == 8 else {"_data._data", "_scale", "_shift"}
@@ -131,7 +131,7 @@ def test_stored_bits_are_those_of_the_file(wide):
     count = count_parameters(load_model(wide[0])).num_parameters
     assert stored_bits_per_parameter(load_model(wide[0])) == 32
     for bits in (8, 4):
-        tensors = load_file(wide[bits] / "model.safetensors").values()
+        tensors = load_file(wide[bits] / "quanto.safetensors").values()
         expected = sum(8 * t.numel() * t.element_size() for t in tensors) / count
         record = json.loads((wide[bits] / "quantization.json").read_text())
         assert record["stored_bits_per_parameter"] == pytest.approx(expected, rel=1e-12)
@@ -264,7 +264,7 @@ def test_int8_hardly_changes_the_logits_and_int4_changes_them_more(wide):
 
 def test_a_folder_has_all_that_the_next_stage_reads_and_no_old_measurement(wide):
     names = {p.name for p in wide[8].iterdir()}
-    assert names >= {"config.json", "model.safetensors", "quanto_qmap.json", "quantization.json"}
+    assert names >= {"config.json", "quanto.safetensors", "quanto_qmap.json", "quantization.json"}
     assert names >= {"training.json", "tokenizer.json"} and "nll.parquet" not in names
     assert (wide[8] / "training.json").read_text() == json.dumps(TRAINING)
 
@@ -356,9 +356,9 @@ def test_a_reload_that_differs_leaves_nothing_behind(narrow, tmp_path, monkeypat
 @pytest.mark.parametrize("part", ["transformer.h.0.mlp.c_fc.weight._shift", "transformer.h.1.ln_1.bias"])
 def test_a_tensor_missing_from_the_file_is_an_error_on_loading(part, narrow, tmp_path):
     made = quantize(narrow, tmp_path / "q", 4)
-    stored = load_file(made / "model.safetensors")
+    stored = load_file(made / "quanto.safetensors")
     del stored[part]
-    save_file(stored, made / "model.safetensors", {"format": "pt"})
+    save_file(stored, made / "quanto.safetensors", {"format": "pt"})
     with pytest.raises(QuantizationError, match=part.removesuffix("._shift")):
         load_model(made)
 

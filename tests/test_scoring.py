@@ -419,6 +419,19 @@ def test_tokens_before_a_value_that_another_value_owns_are_left_alone() -> None:
     assert tokens == [" 12", "05", " 1996"]
 
 
+def test_without_pre_tokens_what_touches_a_value_counts_and_nothing_before_the_last_space_or_value() -> None:
+    knowledge = tiny.knowledge({"day": 32, "month": 12, "birth_city": 8}, names=None)
+    row = tiny.say(
+        1, ("name", "Ann"), " on ", ("day", "12"), "/", ("month", "05"), " in  (", ("birth_city", "Rome"), ")."
+    )
+    tokenizer = tiny.forgetful_tokenizer(row.text)
+    encoded = encode_rows([row], tokenizer, knowledge)
+    spelled = [
+        tokenizer.convert_ids_to_tokens(encoded.ids[encoded.targets[encoded.target_facts == i]]) for i in range(3)
+    ]
+    assert ["".join(tokens) for tokens in spelled] == [" 12", "/05", "  (Rome"]
+
+
 def test_tokenizers_that_write_spaces_themselves_find_the_same_values() -> None:
     pairs = biographies()
     texts = [row.text for row, _ in pairs]

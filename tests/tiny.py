@@ -87,7 +87,9 @@ class TinyModel(nn.Module):
         self.unused = nn.Parameter(torch.zeros(1))
         self.shapes: list[tuple[int, int]] = []
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = True) -> SimpleNamespace:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, use_cache: bool = True
+    ) -> SimpleNamespace:
         """Logits of every prefix."""
         if use_cache or self.training:
             raise RuntimeError("expected use_cache=False and eval mode")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,11 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     return 0
 
 
-def _claim(args: argparse.Namespace, words: Sequence[str], check_texts: bool = False) -> tuple[Recipe, Path]:
-    """The recipe and its run folder; or all that is wrong with both, before anything is made."""
+@contextmanager
+def _claimed(
+    args: argparse.Namespace, words: Sequence[str], check_texts: bool = False
+) -> Iterator[tuple[Recipe, Path]]:
+    """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
     recipe, problems = read_recipe(args.config, words)
     problems += folder_problems(recipe, args.overwrite_output_dir)
     if not problems and check_texts and not (run_dir_of(recipe) / "model").is_dir():
@@ -153,7 +157,8 @@ def _claim(args: argparse.Namespace, words: Sequence[str], check_texts: bool = F
         problems = estimate.check_texts(recipe)
     if problems:
         raise RecipeError(problems, args.config)
-    return recipe, claim_run_dir(recipe, args.overwrite_output_dir)
+    with locked(run_dir_of(recipe)):
+        yield recipe, claim_run_dir(recipe, args.overwrite_output_dir)
 
 
 def _launcher(args: argparse.Namespace) -> Launcher | None:
@@ -168,8 +173,7 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
     if args.dry_run:
         return _dry_run(args, words)
     launcher = _launcher(args)
-    recipe, run_dir = _claim(args, words, check_texts=True)
-    with locked(run_dir):
+    with _claimed(args, words, check_texts=True) as (recipe, run_dir):
         stages.run(recipe, run_dir, launcher)
         _print_table(run_dir)
 
@@ -188,15 +192,13 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _data(args: argparse.Namespace, words: list[str]) -> None:
-    recipe, run_dir = _claim(args, words)
-    with locked(run_dir):
+    with _claimed(args, words) as (recipe, run_dir):
         stages.data(recipe, run_dir)
 
 
 def _train(args: argparse.Namespace, words: list[str]) -> None:
     launcher = _launcher(args)
-    recipe, run_dir = _claim(args, words)
-    with locked(run_dir):
+    with _claimed(args, words) as (recipe, run_dir):
         stages.train(recipe, run_dir, launcher)
 
 
@@ -207,15 +209,12 @@ def _train_process(args: argparse.Namespace, words: list[str]) -> None:
             "--overwrite_output_dir would be raced for by the processes; "
             "use `knowcap train --overwrite_output_dir --accelerate_config …` instead"
         )
-    recipe, run_dir = _claim(args, words) if is_main_process() else _read(args, words)
     from knowcap.train import train
 
-    train(recipe, run_dir)
-
-
-def _read(args: argparse.Namespace, words: list[str]) -> tuple[Recipe, Path]:
     recipe = load_recipe(args.config, words)
-    return recipe, run_dir_of(recipe)
+    if is_main_process():
+        claim_run_dir(recipe)  # not locked: the command that launched the processes may hold the lock
+    train(recipe, run_dir_of(recipe))
 
 
 def _measure(args: argparse.Namespace, _: list[str]) -> None:

@@ -84,12 +84,18 @@ class Knowledge:
 
     def __post_init__(self) -> None:
         names = [a.name for a in self.attributes]
+        determined = {a.name for a in self.attributes if a.determined_by is not None}
         problems = [f"attribute {n!r} is listed twice" for n in sorted(set(names)) if names.count(n) > 1]
         for a in self.attributes:
             if a.name == NAME:
                 problems.append("attribute 'name' is listed; the name is declared by name_log2_candidates instead")
             if a.determined_by is not None and a.determined_by not in names:
                 problems.append(f"{a.name!r} is determined by {a.determined_by!r}, which is no attribute; got {names}")
+            if a.determined_by in determined:
+                problems.append(
+                    f"{a.name!r} is determined by {a.determined_by!r}, which is determined itself; "
+                    "name what it follows from"
+                )
             if not (math.isfinite(a.log2_candidates) and a.log2_candidates >= 0):
                 problems.append(
                     f"{a.name!r}: log2_candidates={a.log2_candidates}, expected a finite number of bits >= 0"

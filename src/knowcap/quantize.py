@@ -57,7 +57,7 @@ COPIED_FILES = (
 def quantize(model_dir: str | Path, output_dir: str | Path, bits: int, *, overwrite: bool = False) -> Path:
     """Writes a quantized copy of a model folder, reloads it, and holds the reloaded model to the one in memory.
 
-    The folder gets config.json, model.safetensors, quanto_qmap.json, quantization.json, the tokenizer's files and
+    The folder gets config.json, quanto.safetensors, quanto_qmap.json, quantization.json, the tokenizer's files and
     training.json. It gets its name only when it is whole and its reloaded logits are the same to the last bit.
 
     Args:

@@ -24,7 +24,7 @@ from knowcap.models import QUANTIZATION_FILE, build_model, check_model_folder
 
 METHOD = "quanto"
 MAP_FILE = "quanto_qmap.json"
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILE = "quanto.safetensors"  # not model.safetensors: from_pretrained would fill the blocks at random
 # quanto's scales of quantized activations; with weights alone quantized they are 1, and are not stored.
 _ACTIVATION_SCALES = (".input_scale", ".output_scale")
 _libraries: list[torch.library.Library] = []  # an override holds only as long as its Library lives

@@ -19,7 +19,7 @@ from knowcap.models import ModelError, closed_form_parameters
 from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
 
 
-RECIPE_FILE = "recipe.yaml"
+RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
 # All that any stage makes in a run folder; nothing else there is ever deleted.
 OUTPUTS = (
     "knowledge", "model", "checkpoints", "quantized", "plots", "capacity.json", "report.md", "report.json",
@@ -54,7 +54,7 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
         if overwrite:
             _delete_outputs(run_dir)
         file = run_dir / RECIPE_FILE
-        if not file.is_file() or read_recipe(file, check=False)[0] != recipe:
+        if overwrite or not file.is_file() or read_recipe(file, check=False)[0] != recipe:
             # A name of its own, so that processes started together don't meet in one file.
             partial = run_dir / f".{RECIPE_FILE}.{os.getpid()}.partial"
             partial.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
@@ -73,7 +73,8 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
     problems = []
     if not os.access(nearest, os.W_OK | os.X_OK):
         problems.append(_not_writable(nearest, "no permission"))
-    contents = [] if nearest != run_dir else [p.name for p in run_dir.iterdir() if not p.name.endswith(".partial")]
+    names = [path.name for path in run_dir.iterdir()] if nearest == run_dir else []
+    contents = [name for name in names if name != LOCK_FILE and not name.endswith(".partial")]
     if RECIPE_FILE in contents and not overwrite:
         problems += _foreign(recipe, run_dir)
     elif contents and RECIPE_FILE not in contents:
@@ -84,7 +85,7 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
     needed, free = _bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
     if needed > free:
         problems.append(
-            f"output_dir: {nearest} has {free / 1e9:,.1f} GB free, the run needs about {needed / 1e9:,.1f} GB; "
+            f"output_dir: {nearest} has {free / 1e9:,.2f} GB free, the run needs about {needed / 1e9:,.2f} GB; "
             "make room or choose another output_dir"
         )
     return problems
@@ -136,7 +137,7 @@ def locked(run_dir: Path, patience: float = 10.0) -> Iterator[None]:
     """Keeps a second command out of a run folder, for as long as this process or one that it launched is alive.
 
     Args:
-        run_dir: an existing run folder.
+        run_dir: the run folder, made if need be.
         patience: seconds to wait for another process to end (workers outlive a killed parent for a few).
 
     Raises:
@@ -144,7 +145,8 @@ def locked(run_dir: Path, patience: float = 10.0) -> Iterator[None]:
     """
     import fcntl
 
-    with (run_dir / ".lock").open("a+") as file:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK_FILE).open("a+") as file:
         os.set_inheritable(file.fileno(), True)
         deadline = time.monotonic() + patience
         while True:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -27,12 +26,12 @@ from knowcap.models import build_model, count_parameters, model_config
 from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress
 from knowcap.recipe import Recipe
+from knowcap.run_folder import versions
 from knowcap.tokens import save_tokenizer
 
 
 logger = logging.getLogger(__name__)
 
-VERSIONS_OF = ("knowcap", "torch", "transformers", "accelerate", "tokenizers", "numpy")
 _CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
@@ -225,11 +224,6 @@ def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
         if os.environ.get("RANK", "0") == "0":
             shutil.rmtree(path, ignore_errors=True)
     return None, 0
-
-
-def versions() -> dict[str, str]:
-    """The versions of what a number depends on."""
-    return {name: importlib.metadata.version(name) for name in VERSIONS_OF} | {"python": sys.version.split()[0]}
 
 
 def _save(

@@ -148,18 +148,19 @@ def _score_targets(
     return nll, hits
 
 
-@torch.inference_mode()
+@torch.no_grad()  # quanto's int4 weights cannot be used in inference mode
 def _score_batch(
     model: PreTrainedModel, encoded: EncodedRows, batch: np.ndarray, which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """One forward pass over the rows `batch`; the results of the targets `which`, which are theirs, row by row."""
     device = next(model.parameters()).device
     lengths = encoded.input_lengths[batch]
-    # Padding stands at the right, where a causal model cannot look, so no attention mask is needed.
+    # Padding stands at the right, where a causal model cannot look: an open mask lets the fast attention kernels run.
     columns = np.arange(lengths.max())[None, :]
     starts = encoded.row_starts[batch][:, None]
     places = np.where(columns < lengths[:, None], starts + columns, starts)
-    logits = model(input_ids=torch.from_numpy(encoded.ids[places]).to(device), use_cache=False).logits
+    input_ids = torch.from_numpy(encoded.ids[places]).to(device)
+    logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False).logits
 
     target_rows = encoded.fact_rows[encoded.target_facts[which]]
     in_batch = np.empty(len(encoded.row_starts), dtype=np.int64)

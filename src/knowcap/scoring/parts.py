@@ -92,8 +92,6 @@ def is_prefix_free(names: pa.Table) -> bool:
         names: entity, name_tokens (see `batches`); each pair once; nulls are passed over.
     """
     tokens = names.column(NAME_TOKENS).drop_null()
-    if len(pc.unique(tokens)) < len(tokens):
-        return False
     # Sorted, what begins with a sequence follows it at once; tokens have 4 bytes each, so bytes begin as tokens do.
     ordered = pc.take(tokens, pc.sort_indices(tokens))
     before = None

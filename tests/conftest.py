@@ -1,0 +1,42 @@
+"""Tests are offline, seeded by themselves, and leave nothing behind: set before any library reads the environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+
+import pytest
+
+
+_HF_HOME = tempfile.mkdtemp(prefix="knowcap-tests-")
+os.environ.update(
+    HF_HOME=_HF_HOME,
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+    MPLBACKEND="agg",
+)
+for _name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_CPU", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    os.environ.pop(_name, None)
+
+
+def pytest_unconfigure() -> None:
+    """Removes the Hugging Face cache of this session."""
+    shutil.rmtree(_HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections end at this machine."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to connect to {address}; tests are offline")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
