@@ -160,6 +160,17 @@ def test_a_second_command_is_kept_out_while_the_first_one_lives(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
+def test_a_command_waits_for_another_one_to_end(tmp_path, caplog):
+    code = "import sys, pathlib, time; from knowcap.run_folder import locked\n" + (
+        "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(0.5)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"in\n"
+        with locked(tmp_path):
+            assert first.wait() == 0
+    assert caplog.text.count(f"process {first.pid}, or one that it started, is at work there; waiting for it") == 1
+
+
 def test_a_process_that_outlives_its_parent_keeps_the_lock(tmp_path):
     with locked(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)

@@ -10,6 +10,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordPiece
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer
 
 from knowcap.bios import people_of, templates_of, tokenizer_of
 from knowcap.corpus.forms import draw_forms
@@ -19,7 +20,15 @@ from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.pieces import Pieces, check_whole_texts, used_tokens
 from knowcap.recipe import Recipe
-from knowcap.tokens import EOS_ID, TokenizerError, minimum_vocab_size, reduce_tokenizer, train_tokenizer
+from knowcap.tokens import (
+    EOS_ID,
+    TokenizerError,
+    minimum_vocab_size,
+    reduce_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+    wrap,
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +103,37 @@ def test_a_reduced_tokenizer_serves_a_whole_corpus():
     pieces = Pieces(pools, templates, small)
     assert pieces.used().max() == rows - 1 and pieces.used().size == rows
     check_whole_texts(pieces, People(pools, 1000, seed=0), small)
+
+
+def test_a_tokenizer_from_a_folder_is_reduced(tmp_path):
+    wrap(foreign_bpe(), 64).save_pretrained(tmp_path)
+    recipe = Recipe(
+        run_name="x",
+        model_name="gpt2-2-2",
+        num_people=50,
+        pools_fraction=0.1,
+        num_templates=2,
+        tokenizer_name=str(tmp_path),
+    )
+    pools, templates = people_of(recipe).pools, templates_of(recipe)
+    tokenizer, rows = tokenizer_of(recipe, pools, templates)
+    pieces = Pieces(pools, templates, tokenizer)
+    check_whole_texts(pieces, people_of(recipe), tokenizer)
+    assert pieces.used().size == rows < 600
+
+
+def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):
+    _, _, tokenizer, _ = ours
+    save_tokenizer(tokenizer, 128, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded("Marie was born", add_special_tokens=False)["input_ids"] == tokenizer.encode("Marie was born").ids
+    assert loaded.eos_token_id == loaded.pad_token_id == EOS_ID and loaded.model_max_length == 128
+
+
+def test_a_missing_tokenizer_is_told(tmp_path):
+    recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=50, tokenizer_name=str(tmp_path / "none"))
+    with pytest.raises(TokenizerError, match="Hub id or a folder"):
+        tokenizer_of(recipe, load_pools(), load_templates(1))
 
 
 def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():

@@ -12,7 +12,7 @@ from typing import Any
 
 from knowcap import __version__
 from knowcap import run as stages
-from knowcap.launch import Launcher, LaunchError, is_main_process, set_up_logging
+from knowcap.launch import Launcher, LaunchError, is_main_process, set_up_process
 from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, packaged_recipes, read_recipe
 from knowcap.run_folder import RECIPE_FILE, claim_run_dir, folder_problems, locked, run_dir_of
 
@@ -129,7 +129,7 @@ def _positive(text: str) -> int:
 
 def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     """Runs a command. What a user can mend becomes one message and status 2; anything else keeps its traceback."""
-    set_up_logging()
+    set_up_process()
     try:
         command()
     except KeyboardInterrupt:

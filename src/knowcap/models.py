@@ -272,14 +272,17 @@ def load_model(folder: str | Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from knowcap.progress import quiet_transformers
+
     folder = check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():
         from knowcap.quantized import load_quantized
 
         return load_quantized(folder)
-    model, found = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    with quiet_transformers():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     wrong = {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}
     if wrong:
         raise ModelError(f"{folder}: the weights do not fit config.json: {json.dumps(wrong)}; {_MAKERS}")

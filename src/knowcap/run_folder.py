@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import math
 import os
 import platform
 import shutil
@@ -12,12 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from knowcap import __version__
 from knowcap.models import ModelError, closed_form_parameters
 from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
 
+
+logger = logging.getLogger(__name__)
 
 RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
 # All that any stage makes in a run folder; nothing else there is ever deleted.
@@ -133,36 +138,43 @@ def _size(folder: Path) -> int:
 
 
 @contextmanager
-def locked(run_dir: Path, patience: float = 10.0) -> Iterator[None]:
-    """Keeps a second command out of a run folder, for as long as this process or one that it launched is alive.
+def locked(run_dir: Path, patience: float = math.inf) -> Iterator[None]:
+    """Keeps other commands waiting for a run folder, for as long as this process or one that it launched is alive.
+
+    So a command that was killed can be given again at once: what it launched ends its stage first.
 
     Args:
         run_dir: the run folder, made if need be.
-        patience: seconds to wait for another process to end (workers outlive a killed parent for a few).
+        patience: seconds to wait for another command.
 
     Raises:
-        RecipeError: another process works there.
+        RecipeError: another command still works there after that time.
     """
-    import fcntl
-
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK_FILE).open("a+") as file:
         os.set_inheritable(file.fileno(), True)
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    who = f"process {file.read().strip() or 'unknown'}, or one that it started,"
-                    raise RecipeError([f"{who} is at work there; wait for it or end it"], run_dir) from error
-                time.sleep(0.2)
+        began, told = time.monotonic(), False
+        while not _flock(file):
+            file.seek(0)
+            busy = f"process {file.read().strip() or 'unknown'}, or one that it started, is at work there"
+            if time.monotonic() - began >= patience:
+                raise RecipeError([f"{busy}; wait for it or end it (`fuser {file.name}` finds it)"], run_dir)
+            if not told:
+                logger.warning("%s: %s; waiting for it (`fuser %s` finds it)", run_dir, busy, file.name)
+            told = True
+            time.sleep(0.2)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def recipe_yaml(recipe: Recipe, package_versions: dict[str, str], revision: str | None) -> str:

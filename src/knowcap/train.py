@@ -24,7 +24,7 @@ from knowcap.dataset import check_people
 from knowcap.folders import whole_file, whole_folder
 from knowcap.models import build_model, count_parameters, model_config
 from knowcap.packing import Stream
-from knowcap.progress import TrainingProgress
+from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run_folder import versions
 from knowcap.tokens import save_tokenizer
@@ -136,10 +136,11 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
         f", going on from step {step}" if step else "",
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.is_world_process_zero():
-        used = int(stream.pieces.used().size)
-        _save(trainer, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
+    with quiet_transformers():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.is_world_process_zero():
+            used = int(stream.pieces.used().size)
+            _save(trainer, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
 
