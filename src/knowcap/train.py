@@ -166,6 +166,7 @@ def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
         output_dir=str(output_dir),
         use_cpu=not cuda,
         ddp_backend="gloo" if world > 1 and not cuda else None,
+        ddp_find_unused_parameters=False,
         per_device_train_batch_size=recipe.train_batch_size // share,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         max_steps=1,
