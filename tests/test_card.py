@@ -205,7 +205,7 @@ def test_markdown_is_well_formed(tmp_path: Path) -> None:
     ("recipe", "words"),
     [
         ({"pools_fraction": 0.25}, "the first 25 % of every value list"),
-        ({"num_templates": 12}, "only 12 templates a sentence"),
+        ({"num_templates": 12}, "templates a sentence are cut to 12"),
         ({"pools_dir": "/data/lists"}, "lists of its own"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -14,9 +15,10 @@ from knowcap.train import train
 
 
 PERFECT = Recipe(
-    run_name="perfect", num_people=8, model_name="gpt2-rotary-2-2", head_dim=32, pools_fraction=0.1, num_templates=2,
-    vocab_size=400, exposures=1500, block_size=160, windows="aligned", train_batch_size=8, learning_rate=3e-3,
-    warmup_steps=20, weight_decay=0.0, adam_beta2=0.98, save_steps=10_000, activation="gelu_pytorch_tanh", renderings=8,
+    run_name="perfect", num_people=8, model_name="gpt2-rotary-2-2", head_dim=32, pools_fraction=0.1,
+    num_templates=2, vocab_size=400, exposures=1500, block_size=160, windows="aligned", train_batch_size=8, learning_rate=3e-3,
+    warmup_steps=20, weight_decay=0.0,
+    adam_beta2=0.98, save_steps=10_000, activation="gelu_pytorch_tanh", renderings=8,
 )  # fmt: skip
 
 
@@ -39,6 +41,15 @@ def test_the_maximum_is_the_closed_form(perfect):
     run_dir, result = perfect
     knowledge = json.loads((run_dir / "knowledge" / "knowledge.json").read_text())
     assert result["max_knowledge_bits"] == pytest.approx(knowledge["total_bits"])
+
+
+def test_the_number_does_not_depend_on_the_batch_size(perfect, tmp_path):
+    run_dir, result = perfect
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    score(tmp_path / "model", run_dir / "knowledge", batch_size=3, progress=False, overwrite=True)
+    again = capacity(tmp_path / "model")
+    assert again["bits_per_parameter"] == pytest.approx(result["bits_per_parameter"], abs=1e-6)
+    assert again["control_bits_per_entity"] == pytest.approx(result["control_bits_per_entity"], rel=1e-4)
 
 
 def test_people_it_was_never_taught_are_unknown_to_it(perfect):

@@ -22,7 +22,7 @@ from knowcap.facts import (
 
 KNOWLEDGE = Knowledge(
     name="world", version="1", num_people=4, seed=0, entity_column="who", name_log2_candidates=10.0,
-    attributes=(Attribute("employer", 8, 3.0), Attribute("city", 1, 0.0, determined_by="employer"), Attribute("pet", 4, 2.0)),
+    attributes=(Attribute("employer", 8, 3.0), Attribute("city", 1, 0.0, "employer"), Attribute("pet", 4, 2.0)),
 )  # fmt: skip
 
 

@@ -19,8 +19,10 @@ from knowcap.train import From, TrainError, Windows, newest_checkpoint, train
 
 
 RECIPE = Recipe(
-    run_name="tiny", num_people=60, model_name="gpt2-2-2", head_dim=8, pools_fraction=0.05, num_templates=1, vocab_size=200,
-    exposures=4, block_size=160, windows="aligned", train_batch_size=8, learning_rate=3e-3, warmup_steps=2, save_steps=4,
+    run_name="tiny", num_people=60, model_name="gpt2-2-2", head_dim=8, pools_fraction=0.05, num_templates=1,
+    vocab_size=200,
+    exposures=4, block_size=160, windows="aligned", train_batch_size=8, learning_rate=3e-3,
+    warmup_steps=2, save_steps=4,
     logging_steps=2, precision="fp32",
 )  # fmt: skip
 CONFIGS = Path(__file__).parents[1] / "recipes" / "accelerate"

@@ -266,8 +266,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
     """The model of a folder, in float32 and eval mode, cache off; one with quantization.json is loaded as quantized.
 
     Raises:
-        ModelError: no model there, or its weights are not exactly those that its configuration asks for (transformers
-            alone would fill what is missing with random numbers).
+        ModelError: no model there, or weights that are not exactly what config.json asks for (no random fill-ins).
     """
     import torch
     from transformers import AutoModelForCausalLM

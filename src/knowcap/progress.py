@@ -1,4 +1,4 @@
-"""What a stage shows while it runs: one bar on the main process; what transformers would print between is held back."""
+"""What a stage shows while it runs: one bar, on the main process; what transformers would print is held back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Training: the transformers Trainer over the windows of a recipe, on one process or many, resumed by itself.
 
-    accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --config RECIPE [--key value …]
+accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --config RECIPE [--key value …]
 """
 
 from __future__ import annotations

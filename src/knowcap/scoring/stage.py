@@ -80,11 +80,10 @@ def score(
         overwrite: score again where a finished measurement is found.
 
     Returns:
-        the path of nll.parquet.
+        nll.parquet.
 
     Raises:
-        ScoringError: a bad limit or batch size, a finished measurement of other facts, or rows that contradict
-            knowledge.json.
+        ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
         FactError, TextError: see `score_rows`.
     """
     from knowcap.dataset import read_knowledge
@@ -115,8 +114,7 @@ def score(
         measurement = describe(model_dir, model, knowledge)
         measurement |= {"entities_scored": entities, "control_kind": control_kind}
         facts = join_parts(model_dir, state.num_processes, measurement)
-        summary = f"scored {facts:,} facts of {entities:,} entities (control: {control_kind})"
-        logger.info("%s in %.1f s: %s", summary, time.monotonic() - began, final_path(model_dir, NLL))
+        logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(model_dir, NLL)
 
