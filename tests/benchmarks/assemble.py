@@ -1,4 +1,4 @@
-"""Token ids a second: assembled from pieces, as windows for the Trainer, and by rendering and tokenizing text. Run by hand."""
+"""Token ids a second: assembled from pieces, as windows, and by rendering and tokenizing text. Run by hand."""
 
 from __future__ import annotations
 
