@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from knowcap.corpus.render import render
+from knowcap.bios import BioS
 from knowcap.corpus.templates import load_templates
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
@@ -17,8 +17,10 @@ from knowcap.tokens import EOS_ID, train_tokenizer
 
 
 POOLS, TEMPLATES = load_pools(fraction=0.1), load_templates(3)
-TOKENIZER = train_tokenizer(POOLS, TEMPLATES, 400)
-PIECES = Pieces(POOLS, TEMPLATES, TOKENIZER)
+TEN = BioS(People(POOLS, 10, 0), TEMPLATES)
+TOKENIZER = train_tokenizer(TEN.vocabulary_texts(), 400)
+PIECES = Pieces(TEN.piece_texts(), TOKENIZER)
+LONGEST = TEN.longest(PIECES)
 
 
 def stream(
@@ -30,7 +32,7 @@ def stream(
     seed: int = 1,
 ):
     made = Stream(
-        People(POOLS, num_people, seed),
+        BioS(People(POOLS, num_people, seed), TEMPLATES),
         PIECES,
         exposures=exposures,
         block_size=block_size,
@@ -66,7 +68,7 @@ def test_every_biography_enters_once_an_exposure(windows):
     made = stream(windows)
     expected = Counter()
     for exposure in range(3):
-        for row in render(made.people, np.arange(500), exposure, TEMPLATES):
+        for row in made.corpus.rows(np.arange(500), exposure):
             expected[tuple(TOKENIZER.encode(row.text).ids)] += 1
     assert Counter(biographies(made)) == expected
 
@@ -129,7 +131,7 @@ def test_counted_tokens_are_those_of_the_windows(windows):
 
 def test_counts_kept_from_an_earlier_run_serve_again():
     made = stream("cut")
-    again = Stream(made.people, PIECES, exposures=3, block_size=128, windows="cut", shard_size=150)
+    again = Stream(made.corpus, PIECES, exposures=3, block_size=128, windows="cut", shard_size=150)
     again.use_counts(made.counts)
     assert len(again) == len(made)
     with pytest.raises(PackingError, match="count again"):
@@ -144,12 +146,11 @@ def test_exposures_differ_in_order_and_in_words():
 
 
 def test_shards_of_a_huge_population_are_reached_at_random():
-    people = People(load_pools(), 20_000_000, seed=0)
-    templates = load_templates(1)
-    tokenizer = train_tokenizer(load_pools(), templates, 300)
+    corpus = BioS(People(load_pools(), 20_000_000, seed=0), load_templates(1))
+    tokenizer = train_tokenizer(corpus.vocabulary_texts(), 300)
     made = Stream(
-        people,
-        Pieces(people.pools, templates, tokenizer),
+        corpus,
+        Pieces(corpus.piece_texts(), tokenizer),
         exposures=100,
         block_size=512,
         windows="cut",
@@ -170,4 +171,4 @@ def test_padding_is_masked():
 
 def test_aligned_windows_shorter_than_a_biography_are_an_error():
     with pytest.raises(PackingError, match="aligned windows hold whole ones"):
-        stream("aligned", block_size=PIECES.longest)
+        stream("aligned", block_size=LONGEST)

@@ -12,13 +12,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
-from knowcap.bios import people_of, templates_of, tokenizer_of
-from knowcap.corpus.forms import draw_forms
+from knowcap.bios import BioS
+from knowcap.corpora import check_whole_texts, corpus_of, tokenizer_of
 from knowcap.corpus.render import render
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.pieces import Pieces, check_whole_texts, used_tokens
+from knowcap.pieces import Pieces, used_tokens
 from knowcap.recipe import Recipe
 from knowcap.tokens import (
     EOS_ID,
@@ -33,9 +33,9 @@ from knowcap.tokens import (
 
 @pytest.fixture(scope="module")
 def ours():
-    pools, templates = load_pools(), load_templates(12)
-    tokenizer = train_tokenizer(pools, templates, 700)
-    return pools, templates, tokenizer, Pieces(pools, templates, tokenizer)
+    corpus = BioS(People(load_pools(), 20_000, seed=1), load_templates(12))
+    tokenizer = train_tokenizer(corpus.vocabulary_texts(), 700)
+    return corpus, tokenizer, Pieces(corpus.piece_texts(), tokenizer)
 
 
 def foreign_bpe() -> Tokenizer:
@@ -52,13 +52,12 @@ def foreign_bpe() -> Tokenizer:
     return tokenizer
 
 
-def assembled_equals_tokenized(people, templates, tokenizer, pieces, exposures):
-    persons = np.arange(people.num_people)
+def assembled_equals_tokenized(corpus, tokenizer, pieces, exposures):
+    persons = np.arange(corpus.num_people)
     count = 0
     for exposure in exposures:
-        forms = draw_forms(people.seed, persons, exposure, templates)
-        tokens, lengths = pieces.gather(pieces.compose(people.codes(persons), forms))
-        texts = [row.text for row in render(people, persons, exposure, templates)]
+        tokens, lengths = pieces.gather(corpus.compose(pieces, persons, exposure))
+        texts = [row.text for row in corpus.rows(persons, exposure)]
         whole = [[*e.ids, EOS_ID] for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         assert [len(ids) for ids in whole] == lengths.tolist()
         assert np.concatenate(whole).tolist() == tokens.tolist()
@@ -67,28 +66,27 @@ def assembled_equals_tokenized(people, templates, tokenizer, pieces, exposures):
 
 
 def test_assembled_ids_equal_tokenizing_the_whole_text(ours):
-    pools, templates, tokenizer, pieces = ours
-    assert assembled_equals_tokenized(People(pools, 20_000, seed=1), templates, tokenizer, pieces, range(1)) == 20_000
+    corpus, tokenizer, pieces = ours
+    assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(1)) == 20_000
 
 
 def test_assembled_ids_equal_whole_texts_for_nasty_endings():
-    templates = load_templates()
-    for tokenizer in (train_tokenizer(NASTY, templates, 400), reduced(NASTY, templates)[0]):
-        pieces = Pieces(NASTY, templates, tokenizer)
-        assert assembled_equals_tokenized(People(NASTY, 18, seed=1), templates, tokenizer, pieces, range(200)) == 3600
+    corpus = BioS(People(NASTY, 18, seed=1), load_templates())
+    for tokenizer in (train_tokenizer(corpus.vocabulary_texts(), 400), reduced(corpus)[0]):
+        pieces = Pieces(corpus.piece_texts(), tokenizer)
+        assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(200)) == 3600
 
 
-def reduced(pools, templates):
+def reduced(corpus):
     foreign = foreign_bpe()
-    return reduce_tokenizer(foreign, used_tokens(pools, templates, foreign))
+    return reduce_tokenizer(foreign, used_tokens(corpus.piece_texts(), foreign))
 
 
 def test_a_reduced_tokenizer_cuts_as_the_original_does():
-    pools, templates, foreign = load_pools(), load_templates(12), foreign_bpe()
-    small, rows = reduced(pools, templates)
-    people = People(pools, 500, seed=0)
+    corpus, foreign = BioS(People(load_pools(), 500, seed=0), load_templates(12)), foreign_bpe()
+    small, rows = reduced(corpus)
     seen = set()
-    for row in render(people, np.arange(500), 0, templates):
+    for row in corpus.rows(np.arange(500), 0):
         before, after = foreign.encode(row.text), small.encode(row.text)
         assert after.tokens == before.tokens
         assert 0 < min(after.ids) and max(after.ids) < rows
@@ -98,11 +96,11 @@ def test_a_reduced_tokenizer_cuts_as_the_original_does():
 
 
 def test_a_reduced_tokenizer_serves_a_whole_corpus():
-    pools, templates = load_pools(), load_templates(12)
-    small, rows = reduced(pools, templates)
-    pieces = Pieces(pools, templates, small)
+    corpus = BioS(People(load_pools(), 1000, seed=0), load_templates(12))
+    small, rows = reduced(corpus)
+    pieces = Pieces(corpus.piece_texts(), small)
     assert pieces.used().max() == rows - 1 and pieces.used().size == rows
-    check_whole_texts(pieces, People(pools, 1000, seed=0), small)
+    check_whole_texts(corpus, pieces, small)
 
 
 def test_a_tokenizer_from_a_folder_is_reduced(tmp_path):
@@ -115,15 +113,15 @@ def test_a_tokenizer_from_a_folder_is_reduced(tmp_path):
         num_templates=2,
         tokenizer_name=str(tmp_path),
     )
-    pools, templates = people_of(recipe).pools, templates_of(recipe)
-    tokenizer, rows = tokenizer_of(recipe, pools, templates)
-    pieces = Pieces(pools, templates, tokenizer)
-    check_whole_texts(pieces, people_of(recipe), tokenizer)
+    corpus = corpus_of(recipe)
+    tokenizer, rows = tokenizer_of(recipe, corpus)
+    pieces = Pieces(corpus.piece_texts(), tokenizer)
+    check_whole_texts(corpus, pieces, tokenizer)
     assert pieces.used().size == rows < 600
 
 
 def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):
-    _, _, tokenizer, _ = ours
+    _, tokenizer, _ = ours
     save_tokenizer(tokenizer, 128, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded("Marie was born", add_special_tokens=False)["input_ids"] == tokenizer.encode("Marie was born").ids
@@ -133,7 +131,7 @@ def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):
 def test_a_missing_tokenizer_is_told(tmp_path):
     recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=50, tokenizer_name=str(tmp_path / "none"))
     with pytest.raises(TokenizerError, match="Hub id or a folder"):
-        tokenizer_of(recipe, load_pools(), load_templates(1))
+        tokenizer_of(recipe, corpus_of(recipe))
 
 
 def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
@@ -142,7 +140,7 @@ def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
         recipe = Recipe(
             run_name="x", model_name="gpt2-2-2", num_people=num_people, seed=seed, vocab_size=500, pools_fraction=0.2
         )
-        tokenizer, _ = tokenizer_of(recipe, people_of(recipe).pools, templates_of(recipe))
+        tokenizer, _ = tokenizer_of(recipe, corpus_of(recipe))
         texts.add(tokenizer.to_str())
     assert len(texts) == 1
 
@@ -161,38 +159,39 @@ def test_a_tokenizer_fitted_to_people_would_be_told_apart():
 
 
 def test_the_alphabet_stays_whatever_is_used(ours):
-    pools, templates, tokenizer, _ = ours
+    corpus, tokenizer, _ = ours
+    pools = corpus.people.pools
     letters = {c for values in (pools.first_names, pools.last_names, pools.universities) for v in values for c in v}
     vocabulary = tokenizer.get_vocab()
     assert all(("Ġ" if c == " " else c) in vocabulary for c in letters)
 
 
 def test_too_small_a_vocabulary_is_an_error():
-    pools, templates = load_pools(), load_templates(1)
-    least = minimum_vocab_size(pools, templates)
-    assert train_tokenizer(pools, templates, least).get_vocab_size() == least
+    texts = list(BioS(People(load_pools(), 1, seed=0), load_templates(1)).vocabulary_texts())
+    least = minimum_vocab_size(texts)
+    assert train_tokenizer(texts, least).get_vocab_size() == least
     with pytest.raises(TokenizerError, match=f"at least {least}"):
-        train_tokenizer(pools, templates, least - 1)
+        train_tokenizer(texts, least - 1)
 
 
 def test_a_tokenizer_that_merges_across_pieces_is_an_error():
-    pools, templates = load_pools(fraction=0.05), load_templates(2)
+    corpus = BioS(People(load_pools(fraction=0.05), 50, seed=0), load_templates(2))
     tokenizer = Tokenizer(BPE(unk_token="<|endoftext|>"))  # no pre-tokenizer: merges run over blanks
-    texts = [row.text for row in render(People(pools, 50, 0), np.arange(50), 0, templates)] * 3
+    texts = [row.text for row in corpus.rows(np.arange(50), 0)] * 3
     alphabet = [chr(c) for c in range(32, 127)]
     trainer = BpeTrainer(
         vocab_size=1500, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     with pytest.raises(TokenizerError, match="merges"):
-        Pieces(pools, templates, tokenizer)
+        Pieces(corpus.piece_texts(), tokenizer)
 
 
 def test_a_text_that_cannot_be_spelled_is_an_error(ours):
-    pools, templates, tokenizer, _ = ours
-    foreign = {s: (Template(" ßß ", "."),) if s == "major" else templates[s] for s in SENTENCES}
+    corpus, tokenizer, _ = ours
+    foreign = {s: (Template(" ßß ", "."),) if s == "major" else corpus.templates[s] for s in SENTENCES}
     with pytest.raises(TokenizerError, match="cannot spell"):
-        Pieces(pools, foreign, tokenizer)
+        Pieces(BioS(corpus.people, foreign).piece_texts(), tokenizer)
 
 
 def test_an_unknown_kind_of_tokenizer_is_an_error():
@@ -202,8 +201,7 @@ def test_an_unknown_kind_of_tokenizer_is_an_error():
 
 @pytest.mark.slow
 def test_assembled_ids_equal_whole_texts_on_a_hundred_thousand():
-    templates = load_templates()
-    pools = load_pools()
-    tokenizer = train_tokenizer(pools, templates, 1024)
-    pieces = Pieces(pools, templates, tokenizer)
-    assert assembled_equals_tokenized(People(pools, 50_000, seed=7), templates, tokenizer, pieces, range(2)) == 100_000
+    corpus = BioS(People(load_pools(), 50_000, seed=7), load_templates())
+    tokenizer = train_tokenizer(corpus.vocabulary_texts(), 1024)
+    pieces = Pieces(corpus.piece_texts(), tokenizer)
+    assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(2)) == 100_000

@@ -1,47 +1,193 @@
-"""From a recipe to the bioS corpus that it describes: people, templates, tokenizer, windows."""
+"""The bioS corpus: people drawn from value lists, told in six sentences; order and words change at every exposure.
+
+A biography is first · middle · last · (opener · tail) x 6 · end of text: an opener is the pronoun (after the first
+sentence) and a template's words before the value, a tail is the value with what follows it.
+"""
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
+from collections.abc import Iterator, Sequence
 
-from knowcap.corpus.render import Templates
-from knowcap.corpus.templates import load_templates
-from knowcap.knowledge.people import People
-from knowcap.knowledge.pools import Pools, load_pools
-from knowcap.packing import Stream
-from knowcap.pieces import Pieces, check_whole_texts, used_tokens
-from knowcap.recipe import Recipe
-from knowcap.tokens import alphabet_of, load_backend, reduce_tokenizer, train_tokenizer
+import numpy as np
 
-
-def people_of(recipe: Recipe) -> People:
-    """The recipe's people. Raises PoolsError or PeopleError where there can be none."""
-    return People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
-
-
-def templates_of(recipe: Recipe) -> Templates:
-    """The recipe's sentence templates."""
-    return load_templates(recipe.num_templates)
-
-
-def tokenizer_of(recipe: Recipe, pools: Pools, templates: Templates) -> tuple[Tokenizer, int]:
-    """The recipe's tokenizer, and the vocabulary rows that its model needs."""
-    if recipe.tokenizer_name is None:
-        backend = train_tokenizer(pools, templates, recipe.vocab_size)
-        return reduce_tokenizer(backend, used_tokens(pools, templates, backend) | alphabet_of(backend))
-    backend = load_backend(recipe.tokenizer_name)
-    return reduce_tokenizer(backend, used_tokens(pools, templates, backend))
+from knowcap.corpus.forms import Forms, draw_forms
+from knowcap.corpus.render import Templates, render
+from knowcap.corpus.templates import SENTENCES, Template
+from knowcap.facts import Knowledge, Row
+from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
+from knowcap.knowledge.pools import (
+    BIRTH_DATES,
+    DAYS_PER_MONTH,
+    FIRST_YEAR,
+    MONTHS,
+    NUM_YEARS,
+    PRONOUNS,
+    format_birth_date,
+)
+from knowcap.pieces import Parts, Pieces, PieceTexts
 
 
-def stream_of(recipe: Recipe, people: People, templates: Templates, tokenizer: Tokenizer) -> Stream:
-    """The recipe's windows; pieces are checked against whole texts on the way. Count them before use."""
-    pieces = Pieces(people.pools, templates, tokenizer)
-    check_whole_texts(pieces, people, tokenizer)
-    return Stream(
-        people,
-        pieces,
-        exposures=recipe.exposures,
-        block_size=recipe.block_size,
-        windows=recipe.windows,
-        shard_size=recipe.shard_size,
-    )
+_NAMES = ("first_name", "middle_name", "last_name")
+_OPENERS = ("", *PRONOUNS)
+_VALUE_CODE = [CODES.index("employer" if sentence == "work_city" else sentence) for sentence in SENTENCES]
+_CODES_KEPT = 4_000_000  # people whose codes (36 bytes each) are held rather than made again for every shard
+_WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
+
+
+class BioS:
+    """Biographies of `people` in sentences from `templates`."""
+
+    def __init__(self, people: People, templates: Templates) -> None:
+        self.people, self.templates = people, templates
+        self._codes: np.ndarray | None = None
+        self._tables: tuple[Pieces, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def num_people(self) -> int:
+        """N; people with numbers from N on are outsiders."""
+        return self.people.num_people
+
+    @property
+    def num_outsiders(self) -> int:
+        """How many people there can be outside the sample."""
+        return self.people.num_outsiders
+
+    @property
+    def seed(self) -> int:
+        """The seed of people, texts and their order."""
+        return self.people.seed
+
+    def knowledge(self) -> Knowledge:
+        """What there is to know, and out of how much."""
+        return self.people.knowledge("bioS")
+
+    def people_columns(self, first: int, end: int) -> dict[str, list[int] | list[str]]:
+        """The people config's columns for people first … end - 1."""
+        texts = list(self.people.texts(self.people.codes(np.arange(first, end))))
+        columns: dict[str, list[int] | list[str]] = {ENTITY_COLUMN: list(range(first, end))}
+        return columns | {column: [person[column] for person in texts] for column in COLUMNS[1:]}
+
+    def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
+        """The biographies of persons (n,) at one exposure as text with spans."""
+        return render(self.people, persons, exposure, self.templates)
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """What a tokenizer may know: every list, and the templates, with the weight that they have in a biography.
+
+        All symbols of all values occur, used by a sampled person or not.
+        """
+        pools = self.people.pools
+        lists = [list(pools.first_names)]
+        for values in (pools.middle_names, pools.last_names, pools.birth_cities, pools.universities, pools.majors):
+            lists.append([" " + value for value in values])
+        lists += [[" " + value for value in values] for values in (pools.employers, pools.work_cities)]
+        lists.append([" " + month for month in MONTHS])
+        lists.append([f" {day}," for day in range(1, DAYS_PER_MONTH + 1)])
+        lists.append([f" {year}." for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)])
+        lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
+        for sentence in SENTENCES:
+            lists.append([template.prefix.rstrip() + template.suffix for template in self.templates[sentence]])
+        for values in lists:
+            for value in values:
+                for _ in range(max(1, round(_WEIGHT / len(values)))):
+                    yield value
+
+    def piece_texts(self) -> PieceTexts:
+        """The pieces of all biographies that there can be."""
+        pools = self.people.pools
+        groups = {
+            "first_name": list(pools.first_names),
+            "middle_name": [" " + name for name in pools.middle_names],
+            "last_name": [" " + name for name in pools.last_names],
+        }
+        values: dict[str, Sequence[str]] = {
+            "birth_date": [format_birth_date(i) for i in range(BIRTH_DATES)],
+            "birth_city": pools.birth_cities,
+            "university": pools.universities,
+            "major": pools.majors,
+            "employer": pools.employers,
+            "work_city": pools.work_cities,
+        }
+        for sentence in SENTENCES:
+            for pronoun in _OPENERS:
+                subject = " " + pronoun if pronoun else ""
+                groups[f"opener{pronoun}/{sentence}"] = [subject + t.prefix[:-1] for t in self.templates[sentence]]
+            suffixes = _suffixes(self.templates[sentence])
+            groups[f"tail/{sentence}"] = [f" {value}{suffix}" for suffix in suffixes for value in values[sentence]]
+        dates = _date_parts(_suffixes(self.templates["birth_date"]))
+        return PieceTexts(groups, _junctions(), frozenset({"first_name"}), {"tail/birth_date": dates})
+
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included."""
+        forms = draw_forms(self.people.seed, persons, exposure, self.templates)
+        opener, tail = self._piece_tables(pieces)
+        codes = self._codes_of(persons)
+        out = np.empty((len(persons), 4 + 2 * len(SENTENCES)), dtype=np.int32)
+        for column, part in enumerate(_NAMES):
+            out[:, column] = codes[column] + pieces.groups[part].start
+        self._compose_sentences(out, codes, forms, opener, tail)
+        out[:, -1] = pieces.eos
+        return out
+
+    def longest(self, pieces: Pieces) -> int:
+        """No biography has more tokens than this, its end of text included."""
+        names = sum(pieces.longest(part) for part in _NAMES)
+        openers = sum(max(pieces.longest(f"opener{p}/{sentence}") for p in _OPENERS) for sentence in SENTENCES)
+        return names + openers + sum(pieces.longest(f"tail/{sentence}") for sentence in SENTENCES) + 1
+
+    def _compose_sentences(
+        self, out: np.ndarray, codes: np.ndarray, forms: Forms, opener: np.ndarray, tail: np.ndarray
+    ) -> None:
+        order, chosen = forms.order.astype(np.intp), forms.templates.astype(np.intp)
+        pronoun = codes[CODES.index("pronoun")].astype(np.intp) + 1
+        values = codes[_VALUE_CODE].T  # (n, 6): the value of each sentence
+        for place in range(len(SENTENCES)):
+            s, t = order[:, place], chosen[:, place]
+            out[:, 3 + 2 * place] = opener[pronoun if place else 0, s, t]
+            out[:, 4 + 2 * place] = tail[s, t] + np.take_along_axis(values, s[:, None], axis=1)[:, 0]
+
+    def _codes_of(self, persons: np.ndarray) -> np.ndarray:
+        if self.num_people > _CODES_KEPT or (persons.size and int(persons.max()) >= self.num_people):
+            return self.people.codes(persons)
+        if self._codes is None:
+            self._codes = self.people.codes(np.arange(self.num_people))
+        return self._codes[:, persons]
+
+    def _piece_tables(self, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
+        """From (pronoun or none, sentence, template) to the opener, from (sentence, template) to the first tail."""
+        if self._tables is None or self._tables[0] is not pieces:
+            most = max(len(ts) for ts in self.templates.values())
+            opener = np.zeros((len(_OPENERS), len(SENTENCES), most), dtype=np.int32)
+            tail = np.zeros((len(SENTENCES), most), dtype=np.int32)
+            for s, sentence in enumerate(SENTENCES):
+                suffixes = _suffixes(self.templates[sentence])
+                size = len(pieces.groups[f"tail/{sentence}"]) // len(suffixes)
+                for t, template in enumerate(self.templates[sentence]):
+                    tail[s, t] = pieces.groups[f"tail/{sentence}"].start + size * suffixes.index(template.suffix)
+                    for p, pronoun in enumerate(_OPENERS):
+                        opener[p, s, t] = pieces.groups[f"opener{pronoun}/{sentence}"].start + t
+            self._tables = (pieces, opener, tail)
+        return self._tables[1], self._tables[2]
+
+
+def _suffixes(templates: Sequence[Template]) -> list[str]:
+    return list(dict.fromkeys(template.suffix for template in templates))
+
+
+def _date_parts(suffixes: Sequence[str]) -> Parts:
+    """Dates in the order of their numbers, year by year, as month · day · year, so that few texts are tokenized."""
+    years = [f" {year}{suffix}" for suffix in suffixes for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)]
+    lists = [
+        ("a", [f" {month}" for month in MONTHS]),
+        ("a", [f" {day}," for day in range(1, DAYS_PER_MONTH + 1)]),
+        (",", years),
+    ]
+    year, month, day = np.indices((len(years), len(MONTHS), DAYS_PER_MONTH)).reshape(3, -1)
+    return Parts(lists, np.stack([month, day, year], axis=1))
+
+
+def _junctions() -> list[tuple[str, str]]:
+    junctions = [("first_name", "middle_name"), ("middle_name", "last_name")]
+    junctions += [("last_name", f"opener/{sentence}") for sentence in SENTENCES]
+    junctions += [(f"opener{p}/{sentence}", f"tail/{sentence}") for sentence in SENTENCES for p in _OPENERS]
+    return junctions + [(f"tail/{a}", f"opener{p}/{b}") for a in SENTENCES for b in SENTENCES for p in PRONOUNS]

@@ -14,11 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.bios import people_of, templates_of
-from knowcap.corpus.render import render
+from knowcap.corpora import Corpus, corpus_of
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
-from knowcap.knowledge.people import COLUMNS, ENTITY_COLUMN, People
 from knowcap.recipe import Recipe
 
 
@@ -27,11 +25,7 @@ logger = logging.getLogger(__name__)
 FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 _CHUNK = 10_000  # people held in memory at a time
 _PEOPLE_PER_FILE = 500_000
-PEOPLE_SCHEMA = pa.schema([(ENTITY_COLUMN, pa.int64()), *((column, pa.string()) for column in COLUMNS[1:])])
 SPAN = pa.struct([("attribute", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
-BIOGRAPHIES_SCHEMA = pa.schema(
-    [(ENTITY_COLUMN, pa.int64()), ("exposure", pa.int32()), ("text", pa.string()), ("spans", pa.list_(SPAN))]
-)
 
 
 class DatasetError(ValueError):
@@ -45,38 +39,39 @@ def build(recipe: Recipe, run_dir: Path) -> Path:
         PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
     """
     folder = run_dir / "knowledge"
-    people, templates = people_of(recipe), templates_of(recipe)
+    corpus = corpus_of(recipe)
+    knowledge = corpus.knowledge()
     if (folder / "knowledge.json").is_file():
-        check_people(folder, people)
+        check_knowledge(folder, knowledge)
         return folder
-    control = min(recipe.control_people, people.num_outsiders)
+    control = min(recipe.control_people, corpus.num_outsiders)
     renderings = min(recipe.renderings, recipe.exposures)
+    inside, outside = (0, corpus.num_people), (corpus.num_people, corpus.num_people + control)
 
-    def biographies(first: int, end: int) -> pa.RecordBatch:
-        told = [render(people, np.arange(first, end), exposure, templates) for exposure in range(renderings)]
-        return _biographies([row for of_one in zip(*told, strict=True) for row in of_one], renderings)
+    def people(first: int, end: int) -> pa.RecordBatch:
+        return pa.RecordBatch.from_pydict(corpus.people_columns(first, end))
 
-    inside, outside = (0, people.num_people), (people.num_people, people.num_people + control)
+    def texts(first: int, end: int) -> pa.RecordBatch:
+        return _texts(corpus, knowledge.entity_column, np.arange(first, end), renderings)
+
     with whole_folder(folder) as made:
-        _write(made / "people", PEOPLE_SCHEMA, inside, lambda a, b: _people(people, a, b))
-        _write(made / "biographies", BIOGRAPHIES_SCHEMA, inside, biographies)
+        _write(made / "people", inside, people)
+        _write(made / "biographies", inside, texts)
         if control >= FEWEST_CONTROL:
-            _write(made / "control", BIOGRAPHIES_SCHEMA, outside, biographies)
-        knowledge = people.knowledge(recipe.corpus)
+            _write(made / "control", outside, texts)
         (made / "README.md").write_text(dataset_card(knowledge, recipe, made), encoding="utf-8")
         knowledge.save(made / "knowledge.json")
     return folder
 
 
-def check_people(folder: Path, people: People) -> None:
-    """Raises DatasetError where the folder's knowledge.json is of other people than the recipe's."""
-    there, expected = read_knowledge(folder), people.knowledge(read_knowledge(folder).name)
+def check_knowledge(folder: Path, expected: Knowledge) -> None:
+    """Raises DatasetError where the folder's knowledge.json is of another knowledge than the recipe's."""
+    there = read_knowledge(folder)
     if there != expected:
         raise DatasetError(
             f"{folder} holds {there.num_people} people of seed {there.seed}, version {there.version}; "
             f"the recipe asks for {expected.num_people} of seed {expected.seed}, version {expected.version}, "
-            "or its lists differ; "
-            "choose another run_name or pass --overwrite_output_dir"
+            "or its lists differ; choose another run_name or pass --overwrite_output_dir"
         )
 
 
@@ -117,9 +112,7 @@ def _files(folder: str | Path, config: str) -> list[Path]:
     return files
 
 
-def _write(
-    folder: Path, schema: pa.Schema, persons: tuple[int, int], make: Callable[[int, int], pa.RecordBatch]
-) -> None:
+def _write(folder: Path, persons: tuple[int, int], make: Callable[[int, int], pa.RecordBatch]) -> None:
     """Writes `make(first, end)` for all persons, chunk by chunk, into numbered Parquet files."""
     folder.mkdir()
     first, end = persons
@@ -128,30 +121,27 @@ def _write(
     with tqdm(total=end - first, desc=folder.name, unit=" people", unit_scale=True, leave=False, delay=2) as bar:
         for number, group in enumerate(np.array_split(starts, files)):
             path = folder / f"train-{number:05d}-of-{files:05d}.parquet"
-            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-                for start in group.tolist():
-                    stop = min(end, start + _CHUNK)
-                    writer.write_batch(make(start, stop))
-                    bar.update(stop - start)
+            writer = None
+            for start in group.tolist():
+                stop = min(end, start + _CHUNK)
+                batch = make(start, stop)
+                writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd")
+                writer.write_batch(batch)
+                bar.update(stop - start)
+            writer.close()
 
 
-def _people(people: People, first: int, end: int) -> pa.RecordBatch:
-    texts = list(people.texts(people.codes(np.arange(first, end))))
-    columns = [pa.array(range(first, end), pa.int64())]
-    columns += [pa.array([person[column] for person in texts], pa.string()) for column in COLUMNS[1:]]
-    return pa.record_batch(columns, schema=PEOPLE_SCHEMA)
-
-
-def _biographies(rows: list[Row], renderings: int) -> pa.RecordBatch:
-    """Rows that stand person by person, each person's renderings in their order."""
-    return pa.record_batch(
-        [
-            pa.array([row.entity for row in rows], pa.int64()),
-            pa.array(np.arange(len(rows)) % renderings, pa.int32()),
-            pa.array([row.text for row in rows], pa.string()),
-            pa.array([[span._asdict() for span in row.spans] for row in rows], pa.list_(SPAN)),
-        ],
-        schema=BIOGRAPHIES_SCHEMA,
+def _texts(corpus: Corpus, entity_column: str, persons: np.ndarray, renderings: int) -> pa.RecordBatch:
+    """Texts with spans, person by person, each person's renderings in their order."""
+    told = [corpus.rows(persons, exposure) for exposure in range(renderings)]
+    rows = [row for of_one in zip(*told, strict=True) for row in of_one]
+    return pa.RecordBatch.from_pydict(
+        {
+            entity_column: [row.entity for row in rows],
+            "exposure": pa.array(np.arange(len(rows)) % renderings, pa.int32()),
+            "text": [row.text for row in rows],
+            "spans": pa.array([[span._asdict() for span in row.spans] for row in rows], pa.list_(SPAN)),
+        }
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from knowcap.bios import people_of, stream_of, templates_of, tokenizer_of
+from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.models import build_model, closed_form_parameters, model_config
 from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe
@@ -46,7 +46,7 @@ def check_texts(recipe: Recipe) -> list[str]:
         stream, _ = _sample_stream(recipe)
     except (TokenizerError, PackingError) as error:
         return [str(error)]
-    longest = stream.pieces.longest
+    longest = stream.corpus.longest(stream.pieces)
     if longest > recipe.block_size:
         return [
             f"block_size={recipe.block_size}, but a biography can have {longest} tokens and is scored in one piece; "
@@ -64,8 +64,8 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     """
     stream, rows = _sample_stream(recipe)
     counts, tokens = stream.count()
-    sample = stream.people.num_people
-    knowledge = people_of(recipe).knowledge(recipe.corpus)
+    sample = stream.corpus.num_people
+    knowledge = corpus_of(recipe).knowledge()
     sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
     parameters = closed_form_parameters(recipe.model_name, **sizes)
     biographies = recipe.num_people * recipe.exposures
@@ -110,10 +110,10 @@ def describe(e: Estimate) -> str:
 
 def _sample_stream(recipe: Recipe) -> tuple[Stream, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
-    people, templates = people_of(recipe), templates_of(recipe)
-    tokenizer, rows = tokenizer_of(recipe, people.pools, templates)
-    sample = replace(people, num_people=min(people.num_people, _SAMPLE))
-    return stream_of(replace(recipe, exposures=1), sample, templates, tokenizer), rows
+    sample = replace(recipe, exposures=1, num_people=min(recipe.num_people, _SAMPLE))
+    corpus = corpus_of(sample)
+    tokenizer, rows = tokenizer_of(sample, corpus)
+    return stream_of(sample, corpus, tokenizer), rows
 
 
 def _seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:

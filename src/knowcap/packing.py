@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knowcap.corpus.forms import draw_forms
-from knowcap.knowledge.people import People
 from knowcap.philox import KeyedPermutation
 from knowcap.pieces import Pieces
 from knowcap.tokens import EOS_ID
 
 
-_CODES_KEPT = 4_000_000  # people whose codes (36 bytes each) are held rather than made again for every shard
+if TYPE_CHECKING:
+    from knowcap.corpora import Corpus
 
 
 class PackingError(ValueError):
@@ -46,7 +46,7 @@ class Stream:
 
     def __init__(
         self,
-        people: People,
+        corpus: Corpus,
         pieces: Pieces,
         *,
         exposures: int,
@@ -59,33 +59,31 @@ class Stream:
         Raises:
             PackingError: aligned windows shorter than the longest biography that can occur.
         """
-        if windows == "aligned" and pieces.longest + 1 > block_size:
+        longest = corpus.longest(pieces)
+        if windows == "aligned" and longest + 1 > block_size:
             raise PackingError(
-                f"block_size={block_size}, but a biography can have {pieces.longest} tokens and aligned windows hold "
-                f"whole ones; give block_size {pieces.longest + 1} or more, or windows: cut"
+                f"block_size={block_size}, but a biography can have {longest} tokens and aligned windows hold "
+                f"whole ones; give block_size {longest + 1} or more, or windows: cut"
             )
-        self.people, self.pieces = people, pieces
+        self.corpus, self.pieces = corpus, pieces
         self.exposures, self.block_size, self.aligned, self.shard_size = (
             exposures,
             block_size,
             windows == "aligned",
             shard_size,
         )
-        self.shards = -(-people.num_people // shard_size)
-        self._codes = people.codes(np.arange(people.num_people)) if people.num_people <= _CODES_KEPT else None
+        self.shards = -(-corpus.num_people // shard_size)
         self.shard = lru_cache(maxsize=2)(self._shard)
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
         """Who is in a shard of an exposure, in order: (n,) int64."""
-        end = min(self.people.num_people, (shard + 1) * self.shard_size)
-        order = KeyedPermutation(self.people.num_people, self.people.seed, "order", exposure)
+        end = min(self.corpus.num_people, (shard + 1) * self.shard_size)
+        order = KeyedPermutation(self.corpus.num_people, self.corpus.seed, "order", exposure)
         return order(np.arange(shard * self.shard_size, end))
 
     def composed(self, exposure: int, shard: int) -> np.ndarray:
-        """The pieces of every biography of a shard: (n, 16)."""
-        persons = self.persons(exposure, shard)
-        codes = self._codes[:, persons] if self._codes is not None else self.people.codes(persons)
-        return self.pieces.compose(codes, draw_forms(self.people.seed, persons, exposure, self.pieces.templates))
+        """The pieces of every biography of a shard: (n, pieces a text)."""
+        return self.corpus.compose(self.pieces, self.persons(exposure, shard), exposure)
 
     def _shard(self, exposure: int, shard: int) -> Shard:
         tokens, lengths = self.pieces.gather(self.composed(exposure, shard))

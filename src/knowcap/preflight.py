@@ -127,9 +127,11 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
             "lower num_people or pass larger pools"
         )
     if pools and templates and recipe.tokenizer_name is None and "vocab_size" not in bad:
+        from knowcap.bios import BioS
+        from knowcap.knowledge.people import People
         from knowcap.tokens import minimum_vocab_size
 
-        least = minimum_vocab_size(pools, templates)
+        least = minimum_vocab_size(BioS(People(pools, 1, recipe.seed), templates).vocabulary_texts())
         if recipe.vocab_size < least:
             problems.append(
                 f"vocab_size={recipe.vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "

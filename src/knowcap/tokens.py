@@ -7,7 +7,7 @@ vocabulary knows no one (DESIGN: two seeds give the same tokenizer, byte for byt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,6 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from knowcap.corpus.templates import SENTENCES, Template
-from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEARS, PRONOUNS, Pools
-
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,57 +24,27 @@ if TYPE_CHECKING:
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
-_WEIGHT = 2000  # how often a list as a whole is shown to the BPE trainer
 
 
 class TokenizerError(ValueError):
     """A tokenizer that cannot serve the corpus; the message says got, expected and how to mend it."""
 
 
-def training_texts(
-    pools: Pools, templates: dict[str, tuple[Template, ...]], extras: Iterable[str] = ()
-) -> Iterator[str]:
-    """What the compact BPE learns from: every list, and the templates of every sentence, with the weight that they
-    have in a biography. All symbols of all values occur, used by a sampled person or not.
-    """
-    lists = [list(pools.first_names)]
-    for values in (pools.middle_names, pools.last_names, pools.birth_cities, pools.universities, pools.majors):
-        lists.append([" " + value for value in values])
-    lists += [[" " + value for value in values] for values in (pools.employers, pools.work_cities)]
-    lists.append([" " + month for month in MONTHS])
-    lists.append([f" {day}," for day in range(1, DAYS_PER_MONTH + 1)])
-    lists.append([f" {year}." for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)])
-    lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
-    for sentence in SENTENCES:
-        lists.append([template.prefix.rstrip() + template.suffix for template in templates[sentence]])
-    for values in lists:
-        for value in values:
-            for _ in range(max(1, round(_WEIGHT / len(values)))):
-                yield value
-    yield from extras
+def minimum_vocab_size(texts: Iterable[str]) -> int:
+    """The end-of-text token and every distinct byte of the texts: the smallest compact BPE."""
+    return 1 + len(set().union(*(set(text.encode()) for text in set(texts))))
 
 
-def minimum_vocab_size(pools: Pools, templates: dict[str, tuple[Template, ...]], extras: Iterable[str] = ()) -> int:
-    """The end-of-text token and every distinct byte of lists, templates and extras: the smallest compact BPE."""
-    alphabet: set[int] = set()
-    for text in training_texts(pools, templates, extras):
-        alphabet.update(text.encode())
-    return 1 + len(alphabet)
-
-
-def train_tokenizer(
-    pools: Pools, templates: dict[str, tuple[Template, ...]], vocab_size: int, extras: Iterable[str] = ()
-) -> Tokenizer:
-    """A byte-level BPE over lists, templates and extras; token 0 ends a text, pads, and stands for what cannot be
-    spelled.
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE over a corpus' `vocabulary_texts`; token 0 ends a text, pads, and stands for the unknown.
 
     It may come out smaller than `vocab_size` where there is nothing left to merge.
 
     Raises:
         TokenizerError: `vocab_size` is below `minimum_vocab_size`.
     """
-    extras = list(extras)
-    least = minimum_vocab_size(pools, templates, extras)
+    texts = list(texts)
+    least = minimum_vocab_size(texts)
     if vocab_size < least:
         raise TokenizerError(
             f"vocab_size={vocab_size}, but the lists and templates use {least - 1} distinct bytes; "
@@ -87,7 +54,7 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False)
-    tokenizer.train_from_iterator(training_texts(pools, templates, extras), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

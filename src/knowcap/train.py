@@ -19,8 +19,8 @@ from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from knowcap.bios import people_of, stream_of, templates_of, tokenizer_of
-from knowcap.dataset import check_people
+from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.dataset import check_knowledge
 from knowcap.folders import whole_file, whole_folder
 from knowcap.models import build_model, count_parameters, model_config
 from knowcap.packing import Stream
@@ -105,11 +105,11 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if (model_dir / "training.json").is_file():
         return model_dir
     args = _arguments(recipe, run_dir / "checkpoints")
-    people, templates = people_of(recipe), templates_of(recipe)
+    corpus = corpus_of(recipe)
     if (run_dir / "knowledge").exists():
-        check_people(run_dir / "knowledge", people)
-    tokenizer, rows = tokenizer_of(recipe, people.pools, templates)
-    stream = stream_of(recipe, people, templates, tokenizer)
+        check_knowledge(run_dir / "knowledge", corpus.knowledge())
+    tokenizer, rows = tokenizer_of(recipe, corpus)
+    stream = stream_of(recipe, corpus, tokenizer)
     with args.main_process_first(desc="counting windows"):
         num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz")
     windows = Windows(stream, recipe.train_batch_size)

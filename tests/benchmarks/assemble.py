@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from knowcap.corpus.render import render
+from knowcap.bios import BioS
 from knowcap.corpus.templates import load_templates
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
@@ -17,10 +17,9 @@ from knowcap.tokens import train_tokenizer
 
 def main() -> None:
     """Prints three rates and their ratios."""
-    pools, templates = load_pools(), load_templates()
-    tokenizer = train_tokenizer(pools, templates, 3275)
-    people = People(pools, 200_000, seed=0)
-    stream = Stream(people, Pieces(pools, templates, tokenizer), exposures=4, block_size=512, windows="cut")
+    corpus = BioS(People(load_pools(), 200_000, seed=0), load_templates())
+    tokenizer = train_tokenizer(corpus.vocabulary_texts(), 3275)
+    stream = Stream(corpus, Pieces(corpus.piece_texts(), tokenizer), exposures=4, block_size=512, windows="cut")
     stream.count()
     stream.shard(0, 0)  # warms up
 
@@ -34,7 +33,7 @@ def main() -> None:
     windows = tokens / (time.perf_counter() - began)
 
     began = time.perf_counter()
-    texts = [row.text for row in render(people, np.arange(10_000), 0, templates)]
+    texts = [row.text for row in corpus.rows(np.arange(10_000), 0)]
     tokenized = sum(len(e.ids) for e in tokenizer.encode_batch_fast(texts)) / (time.perf_counter() - began)
 
     for what, rate in (("assembled", assembled), ("as windows", windows), ("rendered, tokenized", tokenized)):

@@ -1,0 +1,103 @@
+"""From a recipe to its corpus, and from a corpus to its tokenizer and windows. What every corpus offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from knowcap.bios import BioS
+from knowcap.corpus.templates import load_templates
+from knowcap.facts import Knowledge, Row
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.packing import Stream
+from knowcap.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.recipe import Recipe
+from knowcap.tokens import EOS_ID, TokenizerError, alphabet_of, load_backend, reduce_tokenizer, train_tokenizer
+
+
+_CHECKED_WHOLE = 256
+
+
+class Corpus(Protocol):
+    """What people there are, what is known of them, and how it is said, as text and as pieces.
+
+    People with numbers from `num_people` on are outsiders: they exist, and no training text tells of them.
+    """
+
+    num_people: int
+    num_outsiders: int
+    seed: int
+
+    def knowledge(self) -> Knowledge:
+        """The content of knowledge.json."""
+
+    def people_columns(self, first: int, end: int) -> dict[str, list]:
+        """The people config's columns for people first … end - 1."""
+
+    def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
+        """Texts with spans of persons (n,) at one exposure."""
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """What a tokenizer may know; nothing in it depends on the sampled people."""
+
+    def piece_texts(self) -> PieceTexts:
+        """The pieces of all texts that there can be."""
+
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """Which pieces make up the texts of persons (n,) at one exposure: (n, pieces a text) int32."""
+
+    def longest(self, pieces: Pieces) -> int:
+        """No text has more tokens than this, its end of text included."""
+
+
+def corpus_of(recipe: Recipe) -> Corpus:
+    """The recipe's corpus.
+
+    Raises:
+        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+    """
+    people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
+    return BioS(people, load_templates(recipe.num_templates))
+
+
+def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
+    """The recipe's tokenizer, and the vocabulary rows that its model needs."""
+    if recipe.tokenizer_name is None:
+        backend = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size)
+        return reduce_tokenizer(backend, used_tokens(corpus.piece_texts(), backend) | alphabet_of(backend))
+    backend = load_backend(recipe.tokenizer_name)
+    return reduce_tokenizer(backend, used_tokens(corpus.piece_texts(), backend))
+
+
+def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream:
+    """The recipe's windows; pieces are checked against whole texts on the way. Count them before use."""
+    pieces = Pieces(corpus.piece_texts(), tokenizer)
+    check_whole_texts(corpus, pieces, tokenizer)
+    return Stream(
+        corpus,
+        pieces,
+        exposures=recipe.exposures,
+        block_size=recipe.block_size,
+        windows=recipe.windows,
+        shard_size=recipe.shard_size,
+    )
+
+
+def check_whole_texts(corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, count: int = _CHECKED_WHOLE) -> None:
+    """Holds assembled texts against tokenizing them whole.
+
+    Raises:
+        TokenizerError: names the first text that differs.
+    """
+    persons = np.unique(np.linspace(0, corpus.num_people - 1, min(count, corpus.num_people)).astype(np.int64))
+    tokens, lengths = pieces.gather(corpus.compose(pieces, persons, 0))
+    ends = np.cumsum(lengths)
+    rows = list(corpus.rows(persons, 0))
+    encodings = tokenizer.encode_batch_fast([row.text for row in rows], add_special_tokens=False)
+    for row, end, length, encoding in zip(rows, ends, lengths, encodings, strict=True):
+        if [*encoding.ids, EOS_ID] != tokens[end - length : end].tolist():
+            raise TokenizerError(f"assembled and tokenized ids differ on {row.text!r}; choose another tokenizer")
