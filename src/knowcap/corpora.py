@@ -60,6 +60,14 @@ def corpus_of(recipe: Recipe) -> Corpus:
     Raises:
         PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
     """
+    if recipe.corpus == "bioD":
+        from knowcap.biod import biod_of
+
+        return biod_of(recipe)
+    if recipe.corpus == "table":
+        from knowcap.table import table_of
+
+        return table_of(recipe)
     people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
     return BioS(people, load_templates(recipe.num_templates))
 
