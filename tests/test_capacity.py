@@ -401,10 +401,19 @@ def test_more_entities_than_were_scored_are_told(tmp_path: Path) -> None:
         capacity(write(tmp_path, perfect_facts(), entities_scored=4))
 
 
-def test_diversity_terms_need_their_own_measurement(tmp_path: Path) -> None:
-    knowledge = knowledge_json() | {"diversity_terms": [{"attribute": "id_1", "log2_candidates": 64.0}]}
-    with pytest.raises(CapacityError, match="lacks 'diversity_bits'"):
+def test_diversity_terms_come_from_first_chunks_which_are_not_summed(tmp_path: Path) -> None:
+    term = {"attribute": "employer", "fact": "employer.first_chunk", "diversity": 16, "credited": 8}
+    knowledge = knowledge_json() | {"diversity_terms": [term | {"first_chunk": ".", "log2_candidates": 64.0}]}
+    with pytest.raises(CapacityError, match=r"lacks \['employer.first_chunk'\]"):
         capacity(write(tmp_path, perfect_facts(), knowledge=knowledge))
-    result = capacity(write(tmp_path, perfect_facts(), knowledge=knowledge, diversity_bits=40.0))
-    assert result["diversity_bits"] == 40.0
-    assert result["max_knowledge_bits"] - result["knowledge_bits"] == pytest.approx(24.0)
+    without = capacity(write(tmp_path, perfect_facts()))
+    # 3 bits a person are missing in the first chunk: 8 strings x (64 / 8 - 3) bits.
+    chunks = [
+        {**fact(i, "employer", 3 * math.log(2)), "attribute": "employer.first_chunk", "log2_candidates": 4.0}
+        for i in range(N)
+    ]
+    result = capacity(write(tmp_path, [*perfect_facts(), *chunks], knowledge=knowledge))
+    assert result["diversity_bits"] == pytest.approx(40.0)
+    assert result["knowledge_bits"] == pytest.approx(without["knowledge_bits"] + 40.0)
+    assert result["max_knowledge_bits"] == pytest.approx(without["max_knowledge_bits"] + 64.0)
+    assert result["attributes"].keys() == without["attributes"].keys()

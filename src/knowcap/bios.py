@@ -1,16 +1,20 @@
-"""The bioS corpus: people drawn from value lists, told in six sentences; order and words change at every exposure.
+"""The bioS corpus: people drawn from value lists, told in six sentences; order and words change at every exposure,
+or stay, as the variant has it.
 
 A biography is first · middle · last · (opener · tail) x 6 · end of text: an opener is the pronoun (after the first
-sentence) and a template's words before the value, a tail is the value with what follows it.
+sentence) and a template's words before the value, a tail is the value with what follows it. Where full names stand in
+for pronouns, every later sentence begins with first · middle · last too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from knowcap.corpus.forms import Forms, draw_forms
+from knowcap.corpus.forms import Forms, Variant, draw_forms
+from knowcap.corpus.questions import ask
 from knowcap.corpus.render import Templates, render
 from knowcap.corpus.templates import SENTENCES, Template
 from knowcap.facts import Knowledge, Row
@@ -28,17 +32,18 @@ from knowcap.pieces import Parts, Pieces, PieceTexts
 
 
 _NAMES = ("first_name", "middle_name", "last_name")
-_OPENERS = ("", *PRONOUNS)
+_LATER_NAMES = ("later_first_name", "middle_name", "last_name")
 _VALUE_CODE = [CODES.index("employer" if sentence == "work_city" else sentence) for sentence in SENTENCES]
 _CODES_KEPT = 4_000_000  # people whose codes (36 bytes each) are held rather than made again for every shard
 _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
 
 
 class BioS:
-    """Biographies of `people` in sentences from `templates`."""
+    """Biographies of `people` in sentences from `templates`, told as `variant` says."""
 
-    def __init__(self, people: People, templates: Templates) -> None:
-        self.people, self.templates = people, templates
+    def __init__(self, people: People, templates: Templates, variant: Variant | None = None) -> None:
+        self.people, self.templates, self.variant = people, templates, variant or Variant()
+        self._openers = ("",) if self.variant.full_name else ("", *PRONOUNS)  # what an opener can begin with
         self._codes: np.ndarray | None = None
         self._tables: tuple[Pieces, np.ndarray, np.ndarray] | None = None
 
@@ -58,8 +63,11 @@ class BioS:
         return self.people.seed
 
     def knowledge(self) -> Knowledge:
-        """What there is to know, and out of how much."""
-        return self.people.knowledge("bioS")
+        """What there is to know, and out of how much; a gender that no text says is not among it."""
+        knowledge = self.people.knowledge("bioS")
+        if not self.variant.full_name:
+            return knowledge
+        return replace(knowledge, attributes=tuple(a for a in knowledge.attributes if a.name != "pronoun"))
 
     def people_columns(self, first: int, end: int) -> dict[str, list[int] | list[str]]:
         """The people config's columns for people first … end - 1."""
@@ -69,7 +77,11 @@ class BioS:
 
     def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
         """The biographies of persons (n,) at one exposure as text with spans."""
-        return render(self.people, persons, exposure, self.templates)
+        return render(self.people, persons, exposure, self.templates, self.variant)
+
+    def questions(self, persons: np.ndarray) -> dict[str, list[int] | list[str]]:
+        """The qa config's columns for persons (n,)."""
+        return ask(self.people, persons)
 
     def vocabulary_texts(self) -> Iterator[str]:
         """What a tokenizer may know: every list, and the templates, with the weight that they have in a biography.
@@ -84,7 +96,10 @@ class BioS:
         lists.append([" " + month for month in MONTHS])
         lists.append([f" {day}," for day in range(1, DAYS_PER_MONTH + 1)])
         lists.append([f" {year}." for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)])
-        lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
+        if self.variant.full_name:
+            lists.append([" " + name for name in pools.first_names])
+        else:
+            lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
         for sentence in SENTENCES:
             lists.append([template.prefix.rstrip() + template.suffix for template in self.templates[sentence]])
         for values in lists:
@@ -100,6 +115,8 @@ class BioS:
             "middle_name": [" " + name for name in pools.middle_names],
             "last_name": [" " + name for name in pools.last_names],
         }
+        if self.variant.full_name:
+            groups["later_first_name"] = [" " + name for name in pools.first_names]
         values: dict[str, Sequence[str]] = {
             "birth_date": [format_birth_date(i) for i in range(BIRTH_DATES)],
             "birth_city": pools.birth_cities,
@@ -109,22 +126,31 @@ class BioS:
             "work_city": pools.work_cities,
         }
         for sentence in SENTENCES:
-            for pronoun in _OPENERS:
+            for pronoun in self._openers:
                 subject = " " + pronoun if pronoun else ""
                 groups[f"opener{pronoun}/{sentence}"] = [subject + t.prefix[:-1] for t in self.templates[sentence]]
             suffixes = _suffixes(self.templates[sentence])
             groups[f"tail/{sentence}"] = [f" {value}{suffix}" for suffix in suffixes for value in values[sentence]]
         dates = _date_parts(_suffixes(self.templates["birth_date"]))
-        return PieceTexts(groups, _junctions(), frozenset({"first_name"}), {"tail/birth_date": dates})
+        return PieceTexts(
+            groups, _junctions(self.variant.full_name), frozenset({"first_name"}), {"tail/birth_date": dates}
+        )
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included."""
-        forms = draw_forms(self.people.seed, persons, exposure, self.templates)
+        """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included.
+
+        Full names in place of pronouns make it (n, 31).
+        """
+        forms = draw_forms(self.people.seed, persons, exposure, self.templates, self.variant)
         opener, tail = self._piece_tables(pieces)
         codes = self._codes_of(persons)
-        out = np.empty((len(persons), 4 + 2 * len(SENTENCES)), dtype=np.int32)
+        step = self._pieces_a_sentence
+        out = np.empty((len(persons), 4 + step * (len(SENTENCES) - 1) + 2), dtype=np.int32)
         for column, part in enumerate(_NAMES):
             out[:, column] = codes[column] + pieces.groups[part].start
+        if self.variant.full_name:
+            for column, part in enumerate(_LATER_NAMES):
+                out[:, step + column : -1 : step] = (codes[column] + pieces.groups[part].start)[:, None]
         self._compose_sentences(out, codes, forms, opener, tail)
         out[:, -1] = pieces.eos
         return out
@@ -132,19 +158,27 @@ class BioS:
     def longest(self, pieces: Pieces) -> int:
         """No biography has more tokens than this, its end of text included."""
         names = sum(pieces.longest(part) for part in _NAMES)
-        openers = sum(max(pieces.longest(f"opener{p}/{sentence}") for p in _OPENERS) for sentence in SENTENCES)
+        if self.variant.full_name:
+            names += (len(SENTENCES) - 1) * sum(pieces.longest(part) for part in _LATER_NAMES)
+        openers = sum(max(pieces.longest(f"opener{p}/{sentence}") for p in self._openers) for sentence in SENTENCES)
         return names + openers + sum(pieces.longest(f"tail/{sentence}") for sentence in SENTENCES) + 1
+
+    @property
+    def _pieces_a_sentence(self) -> int:
+        """After the first: opener and tail, and the name's pieces where it is said again."""
+        return 2 + (len(_LATER_NAMES) if self.variant.full_name else 0)
 
     def _compose_sentences(
         self, out: np.ndarray, codes: np.ndarray, forms: Forms, opener: np.ndarray, tail: np.ndarray
     ) -> None:
         order, chosen = forms.order.astype(np.intp), forms.templates.astype(np.intp)
-        pronoun = codes[CODES.index("pronoun")].astype(np.intp) + 1
+        pronoun = 0 if self.variant.full_name else codes[CODES.index("pronoun")].astype(np.intp) + 1
         values = codes[_VALUE_CODE].T  # (n, 6): the value of each sentence
         for place in range(len(SENTENCES)):
             s, t = order[:, place], chosen[:, place]
-            out[:, 3 + 2 * place] = opener[pronoun if place else 0, s, t]
-            out[:, 4 + 2 * place] = tail[s, t] + np.take_along_axis(values, s[:, None], axis=1)[:, 0]
+            column = 3 + self._pieces_a_sentence * place
+            out[:, column] = opener[pronoun if place else 0, s, t]
+            out[:, column + 1] = tail[s, t] + np.take_along_axis(values, s[:, None], axis=1)[:, 0]
 
     def _codes_of(self, persons: np.ndarray) -> np.ndarray:
         if self.num_people > _CODES_KEPT or (persons.size and int(persons.max()) >= self.num_people):
@@ -157,14 +191,14 @@ class BioS:
         """From (pronoun or none, sentence, template) to the opener, from (sentence, template) to the first tail."""
         if self._tables is None or self._tables[0] is not pieces:
             most = max(len(ts) for ts in self.templates.values())
-            opener = np.zeros((len(_OPENERS), len(SENTENCES), most), dtype=np.int32)
+            opener = np.zeros((len(self._openers), len(SENTENCES), most), dtype=np.int32)
             tail = np.zeros((len(SENTENCES), most), dtype=np.int32)
             for s, sentence in enumerate(SENTENCES):
                 suffixes = _suffixes(self.templates[sentence])
                 size = len(pieces.groups[f"tail/{sentence}"]) // len(suffixes)
                 for t, template in enumerate(self.templates[sentence]):
                     tail[s, t] = pieces.groups[f"tail/{sentence}"].start + size * suffixes.index(template.suffix)
-                    for p, pronoun in enumerate(_OPENERS):
+                    for p, pronoun in enumerate(self._openers):
                         opener[p, s, t] = pieces.groups[f"opener{pronoun}/{sentence}"].start + t
             self._tables = (pieces, opener, tail)
         return self._tables[1], self._tables[2]
@@ -186,8 +220,12 @@ def _date_parts(suffixes: Sequence[str]) -> Parts:
     return Parts(lists, np.stack([month, day, year], axis=1))
 
 
-def _junctions() -> list[tuple[str, str]]:
+def _junctions(full_name: bool) -> list[tuple[str, str]]:
     junctions = [("first_name", "middle_name"), ("middle_name", "last_name")]
     junctions += [("last_name", f"opener/{sentence}") for sentence in SENTENCES]
-    junctions += [(f"opener{p}/{sentence}", f"tail/{sentence}") for sentence in SENTENCES for p in _OPENERS]
+    if full_name:
+        junctions += [("later_first_name", "middle_name")]
+        junctions += [(f"opener/{sentence}", f"tail/{sentence}") for sentence in SENTENCES]
+        return junctions + [(f"tail/{sentence}", "later_first_name") for sentence in SENTENCES]
+    junctions += [(f"opener{p}/{sentence}", f"tail/{sentence}") for sentence in SENTENCES for p in ("", *PRONOUNS)]
     return junctions + [(f"tail/{a}", f"opener{p}/{b}") for a in SENTENCES for b in SENTENCES for p in PRONOUNS]

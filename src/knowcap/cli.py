@@ -1,4 +1,4 @@
-"""The command line: `knowcap run | data | train | measure | quantize | report | ls`. Heavy imports wait for use."""
+"""The command line: `knowcap run | data | train | measure | quantize | report | push | ls`. Heavy imports wait."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ _EXAMPLES = {
     "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data"),
     "quantize": ("knowcap quantize runs/quickstart --bits 8 --bits 4",),
     "report": ("knowcap report runs",),
+    "push": (
+        "knowcap push runs/quickstart --hub_model_id you/quickstart --hub_dataset_id you/quickstart-people",
+        "knowcap push --hub_space_id you/bits_per_parameter",
+        "Given again, it sends only what has changed.",
+    ),
     "ls": ("knowcap ls recipes", "knowcap ls models"),
 }
 
@@ -92,6 +97,13 @@ def make_parser() -> argparse.ArgumentParser:
     quantize.add_argument("--bits", type=int, choices=(8, 4), action="append", help="may be repeated; both by default")
     report = _add(commands, "report", _report, "cards, plots and one table of all runs in a folder")
     report.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
+    push = _add(commands, "push", _push, "a run's model, quantized copies and data set, and the metric, on the Hub")
+    push.add_argument("folder", metavar="RUN", type=Path, nargs="?", help="a run folder, or a data set folder")
+    push.add_argument("--hub_model_id", metavar="ID", help="owner/name; quantized copies go to name-int8, name-int4")
+    push.add_argument("--hub_dataset_id", metavar="ID", help="where the data set goes")
+    push.add_argument("--hub_space_id", metavar="ID", help="where the metric goes: owner/bits_per_parameter")
+    push.add_argument("--private", action="store_true", help="make new repos private, and refuse public ones")
+    push.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made if need be; main by default")
     ls = _add(commands, "ls", _ls, "what there is to choose from")
     ls.add_argument("what", choices=("recipes", "models"))
     return parser
@@ -240,6 +252,13 @@ def _quantize(args: argparse.Namespace, _: list[str]) -> None:
 def _report(args: argparse.Namespace, _: list[str]) -> None:
     stages.report(args.folder)
     _print_table(args.folder)
+
+
+def _push(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.hub import push
+
+    ids = {name: getattr(args, name) for name in ("hub_model_id", "hub_dataset_id", "hub_space_id")}
+    print(push(args.folder, **ids, private=args.private, revision=args.revision))
 
 
 def _print_table(folder: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from knowcap.bios import BioS
+from knowcap.corpus.forms import Variant
 from knowcap.corpus.templates import load_templates
 from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
@@ -54,6 +55,14 @@ class Corpus(Protocol):
         """No text has more tokens than this, its end of text included."""
 
 
+@runtime_checkable
+class OwnTokenizer(Protocol):
+    """A corpus that makes its compact tokenizer itself, where a BPE trained on its texts would not do."""
+
+    def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
+        """The tokenizer, and the vocabulary rows that a model needs."""
+
+
 def corpus_of(recipe: Recipe) -> Corpus:
     """The recipe's corpus.
 
@@ -69,12 +78,15 @@ def corpus_of(recipe: Recipe) -> Corpus:
 
         return table_of(recipe)
     people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
-    return BioS(people, load_templates(recipe.num_templates))
+    variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
+    return BioS(people, load_templates(recipe.num_templates), variant)
 
 
 def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
     """The recipe's tokenizer, and the vocabulary rows that its model needs."""
     if recipe.tokenizer_name is None:
+        if isinstance(corpus, OwnTokenizer):
+            return corpus.own_tokenizer(recipe.vocab_size)
         backend = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size)
         return reduce_tokenizer(backend, used_tokens(corpus.piece_texts(), backend) | alphabet_of(backend))
     backend = load_backend(recipe.tokenizer_name)

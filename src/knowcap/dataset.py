@@ -4,9 +4,8 @@ or reads it.
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,15 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from knowcap.corpora import Corpus, corpus_of
+from knowcap.corpus.questions import Asked, by_split, num_in_train
+from knowcap.dataset_card import dataset_card
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
+from knowcap.parquet import CHUNK, Table, write_tables
 from knowcap.recipe import Recipe
 
 
-logger = logging.getLogger(__name__)
-
 FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
-_CHUNK = 10_000  # people held in memory at a time
-_PEOPLE_PER_FILE = 500_000
 SPAN = pa.struct([("attribute", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 
 
@@ -32,36 +30,58 @@ class DatasetError(ValueError):
     """A data set folder that cannot be read; the message says what was got, what was expected and how to mend it."""
 
 
-def build(recipe: Recipe, run_dir: Path) -> Path:
-    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, and the null control's.
+def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
+    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control.
 
     Raises:
         PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
     """
     folder = run_dir / "knowledge"
-    corpus = corpus_of(recipe)
-    knowledge = corpus.knowledge()
     if (folder / "knowledge.json").is_file():
-        check_knowledge(folder, knowledge)
+        check_knowledge(folder, corpus_of(recipe).knowledge())
         return folder
-    control = min(recipe.control_people, corpus.num_outsiders)
-    renderings = min(recipe.renderings, recipe.exposures)
-    inside, outside = (0, corpus.num_people), (corpus.num_people, corpus.num_people + control)
+    return write(recipe, folder, num_proc)
 
-    def people(first: int, end: int) -> pa.RecordBatch:
-        return pa.RecordBatch.from_pydict(corpus.people_columns(first, end))
 
-    def texts(first: int, end: int) -> pa.RecordBatch:
-        return _texts(corpus, knowledge.entity_column, np.arange(first, end), renderings)
+def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
+    """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
 
+    Raises:
+        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+    """
+    corpus = corpus_of(recipe)
+    parts = tables(recipe, corpus)
     with whole_folder(folder) as made:
-        _write(made / "people", inside, people)
-        _write(made / "biographies", inside, texts)
-        if control >= FEWEST_CONTROL:
-            _write(made / "control", outside, texts)
-        (made / "README.md").write_text(dataset_card(knowledge, recipe, made), encoding="utf-8")
-        knowledge.save(made / "knowledge.json")
+        total = sum(part.end - part.first for part in parts)
+        with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
+            for config, count in write_tables(made, parts, num_proc):
+                bar.set_postfix_str(config, refresh=False)
+                bar.update(count)
+        corpus.knowledge().save(made / "knowledge.json")
+        (made / "README.md").write_text(dataset_card(made, recipe, corpus), encoding="utf-8")
     return folder
+
+
+def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
+    """Everything that a recipe's data set folder has in Parquet files, not made yet."""
+    entity_column = corpus.knowledge().entity_column
+    people, control = corpus.num_people, min(recipe.control_people, corpus.num_outsiders)
+    texts = partial(_texts, corpus, entity_column, published_renderings(recipe))
+    made = [
+        Table("people", "train", 0, people, partial(_people, corpus)),
+        Table("biographies", "train", 0, people, texts),
+    ]
+    if isinstance(corpus, Asked):
+        half, asked = num_in_train(people), partial(_questions, corpus)
+        made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
+    if control >= FEWEST_CONTROL:
+        made.append(Table("control", "train", people, people + control, texts))
+    return [table for table in made if table.end > table.first]
+
+
+def published_renderings(recipe: Recipe) -> int:
+    """How many texts a person has in the folder: no more than there are exposures, or different ways to tell one."""
+    return min(recipe.renderings, recipe.exposures, recipe.fixed_renderings or recipe.renderings)
 
 
 def check_knowledge(folder: Path, expected: Knowledge) -> None:
@@ -94,7 +114,7 @@ def read_rows(folder: str | Path, config: str = "biographies") -> Iterator[tuple
     """The rows of a config in file order, each with its rendering's number (its `exposure`)."""
     entity_column = read_knowledge(folder).entity_column
     for file in _files(folder, config):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_CHUNK):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=CHUNK):
             columns = batch.to_pydict()
             for entity, rendering, text, spans in zip(
                 columns[entity_column], columns["exposure"], columns["text"], columns["spans"], strict=True
@@ -112,102 +132,39 @@ def _files(folder: str | Path, config: str) -> list[Path]:
     return files
 
 
-def _write(folder: Path, persons: tuple[int, int], make: Callable[[int, int], pa.RecordBatch]) -> None:
-    """Writes `make(first, end)` for all persons, chunk by chunk, into numbered Parquet files."""
-    folder.mkdir()
-    first, end = persons
-    starts = np.arange(first, end, _CHUNK)
-    files = -(-(end - first) // _PEOPLE_PER_FILE)
-    with tqdm(total=end - first, desc=folder.name, unit=" people", unit_scale=True, leave=False, delay=2) as bar:
-        for number, group in enumerate(np.array_split(starts, files)):
-            path = folder / f"train-{number:05d}-of-{files:05d}.parquet"
-            writer = None
-            for start in group.tolist():
-                stop = min(end, start + _CHUNK)
-                batch = make(start, stop)
-                writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd")
-                writer.write_batch(batch)
-                bar.update(stop - start)
-            writer.close()
+def _people(corpus: Corpus, first: int, end: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(corpus.people_columns(first, end))
 
 
-def _texts(corpus: Corpus, entity_column: str, persons: np.ndarray, renderings: int) -> pa.RecordBatch:
+def _texts(corpus: Corpus, entity_column: str, renderings: int, first: int, end: int) -> pa.RecordBatch:
     """Texts with spans, person by person, each person's renderings in their order."""
-    told = [corpus.rows(persons, exposure) for exposure in range(renderings)]
+    told = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
     rows = [row for of_one in zip(*told, strict=True) for row in of_one]
     return pa.RecordBatch.from_pydict(
         {
             entity_column: [row.entity for row in rows],
             "exposure": pa.array(np.arange(len(rows)) % renderings, pa.int32()),
             "text": [row.text for row in rows],
-            "spans": pa.array([[span._asdict() for span in row.spans] for row in rows], pa.list_(SPAN)),
+            "spans": _span_column(rows),
         }
     )
 
 
-def dataset_card(knowledge: Knowledge, recipe: Recipe, folder: Path) -> str:
-    """README.md of a data set folder: front matter with its configs, then what it holds, counted in its files."""
-    configs = [config for config in ("people", "biographies", "control") if has_config(folder, config)]
-    front = ["---", "language: en", "license: apache-2.0", f"pretty_name: {knowledge.name}"]
-    front += ["annotations_creators: [machine-generated]", "language_creators: [machine-generated]"]
-    front += ["source_datasets: [original]", "task_categories: [text-generation]", "task_ids: [language-modeling]"]
-    front += ["tags: [synthetic, knowledge-capacity, physics-of-language-models]", "configs:"]
-    for config in configs:
-        front += [f"- config_name: {config}"] + (["  default: true"] if config == "biographies" else [])
-        front += ["  data_files:", "  - split: train", f"    path: {config}/*.parquet"]
-    rows = {config: num_rows(folder, config) for config in configs}
-    example = next(read_rows_of_new(folder))
-    body = [
-        f"# {knowledge.name}({knowledge.num_people:,})",
-        "",
-        f"Synthetic biographies of {knowledge.num_people:,} people who don't exist, after Part 3.3 of *Physics of "
-        f"Language Models* (arXiv:2404.05405): {knowledge.bits_per_person:.4f} bits a person, "
-        f"{knowledge.total_bits:,.0f} bits in all. Made by knowcap from seed {knowledge.seed}, "
-        f"lists and templates version {knowledge.version}.",
-        "",
-        "| config | rows | what |",
-        "|---|---|---|",
-        *(f"| {config} | {rows[config]:,} | {_WHAT[config]} |" for config in configs),
-        "",
-        "| attribute | candidates | bits |",
-        "|---|---|---|",
-        f"| name | {2**knowledge.name_log2_candidates:,.0f} | {knowledge.name_log2_candidates:.4f}, less log2 N |",
-        *(
-            f"| {a.name} | {a.candidates:,} | {a.log2_candidates:.4f} |"
-            if a.determined_by is None
-            else f"| {a.name} | determined by {a.determined_by} | 0 |"
-            for a in knowledge.attributes
-        ),
-        "",
-        f"An example:\n\n> {example}",
-        "",
-        f"Value lists: {'those of the package' if recipe.pools_dir is None else 'a folder of their own'}, fraction "
-        f"{recipe.pools_fraction:g}. Templates a sentence: {recipe.num_templates or 'all'}.",
-        "",
-        "Spans are offsets in code points, end exclusive, of each fact's first mention.",
-    ]
-    return "\n".join([*front, "---", "", *body, ""])
+def _span_column(rows: list[Row]) -> pa.ListArray:
+    """The spans of all rows, from flat columns."""
+    attributes, starts, ends = zip(*(span for row in rows for span in row.spans), strict=True)
+    flat = [pa.array(attributes, pa.string()), pa.array(starts, pa.int32()), pa.array(ends, pa.int32())]
+    offsets = np.cumsum([0, *(len(row.spans) for row in rows)], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(flat, fields=list(SPAN)))
 
 
-_WHAT = {
-    "people": "who they are, a column an attribute",
-    "biographies": "texts with spans, one row a person and exposure",
-    "control": "biographies of people outside the sample, for the null control; never train on these",
-}
-
-
-def read_rows_of_new(folder: Path) -> Iterator[str]:
-    """The texts of a folder whose knowledge.json is not written yet."""
-    for file in _files(folder, "biographies"):
-        yield from pq.read_table(file, columns=["text"]).column("text").to_pylist()
+def _questions(corpus: Asked, first: int, end: int) -> pa.RecordBatch:
+    """Questions about those who stand at places first … end - 1 of the order that splits them."""
+    persons = np.sort(by_split(corpus.num_people, corpus.seed, np.arange(first, end)))
+    return pa.RecordBatch.from_pydict(corpus.questions(persons))
 
 
 def describe(folder: Path) -> str:
     """One line: what the folder holds."""
     knowledge = read_knowledge(folder)
     return f"{knowledge.num_people:,} people, {knowledge.total_bits:,.0f} bits"
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON file's content."""
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -68,14 +68,14 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     knowledge = corpus_of(recipe).knowledge()
     sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
     parameters = closed_form_parameters(recipe.model_name, **sizes)
-    biographies = recipe.num_people * recipe.exposures
+    biographies = knowledge.num_people * recipe.exposures
     windows = max(1, round(counts.sum() / sample * biographies))
     steps = -(-windows // recipe.train_batch_size)
     seconds = None
     if measure_speed and parameters <= _LARGEST_PROBE:
         seconds = steps * _seconds_per_step(recipe, rows, parameters)
     return Estimate(
-        num_people=recipe.num_people,
+        num_people=knowledge.num_people,
         bits_per_person=knowledge.bits_per_person,
         total_bits=knowledge.total_bits,
         num_parameters=parameters,

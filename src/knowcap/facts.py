@@ -46,12 +46,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Attribute:
-    """What a value was drawn from. `log2_candidates` is in bits; a determined attribute has one candidate, 0 bits."""
+    """What a value was drawn from. `log2_candidates` is in bits; a determined attribute has one candidate, 0 bits.
+
+    `candidates` is None where the bits come from frequencies; `stated` says how many entities state it, None: all.
+    """
 
     name: str
     candidates: int | None
     log2_candidates: float
     determined_by: str | None = None
+    stated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ class Knowledge:
     """The content of knowledge.json: what is known about all entities together.
 
     `name_log2_candidates` is log2 N0 (bits), or None where no name space is declared (names then count nothing).
-    `diversity_terms` are bioD's: one mapping a term, with its `log2_candidates` in bits (Part 3.3, Def. 4.1).
+    `diversity_terms` are bioD's (Part 3.3, Def. 4.1), one mapping a set of D = `diversity` strings: `first_chunk` is a
+    regular expression of what begins its `attribute`'s value, `fact` the name under which that is measured, `credited`
+    the number of strings counted, and `log2_candidates` that number x log2(T^L / D), in bits.
     """
 
     name: str
@@ -110,10 +116,11 @@ class Knowledge:
     @property
     def bits_per_person(self) -> float:
         """log2(N0 / N) + the sum of log2_candidates: what a perfect model knows of one entity, in bits (Part 3.3, Def.
-        4.3).
+        4.3). An attribute that not all entities state counts by the share that do.
         """
         name = 0.0 if self.name_log2_candidates is None else self.name_log2_candidates - math.log2(self.num_people)
-        return name + sum(a.log2_candidates for a in self.attributes)
+        shares = [1.0 if a.stated is None else a.stated / self.num_people for a in self.attributes]
+        return name + sum(a.log2_candidates * share for a, share in zip(self.attributes, shares, strict=True))
 
     @property
     def total_bits(self) -> float:
@@ -133,9 +140,17 @@ class Knowledge:
                 return a
         raise FactError(f"unknown attribute {name!r}; knowledge.json has {[a.name for a in self.attributes]}")
 
+    def content(self) -> dict[str, Any]:
+        """What knowledge.json holds; an attribute's `stated` only where not all entities state it."""
+        content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
+        for attribute in content["attributes"]:
+            if attribute["stated"] is None:
+                del attribute["stated"]
+        return content
+
     def save(self, path: str | Path) -> None:
         """Writes knowledge.json."""
-        content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
+        content = self.content()
         Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -69,6 +69,7 @@ class Pieces:
         starts, lengths: (pieces,), where in `tokens` a piece stands and how long it is.
         tokens: all pieces one after another, int32.
         eos: the piece that ends a text.
+        empty: a piece without tokens, for texts that have fewer pieces than others.
     """
 
     def __init__(self, texts: PieceTexts, tokenizer: Tokenizer) -> None:
@@ -88,8 +89,8 @@ class Pieces:
                     raise TokenizerError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
         for left, right in texts.junctions:
             _check_junction(texts, encoded, left, right, tokenizer)
-        self.eos = len(ids)
-        ids.append([EOS_ID])
+        self.eos, self.empty = len(ids), len(ids) + 1
+        ids += [[EOS_ID], []]
         self.lengths = np.array([len(piece) for piece in ids], dtype=np.int32)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths[:-1], dtype=np.int64)])
         self.tokens = np.array([token for piece in ids for token in piece], dtype=np.int32)

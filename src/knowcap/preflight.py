@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 
 if TYPE_CHECKING:
+    from knowcap.corpora import Corpus
     from knowcap.recipe import Recipe
 
 T = TypeVar("T")
@@ -23,7 +24,13 @@ RULES: dict[str, Rule] = {
     "seed": (lambda v: 0 <= v < 2**32, "0 to 4,294,967,295"),
     "num_people": _AT_LEAST_ONE,
     "pools_fraction": _SHARE,
+    "num_attributes": _AT_LEAST_ONE,
+    "chunks_per_value": _AT_LEAST_ONE,
+    "diversity": _AT_LEAST_ONE,
+    "chunk_length": _AT_LEAST_ONE,
+    "alphabet_size": _AT_LEAST_ONE,
     "num_templates": (lambda v: v is None or v >= 1, "1 or more, or null for all"),
+    "fixed_renderings": (lambda v: v is None or v >= 1, "1 or more, or null for fresh ones"),
     "exposures": _AT_LEAST_ONE,
     "renderings": _AT_LEAST_ONE,
     "control_people": _NOT_NEGATIVE,
@@ -51,6 +58,9 @@ RULES: dict[str, Rule] = {
     "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
 }
+_BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
+_NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates")
+_NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction")
 _MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
 
@@ -64,6 +74,7 @@ def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
     bad = set(unusable)
     problems = _check_values(recipe, bad)
     problems += _check_together(recipe, bad)
+    problems += _check_idle(recipe, bad)
     problems += _check_corpus(recipe, bad)
     if not bad & set(_MODEL_KEYS):
         from knowcap.models import model_problems
@@ -81,7 +92,7 @@ def _check_values(recipe: Recipe, bad: set[str]) -> list[str]:
         value = getattr(recipe, name)
         choices = key.metadata.get("choices")
         valid, expected = RULES.get(name, (lambda _: True, ""))
-        if name in bad:
+        if name in bad or (name == "num_people" and recipe.corpus == "table" and value == 0):
             continue
         if choices and value not in choices:
             close = get_close_matches(value, choices, n=1)
@@ -110,8 +121,26 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     return problems
 
 
+def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
+    """Keys that the corpus does not look at: whoever sets one means something else."""
+    from knowcap.recipe import KEYS
+
+    biod, table = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates")
+    idle = {"bioD": (*_NOT_BIOD_KEYS, *table), "table": (*_NOT_TABLE_KEYS, *biod)}.get(recipe.corpus, (*biod, *table))
+    of = dict.fromkeys(biod, "is for corpus: bioD, not") | dict.fromkeys(table, "is for corpus: table, not")
+    return [
+        f"{name}={getattr(recipe, name)!r} {of.get(name, 'says nothing to')} corpus: {recipe.corpus}; leave it out"
+        for name in idle
+        if not bad & {name, "corpus"} and getattr(recipe, name) != KEYS[name].default
+    ]
+
+
 def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
     """Value lists, templates, and the vocabulary that they need."""
+    if recipe.corpus == "table":
+        return _check_table(recipe, bad)
+    if recipe.corpus == "bioD":
+        return _check_biod(recipe, bad)
     from knowcap.corpus.templates import load_templates
     from knowcap.knowledge.pools import load_pools
 
@@ -129,15 +158,57 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
     if pools and templates and recipe.tokenizer_name is None and "vocab_size" not in bad:
         from knowcap.bios import BioS
         from knowcap.knowledge.people import People
-        from knowcap.tokens import minimum_vocab_size
 
-        least = minimum_vocab_size(BioS(People(pools, 1, recipe.seed), templates).vocabulary_texts())
-        if recipe.vocab_size < least:
-            problems.append(
-                f"vocab_size={recipe.vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "
-                f"there is an end-of-text token; expected {least} or more"
-            )
+        problems += _check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates))
     return problems
+
+
+def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
+    """bioD's numbers, the lists that its names are from, and the vocabulary that they need."""
+    from knowcap.biod import biod_of
+
+    if bad & {*_BIOD_KEYS, "num_people", "seed", "pools_dir", "pools_fraction", "compact"}:
+        return []
+    problems: list[str] = []
+    corpus = _try(lambda: biod_of(recipe), problems)
+    if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
+        problems += _check_vocabulary(recipe, corpus)
+    return problems
+
+
+def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
+    """A user's facts and their templates, and the vocabulary that they need."""
+    from knowcap.knowledge.tuples import TableError
+    from knowcap.table import table_of
+
+    if bad & {"facts_file", "facts_templates", "num_templates"}:
+        return []
+    try:
+        table = table_of(recipe)
+    except TableError as error:
+        return error.problems
+    problems = []
+    if "num_people" not in bad and recipe.num_people not in (0, table.num_people):
+        problems.append(
+            f"num_people={recipe.num_people}, but {recipe.facts_file} has {table.num_people} entities and all are "
+            "used; leave num_people out"
+        )
+    if recipe.tokenizer_name is None and "vocab_size" not in bad:
+        problems += _check_vocabulary(recipe, table)
+    return problems
+
+
+def _check_vocabulary(recipe: Recipe, corpus: Corpus) -> list[str]:
+    """A problem where the compact BPE is too small to spell the corpus."""
+    from knowcap.tokens import minimum_vocab_size
+
+    least = minimum_vocab_size(corpus.vocabulary_texts())
+    if recipe.vocab_size >= least:
+        return []
+    return [
+        f"vocab_size={recipe.vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "
+        f"there is an end-of-text token; expected {least} or more"
+    ]
 
 
 def _try(load: Callable[[], T], problems: list[str]) -> T | None:

@@ -30,7 +30,9 @@ class RecipeError(ValueError):
 
 
 def _key(default: Any, text: str, **metadata: Any) -> Any:
-    """A recipe key. `required`: has no default; `free`: may change between two calls on one run folder; `choices`."""
+    """A recipe key. `required`: has no default, `except_for` one corpus; `free`: may change between two calls on one
+    run folder; `choices`.
+    """
     return field(default=default, metadata={"help": text} | metadata)
 
 
@@ -44,7 +46,7 @@ class Recipe:
     seed: int = _key(0, "seed of people, texts, weights and data order")
     # knowledge
     corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "table"))
-    num_people: int = _key(0, "N, the number of people", required=True)
+    num_people: int = _key(0, "N, the number of people; a table has its own", required=True, except_for="table")
     pools_dir: str | None = _key(None, "a folder of your own value lists")
     pools_fraction: float = _key(1.0, "keep the first part of every list, in (0, 1]")
     num_attributes: int = _key(1, "bioD's K, values a person")
@@ -140,7 +142,8 @@ def read_recipe(config: str | Path, overrides: Overrides = (), check: bool = Tru
             values[name] = convert(value, _HINTS[name])
         except ValueError as error:
             problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
-    missing = [name for name, key in KEYS.items() if key.metadata.get("required") and name not in found]
+    needed = {name: key.metadata for name, key in KEYS.items() if key.metadata.get("required") and name not in found}
+    missing = [name for name, key in needed.items() if key.get("except_for", "") != values.get("corpus")]
     problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
     recipe = resolve(Recipe(**values), path)
     if check:

@@ -7,14 +7,14 @@ vocabulary knows no one (DESIGN: two seeds give the same tokenizer, byte for byt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 
 
@@ -56,6 +56,25 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def with_words(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:
+    """A byte-level BPE that has each of `words` (a blank, then letters alone or digits alone) as one token besides."""
+    state = json.loads(tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    for word in words:
+        vocab.setdefault(word.replace(" ", "Ġ"), len(vocab))  # how a BPE on bytes writes a blank
+    state["model"]["ignore_merges"] = True  # what is in the vocabulary is one token, whether or not merges lead there
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def word_tokenizer(words: Iterable[str]) -> tuple[Tokenizer, int]:
+    """A token for each of `words`, for texts of words with blanks between; and how many, the end of text included."""
+    vocab = {word: number for number, word in enumerate(dict.fromkeys([EOS, *words]))}
+    tokenizer = Tokenizer(WordLevel(vocab, unk_token=EOS))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.add_special_tokens([EOS])  # which keeps its number, EOS_ID
+    return tokenizer, len(vocab)
 
 
 def alphabet_of(tokenizer: Tokenizer) -> set[int]:

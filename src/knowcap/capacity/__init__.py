@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from knowcap.capacity.checks import LeakError, check_control, check_maximum
+from knowcap.capacity.diversity import diversity, without_first_chunks
 from knowcap.capacity.tables import (
     CONTROL_FILE,
     COUNTS,
@@ -63,9 +64,12 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     path = model_dir / CAPACITY_FILE
     measurement = read_measurement(model_dir / NLL_FILE)
     try:
-        facts = with_silent_entities(read_facts(model_dir / NLL_FILE, measurement), measurement)
-        control_bits = check_control(read_facts(model_dir / CONTROL_FILE, measurement), facts, measurement)
-        diversity_bits, max_diversity_bits = _diversity(measurement)
+        terms = measurement["knowledge"].get("diversity_terms") or []
+        everything = read_facts(model_dir / NLL_FILE, measurement)
+        diversity_bits, max_diversity_bits = diversity(everything, terms)
+        facts = with_silent_entities(without_first_chunks(everything, terms), measurement)
+        control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
+        control_bits = check_control(control, facts, measurement)
         result = bits_per_parameter(
             predictions=facts.nll,
             references=facts.references,
@@ -125,17 +129,6 @@ def _content(
         **{key: measurement[key] for key in SETTINGS},
     }
     return _without_nan(content)
-
-
-def _diversity(measurement: dict[str, Any]) -> tuple[float, float]:
-    """Bits of bioD's diversity terms and their maximum (Part 3.3, Def. 4.1); zero for a corpus without."""
-    terms = measurement["knowledge"].get("diversity_terms") or []
-    if terms and "diversity_bits" not in measurement:
-        raise CapacityError(
-            f"knowledge {measurement['knowledge'].get('name')!r} has {len(terms)} diversity terms, but the "
-            "measurement lacks 'diversity_bits'; score it with a knowcap that measures them"
-        )
-    return float(measurement.get("diversity_bits", 0.0)), float(sum(t["log2_candidates"] for t in terms))
 
 
 def _without_nan(value: Any) -> Any:

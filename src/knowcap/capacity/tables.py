@@ -142,6 +142,8 @@ def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
     for attribute in knowledge["attributes"]:
         if attribute.get("determined_by") is None:
             declared[attribute["name"]] = float(attribute["log2_candidates"])
+    for term in knowledge.get("diversity_terms") or []:
+        declared[term["fact"]] = math.log2(term["diversity"])
     return declared
 
 

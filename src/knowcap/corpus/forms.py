@@ -1,4 +1,4 @@
-"""How a person is told at one exposure: the order of the six sentences and the template of each, drawn afresh."""
+"""How a person is told at one exposure: the order of the six sentences and the template of each, afresh or fixed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,33 @@ _ORDERS = np.array(list(permutations(range(len(SENTENCES)))), dtype=np.int8)
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Which bioS: the paper's has fresh templates and order at every exposure (Part 3.3, 2.2; Part 3.1, A.1).
+
+    Attributes:
+        fixed_renderings: M, the fixed ways in which each person is told; exposure e takes way e mod M, so that M = 1
+            is bioS^simple. None: afresh at every exposure.
+        permute: sentences in random order, else in the order of `SENTENCES`.
+        full_name: the full name in place of every pronoun, so that the gender is never said.
+    """
+
+    fixed_renderings: int | None = None
+    permute: bool = True
+    full_name: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fixed_renderings is not None and self.fixed_renderings < 1:
+            raise ValueError(
+                f"fixed_renderings={self.fixed_renderings}, expected 1 or more fixed ways of telling a person, or "
+                "null for fresh ones at every exposure"
+            )
+
+    def rendering(self, exposure: int) -> int:
+        """Which way of telling a person an exposure takes."""
+        return exposure if self.fixed_renderings is None else exposure % self.fixed_renderings
+
+
+@dataclass(frozen=True)
 class Forms:
     """One biography a row.
 
@@ -27,17 +54,26 @@ class Forms:
     templates: np.ndarray
 
 
-def draw_forms(seed: int, persons: np.ndarray, exposure: int, templates: dict[str, tuple[Template, ...]]) -> Forms:
-    """The forms of persons (n,) at one exposure: uniform over orders and templates (Part 3.3, 2.2).
+def draw_forms(
+    seed: int,
+    persons: np.ndarray,
+    exposure: int,
+    templates: dict[str, tuple[Template, ...]],
+    variant: Variant | None = None,
+) -> Forms:
+    """The forms of persons (n,) at one exposure: uniform over templates, and over orders unless they are fixed.
 
-    Each depends on seed, person and exposure alone.
+    Each depends on seed, person and rendering alone (Part 3.3, 2.2).
     """
-    w = words(seed, "forms", persons, substream=exposure)
-    order = _ORDERS[below(w[0], len(_ORDERS))]
+    variant = variant or Variant()
+    w = words(seed, "forms", persons, substream=variant.rendering(exposure))
     counts = [len(templates[sentence]) for sentence in SENTENCES]
     chosen = np.empty((len(persons), len(SENTENCES)), dtype=np.int16)
     for sentence, count in enumerate(counts):
         word = w[1 + sentence // 2]
         chosen[:, sentence] = below(word, count)
         w[1 + sentence // 2] = (word * np.uint64(count)) & np.uint64(0xFFFFFFFF)
+    if not variant.permute:
+        return Forms(np.tile(np.arange(len(SENTENCES), dtype=np.int8), (len(persons), 1)), chosen)
+    order = _ORDERS[below(w[0], len(_ORDERS))]
     return Forms(order, np.take_along_axis(chosen, order.astype(np.intp), axis=1))

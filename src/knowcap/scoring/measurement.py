@@ -26,11 +26,7 @@ _FRACTIONS = ("quantized_fraction", "quantized_fraction_all", "stored_bits_per_p
 
 def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
     """knowledge.json's content, as JSON gives it back."""
-    return json.loads(
-        json.dumps(
-            asdict(knowledge) | {"bits_per_person": knowledge.bits_per_person, "total_bits": knowledge.total_bits}
-        )
-    )
+    return json.loads(json.dumps(knowledge.content()))
 
 
 def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:

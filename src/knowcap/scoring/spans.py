@@ -11,6 +11,7 @@ import numpy as np
 
 from knowcap.facts import Knowledge, Row, ScoredFact, check_row, scored_facts
 from knowcap.scoring.errors import TextError
+from knowcap.scoring.first_chunks import first_chunks
 
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class EncodedRows:
         input_lengths: (rows,) int64; so many ids of a row have to be read to score all its facts; 0 without facts.
         targets: (targets,) int64.
         target_facts: (targets,) int64, the number of the fact in `facts`.
-        facts: the scored facts, row by row in the order of the text.
+        facts: the scored facts, row by row in the order of the text, bioD's first chunks after them.
         fact_rows: (facts,) int64, the row of each.
     """
 
@@ -99,7 +100,7 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, knowled
     _check_spelling(rows, tokenizer, tokens)
     _check_coverage(rows, tokens)
 
-    found = [scored_facts(row.spans, knowledge) for row in rows]
+    found = [scored_facts(row.spans, knowledge) + first_chunks(row, knowledge) for row in rows]
     fact_rows = np.repeat(np.arange(len(rows)), np.array([len(facts) for facts in found], dtype=np.int64))
     facts = tuple(chain.from_iterable(found))
     first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens)

@@ -1,0 +1,289 @@
+"""The bioD corpus (Part 3.3, Definition 2.2): people with K random values each, in sentences or in the compact form.
+
+    Anya Briar Forger's ID 7 is 104 131, 117 100. ID 2 is 109 109, 126 113.
+    N12 N40 N3 N40 ID7 104 131 117 100 ID2 109 109 126 113
+
+Names are those of bioS, and values come in an order drawn afresh at every exposure. Later sentences have no "Her" as
+in the paper: a pronoun would tell a gender, which is no part of the definition. Symbols are numbers with more digits
+than any attribute's, single tokens always. The compact form is for tiny models: it has names of its own, 4 symbols out
+of 64 (N0 = 64^4), one token for an attribute, and no other words, commas or stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+from knowcap.knowledge.diversity import Diversity
+from knowcap.knowledge.pools import Pools, load_pools
+from knowcap.philox import KeyedPermutation, words
+from knowcap.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.recipe import Recipe
+from knowcap.tokens import (
+    TokenizerError,
+    alphabet_of,
+    reduce_tokenizer,
+    train_tokenizer,
+    with_words,
+    word_tokenizer,
+)
+
+
+VERSION = "1.0.0"  # of sets, values, names and sentences together: a change of any is a new version
+ENTITY_COLUMN = "person_id"
+COMPACT_NAME_LENGTH, COMPACT_NAME_SYMBOLS = 4, 64
+_VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) that are held rather than made again for every shard
+_WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
+
+
+class BioDError(ValueError):
+    """A bioD that cannot be made; the message says what was got, what was expected and how to mend it."""
+
+
+def biod_of(recipe: Recipe) -> BioD:
+    """The recipe's bioD.
+
+    Raises:
+        PoolsError, DiversityError, BioDError: lists or numbers that cannot be used.
+    """
+    if recipe.compact and recipe.tokenizer_name is not None:
+        raise BioDError(
+            f"tokenizer_name={recipe.tokenizer_name!r}, but the compact form has a vocabulary of its own, one token a "
+            "symbol; leave tokenizer_name out, or compact"
+        )
+    diversity = Diversity(
+        recipe.num_attributes,
+        recipe.chunks_per_value,
+        recipe.diversity,
+        recipe.chunk_length,
+        recipe.alphabet_size,
+        recipe.seed,
+    )
+    return BioD(
+        diversity, recipe.num_people, None if recipe.compact else load_pools(recipe.pools_dir, recipe.pools_fraction)
+    )
+
+
+class BioD:
+    """Texts of `num_people` people; names from `pools`, or in the compact form where there are none.
+
+    Raises:
+        BioDError: more people than names.
+    """
+
+    def __init__(self, diversity: Diversity, num_people: int, pools: Pools | None = None) -> None:
+        self.diversity, self.num_people, self.pools = diversity, num_people, pools
+        self._names = _compact_names() if pools is None else _english_names(pools)
+        self._sizes = tuple(len(part) for part in self._names)
+        self._num_names = math.prod(self._sizes)
+        if not 1 <= num_people <= self._num_names:
+            raise BioDError(
+                f"num_people={num_people:,}, but there are {self._num_names:,} names; give at least 1 person and at "
+                f"most as many as names{', or larger pools' if pools is not None else ''}"
+            )
+        least = 10 ** max(2, len(str(diversity.num_attributes)))
+        self._symbols = [str(number) for number in range(least, least + diversity.alphabet_size)]
+        self._numbers = range(1, diversity.num_attributes + 1)
+        self._knowledge: Knowledge | None = None
+        self._strings: np.ndarray | None = None
+        self._chunks: np.ndarray | None = None
+
+    @property
+    def compact(self) -> bool:
+        """Whether texts are names, attributes and values alone."""
+        return self.pools is None
+
+    @property
+    def seed(self) -> int:
+        """The seed of names, sets, values and their order."""
+        return self.diversity.seed
+
+    @property
+    def num_outsiders(self) -> int:
+        """How many names are left for people outside the sample."""
+        return self._num_names - self.num_people
+
+    def knowledge(self) -> Knowledge:
+        """What there is to know: C log2 D bits a value, and S log2(T^L / D) bits an attribute's diversity set.
+
+        S is D where every string of the set is the first chunk of somebody's value, as the theorem wants it
+        (N >= D log N); where N is small only the S that are so are credited, since no others are measured by p3. A set
+        of all T^L strings holds nothing to know and has no term.
+        """
+        if self._knowledge is None:
+            d, attributes = self.diversity, [f"id_{number}" for number in self._numbers]
+            credited = d.num_first_chunks(self.num_people) if d.log2_strings else []
+            self._knowledge = Knowledge(
+                name="bioD",
+                version=VERSION,
+                num_people=self.num_people,
+                seed=self.seed,
+                entity_column=ENTITY_COLUMN,
+                name_log2_candidates=math.log2(self._num_names),
+                attributes=tuple(Attribute(name, d.candidates, d.log2_candidates) for name in attributes),
+                diversity_terms=tuple(
+                    {
+                        "attribute": name,
+                        "fact": f"{name}.first_chunk",
+                        "first_chunk": rf"\d+(?: \d+){{{d.chunk_length - 1}}}",
+                        "diversity": d.diversity,
+                        "credited": count,
+                        "log2_candidates": count * d.log2_strings,
+                    }
+                    for name, count in zip(attributes, credited, strict=bool(credited))
+                ),
+            )
+        return self._knowledge
+
+    def people_columns(self, first: int, end: int) -> dict[str, list]:
+        """Names, and the values of attributes 1 … K, of people first … end - 1."""
+        persons = np.arange(first, end)
+        values = [[self._value(a, c) for a, c in enumerate(of_one)] for of_one in self._chunks_of(persons).tolist()]
+        return {ENTITY_COLUMN: persons.tolist(), NAME: list(self._full_names(persons)), "values": values}
+
+    def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
+        """The texts of persons (n,) at one exposure, one row each, in their order."""
+        orders = self._orders(persons, exposure).tolist()
+        chunks = self._chunks_of(persons).tolist()
+        for person, text, order, of_one in zip(
+            persons.tolist(), self._full_names(persons), orders, chunks, strict=True
+        ):
+            spans = [Span(NAME, 0, len(text))]
+            for place, attribute in enumerate(order):
+                text += self._opener(attribute + 1, first=place == 0) + " "
+                value = self._value(attribute, of_one[attribute])
+                spans.append(Span(f"id_{attribute + 1}", len(text), len(text) + len(value)))
+                text += value + ("" if self.compact else ".")
+            yield Row(text, tuple(spans), person)
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """Names and words, with the weight that they have in a text; symbols are tokens whether they occur or not."""
+        openers = [self._opener(number, first) for number in self._numbers for first in (True, False)]
+        for texts in (*self._names, openers, [","], ["."]):
+            for text in texts:
+                for _ in range(max(1, round(_WEIGHT / len(texts)))):
+                    yield text
+
+    def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
+        """The corpus' own tokenizer, and the vocabulary rows that a model needs.
+
+        Sentences: a BPE of at most `vocab_size` tokens for names and words, and a token for each symbol besides.
+        Compact: a token for each symbol (of names too) and each attribute, whatever `vocab_size` says.
+        """
+        pieces = self.piece_texts()
+        if self.compact:
+            return word_tokenizer([text.strip() for texts in pieces.groups.values() for text in texts])
+        backend = with_words(train_tokenizer(self.vocabulary_texts(), vocab_size), pieces.groups["symbol"])
+        return reduce_tokenizer(backend, used_tokens(pieces, backend) | alphabet_of(backend))
+
+    def piece_texts(self) -> PieceTexts:
+        """The pieces of all texts that there can be: every symbol, used or not, is one."""
+        parts = [f"name_{number}" for number in range(len(self._names))]
+        groups = dict(zip(parts, self._names, strict=True))
+        openers = ["opener"] if self.compact else ["opener/first", "opener"]
+        for opener in openers:
+            groups[opener] = [self._opener(number, opener != "opener") for number in self._numbers]
+        groups["symbol"] = [f" {symbol}" for symbol in self._symbols]
+        junctions = [*pairwise(parts), (parts[-1], openers[0]), ("symbol", "symbol")]
+        junctions += [(opener, "symbol") for opener in openers]
+        if self.compact:
+            junctions.append(("symbol", "opener"))
+        else:
+            groups |= {"comma": [","], "stop": ["."]}
+            junctions += [("symbol", "comma"), ("comma", "symbol"), ("symbol", "stop"), ("stop", "opener")]
+        return PieceTexts(groups, junctions, frozenset({parts[0]}))
+
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The pieces of the texts of persons (n,) at one exposure, one a symbol: (n, pieces a text) int32.
+
+        Raises:
+            TokenizerError: a symbol that is not a single token.
+        """
+        starts = {group: numbers.start for group, numbers in pieces.groups.items()}
+        self._check_symbols(pieces)
+        order = self._orders(persons, exposure)[:, :, None]
+        chunks = np.take_along_axis(self._chunks_of(persons), order, axis=1)
+        n, k, c = chunks.shape
+        values = self._sets()[order, chunks] + starts["symbol"]  # (n, K, C, L)
+        openers = order + starts["opener"]
+        if not self.compact:
+            values = np.concatenate([values, np.full((n, k, c, 1), starts["comma"])], axis=3)
+            values[:, :, -1, -1] = starts["stop"]
+            openers[:, 0] += starts["opener/first"] - starts["opener"]
+        sentences = np.concatenate([openers, values.reshape(n, k, -1)], axis=2).reshape(n, -1)
+        names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self._names))]
+        return np.concatenate([names, sentences, np.full((n, 1), pieces.eos)], axis=1).astype(np.int32)
+
+    def longest(self, pieces: Pieces) -> int:
+        """No text has more tokens than this, its end of text included."""
+        d = self.diversity
+        name = sum(pieces.longest(f"name_{part}") for part in range(len(self._names)))
+        opener = max(pieces.longest(group) for group in pieces.groups if group.startswith("opener"))
+        separators = 0 if self.compact else (d.chunks_per_value - 1) * pieces.longest("comma") + pieces.longest("stop")
+        return name + d.num_attributes * (opener + d.chunks_per_value * d.chunk_length + separators) + 1
+
+    def _opener(self, number: int, first: bool) -> str:
+        if self.compact:
+            return f" ID{number}"
+        return f"'s ID {number} is" if first else f" ID {number} is"
+
+    def _value(self, attribute: int, chunks: list[int]) -> str:
+        strings = self._sets()[attribute, chunks].tolist()
+        said = (" ".join(self._symbols[symbol] for symbol in string) for string in strings)
+        return (" " if self.compact else ", ").join(said)
+
+    def _name_codes(self, persons: np.ndarray) -> np.ndarray:
+        names = KeyedPermutation(self._num_names, self.seed, "names")(persons)
+        return np.stack(np.unravel_index(names, self._sizes), axis=1)
+
+    def _full_names(self, persons: np.ndarray) -> Iterator[str]:
+        for codes in self._name_codes(persons).tolist():
+            yield "".join(part[code] for part, code in zip(self._names, codes, strict=True))
+
+    def _orders(self, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """In which order the attributes are told: (n, K), a uniform permutation each."""
+        blocks = range(-(-self.diversity.num_attributes // 4))
+        random = np.concatenate([words(self.seed, "biod/order", persons, exposure, block) for block in blocks])
+        return np.argsort(random[: self.diversity.num_attributes].T, axis=1, kind="stable")
+
+    def _sets(self) -> np.ndarray:
+        """All diversity sets: (K, D, L)."""
+        if self._strings is None:
+            kind = np.uint16 if self.diversity.alphabet_size <= 2**16 else np.int32
+            self._strings = np.stack([self.diversity.strings(a).astype(kind) for a in range(len(self._numbers))])
+        return self._strings
+
+    def _chunks_of(self, persons: np.ndarray) -> np.ndarray:
+        d = self.diversity
+        many = self.num_people * d.num_attributes * d.chunks_per_value > _VALUES_KEPT
+        if many or (persons.size and int(persons.max()) >= self.num_people):
+            return d.chunks(persons)
+        if self._chunks is None:
+            self._chunks = d.chunks(np.arange(self.num_people))
+        return self._chunks[persons]
+
+    def _check_symbols(self, pieces: Pieces) -> None:
+        numbers = pieces.groups["symbol"]
+        lengths = pieces.lengths[numbers.start : numbers.stop]
+        if (lengths > 1).any():
+            worst = int(np.argmax(lengths > 1))
+            fewer = f"give an alphabet_size of at most {worst}, or " if worst else ""
+            raise TokenizerError(
+                f"the tokenizer makes {lengths[worst]} tokens of the symbol {self._symbols[worst]!r}, expected one; "
+                f"{fewer}leave tokenizer_name out, for a tokenizer that has them all"
+            )
+
+
+def _english_names(pools: Pools) -> list[list[str]]:
+    middle, last = ([f" {name}" for name in names] for names in (pools.middle_names, pools.last_names))
+    return [list(pools.first_names), middle, last]
+
+
+def _compact_names() -> list[list[str]]:
+    symbols = [f"N{number}" for number in range(COMPACT_NAME_SYMBOLS)]
+    return [symbols, *([f" {symbol}" for symbol in symbols] for _ in range(COMPACT_NAME_LENGTH - 1))]

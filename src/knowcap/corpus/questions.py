@@ -1,0 +1,56 @@
+"""Questions about bioS people, each answered by one value (Part 3.1, 2.2; Part 3.3, A.2)."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from knowcap.knowledge.people import ENTITY_COLUMN, People, full_name
+from knowcap.philox import KeyedPermutation
+
+
+QUESTIONS = {
+    "birth_date": "What is the birth date of {name}?",
+    "birth_city": "What is the birth city of {name}?",
+    "university": "Which university did {name} study at?",
+    "major": "What major did {name} study?",
+    "employer": "Which company did {name} work for?",
+    "work_city": "Where did {name} work?",
+}
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A corpus that has questions about its entities."""
+
+    num_people: int
+    seed: int
+
+    def questions(self, persons: np.ndarray) -> dict[str, list]:
+        """Columns person_id, attribute, question, answer of the questions about persons (n,), person by person."""
+
+
+def ask(people: People, persons: np.ndarray) -> dict[str, list[int] | list[str]]:
+    """The columns of the questions about persons (n,): six rows a person, in the order of `QUESTIONS`."""
+    columns: dict[str, list] = {ENTITY_COLUMN: [], "attribute": [], "question": [], "answer": []}
+    for number, person in zip(persons.tolist(), people.texts(people.codes(persons)), strict=True):
+        name = full_name(person)
+        columns[ENTITY_COLUMN] += [number] * len(QUESTIONS)
+        columns["attribute"] += QUESTIONS
+        columns["question"] += [question.format(name=name) for question in QUESTIONS.values()]
+        columns["answer"] += [person[attribute] for attribute in QUESTIONS]
+    return columns
+
+
+def num_in_train(num_people: int) -> int:
+    """How many of the people are in the split `train`: half, rounded up."""
+    return -(-num_people // 2)
+
+
+def by_split(num_people: int, seed: int, places: np.ndarray) -> np.ndarray:
+    """Who stands at places (n,) of a keyed order of all people; the first `num_in_train` places are `train`.
+
+    The order has nothing to do with what people are or how they are told, and each place can be looked up alone.
+    """
+    return KeyedPermutation(num_people, seed, "questions")(places)

@@ -1,0 +1,172 @@
+"""How a user's own facts are said, and out of how much each was drawn: the YAML beside a table of facts.
+
+Its keys: `subject`, what later sentences begin with (It); `entity_space`, how many names there could have been (names
+count nothing without it); `attributes`, each with `templates`, sentences such as `{entity} has its capital in
+{value}.`, and either `candidates`, a number or `frequency` (the default: the entropy of the table's own values), or
+`determined_by`, the attribute that it follows from (it counts nothing then).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from knowcap.corpus.templates import ARTICLES, Template
+
+
+ENTITY, VALUE = "{entity}", "{value}"
+FREQUENCY = "frequency"
+RESERVED = ("name", "entity")  # the name's span, and the column of entities
+_TOP = ("attributes", "subject", "entity_space")
+_KEYS = ("templates", "candidates", "determined_by")
+
+
+@dataclass(frozen=True)
+class Saying:
+    """How an attribute is said.
+
+    Attributes:
+        templates: its sentences, one of which is drawn at every exposure.
+        candidates: out of how many equally likely values each was drawn; None: as frequent as in the table.
+        determined_by: the attribute that it follows from, if any.
+    """
+
+    templates: tuple[Template, ...]
+    candidates: int | None = None
+    determined_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The content of the YAML: every attribute by name, what later sentences begin with, and the number of names."""
+
+    attributes: dict[str, Saying]
+    subject: str = "It"
+    entity_space: int | None = None
+
+
+def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
+    """The YAML's content and all that is wrong with it, with line numbers; what is wrong is left out."""
+    import yaml
+
+    path = Path(path).expanduser()
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return Sentences({}), [f"{path}: cannot be read as YAML in UTF-8: {' '.join(str(error).split())}"]
+    problems: list[str] = []
+    top = _mapping(root, _TOP, "expected `attributes:` with one entry an attribute", problems)
+    subject = _subject(top.get("subject"), problems)
+    space = None
+    if "entity_space" in top:
+        space = _count(top["entity_space"], "entity_space", "how many names there could have been", problems)
+    attributes: dict[str, Saying] = {}
+    entries = _mapping(top.get("attributes"), None, "attributes: expected one entry or more", problems)
+    for name, node in entries.items():
+        if name in RESERVED:
+            problems.append(f"{_line(node)}: an attribute can't be called {name!r}, which is the entity; rename it")
+        else:
+            attributes[name] = _saying(name, node, problems)
+    problems += _undetermined(attributes)
+    return Sentences(attributes, subject, space), [f"{path.name} {problem}" for problem in problems]
+
+
+def _saying(name: str, node: Any, problems: list[str]) -> Saying:
+    """One attribute's entry."""
+    entry = _mapping(node, _KEYS, f"{name}: expected `templates:` and, if you like, `candidates:`", problems)
+    listed = getattr(entry.get("templates"), "value", "")
+    templates: list[Template] = []
+    if isinstance(listed, str) or not listed:
+        problems.append(f"{_line(node)}: {name} has no templates; list sentences such as '{ENTITY} … {VALUE}.'")
+        listed = []
+    for item in listed:
+        line = item.value if isinstance(item.value, str) else ""
+        broken = list(broken_rules(line))
+        problems += [f"{_line(item)}: {name}: got {line!r}: {'; '.join(broken)}"] if broken else []
+        prefix, _, suffix = line.removeprefix(ENTITY).partition(VALUE)
+        templates.append(Template(prefix, suffix))
+    if len(set(templates)) < len(templates):
+        problems.append(f"{_line(node)}: {name} has a template twice; remove one")
+    candidates = None
+    if "candidates" in entry and entry["candidates"].value != FREQUENCY:
+        what = f"how many equally likely values there are, or `{FREQUENCY}`"
+        candidates = _count(entry["candidates"], f"{name}: candidates", what, problems)
+    by = str(entry["determined_by"].value) if "determined_by" in entry else None
+    if by is not None and "candidates" in entry:
+        problems.append(f"{_line(node)}: {name} is determined_by another, so it has no candidates; drop one of both")
+    return Saying(tuple(templates), candidates, by)
+
+
+def broken_rules(line: str) -> Iterator[str]:
+    """What is wrong with a template: a value must be told once, in its span, and nothing before it depends on it."""
+    for field in (ENTITY, VALUE):
+        if line.count(field) != 1:
+            yield f"got {line.count(field)} {field}, expected exactly one; write it once"
+    if not line.startswith(ENTITY + " "):
+        yield f"expected it to begin with '{ENTITY} ', a blank and no possessive; reword it to begin so"
+    before, _, after = line.removeprefix(ENTITY).partition(VALUE)
+    if set((before + after).replace(ENTITY, "").replace(VALUE, "")) & set("{}"):
+        yield f"got other braces, expected {ENTITY} and {VALUE} alone; remove them"
+    words = before.split()
+    if not words or not before.endswith(" ") or " ".join(line.split()) != line:
+        yield f"expected words and one blank before {VALUE}, and single blanks throughout; space it so"
+    if words and words[-1].lower() in ARTICLES:
+        yield f"got {words[-1]!r} before {VALUE}, which depends on the value; reword it without the article"
+    if after[-1:] not in (".", "!", "?") or after[0] not in ".!?,; ":
+        yield f"expected '.' at the end and '.', ',', ';' or a blank after {VALUE}; end it with '{VALUE}.'"
+
+
+def _undetermined(attributes: dict[str, Saying]) -> Iterator[str]:
+    """Each determined_by must name an attribute that has bits of its own."""
+    for name, saying in attributes.items():
+        by = saying.determined_by
+        if by is not None and (by == name or by not in attributes):
+            others = ", ".join(other for other in attributes if other != name)
+            yield f"{name}: determined_by: {by}, expected another attribute of the file: {others or 'there is none'}"
+        elif by is not None and attributes[by].determined_by is not None:
+            yield f"{name}: determined_by: {by}, which is determined itself; name what it follows from"
+
+
+def _mapping(node: Any, keys: tuple[str, ...] | None, expected: str, problems: list[str]) -> dict[str, Any]:
+    """A YAML mapping's nodes by key; what is not one, unknown keys and keys given twice are problems."""
+    pairs = getattr(node, "value", None)
+    if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
+        problems.append(f"{_line(node)}: {expected}")
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        name = str(key.value)
+        if keys is not None and name not in keys:
+            close = get_close_matches(name, keys, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; expected {', '.join(keys)}"
+            problems.append(f"{_line(key)}: unknown key {name!r}{hint}")
+        elif name in found:
+            problems.append(f"{_line(key)}: {name!r} is given twice; remove one")
+        else:
+            found[name] = value
+    return found
+
+
+def _subject(node: Any, problems: list[str]) -> str:
+    if node is None:
+        return "It"
+    text = node.value if isinstance(node.value, str) else ""
+    if not text or " ".join(text.split()) != text or set(text) & set("{}"):
+        problems.append(f"{_line(node)}: subject: got {text!r}, expected words without braces, such as It")
+    return text
+
+
+def _count(node: Any, key: str, what: str, problems: list[str]) -> int | None:
+    text = node.value if isinstance(node.value, str) else ""
+    if re.fullmatch(r"[1-9][\d_]*", text):
+        return int(text)
+    problems.append(f"{_line(node)}: {key}: got {text!r}, expected {what}, a whole number such as 195")
+    return None
+
+
+def _line(node: Any) -> str:
+    return f"line {node.start_mark.line + 1 if node is not None else 1}"

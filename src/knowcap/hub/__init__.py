@@ -1,0 +1,228 @@
+"""Publishing: a run's model, its quantized copies and its data set, and the metric, each as one commit to the Hub.
+
+Cards are made for the place where they will stand; the run folder stays as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knowcap.card import write_card
+from knowcap.card.results import run_dir_of
+from knowcap.hub.upload import Artefact, HubError, Pushed, Uploader, check_repo_id
+from knowcap.run_folder import RECIPE_FILE, locked
+
+
+__all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_dataset"]
+
+METRIC_DIR = Path(__file__).parents[1] / "metrics" / "bits_per_parameter"
+# What a model folder is made of; nothing else in it is published.
+_MODEL_FILES = (
+    "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quanto_qmap.json",
+    "quantization.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "capacity.json", "training.json", "nll.parquet", "control.parquet", "plots/*.png",
+)  # fmt: skip
+_MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
+_DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
+_METRIC_FILES = ("README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt")
+
+
+@dataclass(frozen=True)
+class Push:
+    """What was published, and a line for each thing that was not."""
+
+    pushed: tuple[Pushed, ...]
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = f"\nnot published: {'; '.join(self.left_out)}" if self.left_out else ""
+        return "\n".join(map(str, self.pushed)) + left
+
+
+def push(
+    folder: Path | None,
+    *,
+    hub_model_id: str | None = None,
+    hub_dataset_id: str | None = None,
+    hub_space_id: str | None = None,
+    **options: Any,
+) -> Push:
+    """Publishes a run folder's model and data set, and the metric; what is on the Hub already is not sent again.
+
+    All that can be wrong is checked, and the token tried, before anything is uploaded.
+
+    Args:
+        folder: the run folder; a data set folder will do where only `hub_dataset_id` is given.
+        hub_model_id: where the model goes; its quantized copies go to that name with -int8 and -int4 added.
+        hub_dataset_id: where the data set goes.
+        hub_space_id: where the metric goes, as a Space; its name must be bits_per_parameter.
+        options: `private`, `revision`, `api` and `wait` of Uploader.
+
+    Raises:
+        HubError: nothing to publish, missing files, bad repo ids (all at once), or what the Hub refuses.
+    """
+    problems = _problems(folder, hub_model_id, hub_dataset_id, hub_space_id)
+    if problems:
+        raise HubError("; ".join(problems))
+    is_run = folder is not None and (folder / RECIPE_FILE).is_file()
+    artefacts, left_out = [], []
+    with locked(folder) if is_run else nullcontext():
+        if hub_dataset_id is not None:  # first: the model's card names it
+            artefacts.append(_dataset(_dataset_dir(folder), hub_dataset_id))
+        if hub_model_id is not None:
+            artefacts += _models(folder, hub_model_id, hub_dataset_id)
+            left_out += _files_left_out(folder)
+        if hub_space_id is not None:
+            artefacts.append(Artefact(hub_space_id, "space", _files(METRIC_DIR, _METRIC_FILES)))
+        if is_run:
+            left_out += _parts_left_out(folder, hub_model_id, hub_dataset_id)
+        return Push(_publish(artefacts, **options), tuple(left_out))
+
+
+def push_dataset(folder: Path, hub_dataset_id: str, **options: Any) -> Pushed:
+    """Publishes a data set folder; `options` are those of Uploader.
+
+    Raises:
+        HubError: it is no data set folder, a bad repo id, or what the Hub refuses.
+    """
+    return push(folder, hub_dataset_id=hub_dataset_id, **options).pushed[0]
+
+
+def _publish(artefacts: list[Artefact], **options: Any) -> tuple[Pushed, ...]:
+    uploader = Uploader(**options)
+    uploader.prepare(artefacts)
+    return tuple(uploader.publish(artefact) for artefact in artefacts)
+
+
+def _problems(
+    folder: Path | None, hub_model_id: str | None, hub_dataset_id: str | None, hub_space_id: str | None
+) -> list[str]:
+    """All that is wrong with a request, from what lies here alone."""
+    ids = {"hub_model_id": hub_model_id, "hub_dataset_id": hub_dataset_id, "hub_space_id": hub_space_id}
+    if not any(ids.values()):
+        return ["nothing to publish: give --hub_model_id, --hub_dataset_id or --hub_space_id"]
+    problems = [p for option, repo in ids.items() if repo is not None for p in check_repo_id(repo, f"--{option}")]
+    if hub_space_id is not None and hub_space_id.split("/")[-1] != METRIC_DIR.name:
+        problems.append(
+            f"--hub_space_id: got {hub_space_id!r}, expected a name that ends in /{METRIC_DIR.name}: evaluate.load "
+            "looks for a script of the Space's own name"
+        )
+    if folder is None:
+        return problems + ([] if hub_model_id is None and hub_dataset_id is None else ["name the run folder too"])
+    if not folder.is_dir():
+        return [*problems, f"{folder} is no folder; expected a run folder, as `knowcap run` makes it"]
+    if hub_model_id is not None:
+        problems += _missing(folder, (RECIPE_FILE,), "name the run folder, as `knowcap run` makes it")
+        problems += _missing(folder / "model", _MODEL_NEEDS, "train and measure it with `knowcap run`")
+        for copy in _quantized(folder):
+            problems += check_repo_id(f"{hub_model_id}-{copy.name}", "--hub_model_id")
+            problems += _missing(copy, _MODEL_NEEDS, f"`knowcap quantize {folder}`, then `knowcap measure {folder}`")
+    if hub_dataset_id is not None:
+        problems += _missing(_dataset_dir(folder), _DATASET_NEEDS, "make it with `knowcap data`")
+    return list(dict.fromkeys(problems))
+
+
+def _missing(folder: Path, needs: Iterable[str], mend: str) -> list[str]:
+    lacking = [pattern for pattern in needs if not any(folder.glob(pattern))]
+    return [f"{folder} lacks {', '.join(lacking)}; {mend}"] if lacking else []
+
+
+def _dataset_dir(folder: Path) -> Path:
+    """The data set folder of a run, or the folder itself where it is one."""
+    return folder if (folder / "knowledge.json").is_file() else folder / "knowledge"
+
+
+def _quantized(run_dir: Path) -> list[Path]:
+    return sorted(path for path in (run_dir / "quantized").glob("int*") if path.is_dir())
+
+
+def _files(folder: Path, patterns: Iterable[str]) -> dict[str, Path | bytes]:
+    """The files of a folder that match, by path within it; hidden ones are left out."""
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    inside = {path.relative_to(folder): path for path in found}
+    return {p.as_posix(): path for p, path in inside.items() if not any(part.startswith(".") for part in p.parts)}
+
+
+def _dataset(folder: Path, hub_dataset_id: str) -> Artefact:
+    return Artefact(hub_dataset_id, "dataset", _files(folder, ("**/*",)), ours=("*/*.parquet",))
+
+
+def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> list[Artefact]:
+    """The model and its quantized copies, each with a card for where it will stand."""
+    artefacts = []
+    for folder in (run_dir / "model", *_quantized(run_dir)):
+        base = None if folder.name == "model" else hub_model_id
+        repo_id = hub_model_id if base is None else f"{hub_model_id}-{folder.name}"
+        files = _files(folder, _MODEL_FILES) | {"README.md": _card(folder, repo_id, base, hub_dataset_id)}
+        artefacts.append(Artefact(repo_id, "model", files, ours=("*.safetensors", "plots/*.png")))
+    return artefacts
+
+
+def _card(model_dir: Path, repo_id: str, base_model: str | None, hub_dataset_id: str | None) -> bytes:
+    """The published card, made from links to the run's files so that the run's own card stays as it is."""
+    from huggingface_hub import ModelCard
+
+    run_dir = run_dir_of(model_dir)
+    with tempfile.TemporaryDirectory(prefix="knowcap-card-") as place:
+        stage = Path(place) / run_dir.name
+        for folder in (run_dir / "model", *_quantized(run_dir)):
+            _link(folder, stage / folder.absolute().relative_to(run_dir))
+        shutil.copy(run_dir / RECIPE_FILE, stage / RECIPE_FILE)
+        made = write_card(
+            stage / model_dir.absolute().relative_to(run_dir), hub_model_id=repo_id, base_model=base_model
+        )
+        text = made.read_text(encoding="utf-8")
+    if hub_dataset_id is not None:
+        card = ModelCard(text)
+        card.data.datasets = [hub_dataset_id]
+        for result in card.data.eval_results or []:
+            result.dataset_type = hub_dataset_id
+        text = str(card)
+    return text.encode()
+
+
+def _link(folder: Path, stage: Path) -> None:
+    """A folder of links to another one's files and plots, its card left out."""
+    stage.mkdir(parents=True)
+    for path in folder.iterdir():
+        if path.name != "README.md" and not path.name.startswith("."):
+            (stage / path.name).symlink_to(path.absolute())
+
+
+def _files_left_out(run_dir: Path) -> list[str]:
+    """Files of model folders that are none of theirs."""
+    lines = []
+    for folder in (run_dir / "model", *_quantized(run_dir)):
+        ours = {*_files(folder, _MODEL_FILES), "README.md"}
+        others = sorted(set(_files(folder, ("**/*",))) - ours)
+        lines += [f"{', '.join(others)} in {folder} (no part of a model)"] if others else []
+    return lines
+
+
+def _parts_left_out(run_dir: Path, hub_model_id: str | None, hub_dataset_id: str | None) -> list[str]:
+    """Parts of a run that it lacks, or that no id was given for."""
+    lines = []
+    if hub_model_id is None:
+        lines.append("the model (no --hub_model_id)")
+    else:
+        made, wanted = {copy.name for copy in _quantized(run_dir)}, _wanted_copies(run_dir)
+        lines += [f"the {name} copy (the run lacks it)" for name in wanted if name not in made]
+        lines += [] if made or wanted else ["quantized copies (the run has none)"]
+    if hub_dataset_id is None:
+        has = _dataset_dir(run_dir).is_dir()
+        lines.append(f"the data set ({'no --hub_dataset_id' if has else 'the run has none'})")
+    return lines
+
+
+def _wanted_copies(run_dir: Path) -> list[str]:
+    """The quantized copies that the run's recipe asks for."""
+    import yaml
+
+    recipe = yaml.safe_load((run_dir / RECIPE_FILE).read_text(encoding="utf-8")) or {}
+    return [f"int{bits}" for bits in recipe.get("quantize_bits") or ()]

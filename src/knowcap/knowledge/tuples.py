@@ -1,0 +1,205 @@
+"""A user's own knowledge: a CSV or Parquet of (entity, attribute, value), read and checked, and what it amounts to."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+COLUMNS = ("entity", "attribute", "value")
+_SHOWN = 5  # problems of one kind that are told one by one
+_Line = tuple[int, str, str, str]
+
+
+class TableError(ValueError):
+    """A table of facts that cannot be used; `problems` holds one message each, and they are told all at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Column:
+    """The values of one attribute.
+
+    Attributes:
+        values: the distinct ones, sorted.
+        codes: (entities,) int32, which value each entity has; -1: none.
+    """
+
+    values: tuple[str, ...]
+    codes: np.ndarray
+
+    @property
+    def stated(self) -> int:
+        """How many entities state it."""
+        return int((self.codes >= 0).sum())
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(values,): how many entities have each value."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
+
+    @property
+    def entropy(self) -> float:
+        """The entropy of the values, in bits: the mean of -log2 of a value's frequency over those who state it."""
+        shares = self.counts / self.stated
+        return max(0.0, float(-(shares * np.log2(shares)).sum()))
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """Entities in the order of the file, and the column of each attribute."""
+
+    entities: tuple[str, ...]
+    columns: dict[str, Column]
+
+
+def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, list[str]]:
+    """Reads a table in long format; all columns are strings, and cells lose the blanks around them.
+
+    Args:
+        path: .csv (UTF-8, with a header) or .parquet.
+        attributes: those that there may be, in their order; each must occur.
+
+    Returns:
+        the table, and everything that is wrong with it, with the lines; what is wrong is left out.
+    """
+    path = Path(path).expanduser()
+    problems: list[str] = []
+    try:
+        lines = list(_parquet(path) if path.suffix.lower() == ".parquet" else _csv(path, problems))
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, TableError) as error:
+        return Tuples((), {}), [f"{path}: {' '.join(str(error).split())}"]
+    where = f"{path.name} {'row' if path.suffix.lower() == '.parquet' else 'line'}"
+    good = _good_lines(lines, where, set(attributes), problems)
+    tuples = _columns(good, attributes)
+    problems += [
+        f"{path.name}: no row states {name!r}, which the templates have; add rows or drop it"
+        for name in attributes
+        if name not in tuples.columns
+    ]
+    if len(tuples.entities) < 2 and not problems:
+        problems.append(f"{path.name}: got {len(tuples.entities)} entities, expected 2 or more; add rows")
+    return tuples, problems
+
+
+def follows(column: Column, other: Column) -> tuple[bool, int]:
+    """Whether every value of `other` comes with one value of `column` only, among entities that state both.
+
+    Returns:
+        whether it does, and how many entities share their value of `other` with an earlier one, so that it shows.
+    """
+    both = (column.codes >= 0) & (other.codes >= 0)
+    pairs = np.unique(np.stack([other.codes[both], column.codes[both]]), axis=1)
+    keys = len(np.unique(pairs[0]))
+    return pairs.shape[1] == keys, int(both.sum()) - keys
+
+
+def _good_lines(lines: list[_Line], where: str, attributes: set[str], problems: list[str]) -> list[_Line]:
+    """The lines without a problem; problems of one kind are told one by one up to a limit, then counted."""
+    first: dict[tuple[str, str], int] = {}
+    found: dict[str, list[str]] = {}
+    good = []
+    for number, *cells in lines:
+        fine = all(cells) and cells[1] in attributes and not any(map(_is_unclean, cells))
+        told = [] if fine else list(_line_problems(cells, attributes))
+        if not told and (before := first.setdefault((cells[0], cells[1]), number)) != number:
+            text = f"states the {cells[1]} of {cells[0]!r}, as {where} {before} does; remove one"
+            told.append(("stated twice", text))
+        for kind, text in told:
+            found.setdefault(kind, []).append(f"{where} {number}: {text}")
+        if not told:
+            good.append((number, *cells))
+    for kind, texts in found.items():
+        problems += texts[:_SHOWN]
+        if len(texts) > _SHOWN:
+            problems.append(f"{where}s: {len(texts) - _SHOWN} more of this kind ({kind})")
+    return good
+
+
+def _line_problems(cells: list[str], attributes: set[str]) -> Iterator[tuple[str, str]]:
+    """(kind, message) of what is wrong with one line alone."""
+    for column, cell in zip(COLUMNS, cells, strict=True):
+        if not cell:
+            yield f"empty {column}", f"the {column} is empty; fill it in or remove the line"
+        elif _is_unclean(cell):
+            text = f"the {column} {cell!r} has a line break, a tab, a control character or a double blank; remove it"
+            yield f"unclean {column}", text
+    if cells[1] and cells[1] not in attributes:
+        known = ", ".join(sorted(attributes)) or "none"
+        yield "unknown attribute", f"the templates have no attribute {cells[1]!r}, they have {known}; add or remove it"
+
+
+def _is_unclean(cell: str) -> bool:
+    return not cell.isprintable() or "  " in cell
+
+
+def _columns(lines: list[_Line], attributes: Collection[str]) -> Tuples:
+    entities = {entity: i for i, entity in enumerate(dict.fromkeys(line[1] for line in lines))}
+    stated: dict[str, dict[str, str]] = {name: {} for name in attributes}
+    for _, entity, attribute, value in lines:
+        stated[attribute][entity] = value
+    columns = {}
+    for name, said in stated.items():
+        if said:
+            values = sorted(set(said.values()))
+            code = {value: i for i, value in enumerate(values)}
+            codes = np.full(len(entities), -1, dtype=np.int32)
+            codes[[entities[entity] for entity in said]] = [code[value] for value in said.values()]
+            columns[name] = Column(tuple(values), codes)
+    return Tuples(tuple(entities), columns)
+
+
+def _csv(path: Path, problems: list[str]) -> Iterator[_Line]:
+    """(line, entity, attribute, value) of every row that is not blank."""
+    wrong = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = [cell.strip() for cell in next(reader, [])]
+        place = _places(header)
+        end = reader.line_num
+        for row in reader:
+            number, end = end + 1, reader.line_num
+            if len(row) == len(header):
+                yield number, *(row[i].strip() for i in place)
+            elif row:
+                wrong.append(f"{number} ({len(row)})")
+    if wrong:
+        shown = ", ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
+        problems.append(
+            f"{path.name}: expected {len(header)} cells a line, got other numbers on line {shown}; "
+            "quote cells that contain commas"
+        )
+
+
+def _parquet(path: Path) -> Iterator[_Line]:
+    """(row, entity, attribute, value) of every row, counted from 1; null is empty."""
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    place = _places(schema.names)
+    for name in COLUMNS:
+        kind = schema.field(name).type
+        inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
+            raise TableError([f"column {name!r} is {kind}, expected string; cast it"])
+    number = 0
+    for batch in file.iter_batches():
+        cells = [batch.column(i).cast(pa.string()).to_pylist() for i in place]
+        for row in zip(*cells, strict=True):
+            number += 1
+            yield number, *((cell or "").strip() for cell in row)
+
+
+def _places(header: Sequence[str]) -> list[int]:
+    """Where each of COLUMNS stands. Raises TableError unless those three are there, once, and no others."""
+    if sorted(header) != sorted(COLUMNS):
+        raise TableError([f"got columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}; rename them"])
+    return [header.index(name) for name in COLUMNS]

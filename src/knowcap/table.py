@@ -1,0 +1,277 @@
+"""A user's own knowledge as a corpus: the facts of a table, told in the sentences of a YAML.
+
+A text is the entity's name · (opener · tail) x its facts · end of text: an opener is a template's words before the
+value (after the subject, from the second sentence on), a tail is the value with what follows it. Order and templates
+are drawn afresh at every exposure. There is nobody outside the table, so the null control swaps values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from knowcap.corpus.sentences import Saying, Sentences, read_sentences
+from knowcap.facts import NAME, Knowledge, Row, Span
+from knowcap.knowledge.credit import attributes_of, contradictions, notes
+from knowcap.knowledge.tuples import Column, TableError, Tuples, read_tuples
+from knowcap.philox import below, words
+from knowcap.pieces import Pieces, PieceTexts
+from knowcap.recipe import Recipe
+from knowcap.tokens import EOS_ID, reduce_tokenizer, train_tokenizer
+
+
+logger = logging.getLogger(__name__)
+
+ENTITY_COLUMN = "entity"
+_WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
+_LAST = 2**32  # beyond every 32-bit word: facts that an entity lacks come last
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Where an attribute's pieces are: openers (2, attributes, templates) for the first and later sentences; `tail`
+    (attributes, templates), the tail of the first value.
+    """
+
+    opener: np.ndarray
+    tail: np.ndarray
+
+
+class Table:
+    """The facts of `tuples`, said by `sentences`; person i is the i-th entity of the file."""
+
+    num_outsiders = 0
+
+    def __init__(self, tuples: Tuples, sentences: Sentences, *, seed: int, name: str, version: str) -> None:
+        self.tuples, self.sentences = tuples, sentences
+        self.seed, self.name, self.version = seed, name, version
+        self.attributes = tuple(tuples.columns)
+        self._codes = np.stack([column.codes for column in tuples.columns.values()])  # (attributes, entities)
+        self._sayings = [sentences.attributes[name] for name in self.attributes]
+        self._tables: tuple[Pieces, _Tables] | None = None
+
+    @property
+    def num_people(self) -> int:
+        """The number of entities."""
+        return len(self.tuples.entities)
+
+    def knowledge(self) -> Knowledge:
+        """The content of knowledge.json; names count only where the YAML says how many there could have been."""
+        space = self.sentences.entity_space
+        return Knowledge(
+            name=self.name,
+            version=self.version,
+            num_people=self.num_people,
+            seed=self.seed,
+            entity_column=ENTITY_COLUMN,
+            name_log2_candidates=None if space is None else math.log2(space),
+            attributes=attributes_of(self.tuples, self.sentences),
+        )
+
+    def people_columns(self, first: int, end: int) -> dict[str, pa.Array]:
+        """The people config's columns for entities first … end - 1: names and values, null where one is missing."""
+        columns = {ENTITY_COLUMN: pa.array(self.tuples.entities[first:end], pa.string())}
+        for name, column in self.tuples.columns.items():
+            values = [column.values[code] if code >= 0 else None for code in column.codes[first:end].tolist()]
+            columns[name] = pa.array(values, pa.string())
+        return columns
+
+    def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
+        """The texts of entities (n,) at one exposure, with spans."""
+        order, chosen = self._forms(persons, exposure)
+        for number, person in enumerate(persons.tolist()):
+            text = self.tuples.entities[person]
+            spans = [Span(NAME, 0, len(text))]
+            for place, a in enumerate(order[number].tolist()):
+                code = int(self._codes[a, person])
+                if code < 0:
+                    break  # what an entity lacks comes last
+                template = self._sayings[a].templates[chosen[number, place]]
+                value = self.tuples.columns[self.attributes[a]].values[code]
+                text += f" {self.sentences.subject}" * (place > 0) + template.prefix
+                spans.append(Span(self.attributes[a], len(text), len(text) + len(value)))
+                text += value + template.suffix
+            yield Row(text, tuple(spans), self.tuples.entities[person])
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """What a tokenizer may know: the subject, the templates, and values where all that there are are in the table.
+
+        Names, and values out of more candidates than the table has, show their characters alone: a token made of
+        several would tell that they were drawn.
+        """
+        letters = set("".join(self.tuples.entities))
+        lists = [[" " + self.sentences.subject] * len(self.attributes)]
+        for name, saying in zip(self.attributes, self._sayings, strict=True):
+            lists.append([template.prefix.rstrip() + template.suffix for template in saying.templates])
+            column = self.tuples.columns[name]
+            if _is_complete(saying, column):
+                lists.append([" " + value for value in column.values])
+            else:
+                letters |= set("".join(column.values))
+        yield from sorted(letters | {" "})
+        for values in lists:
+            for value in values:
+                for _ in range(max(1, round(_WEIGHT / len(values)))):
+                    yield value
+
+    def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
+        """A compact BPE of `vocabulary_texts`, whole: to keep only what is in use would tell what names are made of.
+
+        Raises:
+            TokenizerError: `vocab_size` is below `minimum_vocab_size`.
+        """
+        backend = train_tokenizer(self.vocabulary_texts(), vocab_size)
+        return reduce_tokenizer(backend, set(backend.get_vocab().values()) - {EOS_ID})
+
+    def piece_texts(self) -> PieceTexts:
+        """The pieces of all texts that there can be."""
+        subject = " " + self.sentences.subject
+        groups: dict[str, list[str]] = {"name": list(self.tuples.entities), "first": [], "later": [], "tail": []}
+        for name, saying in zip(self.attributes, self._sayings, strict=True):
+            openers = [template.prefix[:-1] for template in saying.templates]
+            groups["first"] += openers
+            groups["later"] += [subject + opener for opener in openers]
+            values = self.tuples.columns[name].values
+            groups["tail"] += [f" {value}{suffix}" for suffix in _suffixes(saying) for value in values]
+        junctions = [("name", "first"), ("first", "tail"), ("tail", "later"), ("later", "tail")]
+        return PieceTexts(groups, junctions, frozenset({"name"}))
+
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The pieces of the texts of entities (n,) at one exposure: (n, 2 + 2 x attributes) int32, end of text
+        included; empty where an entity lacks an attribute.
+        """
+        tables = self._piece_tables(pieces)
+        order, chosen = self._forms(persons, exposure)
+        out = np.empty((len(persons), 2 + 2 * len(self.attributes)), dtype=np.int32)
+        out[:, 0] = pieces.groups["name"].start + persons
+        for place in range(len(self.attributes)):
+            a, t = order[:, place], chosen[:, place]
+            codes = self._codes[a, persons]
+            out[:, 1 + 2 * place] = np.where(codes >= 0, tables.opener[min(place, 1), a, t], pieces.empty)
+            out[:, 2 + 2 * place] = np.where(codes >= 0, tables.tail[a, t] + codes, pieces.empty)
+        out[:, -1] = pieces.eos
+        return out
+
+    def longest(self, pieces: Pieces) -> int:
+        """No text has more tokens than this, its end of text included; it counts every sentence as a later one."""
+        tables = self._piece_tables(pieces)
+        name = pieces.groups["name"]
+        total = pieces.lengths[name.start : name.stop].astype(np.int64)
+        for a, saying in enumerate(self._sayings):
+            values = np.arange(len(self.tuples.columns[self.attributes[a]].values))
+            several = range(len(saying.templates))
+            openers = [int(pieces.lengths[tables.opener[:, a, t]].max()) for t in several]
+            told = [openers[t] + pieces.lengths[tables.tail[a, t] + values] for t in several]
+            most = np.append(np.max(told, axis=0), 0)  # the last one is for those that lack it
+            total += most[self._codes[a]]
+        return int(total.max()) + 1
+
+    def _forms(self, persons: np.ndarray, exposure: int) -> tuple[np.ndarray, np.ndarray]:
+        """The attribute at each place and its template, both (n, attributes): uniform, by seed, entity and exposure.
+
+        What an entity lacks comes last.
+        """
+        keys = self._words("table/order", persons, exposure)
+        keys[self._codes[:, persons] < 0] = _LAST
+        order = np.argsort(keys, axis=0, kind="stable").T
+        draws = self._words("table/templates", persons, exposure)
+        counts = np.array([len(saying.templates) for saying in self._sayings], dtype=np.uint64)
+        chosen = below(draws, counts[:, None]).astype(np.intp).T
+        return order, np.take_along_axis(chosen, order, axis=1)
+
+    def _words(self, stream: str, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """(attributes, n) 32-bit words."""
+        blocks = range(-(-len(self.attributes) // 4))
+        drawn = [words(self.seed, stream, persons, substream=exposure, block=block) for block in blocks]
+        return np.concatenate(drawn)[: len(self.attributes)]
+
+    def _piece_tables(self, pieces: Pieces) -> _Tables:
+        if self._tables is None or self._tables[0] is not pieces:
+            shape = len(self._sayings), max(len(saying.templates) for saying in self._sayings)
+            opener, tail = np.zeros((2, *shape), dtype=np.int32), np.zeros(shape, dtype=np.int32)
+            openers, tails = 0, pieces.groups["tail"].start
+            for a, saying in enumerate(self._sayings):
+                suffixes, size = _suffixes(saying), len(self.tuples.columns[self.attributes[a]].values)
+                for t, template in enumerate(saying.templates):
+                    opener[:, a, t] = pieces.groups["first"].start + openers, pieces.groups["later"].start + openers
+                    tail[a, t] = tails + size * suffixes.index(template.suffix)
+                    openers += 1
+                tails += size * len(suffixes)
+            self._tables = (pieces, _Tables(opener, tail))
+        return self._tables[1]
+
+
+def table_of(recipe: Recipe) -> Table:
+    """The corpus of the recipe's facts_file and facts_templates, with all its entities.
+
+    Raises:
+        TableError: with everything that is wrong with either; what is doubtful is logged, once.
+    """
+    if recipe.facts_file is None or recipe.facts_templates is None:
+        raise TableError(
+            [
+                f"{key} is missing; corpus: table needs facts_file, a CSV or Parquet of entity, attribute, value, and "
+                "facts_templates, a YAML with sentences"
+                for key in ("facts_file", "facts_templates")
+                if getattr(recipe, key) is None
+            ]
+        )
+    facts, templates = Path(recipe.facts_file).expanduser(), Path(recipe.facts_templates).expanduser()
+    missing = [
+        f"{key}: {path} is no file; mend the path"
+        for key, path in (("facts_file", facts), ("facts_templates", templates))
+        if not path.is_file()
+    ]
+    if missing:
+        raise TableError(missing)
+    version = hashlib.sha256(facts.read_bytes() + b"\0" + templates.read_bytes()).hexdigest()[:12]
+    tuples, sentences = _load(facts, templates, version)
+    partly = [name for name, column in tuples.columns.items() if not _is_complete(sentences.attributes[name], column)]
+    partly = ["entity_space"] * (sentences.entity_space is not None) + partly
+    if recipe.tokenizer_name is not None and partly:
+        raise TableError(
+            [
+                f"tokenizer_name={recipe.tokenizer_name!r} with {', '.join(partly)} out of more than the table has: "
+                "the vocabulary, cut to the tokens in use, would tell which are there; leave tokenizer_name out"
+            ]
+        )
+    fewest = min(len(saying.templates) for saying in sentences.attributes.values())
+    if recipe.num_templates is not None:
+        if recipe.num_templates > fewest:
+            raise TableError(
+                [f"num_templates={recipe.num_templates}, but an attribute of {templates} has {fewest}; lower it"]
+            )
+        cut = {n: replace(s, templates=s.templates[: recipe.num_templates]) for n, s in sentences.attributes.items()}
+        sentences = replace(sentences, attributes=cut)
+    return Table(tuples, sentences, seed=recipe.seed, name=facts.stem, version=version)
+
+
+@lru_cache(maxsize=2)
+def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences]:
+    """Both files, checked; `version` makes files that changed be read again."""
+    sentences, problems = read_sentences(templates)
+    tuples, more = read_tuples(facts, sentences.attributes)
+    problems = [*problems, *more] or list(contradictions(tuples, sentences))
+    if problems:
+        raise TableError(problems)
+    for note in notes(tuples, sentences):
+        logger.warning("%s: %s", facts.name, note)
+    return tuples, sentences
+
+
+def _is_complete(saying: Saying, column: Column) -> bool:
+    """Whether the table has every value that there could have been."""
+    return saying.candidates is None or saying.candidates == len(column.values)
+
+
+def _suffixes(saying: Saying) -> list[str]:
+    return list(dict.fromkeys(template.suffix for template in saying.templates))
