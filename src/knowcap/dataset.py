@@ -4,6 +4,7 @@ or reads it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -19,12 +20,12 @@ from knowcap.corpus.render import render
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
 from knowcap.knowledge.people import COLUMNS, ENTITY_COLUMN, People
+from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
 
 
 logger = logging.getLogger(__name__)
 
-FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 _CHUNK = 10_000  # people held in memory at a time
 _PEOPLE_PER_FILE = 500_000
 PEOPLE_SCHEMA = pa.schema([(ENTITY_COLUMN, pa.int64()), *((column, pa.string()) for column in COLUMNS[1:])])
@@ -163,7 +164,10 @@ def dataset_card(knowledge: Knowledge, recipe: Recipe, folder: Path) -> str:
     front += ["source_datasets: [original]", "task_categories: [text-generation]", "task_ids: [language-modeling]"]
     front += ["tags: [synthetic, knowledge-capacity, physics-of-language-models]", "configs:"]
     for config in configs:
-        front += [f"- config_name: {config}"] + (["  default: true"] if config == "biographies" else [])
+        # `datasets` finds its cache by the card's metadata alone: what differs must differ there.
+        front += [f"- config_name: {config}", f"  description: Parquet sha256 {fingerprint(folder, config)}"] + (
+            ["  default: true"] if config == "biographies" else []
+        )
         front += ["  data_files:", "  - split: train", f"    path: {config}/*.parquet"]
     rows = {config: num_rows(folder, config) for config in configs}
     example = next(read_rows_of_new(folder))
@@ -197,6 +201,15 @@ def dataset_card(knowledge: Knowledge, recipe: Recipe, folder: Path) -> str:
         "Spans are offsets in code points, end exclusive, of each fact's first mention.",
     ]
     return "\n".join([*front, "---", "", *body, ""])
+
+
+def fingerprint(folder: Path, config: str) -> str:
+    """A digest of a config's files."""
+    digest = hashlib.sha256()
+    for path in _files(folder, config):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
 
 
 _WHAT = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -73,7 +72,7 @@ class Stream:
         )
         self.shards = -(-people.num_people // shard_size)
         self._codes = people.codes(np.arange(people.num_people)) if people.num_people <= _CODES_KEPT else None
-        self.shard = lru_cache(maxsize=2)(self._shard)
+        self._kept: dict[tuple[int, int], Shard] = {}  # the shards that were used last
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
         """Who is in a shard of an exposure, in order: (n,) int64."""
@@ -87,7 +86,14 @@ class Stream:
         codes = self._codes[:, persons] if self._codes is not None else self.people.codes(persons)
         return self.pieces.compose(codes, draw_forms(self.people.seed, persons, exposure, self.pieces.templates))
 
-    def _shard(self, exposure: int, shard: int) -> Shard:
+    def shard(self, exposure: int, shard: int) -> Shard:
+        """The windows of a shard; the last two are kept."""
+        if (exposure, shard) not in self._kept:
+            made = self._make(exposure, shard)
+            self._kept = dict([*self._kept.items()][-1:]) | {(exposure, shard): made}
+        return self._kept[exposure, shard]
+
+    def _make(self, exposure: int, shard: int) -> Shard:
         tokens, lengths = self.pieces.gather(self.composed(exposure, shard))
         starts, sizes = self._windows(lengths)
         return Shard(np.concatenate([[np.int32(EOS_ID)], tokens]), starts, sizes)

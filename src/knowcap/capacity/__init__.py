@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.checks import LeakError, check_control, check_maximum
+from knowcap.capacity.checks import LeakError, check_control, check_maximum, check_swapped
 from knowcap.capacity.tables import (
     CONTROL_FILE,
     COUNTS,
     NLL_FILE,
     SETTINGS,
+    SWAPPED_FILE,
     CapacityError,
     Facts,
     mean,
@@ -64,7 +65,10 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     measurement = read_measurement(model_dir / NLL_FILE)
     try:
         facts = with_silent_entities(read_facts(model_dir / NLL_FILE, measurement), measurement)
-        control_bits = check_control(read_facts(model_dir / CONTROL_FILE, measurement), facts, measurement)
+        control = read_facts(model_dir / CONTROL_FILE, measurement)
+        control_bits = check_control(control, facts, measurement)
+        if (model_dir / SWAPPED_FILE).is_file():
+            check_swapped(control, read_facts(model_dir / SWAPPED_FILE, measurement))
         diversity_bits, max_diversity_bits = _diversity(measurement)
         result = bits_per_parameter(
             predictions=facts.nll,
