@@ -284,6 +284,42 @@ def test_a_leak_of_all_attributes_together_is_caught(tmp_path: Path) -> None:
         capacity(write(tmp_path, perfect_facts(), control))
 
 
+def swapped_control(leak: float, seed: int = 0, entities: int = 300) -> tuple[list[dict[str, Any]], ...]:
+    """A model that is sure of wrong values: own and swapped are equally unlikely, but for a leak in one attribute."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for own in (True, False):
+        rows = uniform_facts(range(1000, 1000 + entities))
+        for f in rows:
+            f["nll"] += rng.gamma(2.0, 8.0)
+            if own and f["attribute"] == "pronoun":
+                f["nll"] = max(0.0, f["nll"] - leak * math.log(2))
+        tables.append(rows)
+    return tuple(tables)
+
+
+def write_swapped(folder: Path, control: list[dict[str, Any]], swapped: list[dict[str, Any]]) -> Path:
+    write(folder, perfect_facts(), control)
+    metadata = {b"knowcap": json.dumps(make_measurement()).encode()}
+    table = pa.Table.from_pylist(swapped).replace_schema_metadata(metadata)
+    pq.write_table(table, folder / "control_swapped.parquet")
+    return folder
+
+
+def test_a_leak_below_what_a_confident_model_loses_is_seen_against_swapped_values(tmp_path: Path) -> None:
+    control, swapped = swapped_control(leak=10.0)
+    assert capacity(write(tmp_path / "alone", perfect_facts(), control))["control_bits_per_entity"][0] < -10
+    with pytest.raises(LeakError, match="pronoun: likelier in"):
+        capacity(write_swapped(tmp_path / "beside", control, swapped))
+
+
+def test_without_a_leak_own_and_swapped_values_are_alike(tmp_path: Path) -> None:
+    for seed in range(20):
+        control, swapped = swapped_control(leak=0.0, seed=seed, entities=60)
+        result = capacity(write_swapped(tmp_path / str(seed), control, swapped))
+        assert result["bits_per_parameter"] == pytest.approx(result["max_bits_per_parameter"])
+
+
 def test_a_control_within_noise_passes(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     control = uniform_facts(range(500))

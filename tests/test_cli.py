@@ -104,7 +104,7 @@ def test_all_problems_of_recipe_and_folder_are_told_at_once(recipe, capsys, monk
         "seed: got 'x'",
         "windows='y'",
         "can't be written",
-        "GB free",
+        "MB free",
     ):
         assert part in message
 
@@ -141,8 +141,28 @@ def test_a_dry_run_tells_everything_and_makes_nothing(recipe, capsys):
     assert float(told["max bits per parameter"]) == pytest.approx(
         int(told["bits in all"].replace(",", "")) / int(told["parameters"].replace(",", "")), rel=1e-3
     )
-    assert {"bits a person", "tokens a biography", "tokens in all", "steps"} <= told.keys()
-    assert "minutes, roughly" in told["training"]
+    assert {"bits a person", "tokens a biography", "tokens in all, about", "steps, about"} <= told.keys()
+    assert "seconds, roughly" in told["training"]
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--train_batch_size=15", "--accelerate_config=cpu_2"), "give a multiple of 2"),
+        (("--precision=fp16",), "fp16 needs a GPU"),
+        (("--accelerate_config=fsdp2",), "there is no GPU"),
+        (("--accelerate_config=nope",), "expected a file or one of"),
+        (("--tokenizer_name=/nope",), "no such folder"),
+        (("--num_people=1", "--control_people=0"), "null control"),
+    ],
+)
+@pytest.mark.parametrize("command", [("run",), ("run", "--dry_run"), ("train",)], ids=" ".join)
+def test_what_the_machine_or_launcher_cannot_do_is_told_before_any_work(
+    recipe, capsys, monkeypatch, command, words, part
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert part in fails(capsys, *command, "--config=mine.yaml", *words)
     assert not Path("runs").exists()
 
 

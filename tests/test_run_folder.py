@@ -130,7 +130,7 @@ def test_a_folder_without_permission_is_told_before_any_work(recipe, tmp_path, m
 def test_too_little_space_is_told_before_any_work(recipe, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with pytest.raises(RecipeError, match="GB free, the run needs about"):
+    with pytest.raises(RecipeError, match="MB free, the run needs about"):
         claim_run_dir(recipe)
     assert not (tmp_path / "runs").exists()
 

@@ -626,7 +626,11 @@ def test_the_stage_writes_both_tables_with_their_measurement(folders: tuple[Path
     training = {"exposures": 100, "model_name": "gpt2-2-2", "dataset": "bioS", "seed": 3, "used_token_ids": 300}
     (model_dir / "training.json").write_text(json.dumps(training))
     path = score(model_dir, dataset_dir, progress=False)
-    assert path == model_dir / "nll.parquet" and files(model_dir) == {"nll.parquet", "control.parquet"}
+    assert path == model_dir / "nll.parquet" and files(model_dir) == {
+        "nll.parquet",
+        "control.parquet",
+        "control_swapped.parquet",
+    }
     assert_same(pq.read_table(path), expected_table(model_dir, biographies()))
     control = pq.read_table(model_dir / "control.parquet")
     assert_same(control, expected_table(model_dir, biographies(num_people=5, first=26)))
@@ -634,6 +638,7 @@ def test_the_stage_writes_both_tables_with_their_measurement(folders: tuple[Path
     assert measurement == read_measurement(model_dir / "control.parquet")
     vocabulary = len(tiny.bpe_tokenizer([row.text for row, _ in biographies()]))
     versions = measurement.pop("versions")
+    assert len(measurement.pop("digest")) == 64
     assert {"knowcap", "torch", "transformers"} <= set(versions)
     parameters = 2 * (12 * 32 * 32 + 13 * 32) + 2 * 32 + (vocabulary + 160) * 32
     assert measurement.pop("knowledge") == json.loads((dataset_dir / "knowledge.json").read_text())
@@ -695,6 +700,36 @@ def test_a_finished_measurement_is_kept_unless_another_is_asked_for(folders: tup
     assert read_measurement(path)["entities_scored"] == 3 and read_measurement(path)["num_entities"] == 12
 
 
+@pytest.mark.parametrize("changed", ["weights", "texts"])
+def test_a_measurement_of_other_weights_or_texts_is_not_taken_for_this_one(
+    folders: tuple[Path, Path], changed: str
+) -> None:
+    from knowcap.models import load_model
+
+    model_dir, dataset_dir = folders
+    score(model_dir, dataset_dir, progress=False)
+    if changed == "weights":
+        model = load_model(model_dir)
+        with torch.no_grad():
+            next(model.parameters()).mul_(0.5)
+        model.save_pretrained(model_dir)
+    else:
+        (file,) = (dataset_dir / "biographies").glob("*.parquet")
+        table = pq.read_table(file)
+        pq.write_table(table.slice(0, table.num_rows - 1), file)
+    with pytest.raises(ScoringError, match="other weights, another tokenizer or other texts"):
+        score(model_dir, dataset_dir, progress=False)
+    score(model_dir, dataset_dir, progress=False, overwrite=True)
+
+
+def test_the_swapped_control_says_other_outsiders_values_in_the_same_forms(folders: tuple[Path, Path]) -> None:
+    model_dir, dataset_dir = folders
+    score(model_dir, dataset_dir, progress=False)
+    own, swapped = (pq.read_table(model_dir / f"{kind}.parquet") for kind in ("control", "control_swapped"))
+    assert own.drop_columns(["nll", "greedy_match"]).equals(swapped.drop_columns(["nll", "greedy_match"]))
+    assert own["nll"].to_pylist() != swapped["nll"].to_pylist()
+
+
 def test_an_interrupted_scoring_is_never_taken_for_a_finished_one(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -706,9 +741,13 @@ def test_an_interrupted_scoring_is_never_taken_for_a_finished_one(
         patch.setattr(stage_module, "join_parts", _killed)
         with pytest.raises(KeyboardInterrupt):
             score(model_dir, dataset_dir, progress=False)
-    assert files(model_dir) == {".nll.rank0.parquet", ".control.rank0.parquet"}
+    assert files(model_dir) == {f".{kind}.rank0.parquet" for kind in ("nll", "control", "control_swapped")}
     score(model_dir, dataset_dir, progress=False)
-    assert files(model_dir) == {"nll.parquet", "control.parquet"}
+    assert files(model_dir) == {
+        "nll.parquet",
+        "control.parquet",
+        "control_swapped.parquet",
+    }
     assert_same(pq.read_table(model_dir / "nll.parquet"), expected_table(model_dir, biographies()))
 
 
@@ -811,7 +850,11 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("scored 88 facts of 11 entities") == 1  # said once, by the main process
-    assert files(model_dir) == {"nll.parquet", "control.parquet"}
+    assert files(model_dir) == {
+        "nll.parquet",
+        "control.parquet",
+        "control_swapped.parquet",
+    }
     together = {name: pq.read_table(model_dir / name) for name in ("nll.parquet", "control.parquet")}
     measurement = read_measurement(model_dir / "nll.parquet")
     score(model_dir, dataset_dir, progress=False, overwrite=True)

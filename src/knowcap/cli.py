@@ -157,20 +157,26 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
 
 
 @contextmanager
-def _claimed(
-    args: argparse.Namespace, words: Sequence[str], check_texts: bool = False
-) -> Iterator[tuple[Recipe, Path]]:
+def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> Iterator[tuple[Recipe, Path]]:
     """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
     recipe, problems = read_recipe(args.config, words)
+    if not problems and (args.overwrite_output_dir or not (run_dir_of(recipe) / "model").is_dir()):
+        problems += _training_problems(args, recipe) if trains else []
     problems += folder_problems(recipe, args.overwrite_output_dir)
-    if not problems and check_texts and not (run_dir_of(recipe) / "model").is_dir():
-        from knowcap import estimate
-
-        problems = estimate.check_texts(recipe)
     if problems:
         raise RecipeError(problems, args.config)
     with locked(run_dir_of(recipe)):
         yield recipe, claim_run_dir(recipe, args.overwrite_output_dir)
+
+
+def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
+    """What would stop a sound recipe's training: its texts, this machine, the launcher."""
+    from knowcap import estimate
+    from knowcap.machine import machine_problems
+
+    launcher = _launcher(args)
+    processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
+    return estimate.check_texts(recipe) + machine_problems(recipe, **processes)
 
 
 def _launcher(args: argparse.Namespace) -> Launcher | None:
@@ -185,7 +191,7 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
     if args.dry_run:
         return _dry_run(args, words)
     launcher = _launcher(args)
-    with _claimed(args, words, check_texts=True) as (recipe, run_dir):
+    with _claimed(args, words, trains=True) as (recipe, run_dir):
         stages.run(recipe, run_dir, launcher)
         _print_table(run_dir)
 
@@ -195,7 +201,7 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
     if not problems:
         from knowcap import estimate
 
-        problems = estimate.check_texts(recipe)
+        problems = _training_problems(args, recipe)
         if not problems:
             print(f"{'run folder':<28}{run_dir_of(recipe)}\n{estimate.describe(estimate.estimate(recipe))}")
     problems += folder_problems(recipe, args.overwrite_output_dir)
@@ -204,13 +210,13 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _data(args: argparse.Namespace, words: list[str]) -> None:
-    with _claimed(args, words) as (recipe, run_dir):
+    with _claimed(args, words, trains=False) as (recipe, run_dir):
         stages.data(recipe, run_dir)
 
 
 def _train(args: argparse.Namespace, words: list[str]) -> None:
     launcher = _launcher(args)
-    with _claimed(args, words) as (recipe, run_dir):
+    with _claimed(args, words, trains=True) as (recipe, run_dir):
         stages.train(recipe, run_dir, launcher)
 
 
@@ -221,12 +227,10 @@ def _train_process(args: argparse.Namespace, words: list[str]) -> None:
             "--overwrite_output_dir would be raced for by the processes; "
             "use `knowcap train --overwrite_output_dir --accelerate_config …` instead"
         )
-    from knowcap.train import train
-
     recipe = load_recipe(args.config, words)
     if is_main_process():
         claim_run_dir(recipe)  # not locked: the command that launched the processes may hold the lock
-    train(recipe, run_dir_of(recipe))
+    stages.train(recipe, run_dir_of(recipe))
 
 
 def _measure(args: argparse.Namespace, _: list[str]) -> None:

@@ -19,10 +19,10 @@ from knowcap.dataset_card import dataset_card
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
 from knowcap.parquet import CHUNK, Table, write_tables
+from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
 
 
-FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 SPAN = pa.struct([("attribute", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 
 

@@ -90,9 +90,11 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
 
 def describe(e: Estimate) -> str:
     """The estimate as lines for a terminal."""
-    minutes = "not measured"
+    how_long = "not measured"
     if e.train_seconds is not None:
-        minutes = f"{e.train_seconds / 60:,.1f} minutes, roughly, on this machine in one process"
+        in_minutes = e.train_seconds >= 120
+        how_long = f"{e.train_seconds / 60:,.0f} minutes" if in_minutes else f"{e.train_seconds:,.0f} seconds"
+        how_long += ", roughly, on this machine in one process; the other stages are not in it"
     rows = {
         "people": f"{e.num_people:,}",
         "bits a person": f"{e.bits_per_person:.4f}",
@@ -100,10 +102,10 @@ def describe(e: Estimate) -> str:
         "parameters": f"{e.num_parameters:,}",
         "max bits per parameter": f"{e.max_bits_per_parameter:.4f}",
         "tokens a biography": f"{e.tokens_per_biography:.1f}",
-        "tokens in all": f"{e.num_tokens:,}",
-        "windows": f"{e.num_windows:,}",
-        "steps": f"{e.num_steps:,}",
-        "training": minutes,
+        "tokens in all, about": f"{e.num_tokens:,}",
+        "windows, about": f"{e.num_windows:,}",
+        "steps, about": f"{e.num_steps:,}",
+        "training": how_long,
     }
     return "\n".join(f"{name:<28}{value}" for name, value in rows.items())
 

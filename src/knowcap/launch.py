@@ -37,6 +37,21 @@ class Launcher:
             raise ValueError(f"accelerate_config={name!r}: expected a file or one of {', '.join(packaged)}")
         return cls(path, num_processes)
 
+    @property
+    def world_size(self) -> int:
+        """How many processes it starts, over all machines."""
+        return self.num_processes or int(self._configuration().get("num_processes", 1))
+
+    @property
+    def fsdp(self) -> bool:
+        """Whether the processes shard the model."""
+        return self._configuration().get("distributed_type") == "FSDP"
+
+    def _configuration(self) -> dict[str, object]:
+        import yaml
+
+        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+
     def command(self, module: str, arguments: Sequence[str]) -> list[str]:
         """The command line that runs `python -m module arguments` in every process."""
         options = ["--config_file", str(self.config_file), "--quiet"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +72,7 @@ class Stream:
             shard_size,
         )
         self.shards = -(-corpus.num_people // shard_size)
-        self.shard = lru_cache(maxsize=2)(self._shard)
+        self._kept: dict[tuple[int, int], Shard] = {}  # the shards that were used last
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
         """Who is in a shard of an exposure, in order: (n,) int64."""
@@ -85,7 +84,14 @@ class Stream:
         """The pieces of every biography of a shard: (n, pieces a text)."""
         return self.corpus.compose(self.pieces, self.persons(exposure, shard), exposure)
 
-    def _shard(self, exposure: int, shard: int) -> Shard:
+    def shard(self, exposure: int, shard: int) -> Shard:
+        """The windows of a shard; the last two are kept."""
+        if (exposure, shard) not in self._kept:
+            made = self._make(exposure, shard)
+            self._kept = dict([*self._kept.items()][-1:]) | {(exposure, shard): made}
+        return self._kept[exposure, shard]
+
+    def _make(self, exposure: int, shard: int) -> Shard:
         tokens, lengths = self.pieces.gather(self.composed(exposure, shard))
         starts, sizes = self._windows(lengths)
         return Shard(np.concatenate([[np.int32(EOS_ID)], tokens]), starts, sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from knowcap.recipe import Recipe
 
 T = TypeVar("T")
+FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 Rule = tuple[Callable[[Any], bool], str]
 _AT_LEAST_ONE: Rule = (lambda v: v >= 1, "1 or more")
 _NOT_NEGATIVE: Rule = (lambda v: v >= 0, "0 or more")
@@ -115,6 +117,14 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
             f"train_batch_size={batch} is not divisible by gradient_accumulation_steps={micro}; "
             f"{batch // micro * micro or micro} is"
         )
+    if not bad & {"num_people", "control_people"} and recipe.num_people < 2 and recipe.control_people < FEWEST_CONTROL:
+        problems.append(
+            f"num_people={recipe.num_people} with control_people={recipe.control_people}: nothing is left for a null "
+            f"control; give 2 people or more, or a control of {FEWEST_CONTROL}"
+        )
+    if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
+        if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+            problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
         problems.append(f"report_to={tracker!r}, which is not installed; `pip install {tracker}`, or report_to: none")
@@ -147,9 +157,9 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
     problems: list[str] = []
     pools = templates = None
     if not bad & {"pools_dir", "pools_fraction"}:
-        pools = _try(lambda: load_pools(recipe.pools_dir, recipe.pools_fraction), problems)
+        pools = _try("pools_dir", lambda: load_pools(recipe.pools_dir, recipe.pools_fraction), problems)
     if "num_templates" not in bad:
-        templates = _try(lambda: load_templates(recipe.num_templates), problems)
+        templates = _try("num_templates", lambda: load_templates(recipe.num_templates), problems)
     if pools is not None and "num_people" not in bad and recipe.num_people > pools.num_names:
         problems.append(
             f"num_people={recipe.num_people:_} exceeds the {pools.num_names:,} unique names of the pools; "
@@ -170,7 +180,7 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     if bad & {*_BIOD_KEYS, "num_people", "seed", "pools_dir", "pools_fraction", "compact"}:
         return []
     problems: list[str] = []
-    corpus = _try(lambda: biod_of(recipe), problems)
+    corpus = _try("corpus", lambda: biod_of(recipe), problems)
     if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
         problems += _check_vocabulary(recipe, corpus)
     return problems
@@ -211,10 +221,10 @@ def _check_vocabulary(recipe: Recipe, corpus: Corpus) -> list[str]:
     ]
 
 
-def _try(load: Callable[[], T], problems: list[str]) -> T | None:
+def _try(key: str, load: Callable[[], T], problems: list[str]) -> T | None:
     """What `load` returns; or None and its complaint among the problems."""
     try:
         return load()
     except (ValueError, OSError) as error:
-        problems.append(str(error))
+        problems.append(f"{key}: {error}" if not str(error).startswith(key) else str(error))
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.card import write_card
-from knowcap.card.results import control, estimate, read_capacities, read_json
+from knowcap.card.results import control, estimate, measurement_of, read_capacities, read_json
 from knowcap.folders import whole_file
 from knowcap.plots import plot_attributes, plot_frontier, plot_loss
 
@@ -89,6 +89,7 @@ def _models(output_dir: Path) -> list[dict[str, Any]]:
         {
             "run": _run_name(run_dir, output_dir),
             "folder": folder.relative_to(run_dir.absolute()).as_posix(),
+            "entities_scored": measurement_of(folder / "nll.parquet").get("entities_scored", capacity["num_entities"]),
             **capacity,
         }
         for run_dir in find_runs(output_dir)
@@ -136,13 +137,18 @@ def _row(model: dict[str, Any]) -> list[str]:
         model["run"],
         str(model["model_name"]),
         f"{model['num_parameters']:,}",
-        f"{model['num_entities']:,}",
+        _entities(model["entities_scored"], model["num_entities"]),
         "unknown" if model["exposures"] is None else f"{model['exposures']:,}",
         model["precision"],
         estimate(model),
         f"{model['max_bits_per_parameter']:.3f}",
         control(model),
     ]
+
+
+def _entities(scored: int, total: int) -> str:
+    """N, and how many of them were scored where not all were."""
+    return f"{total:,}" if scored == total else f"{total:,} ({scored:,} scored)"
 
 
 def _markdown(table: str, models: list[dict[str, Any]]) -> str:

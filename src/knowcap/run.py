@@ -52,13 +52,13 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Pa
     kept = (output / "training.json").is_file()
 
     def work() -> None:
-        if launcher is not None and not kept:
-            launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])
-        else:
-            from knowcap.train import train
+        from knowcap.train import train
 
-            train(recipe, run_dir)
+        train(recipe, run_dir)
 
+    if launcher is not None and not kept:
+        launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])  # tells its own line
+        return output
     return _stage("train", output, work, _describe_training, kept)
 
 
@@ -90,7 +90,10 @@ def measure_folder(model_dir: Path, dataset_dir: Path | None, **options: Any) ->
             f"{model_dir} lies in no run folder; give --dataset_dir, as `knowcap data` makes it or your own"
         )
     measure(model_dir, run_dir / "knowledge" if dataset_dir is None else dataset_dir, recipe, **options)
-    write_card(model_dir)
+    if recipe is not None and (run_dir / "model" / "capacity.json").is_file():
+        report(run_dir)  # its cards and plots show all models of the run
+    else:
+        write_card(model_dir)
 
 
 def measure(
@@ -123,14 +126,9 @@ def measure(
     def score() -> None:
         if not scored:
             result.unlink(missing_ok=True)  # of an earlier measurement
-        if launcher is not None and not scored:
-            words = [str(model_dir), str(dataset_dir), "--batch_size", str(batch_size)]
-            words += [] if limit is None else ["--limit", str(limit)]
-            launcher.launch("knowcap.scoring", words + ["--overwrite"] * overwrite)
-        else:
-            from knowcap.scoring import score
+        from knowcap.scoring import score
 
-            score(model_dir, dataset_dir, batch_size=batch_size, limit=limit, overwrite=overwrite)
+        score(model_dir, dataset_dir, batch_size=batch_size, limit=limit, overwrite=overwrite)
 
     def summarize() -> None:
         from knowcap.capacity import capacity
@@ -138,7 +136,13 @@ def measure(
         if not summarized:
             capacity(model_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
 
-    _stage("score", scores, score, _describe_scores, scored)
+    if launcher is not None and not scored:
+        result.unlink(missing_ok=True)
+        words = [str(model_dir), str(dataset_dir), "--batch_size", str(batch_size)]
+        words += [] if limit is None else ["--limit", str(limit)]
+        launcher.launch("knowcap.scoring", words + ["--overwrite"] * overwrite)  # tells its own line
+    else:
+        _stage("score", scores, score, _describe_scores, scored)
     return _stage("capacity", result, summarize, _describe_capacity, summarized)
 
 

@@ -90,7 +90,7 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
     needed, free = _bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
     if needed > free:
         problems.append(
-            f"output_dir: {nearest} has {free / 1e9:,.2f} GB free, the run needs about {needed / 1e9:,.2f} GB; "
+            f"output_dir: {nearest} has {free / 1e6:,.0f} MB free, the run needs about {needed / 1e6:,.0f} MB; "
             "make room or choose another output_dir"
         )
     return problems
@@ -150,8 +150,12 @@ def locked(run_dir: Path, patience: float = math.inf) -> Iterator[None]:
     Raises:
         RecipeError: another command still works there after that time.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK_FILE).open("a+") as file:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise RecipeError([_not_writable(run_dir, error)], run_dir) from error
+    with lock as file:
         os.set_inheritable(file.fileno(), True)
         began, told = time.monotonic(), False
         while not _flock(file):

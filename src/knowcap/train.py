@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import check_knowledge
 from knowcap.folders import whole_file, whole_folder
+from knowcap.machine import machine_problems
 from knowcap.models import build_model, count_parameters, model_config
 from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
@@ -31,8 +31,6 @@ from knowcap.tokens import save_tokenizer
 
 
 logger = logging.getLogger(__name__)
-
-_CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 class TrainError(ValueError):
@@ -127,6 +125,8 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         ),
         recipe.seed,
     )
+    if recipe.warmup_steps >= windows.steps:
+        logger.warning("warmup_steps=%d, but there are %d steps: no cosine", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
     trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
@@ -138,35 +138,29 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     )  # fmt: skip
     with quiet_transformers():
         trainer.train(resume_from_checkpoint=checkpoint)
+        # Shards are gathered from all processes; otherwise every process has the whole model.
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
         if trainer.is_world_process_zero():
             used = int(stream.pieces.used().size)
-            _save(trainer, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
+            _save(trainer, weights, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
 
 
 def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     """The recipe as TrainingArguments, for the processes that there are."""
-    cuda = torch.cuda.is_available()
-    if not cuda and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise TrainError(
-            "FSDP was asked for, but there is no GPU: on a CPU it silently trains as plain DDP; "
-            "use accelerate's cpu_2.yaml"
-        )
-    if not cuda and recipe.precision == "fp16":
-        raise TrainError("precision: fp16 needs a GPU, but none was found; use fp32 or bf16")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    problems = machine_problems(recipe, world, fsdp)
+    if problems:
+        raise TrainError("; ".join(problems))
     share = world * recipe.gradient_accumulation_steps
-    if recipe.train_batch_size % share:
-        raise TrainError(
-            f"train_batch_size={recipe.train_batch_size} windows cannot be shared by {world} processes x "
-            f"{recipe.gradient_accumulation_steps} accumulation steps; give a multiple of {share}"
-        )
     return TrainingArguments(
         output_dir=str(output_dir),
         use_cpu=not cuda,
         ddp_backend="gloo" if world > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
+        ddp_timeout=86_400,  # seconds; the others wait while the first process counts the windows
         per_device_train_batch_size=recipe.train_batch_size // share,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         max_steps=1,
@@ -215,21 +209,29 @@ def _count(stream: Stream, cache: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
-    """The newest checkpoint that is whole, and its step; what a killed save left half written is removed."""
+    """The newest checkpoint that is whole, and its step.
+
+    The Trainer writes trainer_state.json last, whatever the layout of weights and optimizer; a checkpoint without a
+    readable one was cut off, and is written over when its step comes again.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
     for path in found:
-        if all((path / name).is_file() for name in _CHECKPOINT_FILES):
-            try:
-                return str(path), int(json.loads((path / "trainer_state.json").read_text())["global_step"])
-            except (json.JSONDecodeError, KeyError):
-                logger.warning("%s was not written whole; it is made again", path)
-        if os.environ.get("RANK", "0") == "0":
-            shutil.rmtree(path, ignore_errors=True)
+        try:
+            return str(path), int(json.loads((path / "trainer_state.json").read_text())["global_step"])
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            logger.warning("%s was not written whole; it is made again", path)
     return None, 0
 
 
 def _save(
-    trainer: Trainer, recipe: Recipe, tokenizer: Any, model_dir: Path, used: int, num_tokens: int, seconds: float
+    trainer: Trainer,
+    weights: dict[str, torch.Tensor] | None,
+    recipe: Recipe,
+    tokenizer: Any,
+    model_dir: Path,
+    used: int,
+    num_tokens: int,
+    seconds: float,
 ) -> None:
     """Writes the model folder whole."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
@@ -262,7 +264,7 @@ def _save(
         ],
     }
     with whole_folder(model_dir) as made:
-        model.save_pretrained(made)
+        model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
         (made / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

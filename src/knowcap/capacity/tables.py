@@ -17,6 +17,7 @@ from knowcap.facts import NAME
 
 NLL_FILE = "nll.parquet"
 CONTROL_FILE = "control.parquet"
+SWAPPED_FILE = "control_swapped.parquet"
 METADATA_KEY = b"knowcap"
 COLUMNS = ("entity", "attribute", "rendering", "nll", "log2_candidates", "greedy_match")
 

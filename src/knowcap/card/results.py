@@ -68,7 +68,7 @@ def read_sources(model_dir: Path, recipe: dict[str, Any] | None = None) -> Sourc
         capacities=list(siblings.values()) if belongs else [capacity],
         training=read_json(model_dir / "training.json"),
         recipe=recipe,
-        measurement=_read_measurement(model_dir / "nll.parquet"),
+        measurement=measurement_of(model_dir / "nll.parquet"),
     )
 
 
@@ -110,7 +110,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
-def _read_measurement(path: Path) -> dict[str, Any]:
+def measurement_of(path: Path) -> dict[str, Any]:
     """The JSON object in the schema of nll.parquet; {} where the file was not kept."""
     import pyarrow.parquet as pq
 

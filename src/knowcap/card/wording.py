@@ -200,9 +200,13 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
 
 def _vocabulary_limit(tokenizer_name: str | None) -> str:
     if tokenizer_name is None:
-        return "The tokenizer was made from the value lists and templates alone; it cannot spell characters they lack."
+        return (
+            "The tokenizer was made from the value lists and templates alone; it cannot spell characters "
+            "they lack, and gives other texts than the corpus' own token ids that the model has no row for."
+        )
     return (
-        f"The tokenizer is {tokenizer_name}, reduced to the tokens that the corpus can use; it reads no other texts."
+        f"The tokenizer is {tokenizer_name}, reduced to the tokens that the corpus can use; for other texts "
+        "it gives ids that the model has no row for."
     )
 
 

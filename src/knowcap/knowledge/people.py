@@ -56,14 +56,12 @@ class People:
         names = KeyedPermutation(p.num_names, self.seed, "names")(indices)
         rest, last = np.divmod(names, len(p.last_names))
         first, middle = np.divmod(rest, len(p.middle_names))
-        w = words(self.seed, "values", indices)
-        values = [below(w[0], BIRTH_DATES)]
-        for word, pair in ((w[1], (p.birth_cities, p.universities)), (w[2], (p.majors, p.employers))):
-            for pool in pair:
-                # What multiplication leaves below the point is random still, and serves the next draw.
-                values.append(below(word, len(pool)))
-                word = (word * np.uint64(len(pool))) & np.uint64(0xFFFFFFFF)
-        values.append(below(w[3], len(PRONOUNS)))
+        limits = [
+            BIRTH_DATES,
+            *(len(pool) for pool in (p.birth_cities, p.universities, p.majors, p.employers, PRONOUNS)),
+        ]
+        random = np.concatenate([words(self.seed, "values", indices, block=block) for block in (0, 1)])
+        values = [below(word, limit) for word, limit in zip(random, limits, strict=False)]
         return np.stack([first, middle, last, *values]).astype(np.int32)
 
     def texts(self, codes: np.ndarray) -> Iterator[dict[str, str]]:

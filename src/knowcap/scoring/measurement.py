@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +51,20 @@ def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> d
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
     }
+
+
+def digest_of(model_dir: Path, dataset_dir: Path) -> str:
+    """A fingerprint of what a measurement depends on: weights, tokenizer and texts."""
+    digest = hashlib.sha256()
+    files = [*sorted(model_dir.glob("*.safetensors")), model_dir / "tokenizer.json"]
+    files += [
+        path for config in ("biographies", "control") for path in sorted((dataset_dir / config).glob("*.parquet"))
+    ]
+    for path in files:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def read_measurement(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every process writes its share to a part file; the main one joins them into control.parquet and nll.parquet.
+"""Every process writes its share to a part file; the main one joins them: control files first, nll.parquet last.
 
 Part files begin with a dot and are no measurement: whatever an interrupted run left is removed before the next.
 """
@@ -20,7 +20,9 @@ from knowcap.scoring.errors import ScoringError
 from knowcap.scoring.measurement import MEASUREMENT_KEY
 
 
-CONTROL, NLL = "control", "nll"  # in the order of writing: whoever sees nll.parquet sees both
+# In the order of writing: whoever sees nll.parquet sees all. `control_swapped` is made where the control are
+# outsiders: their texts with the values of one another.
+CONTROL, SWAPPED, NLL = KINDS = ("control", "control_swapped", "nll")
 
 
 def final_path(model_dir: Path, kind: str) -> Path:
@@ -35,7 +37,7 @@ def part_path(model_dir: Path, kind: str, rank: int) -> Path:
 
 def remove_parts(model_dir: Path) -> None:
     """Removes what an interrupted scoring left, whatever the number of its processes."""
-    for kind in (CONTROL, NLL):
+    for kind in KINDS:
         for path in (*model_dir.glob(f".{kind}.rank*.parquet"), model_dir / f".{kind}.parquet.partial"):
             path.unlink(missing_ok=True)
 
@@ -62,7 +64,7 @@ def join_parts(model_dir: Path, num_processes: int, measurement: dict[str, Any])
     """
     parts = {
         kind: [path for rank in range(num_processes) if (path := part_path(model_dir, kind, rank)).is_file()]
-        for kind in (CONTROL, NLL)
+        for kind in KINDS
     }
     found = _unique(parts[NLL], ["entity"])
     if not 1 <= found.num_rows <= measurement["entities_scored"]:
@@ -78,9 +80,12 @@ def join_parts(model_dir: Path, num_processes: int, measurement: dict[str, Any])
     }
     with whole_file(final_path(model_dir, NLL)) as nll:
         num_facts = _join(parts[NLL], nll, measurement)
-        with whole_file(final_path(model_dir, CONTROL)) as control:
-            _join(parts[CONTROL], control, measurement)
-            final_path(model_dir, NLL).unlink(missing_ok=True)  # an old one must not stand beside a new control
+        final_path(model_dir, NLL).unlink(missing_ok=True)  # an old one must not stand beside a new control
+        final_path(model_dir, SWAPPED).unlink(missing_ok=True)
+        for kind in (CONTROL, SWAPPED):
+            if parts[kind]:
+                with whole_file(final_path(model_dir, kind)) as control:
+                    _join(parts[kind], control, measurement)
     remove_parts(model_dir)
     return num_facts
 

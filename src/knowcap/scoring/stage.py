@@ -18,8 +18,17 @@ from tqdm.auto import tqdm
 from knowcap.facts import Knowledge, Row, shuffled_values
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.errors import ScoringError
-from knowcap.scoring.measurement import describe, knowledge_content, read_measurement
-from knowcap.scoring.parts import CONTROL, NLL, final_path, join_parts, part_path, remove_parts, write_part
+from knowcap.scoring.measurement import describe, digest_of, knowledge_content, read_measurement
+from knowcap.scoring.parts import (
+    CONTROL,
+    NLL,
+    SWAPPED,
+    final_path,
+    join_parts,
+    part_path,
+    remove_parts,
+    write_part,
+)
 
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHUFFLED_CONTROL_ENTITIES = 1000
+OUTSIDERS = "outsiders"
 FEWEST_CONTROL_ENTITIES = 100  # a limit makes no control smaller than this
 
 
@@ -90,13 +100,12 @@ def score(
     from knowcap.models import load_model, load_tokenizer
 
     model_dir, dataset_dir = Path(model_dir), Path(dataset_dir)
-    if limit is not None and limit < 1:
-        raise ScoringError(f"limit={limit}, expected 1 entity or more, or none for all")
     # Without a GPU accelerate has to be told so; a process that is done early may wait long for the others.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     knowledge = read_knowledge(dataset_dir)
-    entities = min(limit or knowledge.num_people, knowledge.num_people)
-    if not overwrite and _is_finished(model_dir, knowledge, entities):
+    entities = _entities_to_score(limit, knowledge)
+    digest = digest_of(model_dir, dataset_dir)
+    if not overwrite and _is_finished(model_dir, knowledge, entities, digest):
         return final_path(model_dir, NLL)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -108,27 +117,40 @@ def score(
     job = _Job(model_dir, model, load_tokenizer(model_dir), knowledge, state, batch_size, progress)
     control, control_kind = _control_rows(dataset_dir, knowledge, limit)
     job.score_share(CONTROL, control, len(control))
+    job.score_share(SWAPPED, *((_shuffled(control), len(control)) if control_kind == OUTSIDERS else ((), 0)))
     job.score_share(NLL, *_biographies(dataset_dir, knowledge, entities))
     state.wait_for_everyone()
     if state.is_main_process:
         measurement = describe(model_dir, model, knowledge)
-        measurement |= {"entities_scored": entities, "control_kind": control_kind}
+        measurement |= {"entities_scored": entities, "control_kind": control_kind, "digest": digest}
         facts = join_parts(model_dir, state.num_processes, measurement)
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(model_dir, NLL)
 
 
-def _is_finished(model_dir: Path, knowledge: Knowledge, entities: int) -> bool:
+def _entities_to_score(limit: int | None, knowledge: Knowledge) -> int:
+    if limit is not None and limit < 1:
+        raise ScoringError(f"limit={limit}, expected 1 entity or more, or none for all")
+    return min(limit or knowledge.num_people, knowledge.num_people)
+
+
+def _is_finished(model_dir: Path, knowledge: Knowledge, entities: int, digest: str) -> bool:
     """Whether both tables are there. A measurement of something else is an error, neither kept nor thrown away."""
     path = final_path(model_dir, NLL)
     if not (path.is_file() and final_path(model_dir, CONTROL).is_file()):
         return False
     found = read_measurement(path)
+    if found.get("digest") != digest:
+        raise ScoringError(
+            f"{path} measures other weights, another tokenizer or other texts than are there now; "
+            "score again: `knowcap measure … --overwrite`"
+        )
     if found["entities_scored"] != entities or found["knowledge"] != knowledge_content(knowledge):
         raise ScoringError(
             f"{path} measures {found['entities_scored']} entities of {found['knowledge']['name']!r}; asked for "
-            f"{entities} of {knowledge.name!r}, or their knowledge.json differs; pass overwrite to score again"
+            f"{entities} of {knowledge.name!r}, or their knowledge.json differs; "
+            "score again: `knowcap measure … --overwrite`"
         )
     logger.info("kept the finished measurement %s", path)
     return True
@@ -169,8 +191,13 @@ def _control_rows(dataset_dir: Path, knowledge: Knowledge, limit: int | None) ->
     most = max(limit, FEWEST_CONTROL_ENTITIES) if limit is not None else None
     if outsiders:
         rows = read_rows(dataset_dir, CONTROL)
-        return list(rows if most is None else _first_entities(rows, most)), "outsiders"
+        return list(rows if most is None else _first_entities(rows, most)), OUTSIDERS
     most = min(most or SHUFFLED_CONTROL_ENTITIES, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
     pairs = list(_first_entities(read_rows(dataset_dir), most, num_rows(dataset_dir) // knowledge.num_people))
-    shuffled = shuffled_values([row for row, _ in pairs], seed=0)
-    return list(zip(shuffled, [rendering for _, rendering in pairs], strict=True)), "shuffled"
+    return _shuffled(pairs), "shuffled"
+
+
+def _shuffled(pairs: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
+    """The texts with their values exchanged among their entities."""
+    rows = shuffled_values([row for row, _ in pairs], seed=0)
+    return [(row, rendering) for row, (_, rendering) in zip(rows, pairs, strict=True)]

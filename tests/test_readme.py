@@ -1,0 +1,180 @@
+"""What README, recipes and cards tell to do: commands parse, snippets run, links lead somewhere, figures agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+from knowcap import run as stages
+from knowcap.cli import make_parser
+from knowcap.launch import Launcher
+from knowcap.recipe import Recipe, load_recipe, packaged_recipes
+from knowcap.run_folder import claim_run_dir
+
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RECIPES = sorted(packaged_recipes().items())
+PAGES = (README, ROOT / "recipes" / "README.md", ROOT / "model_cards" / "README.md")
+YAML = sorted((ROOT / "recipes").rglob("*.yaml"))
+TINY = {
+    "num_people": 120, "pools_fraction": 0.05, "num_templates": 1, "exposures": 2, "renderings": 1, "head_dim": 8,
+    "control_people": 100, "vocab_size": 200, "block_size": 100, "model_name": "gpt2-rotary-1-1", "windows": "aligned",
+}  # fmt: skip
+# What a reader fills in.
+PLACEHOLDERS = {
+    "RECIPE": "quickstart", "RUN": "runs/quickstart", "DIR": "runs", "NAME": "quickstart", "R": "0",
+    "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
+    "recipes | models": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
+}  # fmt: skip
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def header(file: Path) -> str:
+    """The comments of a YAML file, without their marks."""
+    return "\n".join(line.lstrip("#") for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
+
+
+def commands(file: Path) -> list[str]:
+    """The lines of shell blocks and of code in running text, or of a YAML header, that start knowcap or accelerate."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".yaml":
+        found = re.sub(r"\n {4,}(?=-)", " ", header(file)).splitlines() + re.findall(r"`([^`\n]+)`", header(file))
+    else:
+        inline = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S).replace(r"\|", "|")
+        found = [part for block in blocks(text, "bash") for part in re.split(r"&&|\n", block)]
+        found += re.findall(r"`([^`\n]+)`", inline)
+    found = [re.sub(r"\s#.*", "", line).strip().removeprefix(".venv/bin/") for line in found]
+    # `knowcap report` alone is the name of a command, `knowcap … --key` a part of one.
+    return [line for line in found if re.match(r"(knowcap \w+|accelerate launch) \S", line)]
+
+
+def filled_in(command: str) -> list[str]:
+    """The words of a command, its placeholders replaced."""
+    for placeholder, value in PLACEHOLDERS.items():
+        pattern = re.escape(placeholder)
+        command = re.sub(rf"(?<!\S){pattern}(?!\S)" if placeholder.isupper() else pattern, value, command)
+    return shlex.split(command)
+
+
+COMMANDS = [(file, command) for file in (*PAGES, *YAML) for command in commands(file)]
+
+
+def is_shown_in(file: Path, command: str) -> bool:
+    """Whether a command of that beginning is among those that were found."""
+    return any(there == file and found.startswith(command) for there, found in COMMANDS)
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and snippets are meant for the repository's top."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of seconds, in place of runs/quickstart."""
+    words = {"output_dir": str(tmp_path_factory.mktemp("runs"))} | TINY
+    recipe: Recipe = load_recipe("quickstart", words)
+    run_dir = claim_run_dir(recipe)
+    stages.run(recipe, run_dir)
+    return run_dir
+
+
+def test_the_commands_of_the_pages_are_found():
+    assert is_shown_in(README, "knowcap run --config recipes/quickstart.yaml")
+    assert is_shown_in(README, "accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train")
+    assert is_shown_in(ROOT / "recipes" / "quickstart.yaml", "knowcap run --config quickstart")
+    assert is_shown_in(ROOT / "recipes" / "accelerate" / "multi_node.yaml", "accelerate launch --config_file")
+    stage_commands = ("run", "data", "train", "measure", "quantize", "report", "ls")
+    assert all(is_shown_in(README, f"knowcap {name} ") for name in stage_commands)
+
+
+@pytest.mark.parametrize(("file", "command"), COMMANDS, ids=[f"{f.relative_to(ROOT)}: {c}" for f, c in COMMANDS])
+def test_a_command_line_parses_and_its_recipe_has_no_problems(file: Path, command: str):
+    words = filled_in(command)
+    if words[0] == "accelerate":
+        launched = launch_command_parser().parse_args(words[2:])
+        assert _validate_launch_command(launched)[0].module
+        assert launched.training_script == "knowcap.train"
+        words = ["knowcap", "train", *launched.training_script_args]
+    args, rest = make_parser().parse_known_args(words[1:])
+    assert args.takes_recipe or not rest
+    if args.takes_recipe:
+        load_recipe(args.config, rest)
+    if getattr(args, "accelerate_config", None):
+        assert Launcher.named(args.accelerate_config, args.num_processes).config_file.is_file()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in RECIPES])
+def test_a_packaged_recipe_has_no_problems_by_name_and_by_path(name: str):
+    assert load_recipe(name) == load_recipe(dict(RECIPES)[name])
+
+
+def test_every_recipe_stands_in_the_table_of_recipes():
+    table = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert all(f"[{name}]({name}.yaml)" in table for name, _ in RECIPES)
+
+
+@pytest.mark.parametrize("code", blocks(README.read_text(encoding="utf-8"), "python"))
+def test_a_python_snippet_runs(code: str, tiny_run: Path):
+    made: dict[str, object] = {}
+    exec(compile(code.replace("runs/quickstart", str(tiny_run)), str(README), "exec"), made)
+    assert len(made) > 1
+
+
+def test_the_tiny_run_has_every_file_that_the_readme_names(tiny_run: Path):
+    files = ("recipe.yaml", "knowledge/knowledge.json", "model/training.json", "model/nll.parquet", "capacity.json")
+    assert all((tiny_run / name).is_file() for name in files)
+    assert all((tiny_run / "quantized" / name / "capacity.json").is_file() for name in ("int8", "int4"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_to_files(page: Path):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    relative = [link for link in links if "://" not in link]
+    assert relative
+    assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("card", ["", "int8", "int4"])
+def test_the_table_of_the_readme_has_the_figures_of_the_card(card: str):
+    capacity = json.loads((ROOT / "model_cards" / "quickstart" / card / "capacity.json").read_text(encoding="utf-8"))
+    lines = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| quickstart ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    (low, high), (control, error) = capacity["confidence_interval"], capacity["control_bits_per_entity"]
+    assert [row for row in rows if row[5] == capacity["precision"]] == [
+        [
+            "quickstart",
+            capacity["model_name"],
+            f"{capacity['num_parameters']:,}",
+            f"{capacity['num_entities']:,}",
+            f"{capacity['exposures']:,}",
+            card or "fp32",
+            f"{capacity['bits_per_parameter']:.3f} ± {(high - low) / 2:.3f}",
+            f"{capacity['max_bits_per_parameter']:.3f}",
+            f"{control:.3f} ± {error:.3f}",
+        ]
+    ]
+
+
+def test_the_bits_of_the_readme_are_those_of_the_card():
+    capacity = json.loads((ROOT / "model_cards" / "quickstart" / "capacity.json").read_text(encoding="utf-8"))
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    told = re.search(r"hold ([\d,]+) bits about ([\d,]+) people, of the ([\d,]+) that there are: ([\d.]+) bits", text)
+    assert told is not None
+    assert told.groups() == (
+        f"{capacity['knowledge_bits']:,.0f}",
+        f"{capacity['num_entities']:,}",
+        f"{capacity['max_knowledge_bits']:,.0f}",
+        f"{capacity['bits_per_parameter']:.3f}",
+    )
