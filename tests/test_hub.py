@@ -91,6 +91,7 @@ def subprocess_env(server: HubServer, home: Path) -> dict[str, str]:
 
 LOAD = """
 import json, sys
+import importlib
 import evaluate
 from datasets import get_dataset_config_names, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -101,7 +102,11 @@ model = AutoModelForCausalLM.from_pretrained("me/tiny")
 save_file({name: p.detach().clone() for name, p in model.named_parameters()}, sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained("me/tiny")
 streamed = load_dataset("me/people", "people", split="train", streaming=True)
-metric = evaluate.load("me/bits_per_parameter")
+try:
+    metric = evaluate.load("me/bits_per_parameter")
+except ModuleNotFoundError:  # evaluate imports what it wrote a moment ago; Python may have listed the folder before
+    importlib.invalidate_caches()
+    metric = evaluate.load("me/bits_per_parameter")
 from knowcap.models import load_model
 print(json.dumps({
     "tokens": tokenizer("He was born on")["input_ids"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,22 @@ def _front_matter(folder: Path, knowledge: Knowledge, recipe: Recipe) -> list[st
     for config in CONFIGS:
         splits = _splits(folder, config)
         if splits:
-            front += [f"- config_name: {config}"] + (["  default: true"] if config == "biographies" else [])
+            # `datasets` finds its cache by the card's metadata alone: what differs must differ there.
+            front += [f"- config_name: {config}", f"  description: sha256 {_fingerprint(folder / config)}"]
+            front += ["  default: true"] if config == "biographies" else []
             front += ["  data_files:"]
         for split in splits:
             front += [f"  - split: {split}", f"    path: {config}/{split}-*.parquet"]
     return [*front, *_sizes(folder)]
+
+
+def _fingerprint(folder: Path) -> str:
+    """A digest of a config's files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
 
 
 def _sizes(folder: Path) -> list[str]:

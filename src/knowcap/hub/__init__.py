@@ -26,7 +26,8 @@ METRIC_DIR = Path(__file__).parents[1] / "metrics" / "bits_per_parameter"
 _MODEL_FILES = (
     "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quanto_qmap.json",
     "quantization.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
-    "capacity.json", "training.json", "nll.parquet", "control.parquet", "plots/*.png",
+    "capacity.json", "training.json", "nll.parquet", "control.parquet",
+    "control_swapped.parquet", "plots/*.png",
 )  # fmt: skip
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
