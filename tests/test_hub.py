@@ -84,14 +84,15 @@ def fails(capsys, *words: str) -> str:
 def subprocess_env(server: HubServer, home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     settings = {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
-    return kept | settings | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Not the folder of modules that `evaluate` may have put on this process' path: the other one has its own.
+    path = [entry for entry in sys.path if not entry.startswith(os.environ["HF_HOME"])]
+    return kept | settings | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(path)}
 
 
 # Publishing everything by the command, and loading it as any user of the Hub does.
 
 LOAD = """
 import json, sys
-import importlib
 import evaluate
 from datasets import get_dataset_config_names, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -102,11 +103,7 @@ model = AutoModelForCausalLM.from_pretrained("me/tiny")
 save_file({name: p.detach().clone() for name, p in model.named_parameters()}, sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained("me/tiny")
 streamed = load_dataset("me/people", "people", split="train", streaming=True)
-try:
-    metric = evaluate.load("me/bits_per_parameter")
-except ModuleNotFoundError:  # evaluate imports what it wrote a moment ago; Python may have listed the folder before
-    importlib.invalidate_caches()
-    metric = evaluate.load("me/bits_per_parameter")
+metric = evaluate.load("me/bits_per_parameter")
 from knowcap.models import load_model
 print(json.dumps({
     "tokens": tokenizer("He was born on")["input_ids"],
