@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
+import tiny
 
 from knowcap.facts import (
     Attribute,
@@ -152,3 +154,21 @@ def test_a_missing_or_foreign_knowledge_file_is_told(tmp_path):
     (tmp_path / "knowledge.json").write_text('{"attributes": [], "colour": 1}')
     with pytest.raises(FactError, match="colour"):
         Knowledge.load(tmp_path / "knowledge.json")
+
+
+def test_a_declared_prefix_stands_before_every_name():
+    prefixed = replace(tiny.knowledge({"city": 4}), text_prefix="wiki ")
+    row = Row("wiki Ann Lee lives in Rome.", (Span("name", 5, 12), Span("city", 22, 26)), 0)
+    check_row(row, prefixed)
+    with pytest.raises(FactError, match="begin with 'wiki '"):
+        check_row(Row(row.text[5:], (Span("name", 0, 7),), 0), prefixed)
+    with pytest.raises(FactError, match="must begin with the name after 'wiki '"):
+        check_row(Row(row.text, (Span("name", 0, 12),), 0), prefixed)
+
+
+def test_what_few_corpora_need_is_saved_where_it_is_said(tmp_path):
+    plain = tiny.knowledge({"city": 4})
+    assert not {"text_prefix", "bound"} & plain.content().keys()
+    for known in (plain, replace(plain, text_prefix="wiki ", bound=False)):
+        known.save(tmp_path / "knowledge.json")
+        assert Knowledge.load(tmp_path / "knowledge.json") == known

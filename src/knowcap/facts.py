@@ -77,6 +77,9 @@ class Knowledge:
     `diversity_terms` are bioD's (Part 3.3, Def. 4.1), one mapping a set of D = `diversity` strings: `first_chunk` is a
     regular expression of what begins its `attribute`'s value, `fact` the name under which that is measured, `credited`
     the number of strings counted, and `log2_candidates` that number x log2(T^L / D), in bits.
+    `text_prefix` stands in front of every text and is never scored (a domain's token, Part 3.3, Result 12).
+    `bound` is False where texts may hint at facts before stating them (written by a language model): what is scored on
+    them is then no lower bound on what the weights hold.
     """
 
     name: str
@@ -87,6 +90,8 @@ class Knowledge:
     name_log2_candidates: float | None
     attributes: tuple[Attribute, ...]
     diversity_terms: tuple[dict[str, Any], ...] = field(default=())
+    text_prefix: str = ""
+    bound: bool = True
 
     def __post_init__(self) -> None:
         names = [a.name for a in self.attributes]
@@ -141,8 +146,13 @@ class Knowledge:
         raise FactError(f"unknown attribute {name!r}; knowledge.json has {[a.name for a in self.attributes]}")
 
     def content(self) -> dict[str, Any]:
-        """What knowledge.json holds; an attribute's `stated` only where not all entities state it."""
+        """What knowledge.json holds; what few corpora need (`stated`, `text_prefix`, `bound`) only where it says more
+        than its default.
+        """
         content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
+        for key, default in (("text_prefix", ""), ("bound", True)):
+            if content[key] == default:
+                del content[key]
         for attribute in content["attributes"]:
             if attribute["stated"] is None:
                 del attribute["stated"]
@@ -170,16 +180,20 @@ class Knowledge:
 
 
 def check_row(row: Row, knowledge: Knowledge) -> None:
-    """Holds a row to the contract: the name first, spans inside the text, in order, disjoint, of known attributes.
+    """Holds a row to the contract: the name first (after the prefix, if texts have one), spans inside the text, in
+    order, disjoint, of known attributes.
 
     Raises:
         FactError: says which span of which entity breaks which rule.
     """
     known = {NAME, *(a.name for a in knowledge.attributes)}
     where = f"entity {row.entity!r}"
-    if not row.spans or row.spans[0].attribute != NAME or row.spans[0].start != 0:
-        first = row.spans[0] if row.spans else None
-        raise FactError(f"{where}: the text must begin with the name; its first span is {first}")
+    prefix = knowledge.text_prefix
+    if not row.text.startswith(prefix):
+        raise FactError(f"{where}: the text must begin with {prefix!r}, as knowledge.json says; got {row.text[:40]!r}")
+    if not row.spans or row.spans[0].attribute != NAME or row.spans[0].start != len(prefix):
+        first, after = row.spans[0] if row.spans else None, f" after {prefix!r}" if prefix else ""
+        raise FactError(f"{where}: the text must begin with the name{after}; its first span is {first}")
     end = 0
     for span in row.spans:
         if span.attribute not in known:

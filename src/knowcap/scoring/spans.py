@@ -103,7 +103,7 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, knowled
     found = [scored_facts(row.spans, knowledge) + first_chunks(row, knowledge) for row in rows]
     fact_rows = np.repeat(np.arange(len(rows)), np.array([len(facts) for facts in found], dtype=np.int64))
     facts = tuple(chain.from_iterable(found))
-    first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens)
+    first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens, len(knowledge.text_prefix))
     # One key per (fact, token): sorted by fact, then by place; a token that two spans of a fact share is kept once.
     width = max(len(tokens.ids), 1)
     keys = np.unique(np.repeat(span_facts, counts) * width + ranges(first, counts))
@@ -159,11 +159,11 @@ def _tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> _Token
 
 
 def _span_tokens(
-    rows: Sequence[Row], facts: Sequence[ScoredFact], fact_rows: np.ndarray, tokens: _Tokens
+    rows: Sequence[Row], facts: Sequence[ScoredFact], fact_rows: np.ndarray, tokens: _Tokens, prefix: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First token, number of tokens, and fact of every scored span."""
     spans = [(f, r, span) for f, (r, fact) in enumerate(zip(fact_rows, facts, strict=True)) for span in fact.spans]
-    reach = [_reach(rows[r], span.start) for _, r, span in spans]
+    reach = [_reach(rows[r], span.start, prefix) for _, r, span in spans]
     base = tokens.bases[np.array([r for _, r, _ in spans], dtype=np.int64)]
     begin, limit = (base + np.array([pair[i] for pair in reach], dtype=np.int64) for i in (0, 1))
     own = np.searchsorted(tokens.ends, base + np.array([s.start for *_, s in spans], dtype=np.int64), side="right")
@@ -177,13 +177,13 @@ def _span_tokens(
     return first, last - first, np.array([f for f, _, _ in spans], dtype=np.int64)
 
 
-def _reach(row: Row, start: int) -> tuple[int, int]:
+def _reach(row: Row, start: int, prefix: int) -> tuple[int, int]:
     """How far left of a value at `start` its tokens may reach: what counts in any case, and what within its pre-token.
 
     White space right before it counts in any case. Otherwise whatever touches it, and the white space before that,
-    counts where it is in the value's pre-token; never what another span covers.
+    counts where it is in the value's pre-token; never what another span covers, nor the first `prefix` characters.
     """
-    earliest = max([span.end for span in row.spans if span.end <= start], default=0)
+    earliest = max([span.end for span in row.spans if span.end <= start], default=prefix)
     head = row.text[earliest:start]
     begin = earliest + len(head.rstrip())
     if begin < start or not head:
