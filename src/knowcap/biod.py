@@ -104,6 +104,11 @@ class BioD:
         return self.diversity.seed
 
     @property
+    def first_outsider(self) -> int:
+        """The number of the first person outside the sample."""
+        return self.num_people
+
+    @property
     def num_outsiders(self) -> int:
         """How many names are left for people outside the sample."""
         return self._num_names - self.num_people

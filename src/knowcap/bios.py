@@ -3,7 +3,8 @@ or stay, as the variant has it.
 
 A biography is first · middle · last · (opener · tail) x 6 · end of text: an opener is the pronoun (after the first
 sentence) and a template's words before the value, a tail is the value with what follows it. Where full names stand in
-for pronouns, every later sentence begins with first · middle · last too.
+for pronouns, every later sentence begins with first · middle · last too. A token that tells useful texts from junk may
+stand before it all.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 from knowcap.corpus.forms import Forms, Variant, draw_forms
+from knowcap.corpus.junk import Junk, JunkError
 from knowcap.corpus.questions import ask
 from knowcap.corpus.render import Templates, render
 from knowcap.corpus.templates import SENTENCES, Template
-from knowcap.facts import Knowledge, Row
+from knowcap.facts import Knowledge, Row, Span
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import (
     BIRTH_DATES,
@@ -28,7 +30,7 @@ from knowcap.knowledge.pools import (
     PRONOUNS,
     format_birth_date,
 )
-from knowcap.pieces import Parts, Pieces, PieceTexts
+from knowcap.pieces import MARKER, Parts, Pieces, PieceTexts
 
 
 _NAMES = ("first_name", "middle_name", "last_name")
@@ -39,23 +41,39 @@ _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tok
 
 
 class BioS:
-    """Biographies of `people` in sentences from `templates`, told as `variant` says."""
+    """Biographies of `people` in sentences from `templates`, told as `variant` says; `junk` people come after them.
 
-    def __init__(self, people: People, templates: Templates, variant: Variant | None = None) -> None:
-        self.people, self.templates, self.variant = people, templates, variant or Variant()
+    Raises:
+        JunkError: more people than names.
+    """
+
+    def __init__(
+        self, people: People, templates: Templates, variant: Variant | None = None, junk: Junk | None = None
+    ) -> None:
+        self.people, self.templates, self.variant, self.junk = people, templates, variant or Variant(), junk or Junk()
+        if self.junk.num_people > people.num_outsiders:
+            raise JunkError(
+                f"num_people={people.num_people:,} and junk_people={self.junk.num_people:,}, but the lists make "
+                f"{people.pools.num_names:,} names, and no two people share one; lower one or give larger lists"
+            )
         self._openers = ("",) if self.variant.full_name else ("", *PRONOUNS)  # what an opener can begin with
         self._codes: np.ndarray | None = None
         self._tables: tuple[Pieces, np.ndarray, np.ndarray] | None = None
 
     @property
     def num_people(self) -> int:
-        """N; people with numbers from N on are outsiders."""
+        """N; people with numbers from N on are junk, and outsiders after that."""
         return self.people.num_people
 
     @property
+    def first_outsider(self) -> int:
+        """The number of the first person of whom no training text tells."""
+        return self.people.num_people + self.junk.num_people
+
+    @property
     def num_outsiders(self) -> int:
-        """How many people there can be outside the sample."""
-        return self.people.num_outsiders
+        """How many people there can be outside the sample and outside the junk."""
+        return self.people.num_outsiders - self.junk.num_people
 
     @property
     def seed(self) -> int:
@@ -64,7 +82,7 @@ class BioS:
 
     def knowledge(self) -> Knowledge:
         """What there is to know, and out of how much; a gender that no text says is not among it."""
-        knowledge = self.people.knowledge("bioS")
+        knowledge = replace(self.people.knowledge("bioS"), text_prefix=self.junk.prefix)
         if not self.variant.full_name:
             return knowledge
         return replace(knowledge, attributes=tuple(a for a in knowledge.attributes if a.name != "pronoun"))
@@ -77,7 +95,11 @@ class BioS:
 
     def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
         """The biographies of persons (n,) at one exposure as text with spans."""
-        return render(self.people, persons, exposure, self.templates, self.variant)
+        rows = render(self.people, persons, exposure, self.templates, self.variant)
+        if not self.junk.markers:
+            return rows
+        numbers = self.junk.marker_numbers(persons, self.num_people, self.seed).tolist()
+        return (_marked(row, self.junk.markers[n]) if n >= 0 else row for row, n in zip(rows, numbers, strict=True))
 
     def questions(self, persons: np.ndarray) -> dict[str, list[int] | list[str]]:
         """The qa config's columns for persons (n,)."""
@@ -132,20 +154,27 @@ class BioS:
             suffixes = _suffixes(self.templates[sentence])
             groups[f"tail/{sentence}"] = [f" {value}{suffix}" for suffix in suffixes for value in values[sentence]]
         dates = _date_parts(_suffixes(self.templates["birth_date"]))
-        return PieceTexts(
-            groups, _junctions(self.variant.full_name), frozenset({"first_name"}), {"tail/birth_date": dates}
-        )
+        junctions = _junctions(self.variant.full_name)
+        if self.junk.markers:
+            groups[MARKER] = [f"{marker} " for marker in self.junk.markers]
+            junctions.append((MARKER, "first_name"))
+        return PieceTexts(groups, junctions, frozenset({MARKER, "first_name"}), {"tail/birth_date": dates})
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
         """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included.
 
-        Full names in place of pronouns make it (n, 31).
+        Full names in place of pronouns make it (n, 31); with tokens in front of texts there is one more.
         """
         forms = draw_forms(self.people.seed, persons, exposure, self.templates, self.variant)
         opener, tail = self._piece_tables(pieces)
         codes = self._codes_of(persons)
         step = self._pieces_a_sentence
-        out = np.empty((len(persons), 4 + step * (len(SENTENCES) - 1) + 2), dtype=np.int32)
+        marked = int(bool(self.junk.markers))
+        whole = np.empty((len(persons), marked + 4 + step * (len(SENTENCES) - 1) + 2), dtype=np.int32)
+        if marked:
+            numbers = self.junk.marker_numbers(persons, self.num_people, self.seed)
+            whole[:, 0] = np.where(numbers >= 0, numbers + pieces.groups[MARKER].start, pieces.empty)
+        out = whole[:, marked:]
         for column, part in enumerate(_NAMES):
             out[:, column] = codes[column] + pieces.groups[part].start
         if self.variant.full_name:
@@ -153,7 +182,7 @@ class BioS:
                 out[:, step + column : -1 : step] = (codes[column] + pieces.groups[part].start)[:, None]
         self._compose_sentences(out, codes, forms, opener, tail)
         out[:, -1] = pieces.eos
-        return out
+        return whole
 
     def longest(self, pieces: Pieces) -> int:
         """No biography has more tokens than this, its end of text included."""
@@ -161,7 +190,8 @@ class BioS:
         if self.variant.full_name:
             names += (len(SENTENCES) - 1) * sum(pieces.longest(part) for part in _LATER_NAMES)
         openers = sum(max(pieces.longest(f"opener{p}/{sentence}") for p in self._openers) for sentence in SENTENCES)
-        return names + openers + sum(pieces.longest(f"tail/{sentence}") for sentence in SENTENCES) + 1
+        tails = sum(pieces.longest(f"tail/{sentence}") for sentence in SENTENCES)
+        return names + openers + tails + 1 + int(bool(self.junk.markers))
 
     @property
     def _pieces_a_sentence(self) -> int:
@@ -202,6 +232,13 @@ class BioS:
                         opener[p, s, t] = pieces.groups[f"opener{pronoun}/{sentence}"].start + t
             self._tables = (pieces, opener, tail)
         return self._tables[1], self._tables[2]
+
+
+def _marked(row: Row, marker: str) -> Row:
+    """The text with a token in front of it."""
+    by = len(marker) + 1
+    spans = tuple(Span(span.attribute, span.start + by, span.end + by) for span in row.spans)
+    return Row(f"{marker} {row.text}", spans, row.entity)
 
 
 def _suffixes(templates: Sequence[Template]) -> list[str]:

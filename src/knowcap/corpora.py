@@ -10,10 +10,12 @@ from tokenizers import Tokenizer
 
 from knowcap.bios import BioS
 from knowcap.corpus.forms import Variant
+from knowcap.corpus.junk import Junk
 from knowcap.corpus.templates import load_templates
 from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
+from knowcap.mixture import JunkTexts, Mixture
 from knowcap.packing import Stream
 from knowcap.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.recipe import Recipe
@@ -26,10 +28,11 @@ _CHECKED_WHOLE = 256
 class Corpus(Protocol):
     """What people there are, what is known of them, and how it is said, as text and as pieces.
 
-    People with numbers from `num_people` on are outsiders: they exist, and no training text tells of them.
+    People with numbers from `first_outsider` on are outsiders: they exist, and no training text tells of them.
     """
 
     num_people: int
+    first_outsider: int
     num_outsiders: int
     seed: int
 
@@ -67,7 +70,7 @@ def corpus_of(recipe: Recipe) -> Corpus:
     """The recipe's corpus.
 
     Raises:
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        PoolsError, PeopleError, TemplateError, JunkError: lists, numbers or templates that cannot be used.
     """
     if recipe.corpus == "bioD":
         from knowcap.biod import biod_of
@@ -79,7 +82,8 @@ def corpus_of(recipe: Recipe) -> Corpus:
         return table_of(recipe)
     people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
     variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
-    return BioS(people, load_templates(recipe.num_templates), variant)
+    junk = Junk(recipe.junk_people, recipe.domain_token, recipe.junk_tokens)
+    return BioS(people, load_templates(recipe.num_templates), variant, junk)
 
 
 def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
@@ -87,24 +91,22 @@ def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
     if recipe.tokenizer_name is None:
         if isinstance(corpus, OwnTokenizer):
             return corpus.own_tokenizer(recipe.vocab_size)
-        backend = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size)
-        return reduce_tokenizer(backend, used_tokens(corpus.piece_texts(), backend) | alphabet_of(backend))
-    backend = load_backend(recipe.tokenizer_name)
-    return reduce_tokenizer(backend, used_tokens(corpus.piece_texts(), backend))
+        backend, texts = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size), corpus.piece_texts()
+        return reduce_tokenizer(backend, used_tokens(texts, backend) | alphabet_of(backend), texts.markers)
+    backend, texts = load_backend(recipe.tokenizer_name), corpus.piece_texts()
+    return reduce_tokenizer(backend, used_tokens(texts, backend), texts.markers)
 
 
-def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream:
+def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | Mixture:
     """The recipe's windows; pieces are checked against whole texts on the way. Count them before use."""
     pieces = Pieces(corpus.piece_texts(), tokenizer)
     check_whole_texts(corpus, pieces, tokenizer)
-    return Stream(
-        corpus,
-        pieces,
-        exposures=recipe.exposures,
-        block_size=recipe.block_size,
-        windows=recipe.windows,
-        shard_size=recipe.shard_size,
-    )
+    packing = {"block_size": recipe.block_size, "windows": recipe.windows, "shard_size": recipe.shard_size}
+    stream = Stream(corpus, pieces, exposures=recipe.exposures, **packing)
+    if not recipe.junk_people:
+        return stream
+    junk = Stream(JunkTexts(corpus), pieces, exposures=1, **packing)
+    return Mixture(stream, junk, recipe.useful_share)
 
 
 def check_whole_texts(corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, count: int = _CHECKED_WHOLE) -> None:

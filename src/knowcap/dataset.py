@@ -75,7 +75,7 @@ def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
         half, asked = num_in_train(people), partial(_questions, corpus)
         made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
     if control >= FEWEST_CONTROL:
-        made.append(Table("control", "train", people, people + control, texts))
+        made.append(Table("control", "train", corpus.first_outsider, corpus.first_outsider + control, texts))
     return [table for table in made if table.end > table.first]
 
 

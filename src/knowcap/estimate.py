@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.mixture import Mixture
 from knowcap.models import build_model, closed_form_parameters, model_config
 from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe
@@ -20,7 +21,7 @@ _LARGEST_PROBE = 300_000_000  # parameters; larger models are not built for an e
 
 @dataclass(frozen=True)
 class Estimate:
-    """A run in numbers; tokens include the ends of texts.
+    """A run in numbers; tokens include the ends of texts, and those of junk where there is some.
 
     `train_seconds` is rough: on this machine, in one process; None where it was not measured.
     """
@@ -64,6 +65,7 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     """
     stream, rows = _sample_stream(recipe)
     counts, tokens = stream.count()
+    useful = tokens * recipe.useful_share if recipe.junk_people else tokens
     sample = stream.corpus.num_people
     knowledge = corpus_of(recipe).knowledge()
     sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
@@ -80,7 +82,7 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
         total_bits=knowledge.total_bits,
         num_parameters=parameters,
         max_bits_per_parameter=knowledge.total_bits / parameters,
-        tokens_per_biography=tokens / sample,
+        tokens_per_biography=useful / sample,
         num_tokens=round(tokens / sample * biographies),
         num_windows=windows,
         num_steps=steps,
@@ -110,7 +112,7 @@ def describe(e: Estimate) -> str:
     return "\n".join(f"{name:<28}{value}" for name, value in rows.items())
 
 
-def _sample_stream(recipe: Recipe) -> tuple[Stream, int]:
+def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
     sample = replace(recipe, exposures=1, num_people=min(recipe.num_people, _SAMPLE))
     corpus = corpus_of(sample)

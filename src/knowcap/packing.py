@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -18,12 +18,21 @@ from knowcap.pieces import Pieces
 from knowcap.tokens import EOS_ID
 
 
-if TYPE_CHECKING:
-    from knowcap.corpora import Corpus
-
-
 class PackingError(ValueError):
     """Windows that cannot hold the corpus; the message says what was got, what was expected and how to mend it."""
+
+
+class Texts(Protocol):
+    """What a stream needs of a corpus."""
+
+    num_people: int
+    seed: int
+
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """Which pieces make up the texts of persons (n,) at one exposure: (n, pieces a text) int32."""
+
+    def longest(self, pieces: Pieces) -> int:
+        """No text has more tokens than this, its end of text included."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Stream:
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: Texts,
         pieces: Pieces,
         *,
         exposures: int,
@@ -110,6 +119,11 @@ class Stream:
         bounds = ends[cuts]
         return bounds[:-1], np.diff(bounds) + 1
 
+    def sizes(self, exposure: int, shard: int) -> np.ndarray:
+        """The tokens in each window of a shard, from the lengths of its texts alone: (windows,) int64."""
+        lengths = self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
+        return self._windows(lengths)[1]
+
     def count(self, progress: Callable[[int], object] = int) -> tuple[np.ndarray, int]:
         """Counts the windows of every shard, from lengths alone, and keeps the table.
 
@@ -122,8 +136,7 @@ class Stream:
         counts, tokens = np.empty((self.exposures, self.shards), dtype=np.int64), 0
         for exposure in range(self.exposures):
             for shard in range(self.shards):
-                lengths = self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
-                _, sizes = self._windows(lengths)
+                sizes = self.sizes(exposure, shard)
                 counts[exposure, shard] = len(sizes)
                 tokens += int(sizes.sum())
             progress(1)
@@ -147,25 +160,31 @@ class Stream:
         shards = np.searchsorted(self._before, windows, side="right") - 1
         return shards, windows - self._before[shards]
 
-    def batch(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Windows ready for a model, as long as the longest of them.
-
-        Args:
-            windows: (batch,) window numbers.
-
-        Returns:
-            input_ids (batch, length) int64, padded by the end of text; labels the same with -100 where padded.
-        """
+    def windows(self, windows: np.ndarray) -> list[np.ndarray]:
+        """The token ids of windows (n,), as long as each is."""
         shards, inside = self.locate(np.asarray(windows, dtype=np.int64))
         rows = []
         for number, window in zip(shards.tolist(), inside.tolist(), strict=True):
             shard = self.shard(*divmod(number, self.shards))
             start = int(shard.starts[window])
             rows.append(shard.tokens[start : start + int(shard.lengths[window])])
-        length = max(len(row) for row in rows)
-        input_ids = np.full((len(rows), length), EOS_ID, dtype=np.int64)
-        labels = np.full((len(rows), length), -100, dtype=np.int64)
-        for number, row in enumerate(rows):
-            input_ids[number, : len(row)] = row
-            labels[number, : len(row)] = row
-        return input_ids, labels
+        return rows
+
+    def batch(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Windows ready for a model; see `padded`."""
+        return padded(self.windows(windows))
+
+
+def padded(windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Windows ready for a model, as long as the longest of them.
+
+    Returns:
+        input_ids (batch, length) int64, padded by the end of text; labels the same with -100 where padded.
+    """
+    length = max(len(row) for row in windows)
+    input_ids = np.full((len(windows), length), EOS_ID, dtype=np.int64)
+    labels = np.full((len(windows), length), -100, dtype=np.int64)
+    for number, row in enumerate(windows):
+        input_ids[number, : len(row)] = row
+        labels[number, : len(row)] = row
+    return input_ids, labels

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from knowcap.tokens import EOS_ID, TokenizerError
 
 
+MARKER = "marker"  # the group of tokens that may stand in front of a text, each with the blank after it
 _CHECKED_PER_JUNCTION = 4000
 
 
@@ -46,6 +47,11 @@ class PieceTexts:
     junctions: list[tuple[str, str]]
     beginnings: frozenset[str]
     parts: dict[str, Parts] = field(default_factory=dict)
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """The tokens that may stand in front of a text: a tokenizer has each as one token of its own."""
+        return tuple(text.rstrip() for text in self.groups.get(MARKER, ()))
 
     def encode(self, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
         """The ids of every piece, by group. Raises TokenizerError where a piece merges with the word before it."""
@@ -87,6 +93,8 @@ class Pieces:
             for text, piece in zip(texts.groups[group], pieces, strict=True):
                 if EOS_ID in piece:
                     raise TokenizerError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
+                if group == MARKER and len(piece) != 1:
+                    raise TokenizerError(f"the tokenizer makes {len(piece)} tokens of {text!r}, expected one")
         for left, right in texts.junctions:
             _check_junction(texts, encoded, left, right, tokenizer)
         self.eos, self.empty = len(ids), len(ids) + 1
@@ -122,11 +130,11 @@ class Pieces:
 
 
 def used_tokens(texts: PieceTexts, tokenizer: Tokenizer, extras: Sequence[str] = ()) -> set[int]:
-    """The ids that a corpus and extras (questions, a domain token) can use with any tokenizer."""
+    """The ids that a corpus and extras (questions) can use with any tokenizer; markers are no part of it."""
     encodings = tokenizer.encode_batch_fast(list(extras), add_special_tokens=False)
     used = {token for encoding in encodings for token in encoding.ids}
-    for pieces in texts.encode(tokenizer).values():
-        for ids in pieces:
+    for group, pieces in texts.encode(tokenizer).items():
+        for ids in pieces if group != MARKER else ():
             used.update(ids)
     return used
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from knowcap.corpora import Corpus
+    from knowcap.knowledge.pools import Pools
     from knowcap.recipe import Recipe
 
 T = TypeVar("T")
@@ -33,6 +34,9 @@ RULES: dict[str, Rule] = {
     "alphabet_size": _AT_LEAST_ONE,
     "num_templates": (lambda v: v is None or v >= 1, "1 or more, or null for all"),
     "fixed_renderings": (lambda v: v is None or v >= 1, "1 or more, or null for fresh ones"),
+    "junk_people": _NOT_NEGATIVE,
+    "useful_share": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
+    "junk_tokens": _NOT_NEGATIVE,
     "exposures": _AT_LEAST_ONE,
     "renderings": _AT_LEAST_ONE,
     "control_people": _NOT_NEGATIVE,
@@ -61,8 +65,10 @@ RULES: dict[str, Rule] = {
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
 }
 _BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
-_NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates")
-_NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction")
+_JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens")
+_BIOS_KEYS = ("fixed_renderings", "permute", "full_name", "domain_token", *_JUNK_KEYS)
+_NOT_BIOD_KEYS = (*_BIOS_KEYS, "num_templates")
+_NOT_TABLE_KEYS = (*_BIOS_KEYS, "pools_dir", "pools_fraction")
 _MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
 
@@ -137,7 +143,10 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
 
     biod, table = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates")
     idle = {"bioD": (*_NOT_BIOD_KEYS, *table), "table": (*_NOT_TABLE_KEYS, *biod)}.get(recipe.corpus, (*biod, *table))
+    if recipe.corpus == "bioS" and not bad & {"junk_people"} and not recipe.junk_people:
+        idle = (*idle, "useful_share", "junk_tokens")
     of = dict.fromkeys(biod, "is for corpus: bioD, not") | dict.fromkeys(table, "is for corpus: table, not")
+    of |= dict.fromkeys(("useful_share", "junk_tokens"), "needs junk_people and says nothing without to")
     return [
         f"{name}={getattr(recipe, name)!r} {of.get(name, 'says nothing to')} corpus: {recipe.corpus}; leave it out"
         for name in idle
@@ -165,11 +174,28 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
             f"num_people={recipe.num_people:_} exceeds the {pools.num_names:,} unique names of the pools; "
             "lower num_people or pass larger pools"
         )
+    if not bad & {"domain_token", "num_people", *_JUNK_KEYS}:
+        problems += _check_junk(recipe, pools)
     if pools and templates and recipe.tokenizer_name is None and "vocab_size" not in bad:
         from knowcap.bios import BioS
         from knowcap.knowledge.people import People
 
         problems += _check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates))
+    return problems
+
+
+def _check_junk(recipe: Recipe, pools: Pools | None) -> list[str]:
+    """The tokens that tell junk from useful texts, and names for all people."""
+    from knowcap.corpus.junk import Junk
+
+    problems: list[str] = []
+    if recipe.junk_people or not recipe.junk_tokens:  # the other case is told as an idle key
+        _try("domain_token", lambda: Junk(recipe.junk_people, recipe.domain_token, recipe.junk_tokens), problems)
+    if pools is not None and recipe.num_people <= pools.num_names < recipe.num_people + recipe.junk_people:
+        problems.append(
+            f"num_people={recipe.num_people:_} and junk_people={recipe.junk_people:_}, but the lists make "
+            f"{pools.num_names:,} names and no two people share one; lower one, or pass larger lists"
+        )
     return problems
 
 

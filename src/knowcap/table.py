@@ -64,6 +64,11 @@ class Table:
         """The number of entities."""
         return len(self.tuples.entities)
 
+    @property
+    def first_outsider(self) -> int:
+        """Where outsiders would begin, if a table had any."""
+        return self.num_people
+
     def knowledge(self) -> Knowledge:
         """The content of knowledge.json; names count only where the YAML says how many there could have been."""
         space = self.sentences.entity_space

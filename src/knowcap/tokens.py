@@ -103,7 +103,7 @@ def load_backend(name: str) -> Tokenizer:
     return tokenizer.backend_tokenizer
 
 
-def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int]) -> tuple[Tokenizer, int]:
+def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequence[str] = ()) -> tuple[Tokenizer, int]:
     """The same segmentation with the used tokens renumbered from 1; the end-of-text token is 0.
 
     A BPE needs the intermediate tokens of its merges; those stay, numbered past the used ones, so that they cost the
@@ -112,6 +112,7 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int]) -> tuple[Tokeniz
     Args:
         tokenizer: a BPE or Unigram backend.
         used: token ids that the corpus can use.
+        markers: words that become one token each, together with the blank that follows them.
 
     Returns:
         the reduced tokenizer, and the number of rows that a model needs (used tokens and the end-of-text token).
@@ -124,7 +125,10 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int]) -> tuple[Tokeniz
     tokens = [tokenizer.id_to_token(i) for i in sorted(set(used))]
     if EOS in tokens:
         raise TokenizerError(f"the texts of the corpus contain the token {EOS}; it must only end texts")
-    rows = [EOS, *tokens]
+    taken = [marker for marker in markers if marker in tokenizer.get_vocab()]
+    if taken:
+        raise TokenizerError(f"{taken} are tokens of the tokenizer already; choose words that it has none for")
+    rows = [EOS, *markers, *tokens]
     if kind == "BPE":
         _reduce_bpe(state["model"], rows)
     elif kind == "Unigram":
@@ -135,21 +139,18 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int]) -> tuple[Tokeniz
         raise TokenizerError(
             f"the tokenizer is a {kind} model, expected BPE or Unigram; choose another tokenizer_name"
         )
-    state["added_tokens"] = [
-        {
-            "id": EOS_ID,
-            "content": EOS,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-    ]
+    state["added_tokens"] = [_added(EOS_ID, EOS, special=True)]
+    state["added_tokens"] += [_added(n, marker, rstrip=True) for n, marker in enumerate(markers, start=EOS_ID + 1)]
     if state["post_processor"] is not None and state["post_processor"]["type"] != "ByteLevel":
         state["post_processor"] = None  # templates that add special tokens by their old ids
     state["truncation"] = state["padding"] = None
     return Tokenizer.from_str(json.dumps(state)), len(rows)
+
+
+def _added(number: int, content: str, *, special: bool = False, rstrip: bool = False) -> dict[str, Any]:
+    """A token that is cut out of a text before anything else is looked at, as `tokenizers` keeps it."""
+    kept = {"single_word": False, "lstrip": False, "rstrip": rstrip, "normalized": False, "special": special}
+    return {"id": number, "content": content} | kept
 
 
 def _reduce_bpe(model: dict[str, Any], rows: list[str]) -> None:

@@ -22,6 +22,7 @@ from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import check_knowledge
 from knowcap.folders import whole_file, whole_folder
 from knowcap.machine import machine_problems
+from knowcap.mixture import Mixture
 from knowcap.models import build_model, count_parameters, model_config
 from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
@@ -40,7 +41,7 @@ class TrainError(ValueError):
 class Windows(Dataset):
     """The stream's windows for a DataLoader, a whole batch at a time; empty ones fill the last step up."""
 
-    def __init__(self, stream: Stream, batch_size: int) -> None:
+    def __init__(self, stream: Stream | Mixture, batch_size: int) -> None:
         self.stream = stream
         self.steps = -(-len(stream) // batch_size)
         self._size = self.steps * batch_size
@@ -193,7 +194,7 @@ def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     )
 
 
-def _count(stream: Stream, cache: Path) -> int:
+def _count(stream: Stream | Mixture, cache: Path) -> int:
     """Counts windows once a run; later calls read the table. Returns the tokens of all windows."""
     if cache.is_file():
         with np.load(cache) as table:
@@ -263,6 +264,8 @@ def _save(
             for e in log
         ],
     }
+    if recipe.junk_people:
+        content |= {"junk_people": recipe.junk_people, "useful_share": recipe.useful_share}
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)

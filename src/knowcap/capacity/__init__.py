@@ -107,7 +107,11 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
 def _content(
     result: dict[str, Any], facts: Facts, measurement: dict[str, Any], diversity_bits: float
 ) -> dict[str, Any]:
-    """capacity.json, its keys in their documented order."""
+    """capacity.json, its keys in their documented order.
+
+    With junk in training it says besides what telling an entity from junk costs its name, log2(1 / useful_share): a
+    perfect model of the mixture gives every name that much less, so that this much of R_max is out of reach.
+    """
     is_name = np.array([a == NAME for a in facts.attributes])
     column_bits = np.nansum(facts.bits, axis=0) * (measurement["num_entities"] / len(facts.nll))
     attributes = {
@@ -131,6 +135,9 @@ def _content(
         "control_bits_per_entity": result["control_bits_per_entity"],
         **{key: measurement[key] for key in SETTINGS},
     }
+    if (share := measurement.get("useful_share")) is not None:
+        told = measurement["knowledge"].get("text_prefix")  # what stands before the name says that it's no junk
+        content |= {"useful_share": share, "useful_share_bits_per_entity": 0.0 if told else -math.log2(share)}
     return _without_nan(content)
 
 

@@ -16,6 +16,8 @@ _CONTEXTS = {
 _CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
 _TRAINING_LABELS = {
     "exposures": "exposures of each entity",
+    "junk_people": "junk people, never scored",
+    "useful_share": "share of the tokens that is not junk",
     "num_tokens": "tokens trained on, padding left out",
     "num_steps": "steps",
     "final_loss": "final loss (nats per token)",
@@ -167,6 +169,12 @@ def limits(sources: Sources) -> list[str]:
     ]
     if reasons := _unlike_the_paper(sources):
         found.append(f"Not comparable with the paper's figures: {'; '.join(reasons)}.")
+    if capacity.get("useful_share_bits_per_entity"):
+        found.append(
+            f"A name is told from junk by nothing before it: {capacity['useful_share_bits_per_entity']:.3f} bits an "
+            "entity, log2 of the inverse share, that no model of this mixture can reach of the maximum. They are left "
+            "in it, as in the paper."
+        )
     if sources.entities_scored != capacity["num_entities"]:
         found.append("Sums over the entities that were scored are scaled up to all of them.")
     if sources.recipe:

@@ -1,0 +1,74 @@
+"""Junk: people of whom training texts tell and nothing is asked, and the tokens that tell them from useful ones.
+
+Part 3.3, Section 10: a share of the training tokens is bioS of up to 100 million other people. They are never
+materialised: junk person j is person N + j of the same keyed draws, so that no name is shared (DESIGN, randomness).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from knowcap.philox import below, words
+
+
+class JunkError(ValueError):
+    """Junk that cannot be made; the message says what was got, what was expected and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Junk:
+    """How many junk people there are, and what stands in front of texts.
+
+    Attributes:
+        num_people: N', numbered after the useful people.
+        domain_token: stands in front of every useful text (Result 12), None: nothing.
+        num_tokens: so many tokens stand in front of junk texts, each person with one of them (footnote 21).
+    """
+
+    num_people: int = 0
+    domain_token: str | None = None
+    num_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_people < 0 or self.num_tokens < 0:
+            raise JunkError(f"junk_people={self.num_people}, junk_tokens={self.num_tokens}, expected 0 or more")
+        if self.num_tokens and not self.num_people:
+            raise JunkError(f"junk_tokens={self.num_tokens}, but no junk to stand in front of; give junk_people too")
+        token = self.domain_token
+        if token is not None and (not token or any(c.isspace() for c in token) or token in self._tokens()):
+            raise JunkError(
+                f"domain_token={token!r}, expected a word of its own without white space, such as wikipedia.org"
+            )
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All tokens that can stand in front of a text, the useful people's first."""
+        return (() if self.domain_token is None else (self.domain_token,)) + self._tokens()
+
+    @property
+    def prefix(self) -> str:
+        """What every useful text begins with."""
+        return "" if self.domain_token is None else f"{self.domain_token} "
+
+    def marker_numbers(self, persons: np.ndarray, first: int, seed: int) -> np.ndarray:
+        """Which of `markers` stands in front of each person's texts, -1 for none.
+
+        Args:
+            persons: (n,) numbers.
+            first: the number of the first junk person, N.
+            seed: of the draw among several tokens.
+        """
+        domain = 0 if self.domain_token is not None else -1
+        numbers = np.full(len(persons), domain, dtype=np.int64)
+        if self.num_people:
+            is_junk = (persons >= first) & (persons < first + self.num_people)
+            numbers[is_junk] = -1
+            if self.num_tokens:
+                drawn = below(words(seed, "junk/tokens", persons[is_junk])[0], self.num_tokens)
+                numbers[is_junk] = drawn.astype(np.int64) + domain + 1
+        return numbers
+
+    def _tokens(self) -> tuple[str, ...]:
+        return tuple(f"<|junk_{number}|>" for number in range(self.num_tokens))
