@@ -125,7 +125,7 @@ class BioD:
             credited = d.num_first_chunks(self.num_people) if d.log2_strings else []
             self._knowledge = Knowledge(
                 name="bioD",
-                version=VERSION,
+                version=VERSION if self.pools is None else self.pools.version(VERSION),
                 num_people=self.num_people,
                 seed=self.seed,
                 entity_column=ENTITY_COLUMN,

@@ -16,7 +16,7 @@ from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_d
 from knowcap.philox import KeyedPermutation, below, words
 
 
-VERSION = "1.0.0"  # of lists, templates and draws together: a change of any is a new version
+VERSION = "1.0.0"  # of lists, templates and draws together: a change of any is a new version (tests/test_versions.py)
 ENTITY_COLUMN = "person_id"
 NAME_PARTS = ("first_name", "middle_name", "last_name")
 VALUES = ("birth_date", "birth_city", "university", "major", "employer")
@@ -90,7 +90,7 @@ class People:
         attributes.append(Attribute("work_city", 1, 0.0, determined_by="employer"))
         return Knowledge(
             name=name,
-            version=VERSION,
+            version=self.pools.version(VERSION),
             num_people=self.num_people,
             seed=self.seed,
             entity_column=ENTITY_COLUMN,

@@ -6,9 +6,11 @@ same names replaces them. Birth dates and pronouns need no list: 12 x 28 x 200 d
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise
@@ -115,6 +117,13 @@ class Pools:
         """log2 S0 (Part 3.3, Def. 4.3): the bits per person in all values, names aside."""
         return math.fsum(self.log2_candidates.values())
 
+    def version(self, base: str) -> str:
+        """The version of what is drawn from these lists: `base` for the package's, whole or cut, else base+digest."""
+        own = astuple(_packaged())
+        if all(values == of_package[: len(values)] for values, of_package in zip(astuple(self), own, strict=True)):
+            return base
+        return f"{base}+{hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:12]}"
+
     @property
     def has_name_prefixes(self) -> bool:
         """Whether some first, middle or last name is a string prefix of another one of its list."""
@@ -140,6 +149,11 @@ def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Po
         raise PoolsError(f"value lists in {folder}:\n" + "\n".join(problems))
     lists = {field: contents[name] for field, name in LIST_FILES.items()} | {"work_cities": headquarters}
     return Pools(**{field: _first(lines, fraction) for field, lines in lists.items()})
+
+
+@cache
+def _packaged() -> Pools:
+    return load_pools()
 
 
 def read_lists(folder: Traversable, names: Collection[str]) -> tuple[dict[str, Lines], list[str]]:
