@@ -266,8 +266,9 @@ def test_junk_that_cannot_be_is_refused_by_the_corpus_too():
 @pytest.mark.parametrize("domain", [None, "wikipedia.org"])
 def test_a_run_with_junk_is_measured_on_useful_facts_and_says_what_telling_cost(tmp_path, domain):
     words = {
-        "output_dir": tmp_path, "num_people": 60, "exposures": 4, "control_people": 100, "train_batch_size": 8, "head_dim": 16,
-        "windows": "aligned", "block_size": 160, "quantize_bits": "[]", "warmup_steps": 5, "learning_rate": 1e-2,
+        "output_dir": tmp_path, "num_people": 60, "exposures": 4, "control_people": 100, "train_batch_size": 8,
+        "head_dim": 16, "windows": "aligned", "block_size": 160, "quantize_bits": "[]", "warmup_steps": 5,
+        "learning_rate": 1e-2,
     }  # fmt: skip
     recipe = tmp_path / "junk.yaml"
     shaping = ("model_name", "junk_people", "pools_fraction", "num_templates", "vocab_size", "shard_size")
