@@ -1,0 +1,80 @@
+"""The lists that values were drawn from, as texts: what a closed set of answers is made of.
+
+A value is put together from one or more parts (a name from first, middle and last name), each drawn from a list; a
+part has its separator in front (` Briar`). A determined attribute (work_city) says which values of its determiner
+(employer) go with each of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+
+class CandidatesError(ValueError):
+    """Lists that a value cannot have come from; the message says got, expected and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The lists of one attribute.
+
+    Attributes:
+        parts: per part the different texts that it can be.
+        of: for a determined attribute, with one part: per text the values of its determiner that go with it.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+    of: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def split(self, value: str) -> tuple[str, ...]:
+        """A value's parts.
+
+        Raises:
+            CandidatesError: it is none of the candidates, or can be put together in two ways.
+        """
+        found = list(self._ways(value, 0))
+        if len(found) != 1:
+            how = "is none of the candidates" if not found else "can be put together from its parts in several ways"
+            raise CandidatesError(f"{value!r} {how}; expected one way, of {[len(p) for p in self.parts]} texts a part")
+        return found[0]
+
+    def _ways(self, rest: str, part: int) -> Iterator[tuple[str, ...]]:
+        if part == len(self.parts):
+            if not rest:
+                yield ()
+            return
+        if part == len(self.parts) - 1:
+            if rest in self._sets[part]:
+                yield (rest,)
+            return
+        for length in self._lengths[part]:
+            if length <= len(rest) and rest[:length] in self._sets[part]:
+                for others in self._ways(rest[length:], part + 1):
+                    yield (rest[:length], *others)
+
+    def __post_init__(self) -> None:
+        sets = tuple(frozenset(part) for part in self.parts)
+        object.__setattr__(self, "_sets", sets)
+        object.__setattr__(self, "_lengths", tuple(sorted({len(text) for text in part}) for part in sets))
+
+
+def gathered(rows: Iterable[tuple[str, int, str, str | None]]) -> dict[str, Candidates]:
+    """Candidates by attribute, from rows (attribute, part, text, value of the determiner or None), in any order.
+
+    Raises:
+        CandidatesError: a part is missing.
+    """
+    parts: dict[str, dict[int, dict[str, None]]] = {}
+    of: dict[str, dict[str, set[str]]] = {}
+    for attribute, part, text, determiner in rows:
+        parts.setdefault(attribute, {}).setdefault(part, {})[text] = None
+        if determiner is not None:
+            of.setdefault(attribute, {}).setdefault(text, set()).add(determiner)
+    made = {}
+    for attribute, found in parts.items():
+        if sorted(found) != list(range(len(found))):
+            raise CandidatesError(f"{attribute} has parts {sorted(found)}, expected 0 to {max(found)}")
+        goes_with = {text: frozenset(values) for text, values in of.get(attribute, {}).items()}
+        made[attribute] = Candidates(tuple(tuple(found[part]) for part in range(len(found))), goes_with)
+    return made

@@ -1,0 +1,119 @@
+"""Closed sets: probabilities of all candidates add up to one, along the same path that a plain recursion takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import tiny
+
+from knowcap.candidates import Candidates, CandidatesError, gathered
+from knowcap.scoring.closed_set import ClosedSets, Path
+from knowcap.scoring.errors import TextError
+
+
+CITIES = ("Paris", "Paris, TX", "Parma", "Rome", "New York", "Newark", "Washington D.C.", "Ürümqi")
+NAMES = (("Ann", "Anna", "Bo"), (" Lee", " Leeds", " Kim"), (" A", " Ab", " Bab"))
+LISTS = {"city": Candidates((CITIES,)), "name": Candidates(NAMES)}
+TEXTS = [" ".join(CITIES), "Ann Anna Bo Lee Leeds Kim A Ab Bab lives in near of with."]
+TOKENIZERS = {
+    "bytes": tiny.byte_tokenizer(),
+    "bpe": tiny.bpe_tokenizer(TEXTS * 5, 330),
+    "metaspace": tiny.metaspace_tokenizer(TEXTS * 5, 60),
+}
+
+
+def logit(prefix: Sequence[int], token: int) -> float:
+    """Any model: a number that depends on all that came before."""
+    return math.sin(1 + 3.1 * token + sum((i + 1) * t for i, t in enumerate(prefix)))
+
+
+def nll_of(path: Path) -> float:
+    """The sum over a path of logsumexp(allowed) - true, prefix by prefix."""
+    total = 0.0
+    for i, token in enumerate(path.tokens.tolist()):
+        prefix = path.tokens[:i].tolist()
+        there = path.allowed[path.offsets[i] : path.offsets[i + 1]].tolist()
+        assert token in there
+        total += math.log(sum(math.exp(logit(prefix, t)) for t in there)) - logit(prefix, token)
+    return total
+
+
+def all_values(attribute: str) -> list[str]:
+    """Every value of the lists."""
+    values = [""]
+    for part in LISTS[attribute].parts:
+        values = [value + text for value in values for text in part]
+    return values
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+@pytest.mark.parametrize("right", [".", " and more", ", TX was", "", ".."])
+@pytest.mark.parametrize(("before", "lead"), [("a", " "), ("", "")])
+@pytest.mark.parametrize("attribute", LISTS)
+def test_the_probabilities_of_all_candidates_add_up_to_one(tokenizer, right, before, lead, attribute):
+    sets = ClosedSets(tokenizer, LISTS, tokenizer.eos_token_id)
+    paths = [sets.path(attribute, v, before=before, lead=lead, right=right) for v in all_values(attribute)]
+    assert sum(math.exp(-nll_of(path)) for path in paths) == pytest.approx(1.0, abs=1e-12)
+    assert len({tuple(path.tokens) for path in paths}) == len(paths)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_the_path_is_what_the_tokenizer_makes_of_the_text(tokenizer):
+    sets = ClosedSets(tokenizer, LISTS, tokenizer.eos_token_id)
+    for value in CITIES:
+        text = f"a {value} and"
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        skip = len(tokenizer("a", add_special_tokens=False)["input_ids"])
+        path = sets.path("city", value, before="a", lead=" ", right=" and more")
+        assert path.tokens.tolist() == ids[skip : skip + len(path.tokens)]
+
+
+def test_a_value_that_begins_another_is_told_apart_by_what_follows():
+    tokenizer = tiny.char_tokenizer("ABCabc. ")
+    sets = ClosedSets(tokenizer, {"x": Candidates((("A", "Ab"),))}, 0)
+    short, long = (sets.path("x", value, before="", lead="", right=".") for value in ("A", "Ab"))
+    dot, b = (tokenizer.convert_tokens_to_ids(c) for c in ".b")
+    assert short.tokens.tolist()[1] == dot and long.tokens.tolist()[1] == b
+    assert short.allowed.tolist() == long.allowed.tolist() and set(short.allowed[1:]) == {dot, b}
+    assert sets.path("x", "A", before="", lead="", right="").tokens.tolist()[1] == 0  # the end of text
+
+
+def test_what_was_said_already_narrows_the_set():
+    tokenizer = TOKENIZERS["bytes"]
+    sets = ClosedSets(tokenizer, LISTS, 0)
+    only = sets.path("city", "Paris", before="a", lead=" ", right=".", of={"Paris", "Rome"})
+    assert len(only.tokens) == 2  # the white space has no choice, the first letter settles it
+    assert nll_of(sets.path("city", "Paris", before="a", lead=" ", right=".", of={"Paris"})) == 0.0
+
+
+def test_values_are_split_into_their_parts_in_the_one_way_there_is():
+    assert LISTS["name"].split("Anna Leeds Ab") == ("Anna", " Leeds", " Ab")
+    with pytest.raises(CandidatesError, match="is none of the candidates"):
+        LISTS["name"].split("Anna Leeds C")
+    with pytest.raises(CandidatesError, match="in several ways"):
+        Candidates((("a", "ab"), ("bc", "c"))).split("abc")
+    rows = [("city", 0, "Rome", None), ("work", 0, "Rome", "X"), ("work", 0, "Rome", "Y"), ("name", 1, "b", None)]
+    with pytest.raises(CandidatesError, match="name has parts"):
+        gathered(rows)
+    made = gathered([*rows, ("name", 0, "a", None)])
+    assert made["work"].of == {"Rome": frozenset({"X", "Y"})} and made["name"].parts == (("a",), ("b",))
+
+
+def test_candidates_that_stay_alike_are_told():
+    with pytest.raises(TextError, match="are alike before ', TX, TX, TX"):
+        ClosedSets(TOKENIZERS["bytes"], LISTS, 0).path("city", "Paris", before="", lead="", right=", TX" * 9)
+
+
+def test_an_attribute_without_a_list_is_told():
+    with pytest.raises(CandidatesError, match="pet has no list of candidates"):
+        ClosedSets(TOKENIZERS["bytes"], LISTS, 0).path("pet", "cat", before="", lead="", right="")
+
+
+def test_the_longest_list_is_quick_enough_to_hold_all_dates():
+    dates = tuple(f"{a}{b}{c}" for a in range(10, 50) for b in range(10, 50) for c in range(10, 30))
+    sets = ClosedSets(TOKENIZERS["bytes"], {"date": Candidates((dates,))}, 0)
+    path = sets.path("date", dates[777], before="a", lead=" ", right=".")
+    assert np.diff(path.offsets).max() == 10
