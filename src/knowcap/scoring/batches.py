@@ -20,6 +20,8 @@ from knowcap.scoring.spans import EncodedRows, encode_rows, ranges
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from knowcap.scoring.closed_set import ClosedSets
+
 
 CHUNK_BATCHES = 64  # rows of so many batches are sorted by length together
 NAME_TOKENS = "name_tokens"  # the scored name's tokens, 4 bytes each; in part files only
@@ -41,6 +43,7 @@ def score_rows(
     *,
     batch_size: int = 64,
     progress: Callable[[int], object] | None = None,
+    closed_sets: ClosedSets | None = None,
 ) -> pa.Table:
     """Scores every fact of every row.
 
@@ -51,6 +54,7 @@ def score_rows(
         knowledge: which facts are scored, and out of how many candidates.
         batch_size: texts a forward pass.
         progress: called with the number of rows just scored.
+        closed_sets: score each value among its candidates only, instead of among all texts.
 
     Returns:
         one row per scored fact in the order of `rows`, whatever the batch size: entity, attribute, rendering, nll
@@ -61,7 +65,8 @@ def score_rows(
         FactError, TextError: a row that breaks the contract or cannot be tokenized.
         ScoringError: logits that are no numbers.
     """
-    tables = list(score_chunks(model, tokenizer, rows, knowledge, batch_size=batch_size, progress=progress))
+    options = {"batch_size": batch_size, "progress": progress, "closed_sets": closed_sets}
+    tables = list(score_chunks(model, tokenizer, rows, knowledge, **options))
     if not tables:
         return pa.schema([pa.field("entity", pa.int64()), *SCHEMA_FIELDS]).empty_table()
     return pa.concat_tables(tables).drop_columns([NAME_TOKENS])
@@ -75,6 +80,7 @@ def score_chunks(
     *,
     batch_size: int = 64,
     progress: Callable[[int], object] | None = None,
+    closed_sets: ClosedSets | None = None,
 ) -> Iterator[pa.Table]:
     """`score_rows` in pieces, so that memory does not grow; with a column `name_tokens` (null but for names)."""
     if batch_size < 1:
@@ -83,7 +89,7 @@ def score_chunks(
     entity_type: pa.DataType | None = None
     with _evaluating(model):
         while chunk := list(islice(pairs, CHUNK_BATCHES * batch_size)):
-            encoded = encode_rows([row for row, _ in chunk], tokenizer, knowledge)
+            encoded = encode_rows([row for row, _ in chunk], tokenizer, knowledge, closed_sets)
             _check_fits(encoded, [row for row, _ in chunk], model)
             nll, hits = _score_targets(model, encoded, batch_size, progress)
             table = _table(encoded, chunk, nll, hits)
@@ -169,8 +175,25 @@ def _score_batch(
     truth = torch.from_numpy(encoded.ids[encoded.targets[which]]).to(device)
     at = (torch.from_numpy(in_batch[target_rows]).to(device), torch.from_numpy(positions).to(device))
     scored = logits[at].float()
+    if encoded.allowed is not None:
+        return _among(scored, truth, *encoded.allowed, which)
     nll = -torch.log_softmax(scored, dim=-1).gather(-1, truth[:, None])[:, 0].double()
     return nll.cpu().numpy(), (scored.argmax(dim=-1) == truth).cpu().numpy()
+
+
+def _among(
+    scored: torch.Tensor, truth: torch.Tensor, allowed: np.ndarray, offsets: np.ndarray, which: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (targets, vocabulary) renormalised over the tokens that may come at each of the targets `which`."""
+    counts = offsets[which + 1] - offsets[which]
+    ids = torch.from_numpy(allowed[ranges(offsets[which], counts)]).to(scored.device)
+    owner = torch.from_numpy(np.repeat(np.arange(len(which)), counts)).to(scored.device)
+    logits = scored[owner, ids].double()
+    best = torch.full((len(which),), -torch.inf, dtype=torch.float64, device=scored.device)
+    best.scatter_reduce_(0, owner, logits, "amax")
+    sums = torch.zeros_like(best).index_add_(0, owner, torch.exp(logits - best[owner]))
+    true = scored.gather(-1, truth[:, None])[:, 0].double()
+    return (best + torch.log(sums) - true).cpu().numpy(), (true == best).cpu().numpy()
 
 
 def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarray, hits: np.ndarray) -> pa.Table:

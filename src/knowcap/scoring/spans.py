@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from knowcap.facts import Knowledge, Row, ScoredFact, check_row, scored_facts
+from knowcap.scoring.closed_targets import closed_targets
 from knowcap.scoring.errors import TextError
 from knowcap.scoring.first_chunks import first_chunks
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from knowcap.scoring.closed_set import ClosedSets
 
 
 _SPACES = np.array([c for c in range(0x3001) if chr(c).isspace()], dtype=np.uint32)
@@ -36,6 +39,8 @@ class EncodedRows:
         target_facts: (targets,) int64, the number of the fact in `facts`.
         facts: the scored facts, row by row in the order of the text, bioD's first chunks after them.
         fact_rows: (facts,) int64, the row of each.
+        allowed: None where a token may be any; with closed sets the ids that may come at each target, and where those
+            of target t stand: `allowed[0][allowed[1][t]:allowed[1][t + 1]]`.
     """
 
     ids: np.ndarray
@@ -45,13 +50,14 @@ class EncodedRows:
     target_facts: np.ndarray
     facts: tuple[ScoredFact, ...]
     fact_rows: np.ndarray
+    allowed: tuple[np.ndarray, np.ndarray] | None = None
 
     def target_ranges(self) -> np.ndarray:
         """(rows + 1,): the targets of row r are `targets[ranges[r]:ranges[r + 1]]`."""
         return np.searchsorted(self.fact_rows[self.target_facts], np.arange(len(self.row_starts)))
 
 
-class _Tokens(NamedTuple):
+class Tokens(NamedTuple):
     """The tokens of all texts, one after the other, each array of shape (tokens,) but for the last two.
 
     `begins` and `ends` are in code points on one line on which all texts stand, with a gap of one between two texts,
@@ -82,11 +88,19 @@ def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return start
 
 
-def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, knowledge: Knowledge) -> EncodedRows:
+def encode_rows(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerFast,
+    knowledge: Knowledge,
+    closed_sets: ClosedSets | None = None,
+) -> EncodedRows:
     """Tokenizes rows and finds the tokens of their scored facts: a token that overlaps a scored span counts whole.
 
     The white space right before a value counts with it, and so do other tokens before it in the same pre-token: a
     space that is a token of its own tells that the value is none of those that would have merged with it.
+
+    With `closed_sets` the targets are the tokens at which a candidate is left or taken, one after the value perhaps,
+    and a diversity term has none.
 
     Raises:
         FactError: a row breaks the contract (`check_row`).
@@ -100,22 +114,28 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, knowled
     _check_spelling(rows, tokenizer, tokens)
     _check_coverage(rows, tokens)
 
-    found = [scored_facts(row.spans, knowledge) + first_chunks(row, knowledge) for row in rows]
+    found = [scored_facts(row.spans, knowledge) for row in rows]
+    if closed_sets is None:
+        found = [facts + first_chunks(row, knowledge) for facts, row in zip(found, rows, strict=True)]
     fact_rows = np.repeat(np.arange(len(rows)), np.array([len(facts) for facts in found], dtype=np.int64))
     facts = tuple(chain.from_iterable(found))
     first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens, len(knowledge.text_prefix))
-    # One key per (fact, token): sorted by fact, then by place; a token that two spans of a fact share is kept once.
-    width = max(len(tokens.ids), 1)
-    keys = np.unique(np.repeat(span_facts, counts) * width + ranges(first, counts))
-    target_facts, places = np.divmod(keys, width)
-    targets = places + tokens.rows[places] + 1  # a start token stands before every text
+    if closed_sets is None:
+        # One key per (fact, token): sorted by fact, then by place; a token that two spans of a fact share is kept once.
+        width = max(len(tokens.ids), 1)
+        keys = np.unique(np.repeat(span_facts, counts) * width + ranges(first, counts))
+        (target_facts, places), allowed = np.divmod(keys, width), None
+        targets = places + tokens.rows[places] + 1  # a start token stands before every text
+    else:
+        targets, target_facts, allowed = closed_targets(rows, facts, fact_rows, tokens, first, knowledge, closed_sets)
 
-    row_starts = np.append(_starts(tokens.counts + 1), len(tokens.ids) + len(rows))
-    ids = np.full(len(tokens.ids) + len(rows), start, dtype=np.int64)
-    ids[np.arange(len(tokens.ids)) + tokens.rows + 1] = tokens.ids
-    input_lengths = np.zeros(len(rows), dtype=np.int64)
-    np.maximum.at(input_lengths, tokens.rows[places], targets - row_starts[tokens.rows[places]])
-    return EncodedRows(ids, row_starts, input_lengths, targets, target_facts, facts, fact_rows)
+    ends = int(closed_sets is not None)  # the end of text tells a value from those that go on
+    row_starts = np.append(_starts(tokens.counts + 1 + ends), len(tokens.ids) + len(rows) * (1 + ends))
+    ids = np.full(row_starts[-1], start, dtype=np.int64)
+    ids[np.arange(len(tokens.ids)) + tokens.rows * (1 + ends) + 1] = tokens.ids
+    input_lengths, target_rows = np.zeros(len(rows), dtype=np.int64), fact_rows[target_facts]
+    np.maximum.at(input_lengths, target_rows, targets - row_starts[target_rows])
+    return EncodedRows(ids, row_starts, input_lengths, targets, target_facts, facts, fact_rows, allowed)
 
 
 def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -128,13 +148,13 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.cumsum(lengths) - lengths
 
 
-def _tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> _Tokens:
+def _tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Tokens:
     """The tokens of all texts."""
     texts = [row.text for row in rows]
     bases = _starts(np.array([len(text) + 1 for text in texts], dtype=np.int64))
     if not texts:
         nothing = np.zeros(0, dtype=np.int64)
-        return _Tokens(nothing, nothing, nothing, nothing, nothing, nothing, bases)
+        return Tokens(nothing, nothing, nothing, nothing, nothing, nothing, bases)
     encoded = tokenizer(
         texts,
         add_special_tokens=False,
@@ -155,11 +175,11 @@ def _tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> _Token
     first[1:] = (words[1:] != words[:-1]) | (token_rows[1:] != token_rows[:-1])
     word_starts = np.maximum.accumulate(np.where(first, np.arange(len(ids)), 0))
     begins, ends = offsets[:, 0] + bases[token_rows], offsets[:, 1] + bases[token_rows]
-    return _Tokens(ids, begins, ends, token_rows, word_starts, counts, bases)
+    return Tokens(ids, begins, ends, token_rows, word_starts, counts, bases)
 
 
 def _span_tokens(
-    rows: Sequence[Row], facts: Sequence[ScoredFact], fact_rows: np.ndarray, tokens: _Tokens, prefix: int
+    rows: Sequence[Row], facts: Sequence[ScoredFact], fact_rows: np.ndarray, tokens: Tokens, prefix: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First token, number of tokens, and fact of every scored span."""
     spans = [(f, r, span) for f, (r, fact) in enumerate(zip(fact_rows, facts, strict=True)) for span in fact.spans]
@@ -192,7 +212,7 @@ def _reach(row: Row, start: int, prefix: int) -> tuple[int, int]:
     return start, earliest + len(head[: len(head) - len(touching)].rstrip())
 
 
-def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tokens: _Tokens) -> None:
+def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tokens: Tokens) -> None:
     """No token of a text may be one that ends texts, begins them or stands for the unknown."""
     special = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id} - {None}
     wrong = np.isin(tokens.ids, sorted(special))
@@ -206,7 +226,7 @@ def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tok
         )
 
 
-def _check_coverage(rows: Sequence[Row], tokens: _Tokens) -> None:
+def _check_coverage(rows: Sequence[Row], tokens: Tokens) -> None:
     """Tokens must stand in order and cover every character but white space: what is left out is not predicted."""
     disordered = (np.diff(tokens.begins) < 0) | (np.diff(tokens.ends) < 0)
     if disordered.any():
