@@ -44,13 +44,13 @@ def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> d
         "scoring": "token",
         "context": "isolated",
         "exposures": training.get("exposures"),
-        "useful_share": training.get("useful_share"),
         "model_name": training.get("model_name", model.config.model_type),
         "dataset": training.get("dataset", knowledge.name),
         "seed": training.get("seed"),
         "versions": versions(),
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
+        **{key: training[key] for key in ("useful_share",) if key in training},
     }
 
 
