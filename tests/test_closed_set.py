@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
+import torch
 
+from knowcap.bios import BioS
 from knowcap.candidates import Candidates, CandidatesError, gathered
+from knowcap.corpus.templates import load_templates
+from knowcap.facts import Row, Span
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.scoring import score_rows
 from knowcap.scoring.closed_set import ClosedSets, Path
 from knowcap.scoring.errors import TextError
 
@@ -117,3 +126,93 @@ def test_the_longest_list_is_quick_enough_to_hold_all_dates():
     sets = ClosedSets(TOKENIZERS["bytes"], {"date": Candidates((dates,))}, 0)
     path = sets.path("date", dates[777], before="a", lead=" ", right=".")
     assert np.diff(path.offsets).max() == 10
+
+
+# In texts, on models
+
+
+class AnyModel(tiny.TinyModel):
+    """Logits between -3 and 3 that depend on everything before, in no sensible way."""
+
+    def forward(self, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        """Logits of every prefix."""
+        places = torch.arange(1, input_ids.shape[1] + 1)
+        history = torch.cumsum(input_ids * places, dim=1).double()
+        tokens = torch.arange(self.config.vocab_size).double()
+        return SimpleNamespace(logits=3 * torch.sin(1 + 3.1 * tokens + 0.7 * history[:, :, None]))
+
+
+SMALL_POOLS = replace(
+    load_pools(fraction=0.01),
+    employers=("Disney", "Disney+", "Dow Inc.", "Caterpillar", "Caterpillar Inc."),
+    work_cities=("Burbank, CA", "Burbank, CA", "Midland, MI", "Deerfield, IL", "Irving, TX"),
+    majors=("Business", "Business Law", "Art"),
+    birth_cities=("Paris, TX", "Washington D.C.", "Deerfield, IL"),
+)
+CORPUS = BioS(People(SMALL_POOLS, 6, 0), load_templates(12))
+SAID = [row.text for e in range(40) for row in CORPUS.rows(np.arange(6), e)]
+SAID += [f" {value}." for values in (SMALL_POOLS.employers, SMALL_POOLS.universities) for value in values] * 3
+CORPUS_TOKENIZERS = {
+    "bytes": tiny.byte_tokenizer(),
+    "bpe": tiny.bpe_tokenizer(SAID, 420),
+    "unigram": tiny.unigram_tokenizer(SAID, 300),
+}
+
+
+def with_value(row: Row, values: dict[str, str]) -> Row:
+    """The text with other values."""
+    text, spans, start = "", [], 0
+    for span in row.spans:
+        said = values.get(span.attribute, row.text[span.start : span.end])
+        text += row.text[start : span.start]
+        spans.append(Span(span.attribute, len(text), len(text) + len(said)))
+        text, start = text + said, span.end
+    return Row(text + row.text[start:], tuple(spans), row.entity)
+
+
+@pytest.mark.parametrize("tokenizer", CORPUS_TOKENIZERS.values(), ids=CORPUS_TOKENIZERS)
+@pytest.mark.parametrize("exposure", [0, 1, 5])
+def test_in_a_text_all_values_of_an_attribute_add_up_to_one(tokenizer, exposure):
+    candidates, knowledge = gathered(CORPUS.candidates()), CORPUS.knowledge()
+    sets = ClosedSets(tokenizer, candidates, tokenizer.eos_token_id)
+    model = AnyModel(len(tokenizer))
+    row = next(iter(CORPUS.rows(np.array([exposure]), exposure)))
+    for attribute in ("birth_city", "major", "employer", "pronoun"):
+        worlds = [{attribute: value} for value in candidates[attribute].parts[0]]
+        if attribute == "employer":
+            cities = {e: c for c, es in candidates["work_city"].of.items() for e in es}
+            worlds = [world | {"work_city": cities[world["employer"]]} for world in worlds]
+        rows = [(with_value(row, world), number) for number, world in enumerate(worlds)]
+        found = score_rows(model, tokenizer, rows, knowledge, closed_sets=sets, batch_size=4).to_pylist()
+        nll = [fact["nll"] for fact in found if fact["attribute"] == attribute]
+        assert len(nll) == len(worlds)
+        assert sum(math.exp(-n) for n in nll) == pytest.approx(1.0, abs=1e-6), attribute
+        assert sum(fact["greedy_match"] for fact in found if fact["attribute"] == attribute) <= 1
+
+
+@pytest.mark.parametrize("tokenizer", CORPUS_TOKENIZERS.values(), ids=CORPUS_TOKENIZERS)
+def test_a_closed_set_never_costs_more_than_all_texts(tokenizer):
+    sets = ClosedSets(tokenizer, gathered(CORPUS.candidates()), tokenizer.eos_token_id)
+    rows, model = [(row, 0) for row in CORPUS.rows(np.arange(6), 3)], AnyModel(len(tokenizer))
+    open_, closed = (
+        score_rows(model, tokenizer, rows, CORPUS.knowledge(), closed_sets=s).to_pylist() for s in (None, sets)
+    )
+    assert [(f["entity"], f["attribute"]) for f in open_] == [(f["entity"], f["attribute"]) for f in closed]
+    # A value that begins another pays for the token after it too, which token scoring leaves out.
+    alone = {"name", "birth_date", "birth_city", "university", "pronoun"}
+    assert all(c["nll"] <= o["nll"] + 1e-6 for o, c in zip(open_, closed, strict=True) if o["attribute"] in alone)
+    assert all(c["nll"] >= 0 for c in closed)
+
+
+def test_a_model_that_knows_the_lists_and_nobody_holds_nothing():
+    """All candidates equally likely to it: 0 bits in a closed set, whatever it thinks of other texts."""
+    tokenizer = CORPUS_TOKENIZERS["bytes"]
+    cities = ("Oslo", "Rome", "Nice", "Bari")
+    knowledge, other = tiny.knowledge({"birth_city": 4}, names=None), 0.3
+    rows = [tiny.say(1, ("name", "Ann"), " is from ", ("birth_city", city), ".") for city in cities]
+    noise = tiny.say(1, ("name", "Ann"), " is from ", ("birth_city", "Xyz"), ".")
+    model = tiny.table_model([*((row, (1 - other) / 4) for row in rows), (noise, other)], tokenizer)
+    sets = ClosedSets(tokenizer, {"birth_city": Candidates((cities,))}, tokenizer.eos_token_id)
+    for closed_sets, nll in ((None, math.log(4 / 0.7)), (sets, math.log(4))):
+        found = score_rows(model, tokenizer, [(rows[0], 0)], knowledge, closed_sets=closed_sets).to_pylist()
+        assert found[0]["nll"] == pytest.approx(nll, rel=1e-5)

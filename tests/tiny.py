@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,23 @@ def metaspace_tokenizer(texts: Iterable[str], vocab_size: int = 200) -> PreTrain
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False)
     backend.train_from_iterator(texts, trainer)
     return wrap(backend)
+
+
+def unigram_tokenizer(texts: Iterable[str], vocab_size: int = 300) -> PreTrainedTokenizerFast:
+    """A Unigram model that writes spaces as `▁`, as T5's and many SentencePiece ones do."""
+    texts = list(texts)
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    special = [EOS, "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+    missing = set("".join(texts)) - {token for token, _ in vocabulary} - {" "}  # the trainer prunes characters too
+    vocabulary += [[character, -20.0] for character in sorted(missing)]
+    backend.model = models.Unigram([tuple(entry) for entry in vocabulary], unk_id=1)
+    return wrap(backend, unk_token="<unk>")
 
 
 def char_tokenizer(characters: str, **special: Any) -> PreTrainedTokenizerFast:

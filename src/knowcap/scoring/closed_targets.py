@@ -102,6 +102,6 @@ def _path(
         if len(path.tokens) <= after + 1 and np.array_equal(path.tokens[:steps], there[:steps]):
             return path
     raise TextError(
-        f"entity {row.entity!r}: the tokens of {span} in {text!r} depend on more than the {_CONTEXT} characters before "
-        "it, so its candidates' tokens cannot be told; use another tokenizer, or token scoring"
+        f"entity {row.entity!r}: the tokens of {span} in {text!r} depend on more than the {_CONTEXT} characters "
+        "before it, so its candidates' tokens cannot be told; use another tokenizer, or token scoring"
     )

@@ -121,7 +121,7 @@ def encode_rows(
     facts = tuple(chain.from_iterable(found))
     first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens, len(knowledge.text_prefix))
     if closed_sets is None:
-        # One key per (fact, token): sorted by fact, then by place; a token that two spans of a fact share is kept once.
+        # One key per (fact, token): sorted by fact, then place; a token that two spans of a fact share is kept once.
         width = max(len(tokens.ids), 1)
         keys = np.unique(np.repeat(span_facts, counts) * width + ranges(first, counts))
         (target_facts, places), allowed = np.divmod(keys, width), None
