@@ -152,7 +152,7 @@ SMALL_POOLS = replace(
 CORPUS = BioS(People(SMALL_POOLS, 6, 0), load_templates(12))
 SAID = [row.text for e in range(40) for row in CORPUS.rows(np.arange(6), e)]
 LISTED = (SMALL_POOLS.employers, SMALL_POOLS.birth_cities, SMALL_POOLS.majors, SMALL_POOLS.work_cities)
-SAID += [f" {value}." for values in LISTED for value in values] * 3
+SAID += [f" {value}. He She" for values in LISTED for value in values] * 3
 CORPUS_TOKENIZERS = {
     "bytes": tiny.byte_tokenizer(),
     "bpe": tiny.bpe_tokenizer(SAID, 420),
