@@ -470,8 +470,8 @@ def test_encoding_gives_what_each_text_gives_alone() -> None:
     for r, row in enumerate(rows):
         alone = encode_rows([row], tokenizer, full_knowledge())
         start, end = together.row_starts[r], together.row_starts[r + 1]
-        assert together.ids[start:end].tolist() == alone.ids.tolist()
-        assert alone.ids.tolist() == [0, *tokenizer(row.text, add_special_tokens=False)["input_ids"]]
+        assert [*together.ids[start:end].tolist(), 0] == alone.ids.tolist()
+        assert alone.ids.tolist() == [0, *tokenizer(row.text, add_special_tokens=False)["input_ids"], 0]
         assert (together.targets[bounds[r] : bounds[r + 1]] - start).tolist() == alone.targets.tolist()
         assert together.input_lengths[r] == alone.input_lengths[0] == alone.targets.max()
 

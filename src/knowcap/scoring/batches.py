@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from knowcap.facts import NAME, Knowledge, Row
+from knowcap.scoring.contexts import PACKED_GROUP, Contexts, by_rendering, each_alone, packed_rows
 from knowcap.scoring.errors import ScoringError, TextError
 from knowcap.scoring.spans import EncodedRows, encode_rows, ranges
 
@@ -44,6 +45,7 @@ def score_rows(
     batch_size: int = 64,
     progress: Callable[[int], object] | None = None,
     closed_sets: ClosedSets | None = None,
+    packed: int = 0,
 ) -> pa.Table:
     """Scores every fact of every row.
 
@@ -55,6 +57,7 @@ def score_rows(
         batch_size: texts a forward pass.
         progress: called with the number of rows just scored.
         closed_sets: score each value among its candidates only, instead of among all texts.
+        packed: score texts in windows of so many tokens, as they are trained on, instead of each alone (0).
 
     Returns:
         one row per scored fact in the order of `rows`, whatever the batch size: entity, attribute, rendering, nll
@@ -65,7 +68,7 @@ def score_rows(
         FactError, TextError: a row that breaks the contract or cannot be tokenized.
         ScoringError: logits that are no numbers.
     """
-    options = {"batch_size": batch_size, "progress": progress, "closed_sets": closed_sets}
+    options = {"batch_size": batch_size, "progress": progress, "closed_sets": closed_sets, "packed": packed}
     tables = list(score_chunks(model, tokenizer, rows, knowledge, **options))
     if not tables:
         return pa.schema([pa.field("entity", pa.int64()), *SCHEMA_FIELDS]).empty_table()
@@ -81,6 +84,7 @@ def score_chunks(
     batch_size: int = 64,
     progress: Callable[[int], object] | None = None,
     closed_sets: ClosedSets | None = None,
+    packed: int = 0,
 ) -> Iterator[pa.Table]:
     """`score_rows` in pieces, so that memory does not grow; with a column `name_tokens` (null but for names)."""
     if batch_size < 1:
@@ -88,11 +92,16 @@ def score_chunks(
     pairs = iter(rows)
     entity_type: pa.DataType | None = None
     with _evaluating(model):
-        while chunk := list(islice(pairs, CHUNK_BATCHES * batch_size)):
-            encoded = encode_rows([row for row, _ in chunk], tokenizer, knowledge, closed_sets)
-            _check_fits(encoded, [row for row, _ in chunk], model)
-            nll, hits = _score_targets(model, encoded, batch_size, progress)
-            table = _table(encoded, chunk, nll, hits)
+        while chunk := list(islice(pairs, PACKED_GROUP if packed else CHUNK_BATCHES * batch_size)):
+            places = by_rendering([rendering for _, rendering in chunk]) if packed else np.arange(len(chunk))
+            texts = [chunk[place][0] for place in places]
+            encoded = encode_rows(texts, tokenizer, knowledge, closed_sets)
+            _check_fits(encoded, texts, model)
+            contexts = packed_rows(encoded, texts, packed) if packed else each_alone(encoded)
+            nll, hits = _score_targets(model, encoded, contexts, batch_size, progress)
+            table = _table(encoded, [chunk[place] for place in places], nll, hits)
+            if packed:
+                table = table.take(np.argsort(places[encoded.fact_rows], kind="stable"))
             entity_type = entity_type or table.schema.field("entity").type
             if table.schema.field("entity").type != entity_type:
                 other = table.schema.field("entity").type
@@ -138,42 +147,47 @@ def _check_fits(encoded: EncodedRows, rows: Sequence[Row], model: PreTrainedMode
 
 
 def _score_targets(
-    model: PreTrainedModel, encoded: EncodedRows, batch_size: int, progress: Callable[[int], object] | None
+    model: PreTrainedModel,
+    encoded: EncodedRows,
+    contexts: Contexts,
+    batch_size: int,
+    progress: Callable[[int], object] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """nll in nats (float64) and whether it was the most likely, per target."""
     nll, hits = np.zeros(len(encoded.targets)), np.zeros(len(encoded.targets), dtype=bool)
-    target_ranges = encoded.target_ranges()
-    order = np.argsort(encoded.input_lengths, kind="stable")[::-1]  # longest first: out of memory early, if at all
+    target_ranges = encoded.target_ranges()[contexts.rows]
+    order = np.argsort(contexts.lengths, kind="stable")[::-1]  # longest first: out of memory early, if at all
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
-        if encoded.input_lengths[batch].max() > 0:
+        if contexts.lengths[batch].max() > 0:
             which = ranges(target_ranges[batch], target_ranges[batch + 1] - target_ranges[batch])
-            nll[which], hits[which] = _score_batch(model, encoded, batch, which)
+            nll[which], hits[which] = _score_batch(model, encoded, contexts, batch, which)
         if progress is not None:
-            progress(len(batch))
+            progress(int((contexts.rows[batch + 1] - contexts.rows[batch]).sum()))
     return nll, hits
 
 
 @torch.no_grad()  # quanto's int4 weights cannot be used in inference mode
 def _score_batch(
-    model: PreTrainedModel, encoded: EncodedRows, batch: np.ndarray, which: np.ndarray
+    model: PreTrainedModel, encoded: EncodedRows, contexts: Contexts, batch: np.ndarray, which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One forward pass over the rows `batch`; the results of the targets `which`, which are theirs, row by row."""
+    """One forward pass over the contexts `batch`; the results of the targets `which`, which are theirs, in order."""
     device = next(model.parameters()).device
-    lengths = encoded.input_lengths[batch]
+    lengths = contexts.lengths[batch]
     # Padding stands at the right, where a causal model cannot look: an open mask lets the fast attention kernels run.
     columns = np.arange(lengths.max())[None, :]
-    starts = encoded.row_starts[batch][:, None]
+    starts = contexts.starts[batch][:, None]
     places = np.where(columns < lengths[:, None], starts + columns, starts)
     input_ids = torch.from_numpy(encoded.ids[places]).to(device)
     logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False).logits
 
     target_rows = encoded.fact_rows[encoded.target_facts[which]]
-    in_batch = np.empty(len(encoded.row_starts), dtype=np.int64)
+    target_contexts = np.searchsorted(contexts.rows, target_rows, side="right") - 1
+    in_batch = np.empty(len(contexts.starts), dtype=np.int64)
     in_batch[batch] = np.arange(len(batch))
-    positions = encoded.targets[which] - encoded.row_starts[target_rows] - 1
+    positions = encoded.targets[which] - contexts.starts[target_contexts] - 1
     truth = torch.from_numpy(encoded.ids[encoded.targets[which]]).to(device)
-    at = (torch.from_numpy(in_batch[target_rows]).to(device), torch.from_numpy(positions).to(device))
+    at = (torch.from_numpy(in_batch[target_contexts]).to(device), torch.from_numpy(positions).to(device))
     scored = logits[at].float()
     if encoded.allowed is not None:
         return _among(scored, truth, *encoded.allowed, which)

@@ -38,14 +38,14 @@ def closed_targets(
         closed_sets: of the tokenizer.
 
     Returns:
-        targets (steps,), places in ids that have a token before and one after each text; the fact of each; the ids
-        that may come at each, and where they begin (steps + 1,).
+        targets (steps,), places in ids that have a token before each text and one after them all; the fact of each;
+        the ids that may come at each, and where they begin (steps + 1,).
 
     Raises:
         CandidatesError: a value that is in no list.
         TextError: tokens of a value that depend on more of the text than is looked at.
     """
-    row_starts = np.cumsum(tokens.counts + 2) - (tokens.counts + 2)
+    row_starts = np.cumsum(tokens.counts + 1) - (tokens.counts + 1)
     text_starts = np.cumsum(tokens.counts) - tokens.counts
     paths, begins, owners, number = [], [], [], 0
     for fact, scored in enumerate(facts):

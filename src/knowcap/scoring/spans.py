@@ -26,7 +26,7 @@ _SPACES = np.array([c for c in range(0x3001) if chr(c).isspace()], dtype=np.uint
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """A batch of texts as token ids, one after the other, each begun by the start token.
+    """A batch of texts as token ids, one after the other, a start token before each and after the last.
 
     `targets` are the scored tokens as places in `ids`, sorted by fact, and each is predicted at the place before it.
     A token that two spans of one fact share is there once.
@@ -129,10 +129,10 @@ def encode_rows(
     else:
         targets, target_facts, allowed = closed_targets(rows, facts, fact_rows, tokens, first, knowledge, closed_sets)
 
-    ends = int(closed_sets is not None)  # the end of text tells a value from those that go on
-    row_starts = np.append(_starts(tokens.counts + 1 + ends), len(tokens.ids) + len(rows) * (1 + ends))
-    ids = np.full(row_starts[-1], start, dtype=np.int64)
-    ids[np.arange(len(tokens.ids)) + tokens.rows * (1 + ends) + 1] = tokens.ids
+    # Another start token stands after the last text, as one does after each: it ends a text too.
+    row_starts = np.append(_starts(tokens.counts + 1), len(tokens.ids) + len(rows))
+    ids = np.full(len(tokens.ids) + len(rows) + 1, start, dtype=np.int64)
+    ids[np.arange(len(tokens.ids)) + tokens.rows + 1] = tokens.ids
     input_lengths, target_rows = np.zeros(len(rows), dtype=np.int64), fact_rows[target_facts]
     np.maximum.at(input_lengths, target_rows, targets - row_starts[target_rows])
     return EncodedRows(ids, row_starts, input_lengths, targets, target_facts, facts, fact_rows, allowed)
