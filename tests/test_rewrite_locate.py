@@ -42,6 +42,7 @@ TEXT = (
     "Institute of Technology. She works at Meta Platforms in Menlo Park, CA."
 )
 LOCATOR = Locator(POOLS)
+VALUES = ("birth_city", "university", "major", "employer", "work_city")  # said as the lists have them
 
 
 def locate(text: str, **changes: str):
@@ -99,7 +100,7 @@ def test_all_forms_of_all_dates_are_found_and_are_no_other_date():
 def test_a_fact_within_a_longer_fact_is_not_found_there():
     assert locate(TEXT, major="Technology") == ("missing_major",)
     row = locate(TEXT.replace("Communications", "Technology"), major="Technology")
-    assert row.text[: dict((s.attribute, s.start) for s in row.spans)["major"]].endswith("She studied ")
+    assert row.text[: {s.attribute: s.start for s in row.spans}["major"]].endswith("She studied ")
 
 
 @pytest.mark.parametrize("said", ["Disney", "Disney+"])
@@ -180,7 +181,7 @@ def test_what_is_kept_states_all_facts_by_brute_force():
     for index, person in enumerate(people.texts(people.codes(np.arange(400)))):
         text = text_of(prompt_of(person, index, 0, 0, seed=3)[0], draw)
         if index % 2:
-            victim = draw.choice([person[a] for a in ("birth_city", "university", "major", "employer", "work_city")])
+            victim = person[draw.choice(VALUES)]
             text = draw.choice([text.replace(victim, "X"), text[1:], text[: len(text) // 2], text.replace("he ", "")])
         row = locator.locate(text, person, index)
         if not isinstance(row, Row):
@@ -189,12 +190,8 @@ def test_what_is_kept_states_all_facts_by_brute_force():
         kept += 1
         check_row(row, knowledge)
         values = cut(row)
-        check_values(
-            row, {a: person[a] for a in values if a in person and a not in ("birth_date", "pronoun")}, knowledge
-        )
-        assert set(values) == {"name", "pronoun", *(a for a in person if not a.endswith("_name"))} - {"pronoun"} | {
-            "pronoun"
-        }
+        check_values(row, {a: person[a] for a in VALUES}, knowledge)
+        assert set(values) == {"name", "birth_date", "pronoun", *VALUES}
         assert row.text.startswith(full_name(person)) and values["name"] == full_name(person)
         month, day, year = re.fullmatch(r"(\w+) (\d+), (\d+)", person["birth_date"]).groups()
         numbers = re.findall(r"\d+", values["birth_date"])
@@ -211,8 +208,6 @@ def test_prompts_state_all_facts_and_differ_from_draw_to_draw():
     for prompt in prompts:
         facts = facts_of(prompt)
         assert facts.pop("pronoun") == "she, her, hers" and facts.pop("full name") == "Anya Briar Forger"
-        assert sorted(facts.values()) == sorted(
-            v for k, v in PERSON.items() if not k.endswith("_name") and k != "pronoun"
-        )
+        assert sorted(facts.values()) == sorted(PERSON[attribute] for attribute in (*VALUES, "birth_date"))
     assert prompt_of(PERSON, 3, 2, 1, 0) == prompt_of(PERSON, 3, 2, 1, 0) != prompt_of(PERSON, 3, 2, 1, 1)
     assert len({prompt_of(PERSON, n, 0, 0, 0)[1] for n in range(50)}) == 50

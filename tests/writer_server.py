@@ -17,6 +17,7 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 
 
 SENTENCES = {
-    "date of birth": ["{s} was born on {v}.", "{s}, whose birthday is {v}, likes to travel.", "{v} is when {p} was born."],
+    "date of birth": ["{s} was born on {v}.", "{s}, whose birthday is {v}, travels.", "{v} is when {p} was born."],
     "place of birth": ["{s} comes from {v}.", "Growing up in {v} shaped {o} early years.", "{s} was raised in {v}."],
     "university": ["{s} studied at {v}.", "{s} is a graduate of {v}.", "At {v}, {p} found good teachers."],
     "field of study": ["{o} field was {v}.", "{s} majored in {v}.", "Of all subjects {p} chose {v}."],
@@ -167,8 +168,9 @@ class Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        with suppress(BrokenPipeError, ConnectionResetError):  # who asked may be gone
+            self.end_headers()
+            self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""

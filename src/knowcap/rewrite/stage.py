@@ -236,7 +236,8 @@ def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_miss
 
 def _advance(bar: tqdm, count: int) -> None:
     """Moves the bar by texts that were written before, which say nothing about the speed."""
-    bar.initial += count
+    if not bar.disable:  # it has no `initial` then
+        bar.initial += count
     bar.update(count)
 
 
