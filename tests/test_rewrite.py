@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from writer_server import text_of
+from writer_server import RuleWriter
 
 from knowcap.dataset import has_config, num_rows, read_knowledge, read_rows
 from knowcap.facts import Knowledge, check_row
@@ -97,24 +97,6 @@ def ask(server: Server, **options: Any) -> ServerWriter:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
-
-
-class RuleWriter:
-    """Writes without a server; `fail` says what is wrong with a reply, if anything."""
-
-    model_name, temperature, max_new_tokens = "rules", 0.0, 256
-
-    def __init__(self, fail: Callable[[Request], str | None] = lambda request: None) -> None:
-        self.fail, self.asked = fail, []
-
-    def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
-        import random
-
-        for request in reversed(requests):
-            self.asked.append(request.key)
-            reason = self.fail(request)
-            text = text_of(request.prompt, random.Random(request.seed), "employer" if reason == "omit" else None)
-            yield request, Reply(text, reason if reason in ("cut_off", "rubbish") else None)
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,16 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+
+if TYPE_CHECKING:
+    from knowcap.rewrite import Reply, Request
 
 SENTENCES = {
     "date of birth": ["{s} was born on {v}.", "{s}, whose birthday is {v}, travels.", "{v} is when {p} was born."],
@@ -94,6 +98,29 @@ def text_of(prompt: str, draw: random.Random, leave_out: str | None = None) -> s
     if not any(word in " ".join(sentences).lower().split() for word in (subject, own)):
         sentences.append(f"All of it is {own} own doing.")
     return draw.choice([" ", "\n\n", "  "]).join(sentences)
+
+
+class RuleWriter:
+    """Writes by the same rules without a server.
+
+    `fail` says what is wrong with a reply, if anything: cut_off, rubbish, or omit for a text without the employer.
+    `asked` has the key of every request.
+    """
+
+    model_name, temperature, max_new_tokens = "rules", 0.0, 256
+
+    def __init__(self, fail: Callable[[Request], str | None] = lambda request: None) -> None:
+        self.fail, self.asked = fail, []
+
+    def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
+        """Each request with its reply, the last one first."""
+        from knowcap.rewrite import Reply
+
+        for request in reversed(requests):
+            self.asked.append(request.key)
+            reason = self.fail(request)
+            text = text_of(request.prompt, random.Random(request.seed), "employer" if reason == "omit" else None)
+            yield request, Reply(text, reason if reason in ("cut_off", "rubbish") else None)
 
 
 class Handler(BaseHTTPRequestHandler):
