@@ -4,7 +4,7 @@ or reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,15 +50,22 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
         PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
     """
     corpus = corpus_of(recipe)
-    parts = tables(recipe, corpus)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus)
+    return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), card, num_proc)
+
+
+def write_folder(
+    folder: Path, parts: Sequence[Table], knowledge: Knowledge, card: Callable[[Path], str], num_proc: int = 1
+) -> Path:
+    """Makes a data set folder of tables, whole or not at all; `card` gets the folder with all else in it."""
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
         with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
             for config, count in write_tables(made, parts, num_proc):
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
-        corpus.knowledge().save(made / "knowledge.json")
-        (made / "README.md").write_text(dataset_card(made, recipe, corpus), encoding="utf-8")
+        knowledge.save(made / "knowledge.json")
+        (made / "README.md").write_text(card(made), encoding="utf-8")
     return folder
 
 
@@ -140,17 +147,22 @@ def _texts(corpus: Corpus, entity_column: str, renderings: int, first: int, end:
     """Texts with spans, person by person, each person's renderings in their order."""
     told = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
     rows = [row for of_one in zip(*told, strict=True) for row in of_one]
+    return text_batch(entity_column, rows, np.arange(len(rows)) % renderings)
+
+
+def text_batch(entity_column: str, rows: Sequence[Row], exposures: np.ndarray) -> pa.RecordBatch:
+    """The columns of the biographies config: one row or more, each with its exposure (n,)."""
     return pa.RecordBatch.from_pydict(
         {
             entity_column: [row.entity for row in rows],
-            "exposure": pa.array(np.arange(len(rows)) % renderings, pa.int32()),
+            "exposure": pa.array(exposures, pa.int32()),
             "text": [row.text for row in rows],
             "spans": _span_column(rows),
         }
     )
 
 
-def _span_column(rows: list[Row]) -> pa.ListArray:
+def _span_column(rows: Sequence[Row]) -> pa.ListArray:
     """The spans of all rows, from flat columns."""
     attributes, starts, ends = zip(*(span for row in rows for span in row.spans), strict=True)
     flat = [pa.array(attributes, pa.string()), pa.array(starts, pa.int32()), pa.array(ends, pa.int32())]

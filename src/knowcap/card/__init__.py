@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.card import wording
-from knowcap.card.results import CardError, Sources, read_sources
+from knowcap.card.results import CardError, Sources, caveat, read_sources
 from knowcap.folders import whole_file
 
 
@@ -95,14 +95,16 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
             task_type="text-generation",
             dataset_type=str(capacity["dataset"]),
             dataset_name=f"{sources.dataset}({capacity['num_entities']:,})",
-            dataset_config="biographies",
+            dataset_config=config,
             dataset_split="train",
             dataset_args={"num_people": capacity["num_entities"]} | ({} if seed is None else {"seed": seed}),
             metric_type=metric,
-            metric_name=f"{metric.replace('_', ' ')}, {c['precision']}",
+            metric_name=f"{metric.replace('_', ' ')}, {c['precision']}" + (", not a bound" if caveat(c) else ""),
             metric_value=round(c[metric], 6),
         )
-        for c in ([capacity] if sources.quantized else sources.capacities)
+        for measured in ([capacity] if sources.quantized else sources.capacities)
+        for config, c in (("biographies", measured), ("neutral", measured.get("neutral")))
+        if c is not None
         for metric in ("bits_per_parameter", "max_bits_per_parameter")
     ]
     relation = {"base_model_relation": "quantized"} if sources.quantized and base_model else {}

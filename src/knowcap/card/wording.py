@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from knowcap.card.results import Sources, control, estimate
+from knowcap.card.results import Sources, caveat, control, estimate
 
 
 _UNKNOWN = "unknown"
@@ -45,8 +45,8 @@ def summary(sources: Sources) -> str:
     entities = "invented people" if sources.invented else "entities"
     return (
         f"{capacity['model_name']} ({capacity['num_parameters']:,} parameters){weights} holds **{estimate(capacity)} "
-        f"bits of knowledge per parameter**, of {capacity['max_bits_per_parameter']:.3f} that there are to know, "
-        f"{taught} {capacity['num_entities']:,} {entities} of {sources.dataset}."
+        f"bits of knowledge per parameter**{caveat(capacity)}, of {capacity['max_bits_per_parameter']:.3f} that there "
+        f"are to know, {taught} {capacity['num_entities']:,} {entities} of {sources.dataset}."
     )
 
 
@@ -80,7 +80,7 @@ def precision_row(capacity: dict[str, Any]) -> list[str]:
     fraction, stored = capacity["quantized_fraction"], capacity["stored_bits_per_parameter"]
     return [
         capacity["precision"],
-        f"{capacity['bits_per_parameter']:.3f}",
+        f"{capacity['bits_per_parameter']:.3f}{caveat(capacity)}",
         "none" if low is None else f"{low:.3f} to {high:.3f}",
         f"{capacity['max_bits_per_parameter']:.3f}",
         "none" if fraction is None else f"{100 * fraction:.1f} %",
@@ -155,8 +155,21 @@ def measured(sources: Sources) -> str:
     return (
         f"{_CONTEXTS.get(capacity['context'], capacity['context'])}, {texts} an entity, for {everyone}; the negative "
         "log likelihood of a fact is summed over the tokens of its first mention, and averaged over the entity's "
-        "texts. The sum of all facts' bits is a lower bound on what the weights hold. The interval is a bootstrap "
-        "over entities."
+        f"texts. The sum of all facts' bits is {_bound(capacity)}. The interval is a bootstrap over entities."
+    )
+
+
+def _bound(capacity: dict[str, Any]) -> str:
+    """What the sum of all bits says of the weights."""
+    if capacity.get("bound", True):
+        return "a lower bound on what the weights hold"
+    neutral = capacity.get("neutral")
+    told = "not a bound on what the weights hold, since free prose may hint at a fact before stating it"
+    if neutral is None:
+        return told
+    return (
+        f"{told}; on the same entities told by sentence templates, {neutral['renderings']} texts each, it is one: "
+        f"{estimate(neutral)} bits per parameter (`neutral/`), with {control(neutral)} bits in the null control"
     )
 
 
