@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from knowcap.corpora import Corpus, corpus_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
+from knowcap.dataset_lists import write_lists
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
 from knowcap.parquet import CHUNK, Table, write_tables
@@ -31,12 +32,18 @@ class DatasetError(ValueError):
 
 
 def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
-    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control.
+    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control; or
+    the data set that the recipe names.
 
     Raises:
+        SourceError: a data set that can't be had.
         PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
     """
     folder = run_dir / "knowledge"
+    if recipe.dataset_name is not None:
+        from knowcap.dataset_import import import_dataset
+
+        return import_dataset(recipe, folder)
     if (folder / "knowledge.json").is_file():
         check_knowledge(folder, corpus_of(recipe).knowledge())
         return folder
@@ -58,6 +65,7 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
         corpus.knowledge().save(made / "knowledge.json")
+        write_lists(made, recipe, corpus)
         (made / "README.md").write_text(dataset_card(made, recipe, corpus), encoding="utf-8")
     return folder
 
