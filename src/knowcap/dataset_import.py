@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.dataset_source import HEAD, WHOLE, Source, SourceError, find_source
+from knowcap.dataset_source import DATA, HEAD, WHOLE, Source, SourceError, find_source
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
 from knowcap.folders import whole_folder
 from knowcap.recipe import Recipe
@@ -65,10 +65,10 @@ def read_record(folder: Path) -> dict[str, str | None] | None:
 
 
 def published_source(folder: Path) -> dict[str, str | None]:
-    """What a model's files may say of the data set that `folder` was made of: no more of a path than its last part."""
+    """What a model's files may say of where `folder` came from; of a path from the root, its last part."""
     record = read_record(folder) or {}
     name = record.get("dataset_name") or ""
-    if record.get("commit") is None:
+    if Path(name).expanduser().is_absolute():
         name = Path(name).name
     return {"dataset_name": name, "dataset_revision": record.get("commit")}
 
@@ -158,7 +158,7 @@ def _check_same(recipe: Recipe, folder: Path, record: dict[str, str | None] | No
         logger.info("%s is %s at commit %s", folder, recipe.dataset_name, record["commit"])
     elif there.is_dir():
         source = find_source(str(there))
-        for path in {*source.paths(*WHOLE), *find_source(str(folder)).paths(*WHOLE)}:
+        for path in sorted({*source.paths(*DATA), *find_source(str(folder)).paths(*DATA)}):
             if not _same(there / path, folder / path):
                 raise SourceError(f"{there / path} has changed since {folder} was made of it; {_MEND}")
 

@@ -21,8 +21,9 @@ Result = TypeVar("Result")
 KNOWLEDGE = "knowledge.json"
 # What says which data set it is and how it is told: small, and looked at before any work.
 HEAD = (KNOWLEDGE, RECIPE_FILE, TEMPLATES, f"{POOLS}/*.txt")
-# All that a data set folder is made of.
-WHOLE = (*HEAD, "README.md", "LICENSE*", "*/*.parquet")
+# What a run depends on, and all that a data set folder is made of.
+DATA = (*HEAD, "*/*.parquet")
+WHOLE = (*DATA, "README.md", "LICENSE*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MEND = "make it with `knowcap data`, or publish it with `knowcap push`"
 
