@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from knowcap.tokens import EOS, EOS_ID, TokenizerError, load_backend, reduce_tok
 
 _PROSE_FILES = 8  # files, spread evenly, whose first texts are looked at for words
 _COMMON = 0.005  # the share of texts that have a word which says nothing of anybody
-_PROSE_WEIGHT = 60_000  # how often all prose together is shown to the trainer of the tokenizer
+_PROSE_WEIGHT = 2000  # how often a word that every text has is shown to the trainer of the tokenizer
 _WORD = re.compile(r"[^\W\d_]+|[^\w\s]")
 _CHECKED = 256  # texts that are held against the renumbered tokenizer
 
@@ -120,7 +121,7 @@ class Published:
         count = min(_CHECKED, pieces.eos, pq.read_metadata(self.files[0]).num_rows)
         rows = np.stack([np.arange(count), np.full(count, pieces.eos)], axis=1).astype(np.int32)
         tokens, lengths = pieces.gather(rows)
-        texts = next(text_batches(self.files[0], ["text"], count))[0]
+        (texts,) = next(text_batches(self.files[0], ["text"], count), [[]])
         for text, end, length in zip(texts, np.cumsum(lengths), lengths, strict=True):
             if [*tokenizer.encode(text, add_special_tokens=False).ids, EOS_ID] != tokens[end - length : end].tolist():
                 raise TokenizerError(f"the reduced tokenizer spells {text!r} otherwise; choose another tokenizer")
@@ -157,14 +158,15 @@ class Published:
         """What a compact tokenizer may know: the lists, and words of the prose that many texts share."""
         if pools is None:
             raise PublishedError(NEEDS_TOKENIZER.format(name=self.head.knowledge.name))
-        yield from BioS(People(pools, 1, 0), dict.fromkeys(SENTENCES, ())).vocabulary_texts()
-        listed = {word.casefold() for text in _listed(pools) for word in _WORD.findall(text)}
+        lists = list(BioS(People(pools, 1, 0), dict.fromkeys(SENTENCES, ())).vocabulary_texts())
+        yield from lists
+        listed = {word.casefold() for text in set(lists) for word in _WORD.findall(text)}
         files = np.unique(np.linspace(0, len(self.files) - 1, _PROSE_FILES).astype(int))
         words, texts = _prose([self.files[i] for i in files], self._rows)
-        common = [(w, n) for w, n in words.items() if n >= max(2, _COMMON * texts) and w.casefold() not in listed]
-        total = sum(n for _, n in common)
-        for word, n in sorted(common):
-            yield from [word if not word[0].isalnum() else f" {word}"] * max(1, round(_PROSE_WEIGHT * n / total))
+        for word, n in sorted(words.items()):
+            if n >= max(2, _COMMON * texts) and word.casefold() not in listed:
+                share = 2.0 ** round(math.log2(n / texts))  # how frequent it is exactly may tell of somebody
+                yield from [word if not word[0].isalnum() else f" {word}"] * max(1, round(_PROSE_WEIGHT * share))
 
 
 NEEDS_TOKENIZER = (
@@ -203,7 +205,7 @@ def _prose(files: Sequence[Path], rows: int | None) -> tuple[Counter[str], int]:
     words: Counter[str] = Counter()
     texts = 0
     for file in files:
-        told, spans = next(text_batches(file, ["text", "spans"], rows))
+        told, spans = next(text_batches(file, ["text", "spans"], rows), [[], []])
         for text, of_text in zip(told, spans, strict=True):
             outside, at = [], 0
             for span in of_text:
