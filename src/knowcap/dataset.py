@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from knowcap.corpora import Corpus, corpus_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
+from knowcap.dataset_lists import write_lists
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
 from knowcap.parquet import CHUNK, Table, write_tables
@@ -31,12 +32,18 @@ class DatasetError(ValueError):
 
 
 def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
-    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control.
+    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control; or
+    the data set that the recipe names.
 
     Raises:
+        SourceError: a data set that can't be had.
         PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
     """
     folder = run_dir / "knowledge"
+    if recipe.dataset_name is not None:
+        from knowcap.dataset_import import import_dataset
+
+        return import_dataset(recipe, folder)
     if (folder / "knowledge.json").is_file():
         check_knowledge(folder, corpus_of(recipe).knowledge())
         return folder
@@ -51,13 +58,19 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
     """
     corpus = corpus_of(recipe)
     card = partial(dataset_card, recipe=recipe, corpus=corpus)
-    return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), card, num_proc)
+    lists = partial(write_lists, recipe=recipe, corpus=corpus)
+    return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), lists, card, num_proc)
 
 
 def write_folder(
-    folder: Path, parts: Sequence[Table], knowledge: Knowledge, card: Callable[[Path], str], num_proc: int = 1
+    folder: Path,
+    parts: Sequence[Table],
+    knowledge: Knowledge,
+    lists: Callable[[Path], None],
+    card: Callable[[Path], str],
+    num_proc: int = 1,
 ) -> Path:
-    """Makes a data set folder of tables, whole or not at all; `card` gets the folder with all else in it."""
+    """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it with all before in it."""
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
         with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
@@ -65,6 +78,7 @@ def write_folder(
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
         knowledge.save(made / "knowledge.json")
+        lists(made)
         (made / "README.md").write_text(card(made), encoding="utf-8")
     return folder
 

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from knowcap.corpora import Corpus, tokenizer_of
+from knowcap.dataset_lists import POOLS, TEMPLATES, recipe_lines
 from knowcap.facts import Attribute, Knowledge
-from knowcap.recipe import KEYS, Recipe
+from knowcap.recipe import Recipe
+from knowcap.run_folder import RECIPE_FILE
 
 
 CONFIGS = {
@@ -26,12 +28,6 @@ CONFIGS = {
 }
 _MEASURED = 100_000  # rows that the values of an attribute are counted in
 _TEXTS = 1000  # texts that are measured
-_ORDER = list(KEYS)
-_SHAPING = (
-    "seed",
-    *_ORDER[_ORDER.index("corpus") : _ORDER.index("control_people") + 1],
-)  # what the content depends on
-_PATHS = ("pools_dir", "facts_file", "facts_templates")
 _ABOUT = {
     "bioS": "Synthetic biographies of people who don't exist, after Part 3.3 of *Physics of Language Models* "
     "(arXiv:2404.05405).",
@@ -76,6 +72,7 @@ def dataset_card(folder: Path, recipe: Recipe, corpus: Corpus, making: Making | 
     lines += [*_config_table(folder), "", *_entropy_table(folder, knowledge), ""]
     lines += [*_text_statistics(folder, recipe, None if making else corpus), ""]
     lines += [*(making.lines if making else _recipe_block(recipe)), ""]
+    lines += [*_brought_along(folder), ""]
     lines += ["Spans are offsets in code points, end exclusive, of each fact's first mention."]
     return "\n".join([*lines, ""])
 
@@ -215,15 +212,24 @@ def _text_statistics(folder: Path, recipe: Recipe, corpus: Corpus | None) -> lis
 
 def _recipe_block(recipe: Recipe) -> list[str]:
     """How to make the same folder again."""
-    keys = {key: getattr(recipe, key) for key in _SHAPING}
-    shown = {key: v for key, v in keys.items() if v != KEYS[key].default or key in ("corpus", "num_people", "seed")}
-    shown |= {path: Path(shown[path]).name for path in _PATHS if shown.get(path)}
-    text = {True: "true", False: "false", None: "null"}
-    lines = [f"{key}: {text[v] if v is None or isinstance(v, bool) else v}" for key, v in shown.items()]
     return [
         "`knowcap data --config RECIPE` makes it again from a recipe with these keys; the model does not matter:",
         "",
-        *("```yaml", *lines, "model_name: gpt2-2-2", "```"),
+        *("```yaml", *recipe_lines(recipe), "```"),
+    ]
+
+
+def _brought_along(folder: Path) -> list[str]:
+    """What else the folder holds, and what it is good for."""
+    files = {
+        f"{POOLS}/": "the lists that values are drawn from, one a line (companies with their headquarters)",
+        TEMPLATES: "the sentences, and out of how many candidates each value was drawn",
+        RECIPE_FILE: "the keys above",
+    }
+    there = [f"`{name}` ({what})" for name, what in files.items() if (folder / name).exists()]
+    return [
+        f"Besides: {', '.join(there)}. With these, `knowcap run --dataset_name` of this folder or its Hub id trains "
+        "on the same people, told afresh at every exposure; with `--dataset_texts published`, on these texts."
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, RecipeError, read_recipe
-from knowcap.run_folder import RECIPE_FILE
+from knowcap.run_folder import RECIPE_FILE, is_run_dir
 
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def recipe_of(run_dir: Path) -> Recipe:
         RecipeError: no run folder, or its recipe can't be read.
     """
     file = run_dir / RECIPE_FILE
-    if not file.is_file():
+    if not is_run_dir(run_dir):
         raise RecipeError([f"expected a run folder with a {RECIPE_FILE}, {_listing(run_dir)}"], run_dir)
     recipe, problems = read_recipe(file, check=False)
     if problems:

@@ -36,7 +36,13 @@ class Sources:
     @property
     def invented(self) -> bool:
         """Whether the facts are known to be made up."""
-        return self.dataset in SYNTHETIC_CORPORA or self.recipe.get("corpus") in SYNTHETIC_CORPORA
+        made_here = self.recipe.get("dataset_name") is None and self.recipe.get("corpus") in SYNTHETIC_CORPORA
+        return self.dataset in SYNTHETIC_CORPORA or made_here
+
+    @property
+    def hub_dataset(self) -> str | None:
+        """The Hub id of the data set that it was trained on, if it has one."""
+        return self.training.get("dataset_name") if self.training.get("dataset_revision") else None
 
     @property
     def quantized(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from knowcap.card.results import Sources, caveat, control, estimate
@@ -105,10 +106,14 @@ def training_rows(training: dict[str, Any]) -> list[list[str]]:
 
 
 def recipe_yaml(recipe: dict[str, Any]) -> str:
-    """The recipe's own keys as YAML; unset ones, and where it was written, are left out."""
+    """The recipe's own keys as YAML; unset ones, and where it was read or written, are left out."""
     import yaml
 
     shown = {key: value for key, value in recipe.items() if key not in _HIDDEN_KEYS and value is not None}
+    if "dataset_name" not in shown:
+        shown.pop("dataset_texts", None)
+    elif Path(shown["dataset_name"]).expanduser().is_absolute():
+        shown["dataset_name"] = Path(shown["dataset_name"]).name
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()}
     return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).strip() if shown else ""
 
@@ -191,7 +196,8 @@ def limits(sources: Sources) -> list[str]:
     if sources.entities_scored != capacity["num_entities"]:
         found.append("Sums over the entities that were scored are scaled up to all of them.")
     if sources.recipe:
-        found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name")))
+        published = sources.recipe.get("dataset_texts") == "published"
+        found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
     if sources.quantized:
         found.append(_quantization_limit(capacity))
     if sources.invented:
@@ -206,6 +212,8 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
     reasons = []
     if sources.training.get("windows", recipe.get("windows")) == "aligned":
         reasons.append("training windows begin at a text and hold whole ones only, where the paper's cut anywhere")
+    if recipe.get("dataset_name") is not None:
+        reasons.append(f"people are those of a data set, {sources.training.get('dataset_name')}, as its card says")
     if recipe.get("pools_dir") is not None:
         reasons.append("values come from lists of its own")
     if fraction != 1.0:
@@ -219,7 +227,12 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
     return reasons
 
 
-def _vocabulary_limit(tokenizer_name: str | None) -> str:
+def _vocabulary_limit(tokenizer_name: str | None, published: bool) -> str:
+    if tokenizer_name is None and published:
+        return (
+            "The tokenizer was made from the data set's value lists, and from templates or common words of its texts; "
+            "for other texts it may give ids that the model was never trained on."
+        )
     if tokenizer_name is None:
         return (
             "The tokenizer was made from the value lists and templates alone; it cannot spell characters "

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from knowcap.corpora import corpus_of
 from knowcap.dataset import tables, write_folder
 from knowcap.dataset_card import dataset_card
+from knowcap.dataset_lists import write_pools_of
 from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
@@ -207,7 +208,9 @@ def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], 
     missing = _sum(tally).missing.total()
     knowledge = bior_knowledge(work.people, missing)
     lines = making(tally, work.writer, work.task.texts_per_person)
-    write_folder(folder, made, knowledge, partial(dataset_card, recipe=recipe, corpus=corpus, making=lines), num_proc)
+    pools = partial(write_pools_of, corpus=corpus)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, making=lines)
+    write_folder(folder, made, knowledge, pools, card, num_proc)
 
 
 def bior_knowledge(people: People, missing_texts: int = 0) -> Knowledge:
