@@ -111,6 +111,7 @@ def test_a_wrong_type_names_key_value_expectation_and_line(write, key, value, ex
 BAD_VALUES = {
     "run_name": "a/b",
     "seed": "-1",
+    "dataset_texts": "publishd",
     "corpus": "bios",
     "num_people": "0",
     "pools_fraction": "1.5",

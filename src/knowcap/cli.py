@@ -14,7 +14,7 @@ from knowcap import __version__
 from knowcap import run as stages
 from knowcap.launch import Launcher, LaunchError, is_main_process, set_up_process
 from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, packaged_recipes, read_recipe
-from knowcap.run_folder import RECIPE_FILE, claim_run_dir, folder_problems, locked, run_dir_of
+from knowcap.run_folder import claim_run_dir, folder_problems, is_run_dir, locked, run_dir_of
 
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -159,10 +159,14 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
 @contextmanager
 def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> Iterator[tuple[Recipe, Path]]:
     """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
+    from knowcap.dataset_check import check_source
+
     recipe, problems = read_recipe(args.config, words)
     if not problems and (args.overwrite_output_dir or not (run_dir_of(recipe) / "model").is_dir()):
         problems += _training_problems(args, recipe) if trains else []
     problems += folder_problems(recipe, args.overwrite_output_dir)
+    if args.overwrite_output_dir and not problems:
+        problems += check_source(recipe)
     if problems:
         raise RecipeError(problems, args.config)
     with locked(run_dir_of(recipe)):
@@ -236,7 +240,7 @@ def _train_process(args: argparse.Namespace, words: list[str]) -> None:
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
     options = {"batch_size": args.batch_size, "limit": args.limit, "overwrite": args.overwrite}
     options["launcher"] = _launcher(args)
-    if (args.folder / RECIPE_FILE).is_file():
+    if is_run_dir(args.folder):
         recipe = stages.recipe_of(args.folder)
         with locked(args.folder):
             stages.measure_run(args.folder, recipe, dataset_dir=args.dataset_dir, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from knowcap.corpora import Corpus, tokenizer_of
+from knowcap.dataset_lists import POOLS, TEMPLATES, recipe_lines
 from knowcap.facts import Attribute, Knowledge
-from knowcap.recipe import KEYS, Recipe
+from knowcap.recipe import Recipe
+from knowcap.run_folder import RECIPE_FILE
 
 
 CONFIGS = {
@@ -20,15 +23,11 @@ CONFIGS = {
     "biographies": "texts with spans, one row an entity and exposure",
     "qa": "questions with answers; half of the people in train, the others in test",
     "control": "texts about entities outside the sample, for the null control; never train on these",
+    "neutral": "the same entities told by sentence templates, to measure a model on; never train on these",
+    "neutral_control": "the null control of `neutral`; never train on these",
 }
 _MEASURED = 100_000  # rows that the values of an attribute are counted in
 _TEXTS = 1000  # texts that are measured
-_ORDER = list(KEYS)
-_SHAPING = (
-    "seed",
-    *_ORDER[_ORDER.index("corpus") : _ORDER.index("control_people") + 1],
-)  # what the content depends on
-_PATHS = ("pools_dir", "facts_file", "facts_templates")
 _ABOUT = {
     "bioS": "Synthetic biographies of people who don't exist, after Part 3.3 of *Physics of Language Models* "
     "(arXiv:2404.05405).",
@@ -37,25 +36,43 @@ _ABOUT = {
 }
 
 
-def dataset_card(folder: Path, recipe: Recipe, corpus: Corpus) -> str:
+@dataclass(frozen=True)
+class Making:
+    """What the card of a data set says whose texts don't follow from a recipe.
+
+    Attributes:
+        about: what it is, in a sentence or two.
+        license: for the front matter.
+        lines: how the texts were made.
+    """
+
+    about: str
+    license: str
+    lines: list[str]
+
+
+def dataset_card(folder: Path, recipe: Recipe, corpus: Corpus, making: Making | None = None) -> str:
     """The card of a folder that has its knowledge.json and Parquet files; figures are counted in these.
 
     Args:
         folder: the data set folder.
         recipe: what it was made from.
         corpus: the recipe's corpus; tokens are those of its compact BPE of `vocab_size`.
+        making: how the texts were made, where they don't follow from the recipe.
     """
     knowledge = Knowledge.load(folder / "knowledge.json")
-    lines = ["---", *_front_matter(folder, knowledge, recipe), "---", ""]
+    lines = ["---", *_front_matter(folder, knowledge, recipe, making), "---", ""]
     lines += [f"# {knowledge.name}({knowledge.num_people:,})", ""]
     lines += [
-        f"{_about(recipe)} "
+        f"{making.about if making else _about(recipe)} "
         f"{knowledge.bits_per_person:.4f} bits each, {knowledge.total_bits:,.0f} bits in all. Made by knowcap; lists "
         f"and templates version {knowledge.version}.",
         "",
     ]
     lines += [*_config_table(folder), "", *_entropy_table(folder, knowledge), ""]
-    lines += [*_text_statistics(folder, recipe, corpus), "", *_recipe_block(recipe), ""]
+    lines += [*_text_statistics(folder, recipe, None if making else corpus), ""]
+    lines += [*(making.lines if making else _recipe_block(recipe)), ""]
+    lines += [*_brought_along(folder), ""]
     lines += ["Spans are offsets in code points, end exclusive, of each fact's first mention."]
     return "\n".join([*lines, ""])
 
@@ -80,11 +97,12 @@ def _about(recipe: Recipe) -> str:
     return about
 
 
-def _front_matter(folder: Path, knowledge: Knowledge, recipe: Recipe) -> list[str]:
+def _front_matter(folder: Path, knowledge: Knowledge, recipe: Recipe, making: Making | None) -> list[str]:
     front = [f"pretty_name: {knowledge.name}", "task_categories: [text-generation]"]
     tags = ["knowledge-capacity", "physics-of-language-models"]
     if recipe.corpus in _ABOUT:  # a user's own facts have a licence and a language of their own
-        front += ["language: en", "license: apache-2.0", "source_datasets: [original]"]
+        license = making.license if making else "apache-2.0"
+        front += ["language: en", f"license: {license}", "source_datasets: [original]"]
         front += ["annotations_creators: [machine-generated]", "language_creators: [machine-generated]"]
         tags = ["synthetic", *tags]
     front += [f"tags: [{', '.join(tags)}]", "configs:"]
@@ -181,10 +199,11 @@ def _counted(people: pa.Table, column: str) -> str:
     return f"{len(counts):,} | {abs(float((shares * np.log2(shares)).sum())):.4f}"
 
 
-def _text_statistics(folder: Path, recipe: Recipe, corpus: Corpus) -> list[str]:
+def _text_statistics(folder: Path, recipe: Recipe, corpus: Corpus | None) -> list[str]:
+    """How long texts are, in tokens too where the corpus made them all, and an example."""
     texts = _first_rows(folder / "biographies", _TEXTS, ["text"]).column("text").to_pylist()
     figures = [f"{np.mean([len(text) for text in texts]):.1f} code points"]
-    if recipe.tokenizer_name is None:
+    if corpus is not None and recipe.tokenizer_name is None:
         tokenizer, rows = tokenizer_of(recipe, corpus)
         lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)]
         figures.append(f"{np.mean(lengths):.1f} tokens of the compact tokenizer, which has {rows:,} in use")
@@ -193,15 +212,24 @@ def _text_statistics(folder: Path, recipe: Recipe, corpus: Corpus) -> list[str]:
 
 def _recipe_block(recipe: Recipe) -> list[str]:
     """How to make the same folder again."""
-    keys = {key: getattr(recipe, key) for key in _SHAPING}
-    shown = {key: v for key, v in keys.items() if v != KEYS[key].default or key in ("corpus", "num_people", "seed")}
-    shown |= {path: Path(shown[path]).name for path in _PATHS if shown.get(path)}
-    text = {True: "true", False: "false", None: "null"}
-    lines = [f"{key}: {text[v] if v is None or isinstance(v, bool) else v}" for key, v in shown.items()]
     return [
         "`knowcap data --config RECIPE` makes it again from a recipe with these keys; the model does not matter:",
         "",
-        *("```yaml", *lines, "model_name: gpt2-2-2", "```"),
+        *("```yaml", *recipe_lines(recipe), "```"),
+    ]
+
+
+def _brought_along(folder: Path) -> list[str]:
+    """What else the folder holds, and what it is good for."""
+    files = {
+        f"{POOLS}/": "the lists that values are drawn from, one a line (companies with their headquarters)",
+        TEMPLATES: "the sentences, and out of how many candidates each value was drawn",
+        RECIPE_FILE: "the keys above",
+    }
+    there = [f"`{name}` ({what})" for name, what in files.items() if (folder / name).exists()]
+    return [
+        f"Besides: {', '.join(there)}. With these, `knowcap run --dataset_name` of this folder or its Hub id trains "
+        "on the same people, told afresh at every exposure; with `--dataset_texts published`, on these texts."
     ]
 
 

@@ -79,7 +79,7 @@ class Knowledge:
     the number of strings counted, and `log2_candidates` that number x log2(T^L / D), in bits.
     `text_prefix` stands in front of every text and is never scored (a domain's token, Part 3.3, Result 12).
     `bound` is False where texts may hint at facts before stating them (written by a language model): what is scored on
-    them is then no lower bound on what the weights hold.
+    them is then no lower bound on what the weights hold. `missing_texts` is how many of such texts could not be had.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Knowledge:
     diversity_terms: tuple[dict[str, Any], ...] = field(default=())
     text_prefix: str = ""
     bound: bool = True
+    missing_texts: int = 0
 
     def __post_init__(self) -> None:
         names = [a.name for a in self.attributes]
@@ -146,11 +147,11 @@ class Knowledge:
         raise FactError(f"unknown attribute {name!r}; knowledge.json has {[a.name for a in self.attributes]}")
 
     def content(self) -> dict[str, Any]:
-        """What knowledge.json holds; what few corpora need (`stated`, `text_prefix`, `bound`) only where it says more
-        than its default.
+        """What knowledge.json holds; what few corpora need (`stated`, `text_prefix`, `bound`, `missing_texts`) only
+        where it says more than its default.
         """
         content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
-        for key, default in (("text_prefix", ""), ("bound", True)):
+        for key, default in (("text_prefix", ""), ("bound", True), ("missing_texts", 0)):
             if content[key] == default:
                 del content[key]
         for attribute in content["attributes"]:

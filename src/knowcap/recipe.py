@@ -45,8 +45,11 @@ class Recipe:
     output_dir: str = _key("runs", "where run folders are made", free=True)
     seed: int = _key(0, "seed of people, texts, weights and data order")
     # knowledge
+    dataset_name: str | None = _key(None, "a published data set, Hub id or folder, in place of people made here")
+    dataset_revision: str | None = _key(None, "dataset_name's branch, tag or commit on the Hub; main by default")
+    dataset_texts: str = _key("online", "told afresh, or its texts as they are", choices=("online", "published"))
     corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "table"))
-    num_people: int = _key(0, "N, the number of people; a table has its own", required=True, except_for="table")
+    num_people: int = _key(0, "N; tables and data sets have their own", required=True, except_for="table")
     pools_dir: str | None = _key(None, "a folder of your own value lists")
     pools_fraction: float = _key(1.0, "keep the first part of every list, in (0, 1]")
     num_attributes: int = _key(1, "bioD's K, values a person")
@@ -147,7 +150,8 @@ def read_recipe(config: str | Path, overrides: Overrides = (), check: bool = Tru
         except ValueError as error:
             problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
     needed = {name: key.metadata for name, key in KEYS.items() if key.metadata.get("required") and name not in found}
-    missing = [name for name, key in needed.items() if key.get("except_for", "") != values.get("corpus")]
+    made = "table" if values.get("dataset_name") is not None else values.get("corpus")  # has its people already
+    missing = [name for name, key in needed.items() if key.get("except_for", "") != made]
     problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
     recipe = resolve(Recipe(**values), path)
     if check:

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.corpora import corpus_of, stream_of, tokenizer_of
-from knowcap.dataset import check_knowledge
+from knowcap.dataset import build, check_knowledge, read_knowledge
+from knowcap.dataset_import import published_source
 from knowcap.folders import whole_file, whole_folder
 from knowcap.machine import machine_problems
 from knowcap.mixture import Mixture
@@ -32,6 +33,8 @@ from knowcap.tokens import save_tokenizer
 
 
 logger = logging.getLogger(__name__)
+
+TEXTS = "checkpoints/texts"  # in a run folder: token ids of a data set's texts that are used as they are
 
 
 class TrainError(ValueError):
@@ -104,7 +107,9 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if (model_dir / "training.json").is_file():
         return model_dir
     args = _arguments(recipe, run_dir / "checkpoints")
-    corpus = corpus_of(recipe)
+    with args.main_process_first(desc="data set"):
+        source = _data_set(recipe, run_dir)
+    corpus = corpus_of(recipe, run_dir / "knowledge", run_dir / TEXTS)
     if (run_dir / "knowledge").exists():
         check_knowledge(run_dir / "knowledge", corpus.knowledge())
     tokenizer, rows = tokenizer_of(recipe, corpus)
@@ -143,9 +148,19 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
         if trainer.is_world_process_zero():
             used = int(stream.pieces.used().size)
-            _save(trainer, weights, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
+            _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
+
+
+def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """What training.json says of the data; a recipe's data set is made first, and the token ids of its texts."""
+    if recipe.dataset_name is None:
+        return {"dataset": recipe.corpus}
+    folder = build(recipe, run_dir)
+    if recipe.dataset_texts == "published":
+        tokenizer_of(recipe, corpus_of(recipe, folder, run_dir / TEXTS))
+    return {"dataset": read_knowledge(folder).name, **published_source(folder), "dataset_texts": recipe.dataset_texts}
 
 
 def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
@@ -228,6 +243,7 @@ def _save(
     trainer: Trainer,
     weights: dict[str, torch.Tensor] | None,
     recipe: Recipe,
+    source: dict[str, Any],
     tokenizer: Any,
     model_dir: Path,
     used: int,
@@ -240,7 +256,7 @@ def _save(
     steps = trainer.state.global_step
     content = {
         "model_name": recipe.model_name,
-        "dataset": recipe.corpus,
+        **source,
         "seed": recipe.seed,
         "exposures": recipe.exposures,
         "num_tokens": num_tokens,
