@@ -152,7 +152,7 @@ class BioD:
     def people_columns(self, first: int, end: int) -> dict[str, list]:
         """Names, and the values of attributes 1 … K, of people first … end - 1."""
         persons = np.arange(first, end)
-        values = [[self._value(a, c) for a, c in enumerate(of_one)] for of_one in self._chunks_of(persons).tolist()]
+        values = [[self.value(a, c) for a, c in enumerate(of_one)] for of_one in self._chunks_of(persons).tolist()]
         return {ENTITY_COLUMN: persons.tolist(), NAME: list(self._full_names(persons)), "values": values}
 
     def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
@@ -165,7 +165,7 @@ class BioD:
             spans = [Span(NAME, 0, len(text))]
             for place, attribute in enumerate(order):
                 text += self._opener(attribute + 1, first=place == 0) + " "
-                value = self._value(attribute, of_one[attribute])
+                value = self.value(attribute, of_one[attribute])
                 spans.append(Span(f"id_{attribute + 1}", len(text), len(text) + len(value)))
                 text += value + ("" if self.compact else ".")
             yield Row(text, tuple(spans), person)
@@ -241,7 +241,8 @@ class BioD:
             return f" ID{number}"
         return f"'s ID {number} is" if first else f" ID {number} is"
 
-    def _value(self, attribute: int, chunks: list[int]) -> str:
+    def value(self, attribute: int, chunks: list[int]) -> str:
+        """A value of an attribute (0 … K - 1) as text, from the numbers of its chunks."""
         strings = self._sets()[attribute, chunks].tolist()
         said = (" ".join(self.symbols[symbol] for symbol in string) for string in strings)
         return (" " if self.compact else ", ").join(said)

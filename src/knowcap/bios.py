@@ -19,7 +19,7 @@ from knowcap.corpus.junk import Junk, JunkError
 from knowcap.corpus.questions import ask
 from knowcap.corpus.render import Templates, render
 from knowcap.corpus.templates import SENTENCES, Template
-from knowcap.facts import NAME, Knowledge, Row, Span
+from knowcap.facts import Knowledge, Row, Span
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import (
     BIRTH_DATES,
@@ -104,26 +104,6 @@ class BioS:
     def questions(self, persons: np.ndarray) -> dict[str, list[int] | list[str]]:
         """The qa config's columns for persons (n,)."""
         return ask(self.people, persons)
-
-    def candidates(self) -> Iterator[tuple[str, int, str, str | None]]:
-        """The lists that values are drawn from, for closed sets: (attribute, part, text, its employer or None)."""
-        pools = self.people.pools
-        yield from _part(NAME, 0, pools.first_names)
-        yield from _part(NAME, 1, [f" {name}" for name in pools.middle_names])
-        yield from _part(NAME, 2, [f" {name}" for name in pools.last_names])
-        yield from _part("birth_date", 0, MONTHS)
-        yield from _part("birth_date", 1, [f" {day}," for day in range(1, DAYS_PER_MONTH + 1)])
-        yield from _part("birth_date", 2, [f" {year}" for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)])
-        for attribute, values in (
-            ("birth_city", pools.birth_cities),
-            ("university", pools.universities),
-            ("major", pools.majors),
-            ("employer", pools.employers),
-            ("pronoun", () if self.variant.full_name else PRONOUNS),
-        ):
-            yield from _part(attribute, 0, values)
-        for employer, city in zip(pools.employers, pools.work_cities, strict=True):
-            yield "work_city", 0, city, employer
 
     def vocabulary_texts(self) -> Iterator[str]:
         """What a tokenizer may know: every list, and the templates, with the weight that they have in a biography.
@@ -252,11 +232,6 @@ class BioS:
                         opener[p, s, t] = pieces.groups[f"opener{pronoun}/{sentence}"].start + t
             self._tables = (pieces, opener, tail)
         return self._tables[1], self._tables[2]
-
-
-def _part(attribute: str, number: int, texts: Sequence[str]) -> Iterator[tuple[str, int, str, None]]:
-    for text in texts:
-        yield attribute, number, text, None
 
 
 def _marked(row: Row, marker: str) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class CandidatesError(ValueError):
@@ -59,18 +60,36 @@ class Candidates:
         object.__setattr__(self, "_lengths", tuple(sorted({len(text) for text in part}) for part in sets))
 
 
-def gathered(rows: Iterable[tuple[str, int, str, str | None]]) -> dict[str, Candidates]:
-    """Candidates by attribute, from rows (attribute, part, text, value of the determiner or None), in any order.
+class Listed(NamedTuple):
+    """One text of a list, a row of a data set's config `candidates`.
+
+    Attributes:
+        attribute: whose.
+        part, last_part: the parts of a value that it can be, counted from 0; both included.
+        text: with the separator in front, if it has one.
+        of: for a determined attribute, the value of its determiner that it goes with.
+    """
+
+    attribute: str
+    part: int
+    last_part: int
+    text: str
+    of: str | None = None
+
+
+def gathered(rows: Iterable[Listed]) -> dict[str, Candidates]:
+    """Candidates by attribute, from rows in any order.
 
     Raises:
         CandidatesError: a part is missing.
     """
     parts: dict[str, dict[int, dict[str, None]]] = {}
     of: dict[str, dict[str, set[str]]] = {}
-    for attribute, part, text, determiner in rows:
-        parts.setdefault(attribute, {}).setdefault(part, {})[text] = None
-        if determiner is not None:
-            of.setdefault(attribute, {}).setdefault(text, set()).add(determiner)
+    for row in rows:
+        for part in range(row.part, row.last_part + 1):
+            parts.setdefault(row.attribute, {}).setdefault(part, {})[row.text] = None
+        if row.of is not None:
+            of.setdefault(row.attribute, {}).setdefault(row.text, set()).add(row.of)
     made = {}
     for attribute, found in parts.items():
         if sorted(found) != list(range(len(found))):

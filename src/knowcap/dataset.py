@@ -13,17 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from knowcap.candidates import Candidates, Listed, gathered
 from knowcap.corpora import Corpus, corpus_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.dataset_lists import write_lists
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
+from knowcap.listed import listed
 from knowcap.parquet import CHUNK, Table, write_tables
 from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
 
 
+_LISTED = (
+    ("attribute", pa.string()), ("part", pa.int32()), ("last_part", pa.int32()), ("text", pa.string()),
+    ("of", pa.string()),
+)  # fmt: skip
 SPAN = pa.struct([("attribute", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 
 
@@ -95,6 +101,8 @@ def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
     if isinstance(corpus, Asked):
         half, asked = num_in_train(people), partial(_questions, corpus)
         made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
+    lists = list(listed(corpus))
+    made.append(Table("candidates", "train", 0, len(lists), partial(_candidates, lists)))
     if control >= FEWEST_CONTROL:
         made.append(Table("control", "train", corpus.first_outsider, corpus.first_outsider + control, texts))
     return [table for table in made if table.end > table.first]
@@ -151,6 +159,23 @@ def _files(folder: str | Path, config: str) -> list[Path]:
             f"{folder} has no Parquet files of config {config!r}; it holds {there}; make it with `knowcap data`"
         )
     return files
+
+
+def read_candidates(folder: str | Path) -> dict[str, Candidates]:
+    """The lists of the folder's config `candidates`, by attribute.
+
+    Raises:
+        DatasetError, CandidatesError: it has none, or they are not whole.
+    """
+    rows = (row.values() for file in _files(folder, "candidates") for row in pq.read_table(file).to_pylist())
+    return gathered(Listed(*row) for row in rows)
+
+
+def _candidates(lists: Sequence[Listed], first: int, end: int) -> pa.RecordBatch:
+    columns = zip(*lists[first:end], strict=True)
+    return pa.RecordBatch.from_pydict(
+        {name: pa.array(column, kind) for (name, kind), column in zip(_LISTED, columns, strict=True)}
+    )
 
 
 def _people(corpus: Corpus, first: int, end: int) -> pa.RecordBatch:

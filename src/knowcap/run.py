@@ -11,11 +11,15 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE, is_run_dir
+
+
+if TYPE_CHECKING:
+    from knowcap.scoring.way import Way
 
 
 logger = logging.getLogger(__name__)
@@ -105,10 +109,13 @@ def measure(
     limit: int | None = None,
     overwrite: bool = False,
     launcher: Launcher | None = None,
+    scoring: str = "token",
+    context: str = "isolated",
 ) -> Path:
     """The measuring stages: nll.parquet and control.parquet, then capacity.json, in the model's folder.
 
-    Where the data set has neutral texts too, they are measured into `model_dir/neutral`.
+    Where the data set has neutral texts too, they are measured into `model_dir/neutral`; other ways of scoring go into
+    folders of theirs.
 
     Args:
         model_dir: any model folder.
@@ -118,18 +125,21 @@ def measure(
         limit: score the first so many entities only.
         overwrite: score again where a finished measurement is found.
         launcher: starts the scoring through accelerate.
+        scoring, context: the way, see `knowcap.scoring.Way`.
     """
     from knowcap.dataset import has_config
+    from knowcap.scoring.way import Way
 
     recipe = Recipe() if recipe is None else recipe
     batch_size = recipe.eval_batch_size if batch_size is None else batch_size
     options = {"batch_size": batch_size, "limit": limit, "overwrite": overwrite}
+    way, neutral = Way(scoring, context), Way(scoring, context, neutral=True)
     if has_config(dataset_dir, "neutral"):
-        _measure_texts(model_dir, dataset_dir, recipe, launcher, **options, neutral=True)
+        _measure_texts(model_dir, dataset_dir, recipe, launcher, neutral, **options)
     elif overwrite:
         for name in ("nll.parquet", "control.parquet", "control_swapped.parquet", "capacity.json"):
-            (model_dir / "neutral" / name).unlink(missing_ok=True)  # of another data set
-    return _measure_texts(model_dir, dataset_dir, recipe, launcher, **options)
+            (model_dir / neutral.folder / name).unlink(missing_ok=True)  # of another data set
+    return _measure_texts(model_dir, dataset_dir, recipe, launcher, way, **options)
 
 
 def _measure_texts(
@@ -137,12 +147,11 @@ def _measure_texts(
     dataset_dir: Path,
     recipe: Recipe,
     launcher: Launcher | None,
-    *,
-    neutral: bool = False,
+    way: Way,
     **options: Any,
 ) -> Path:
-    """Measures a model on the biographies, or on the neutral texts; `options` are those of `scoring.score`."""
-    output_dir = model_dir / "neutral" if neutral else model_dir
+    """Measures a model in one way; `options` are those of `scoring.score`."""
+    output_dir = model_dir / way.folder
     scores, result = output_dir / "nll.parquet", output_dir / "capacity.json"
     scored = not options["overwrite"] and scores.is_file() and (output_dir / "control.parquet").is_file()
     summarized = scored and result.is_file() and _json(result)["confidence_level"] == recipe.confidence_level
@@ -152,7 +161,7 @@ def _measure_texts(
             result.unlink(missing_ok=True)  # of an earlier measurement
         from knowcap.scoring import score
 
-        score(model_dir, dataset_dir, **options, neutral=neutral)
+        score(model_dir, dataset_dir, **options, way=way)
 
     def summarize() -> None:
         from knowcap.capacity import capacity
@@ -164,7 +173,7 @@ def _measure_texts(
         result.unlink(missing_ok=True)
         words = [str(model_dir), str(dataset_dir), "--batch_size", str(options["batch_size"])]
         words += [] if options["limit"] is None else ["--limit", str(options["limit"])]
-        words += ["--overwrite"] * options["overwrite"] + ["--neutral"] * neutral
+        words += ["--overwrite"] * options["overwrite"] + way.words()
         launcher.launch("knowcap.scoring", words)  # tells its own line
     else:
         _stage("score", scores, score, _describe_scores, scored)

@@ -66,7 +66,9 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     path = model_dir / CAPACITY_FILE
     measurement = read_measurement(model_dir / NLL_FILE)
     try:
-        terms = measurement["knowledge"].get("diversity_terms") or []
+        # In a closed set the chunks are given, so that nothing shows which they are: no diversity term.
+        closed = measurement["scoring"] == "closed_set"
+        terms = [] if closed else measurement["knowledge"].get("diversity_terms") or []
         everything = read_facts(model_dir / NLL_FILE, measurement)
         diversity_bits, max_diversity_bits = diversity(everything, terms)
         facts = with_silent_entities(without_first_chunks(everything, terms), measurement)

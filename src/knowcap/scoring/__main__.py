@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowcap.scoring.stage import score
+from knowcap.scoring.way import CONTEXTS, SCORINGS, Way
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -18,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--batch_size", type=int, default=64, help="texts a forward pass")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many entities only")
     parser.add_argument("--overwrite", action="store_true", help="score again where a finished measurement is found")
-    parser.add_argument("--neutral", action="store_true", help="score the sentence templates, into MODEL_DIR/neutral")
+    parser.add_argument("--scoring", choices=SCORINGS, default="token", help="among all texts, or candidates alone")
+    parser.add_argument("--context", choices=CONTEXTS, default="isolated", help="each text alone, or in windows")
+    parser.add_argument("--neutral", action="store_true", help="score the sentence templates of the data set instead")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return score(
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         batch_size=args.batch_size,
         limit=args.limit,
         overwrite=args.overwrite,
-        neutral=args.neutral,
+        way=Way(args.scoring, args.context, args.neutral),
     )
 
 

@@ -41,8 +41,6 @@ def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> d
     return {
         **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
         "num_entities": knowledge.num_people,
-        "scoring": "token",
-        "context": "isolated",
         "exposures": training.get("exposures"),
         "model_name": training.get("model_name", model.config.model_type),
         "dataset": training.get("dataset", knowledge.name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge, Row, shuffled_values
 from knowcap.scoring.batches import score_chunks
+from knowcap.scoring.closed_set import ClosedSets
+from knowcap.scoring.contexts import PACKED_GROUP
 from knowcap.scoring.errors import ScoringError
 from knowcap.scoring.measurement import describe, digest_of, knowledge_content, read_measurement
 from knowcap.scoring.parts import (
@@ -29,6 +32,8 @@ from knowcap.scoring.parts import (
     remove_parts,
     write_part,
 )
+from knowcap.scoring.spans import start_token_id
+from knowcap.scoring.way import PLAIN, Way
 
 
 if TYPE_CHECKING:
@@ -40,9 +45,6 @@ logger = logging.getLogger(__name__)
 SHUFFLED_CONTROL_ENTITIES = 1000
 OUTSIDERS = "outsiders"
 FEWEST_CONTROL_ENTITIES = 100  # a limit makes no control smaller than this
-CONFIGS = ("biographies", "control")  # of the data set: what is scored, and its null control
-NEUTRAL_CONFIGS = ("neutral", "neutral_control")
-NEUTRAL_DIR = "neutral"  # of the model folder, for what is scored on these
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,26 @@ class _Job:
     state: PartialState
     batch_size: int
     progress: bool
+    closed_sets: ClosedSets | None
+    packed: int
 
     def score_share(self, kind: str, rows: Iterable[tuple[Row, int]], num_rows: int) -> None:
         """Scores this process's share of rows, a stretch of them, into its part file."""
         rank, world = self.state.process_index, self.state.num_processes
-        start, stop = num_rows * rank // world, num_rows * (rank + 1) // world
+        group = PACKED_GROUP if self.packed else 1  # windows are made within groups, whoever makes them
+        start, stop = (min(num_rows, -(-num_rows // group) * r // world * group) for r in (rank, rank + 1))
         mine = islice(rows, start, stop)
         off = not (self.progress and self.state.is_main_process)
         with tqdm(total=stop - start, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
             tables = score_chunks(
-                self.model, self.tokenizer, mine, self.knowledge, batch_size=self.batch_size, progress=bar.update
+                self.model,
+                self.tokenizer,
+                mine,
+                self.knowledge,
+                batch_size=self.batch_size,
+                progress=bar.update,
+                closed_sets=self.closed_sets,
+                packed=self.packed,
             )
             write_part(part_path(self.output_dir, kind, rank), tables)
 
@@ -78,9 +90,11 @@ def score(
     limit: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
-    neutral: bool = False,
+    way: Way = PLAIN,
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
+
+    What is scored in another way than alone and among all texts goes into a folder of its own in there.
 
     Under `accelerate launch` every process scores a share of the rows; the result is that of one process, up to
     float32 rounding. A finished measurement is kept; an interrupted one is made again.
@@ -92,8 +106,7 @@ def score(
         limit: score the first so many entities only (and a control of as many, 100 at least).
         progress: show bars on the main process.
         overwrite: score again where a finished measurement is found.
-        neutral: score the configs neutral and neutral_control, into `model_dir/neutral`: the same entities told by
-            sentence templates, so that the bits are a bound where those on the biographies are not.
+        way: how facts are scored, and on which texts.
 
     Returns:
         nll.parquet.
@@ -106,11 +119,11 @@ def score(
     from knowcap.models import load_model, load_tokenizer
 
     model_dir, dataset_dir = Path(model_dir), Path(dataset_dir)
-    output_dir, configs = (model_dir / NEUTRAL_DIR, NEUTRAL_CONFIGS) if neutral else (model_dir, CONFIGS)
+    output_dir, configs = model_dir / way.folder, way.configs
     # Without a GPU accelerate has to be told so; a process that is done early may wait long for the others.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     knowledge = read_knowledge(dataset_dir)
-    knowledge = replace(knowledge, bound=True) if neutral else knowledge
+    knowledge = replace(knowledge, bound=True) if way.neutral else knowledge
     entities = _entities_to_score(limit, knowledge)
     digest = digest_of(model_dir, dataset_dir, configs)
     if not overwrite and _is_finished(output_dir, knowledge, entities, digest):
@@ -123,7 +136,10 @@ def score(
 
     began = time.monotonic()
     model = load_model(model_dir).to(state.device)
-    job = _Job(output_dir, model, load_tokenizer(model_dir), knowledge, state, batch_size, progress)
+    tokenizer = load_tokenizer(model_dir)
+    closed_sets = _closed_sets(dataset_dir, tokenizer) if way.scoring == "closed_set" else None
+    packed = _window(model_dir, model) if way.context == "packed" else 0
+    job = _Job(output_dir, model, tokenizer, knowledge, state, batch_size, progress, closed_sets, packed)
     control, control_kind = _control_rows(dataset_dir, configs, knowledge, limit)
     job.score_share(CONTROL, control, len(control))
     job.score_share(SWAPPED, *((_shuffled(control), len(control)) if control_kind == OUTSIDERS else ((), 0)))
@@ -131,11 +147,32 @@ def score(
     state.wait_for_everyone()
     if state.is_main_process:
         measurement = describe(model_dir, model, knowledge)
+        measurement |= {"scoring": way.scoring, "context": way.context}
         measurement |= {"entities_scored": entities, "control_kind": control_kind, "digest": digest}
         facts = join_parts(output_dir, state.num_processes, measurement)
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(output_dir, NLL)
+
+
+def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast) -> ClosedSets:
+    """The data set's lists. Raises DatasetError where it has none."""
+    from knowcap.dataset import read_candidates
+
+    return ClosedSets(tokenizer, read_candidates(dataset_dir), start_token_id(tokenizer))
+
+
+def _window(model_dir: Path, model: PreTrainedModel) -> int:
+    """Tokens of a training window: as training.json has it, else the model's positions."""
+    training = model_dir / "training.json"
+    size = json.loads(training.read_text(encoding="utf-8")).get("block_size") if training.is_file() else None
+    size = size or getattr(model.config, "max_position_embeddings", None)
+    if size is None:
+        raise ScoringError(
+            f"{model_dir} has no training.json with a block_size, and its model no fixed number of positions, so that "
+            "the length of its training windows is unknown; score with context isolated"
+        )
+    return int(size)
 
 
 def _entities_to_score(limit: int | None, knowledge: Knowledge) -> int:

@@ -1,0 +1,76 @@
+"""The ways of scoring through the stage: their files, their figures, and what they may not differ in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from knowcap import cli
+from knowcap.capacity import capacity
+from knowcap.dataset import build, read_candidates
+from knowcap.recipe import Recipe
+from knowcap.scoring import OTHERS, PLAIN, Way, score
+from knowcap.scoring.way import WayError
+from knowcap.train import train
+
+
+BASE = {
+    "run_name": "ways", "num_people": 60, "model_name": "gpt2-rotary-2-2", "head_dim": 16, "pools_fraction": 0.1,
+    "num_templates": 2, "vocab_size": 400, "exposures": 60, "block_size": 320, "windows": "aligned",
+    "train_batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 10, "renderings": 2, "control_people": 200,
+}  # fmt: skip
+RECIPES = {
+    "bioS": Recipe(**BASE),
+    "bioD": Recipe(
+        **BASE | {"exposures": 5}, corpus="bioD", num_attributes=2, chunks_per_value=2, diversity=20, chunk_length=2
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def run(request, tmp_path_factory):
+    recipe = RECIPES[request.param]
+    run_dir = tmp_path_factory.mktemp("runs") / "ways"
+    data = build(recipe, run_dir)
+    return recipe, data, train(recipe, run_dir)
+
+
+def test_every_way_is_measured_beside_the_others(run):
+    recipe, data, model = run
+    results = {}
+    for way in (PLAIN, Way("closed_set"), Way(context="packed"), Way("closed_set", "packed")):
+        path = score(model, data, progress=False, way=way)
+        assert path == model / way.folder / "nll.parquet"
+        results[way] = capacity(path.parent)
+        assert (results[way]["scoring"], results[way]["context"]) == (way.scoring, way.context)
+        assert json.loads((model / way.folder / "capacity.json").read_text()) == results[way]
+    plain, closed, packed, both = results.values()
+    assert closed["value_bits"] >= plain["value_bits"]
+    assert closed["attributes"]["name"]["nll_nats"] <= plain["attributes"]["name"]["nll_nats"] + 1e-6
+    assert both["knowledge_bits"] != packed["knowledge_bits"] != plain["knowledge_bits"]
+    most = plain["max_knowledge_bits"] - closed["max_knowledge_bits"]
+    assert (most > 0) == (recipe.corpus == "bioD")  # the diversity term has no place in a closed set
+    assert closed["diversity_bits"] == 0.0
+
+
+def test_lists_of_the_data_set_are_those_of_its_knowledge(run):
+    recipe, data, _ = run
+    lists = read_candidates(data)
+    known = json.loads((data / "knowledge.json").read_text())
+    for attribute in known["attributes"]:
+        if attribute["determined_by"] is None:
+            count = 1
+            for part in lists[attribute["name"]].parts:
+                count *= len(part)
+            assert count == attribute["candidates"]
+    count = 1
+    for part in lists["name"].parts:
+        count *= len(part)
+    assert 2 ** known["name_log2_candidates"] == pytest.approx(count)
+
+
+def test_ways_have_folders_of_their_own_and_bad_ones_are_told():
+    assert PLAIN.folder == "" and len({way.folder for way in OTHERS}) == len(OTHERS) == 7
+    with pytest.raises(WayError, match="context='pack', expected isolated or packed"):
+        Way(context="pack")
