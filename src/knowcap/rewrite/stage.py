@@ -221,7 +221,7 @@ def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_miss
     if not found.missing:
         return
     total = found.kept + found.missing.total()
-    counts = f"of {total:,} texts there are missing {listed(found.missing)}"
+    counts = f"texts missing: {listed(found.missing)}, of {total:,}"
     again = f"what was written is kept in {parts}; run again without --allow_missing to ask again for what is missing"
     if without:
         raise MissingTexts(f"{counts}; {without:,} of {task.num_people:,} people have no text at all; {again}")
