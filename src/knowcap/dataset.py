@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.corpora import Corpus, corpus_of
+from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.facts import Knowledge, Row, Span
@@ -34,7 +34,7 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control.
 
     Raises:
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
     """
     folder = run_dir / "knowledge"
     if (folder / "knowledge.json").is_file():
@@ -47,10 +47,10 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
     """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
 
     Raises:
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
     """
     corpus = corpus_of(recipe)
-    parts = tables(recipe, corpus)
+    parts, tokenizer = tables(recipe, corpus), tokenizer_of(recipe, corpus)
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
         with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
@@ -58,7 +58,7 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
         corpus.knowledge().save(made / "knowledge.json")
-        (made / "README.md").write_text(dataset_card(made, recipe, corpus), encoding="utf-8")
+        (made / "README.md").write_text(dataset_card(made, recipe, corpus, tokenizer), encoding="utf-8")
     return folder
 
 
