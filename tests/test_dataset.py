@@ -28,7 +28,8 @@ from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.dataset import DatasetError, build, has_config, num_rows, read_knowledge, read_rows, tables, write
 from knowcap.facts import Span, check_row
 from knowcap.front_matter import size_category
-from knowcap.parquet import ParquetError, Table, write_tables
+from knowcap.parquet import Table, write_tables
+from knowcap.processes import ProcessError
 from knowcap.recipe import Recipe
 
 
@@ -308,7 +309,7 @@ def test_what_goes_wrong_in_a_writer_is_told(tmp_path, num_proc):
 
 def test_a_killed_writer_is_told(tmp_path):
     broken = [Table("people", split, 0, 5, killed) for split in ("train", "test")]
-    with pytest.raises(ParquetError, match="exit code -9"):
+    with pytest.raises(ProcessError, match="exit code -9"):
         list(write_tables(tmp_path, broken, 2))
 
 
