@@ -111,12 +111,14 @@ def test_what_is_read_meets_the_contract(folder):
     assert [rendering for _, rendering in rows] == [0, 1] * 251
 
 
-@pytest.mark.parametrize("num_proc", [2, 3])
-def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monkeypatch, num_proc):
-    monkeypatch.setattr(parquet, "ENTITIES_PER_FILE", 50)
-    one, several = write(RECIPE, tmp_path / "one"), write(RECIPE, tmp_path / "several", num_proc)
+@pytest.mark.parametrize(("corpus", "num_proc"), [("bioS", 2), ("bioS", 4), ("bioD", 4), ("table", 4)])
+def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monkeypatch, corpus, num_proc):
+    monkeypatch.setattr(parquet, "ENTITIES_PER_FILE", 12)
+    keys = write_table(tmp_path) if corpus == "table" else {"corpus": corpus, "num_people": 50, "control_people": 100}
+    recipe = Recipe(**keys, renderings=2)
+    one, several = write(recipe, tmp_path / "one"), write(recipe, tmp_path / "several", num_proc)
     assert content(one) == content(several)
-    assert len(list((one / "people").iterdir())) == 6
+    assert len(list((one / "people").iterdir())) == 5
 
 
 def test_files_and_chunks_only_cut_the_rows_apart(folder, tmp_path, monkeypatch):
