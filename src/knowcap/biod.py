@@ -174,6 +174,9 @@ class BioD:
         openers = ["opener"] if self.compact else ["opener/first", "opener"]
         for opener in openers:
             groups[opener] = [self._opener(number, opener != "opener") for number in self._numbers]
+        if not self.compact:  # a token may reach from a name such as "Lin Jr." into "'s"
+            groups[parts[-1]] = [name + "'s" for name in self._names[-1]]
+            groups["opener/first"] = [opener.removeprefix("'s") for opener in groups["opener/first"]]
         groups["symbol"] = [f" {symbol}" for symbol in self._symbols]
         junctions = [*pairwise(parts), (parts[-1], openers[0]), ("symbol", "symbol")]
         junctions += [(opener, "symbol") for opener in openers]
