@@ -39,16 +39,16 @@ def main() -> None:
 
     count = given.num_people
     for step in ("people drawn", "people written"):
-        seconds, most = measured(step, count, 1)
+        seconds, computed, most = measured(step, count, 1)
         print(
-            f"{count:,} {step}: {seconds:.1f} s, {most / 2**20:.0f} MiB; "
+            f"{count:,} {step}: {seconds:.1f} s ({computed:.1f} s of a core), {most / 2**20:.0f} MiB; "
             f"{PEOPLE_SECONDS * count / 1e6 / seconds:.1f} x as fast as wanted, in {most / PEOPLE_BYTES:.2f} of 1 GiB"
         )
     for num_proc in (1, 2):
-        smaller = measured("published", count // 4, num_proc)[1]
-        seconds, most = measured("published", count, num_proc)
+        *_, smaller = measured("published", count // 4, num_proc)
+        seconds, computed, most = measured("published", count, num_proc)
         print(
-            f"{count:,} published, num_proc {num_proc}: {seconds:.1f} s, "
+            f"{count:,} published, num_proc {num_proc}: {seconds:.1f} s ({computed:.1f} s of the first one's core), "
             f"{PUBLISHED_SECONDS * count / 1e6 / seconds:.1f} x as fast as is wanted of two; "
             f"{most / 2**20:.0f} MiB in all processes, {most / smaller:.2f} x that of {count // 4:,}"
         )
@@ -66,18 +66,19 @@ def do(step: str, count: int, num_proc: int) -> None:
             list(write_tables(Path(place), people, num_proc))
         else:
             write(recipe, Path(place) / "bioS", num_proc)
-    print(time.perf_counter() - began)
+    print(time.perf_counter() - began, time.process_time())
 
 
-def measured(step: str, count: int, num_proc: int) -> tuple[float, int]:
-    """Seconds of a step, and the most memory that it and its processes had together, in bytes."""
+def measured(step: str, count: int, num_proc: int) -> tuple[float, float, int]:
+    """Seconds of a step, those that its first process computed, and the most memory of all its processes, in bytes."""
     command = [sys.executable, __file__, "--num_people", str(count), "--step", step, str(num_proc)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     most = 0
     while process.poll() is None:
         most = max(most, memory(process.pid))
         time.sleep(0.02)
-    return float(process.stdout.read()), most
+    seconds, computed = process.stdout.read().split()
+    return float(seconds), float(computed), most
 
 
 def memory(pid: int) -> int:
