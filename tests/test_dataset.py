@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,7 +226,13 @@ def test_the_card_counts_tokens_and_rows_and_says_the_version(made):
         assert f"| {what} | {np.mean(counts):.1f} | {min(counts):,} | {max(counts):,} |" in card
     assert f"knowcap {__version__}" in card and read_knowledge(folder).version in card
     assert str(folder) not in card and str(folder.parent) not in card
-    assert all(f"| {a.name} | " in card for a in corpus.knowledge().attributes)
+    people = datasets.load_dataset(str(folder), "people", split="train")
+    for number, a in enumerate(corpus.knowledge().attributes):
+        has = people[a.name] if a.name in people.column_names else [values[number] for values in people["values"]]
+        shares = np.array([*Counter(value for value in has if value is not None).values()]) / len(people)
+        shares /= shares.sum()
+        entropy = abs(float((shares * np.log2(shares)).sum()))
+        assert re.search(rf"^\| {a.name} \| .* \| {len(shares):,} \| {entropy:.4f} \|$", card, re.M)
 
 
 def test_the_front_matter_follows_the_conventions_of_the_hub(made):

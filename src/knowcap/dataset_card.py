@@ -101,7 +101,8 @@ def _entropy_table(folder: Path, knowledge: Knowledge) -> list[str]:
     else:
         bits = knowledge.name_log2_candidates
         table.append(f"| name | {2**bits:,.0f} | {bits:.4f}, less log2 N | | |")
-    table += [f"| {a.name} | {_candidates(a)} | {_counted(people, a.name)} |" for a in knowledge.attributes]
+    for number, a in enumerate(knowledge.attributes):
+        table.append(f"| {a.name} | {_candidates(a)} | {_counted(_values(people, a.name, number))} |")
     table += [
         f"| diversity{_term_name(term)} | | {float(term['log2_candidates']):,.4f}, once for all | | |"
         for term in knowledge.diversity_terms
@@ -122,10 +123,15 @@ def _candidates(attribute: Attribute) -> str:
     return f"{count} | {attribute.log2_candidates:.4f}"
 
 
-def _counted(people: pa.Table, column: str) -> str:
-    if column not in people.column_names or pa.types.is_nested(people.schema.field(column).type):
-        return " | "
-    counts = pc.value_counts(people.column(column)).field("counts").to_numpy()
+def _values(people: pa.Table, attribute: str, number: int) -> pa.ChunkedArray:
+    """What people have of an attribute, from its own column or, in bioD, from the list of all of them."""
+    if attribute in people.column_names:
+        return people.column(attribute).drop_null()
+    return pc.list_element(people.column("values"), number)
+
+
+def _counted(values: pa.ChunkedArray) -> str:
+    counts = values.value_counts().field("counts").to_numpy()
     shares = counts / counts.sum()
     return f"{len(counts):,} | {abs(float((shares * np.log2(shares)).sum())):.4f}"
 
@@ -158,9 +164,9 @@ def _making(recipe: Recipe) -> list[str]:
     keys = {key: v for key, v in keys.items() if v != KEYS[key].default or key in ("corpus", "num_people", "seed")}
     keys |= _local(recipe) | {"model_name": "gpt2-2-2"}
     needed = " and ".join(f"`{name}`" for name in _local(recipe).values())
-    beside = f", given beside {needed} as they were" if needed else ""
+    beside = f", given beside {needed} as they were," if needed else ""
     return [
-        f"Made by knowcap {__version__}. These lines{beside}, make the same files in `runs/again/knowledge`, whatever "
+        f"Made by knowcap {__version__}. These lines{beside} make the same files in `runs/again/knowledge`, whatever "
         "the model:",
         "",
         "```sh",
