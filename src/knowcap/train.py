@@ -35,6 +35,8 @@ from knowcap.tokens import save_tokenizer
 logger = logging.getLogger(__name__)
 
 TEXTS = "checkpoints/texts"  # in a run folder: token ids of a data set's texts that are used as they are
+_COUNTED_ALONE = 20_000_000  # biographies whose windows one process counts, some 15 s, before another one starts
+_MOST_COUNTING = 32  # processes; each may hold 144 MB
 
 
 class TrainError(ValueError):
@@ -215,8 +217,11 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
         with np.load(cache) as table:
             stream.use_counts(table["windows"])
             return int(table["tokens"])
-    bar = tqdm(total=stream.exposures, desc="counting windows", unit=" exposures", leave=False, delay=2)
-    counts, tokens = stream.count(progress=bar.update)
+    biographies = stream.exposures * stream.corpus.num_people
+    num_proc = max(1, min(os.cpu_count() or 1, _MOST_COUNTING, biographies // _COUNTED_ALONE))
+    shards = stream.exposures * stream.shards
+    bar = tqdm(total=shards, desc="counting windows", unit=" shards", leave=False, delay=2)
+    counts, tokens = stream.count(bar.update, num_proc)
     bar.close()
     cache.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(cache) as made, made.open("wb") as file:

@@ -211,7 +211,7 @@ def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], 
     knowledge = bior_knowledge(work.people, missing)
     lines = making(tally, work.writer, work.task.texts_per_person)
     pools = partial(write_pools_of, corpus=corpus)
-    card = partial(dataset_card, recipe=recipe, corpus=corpus, making=lines)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=None, making=lines)
     write_folder(folder, made, knowledge, pools, card, num_proc)
 
 
