@@ -102,25 +102,18 @@ def score(
         ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
         FactError, TextError: see `score_rows`.
     """
-    from knowcap.dataset import read_knowledge
     from knowcap.models import load_model, load_tokenizer
 
     model_dir, dataset_dir = Path(model_dir), Path(dataset_dir)
     output_dir, configs = (model_dir / NEUTRAL_DIR, NEUTRAL_CONFIGS) if neutral else (model_dir, CONFIGS)
+    knowledge = _knowledge_to_score(dataset_dir, neutral)
     # Without a GPU accelerate has to be told so; a process that is done early may wait long for the others.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-    knowledge = read_knowledge(dataset_dir)
-    knowledge = replace(knowledge, bound=True) if neutral else knowledge
     entities = _entities_to_score(limit, knowledge)
     digest = digest_of(model_dir, dataset_dir, configs)
     if not overwrite and _is_finished(output_dir, knowledge, entities, digest):
         return final_path(output_dir, NLL)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        output_dir.mkdir(exist_ok=True)
-        remove_parts(output_dir)
-    state.wait_for_everyone()
-
+    _start_afresh(output_dir, state)
     began = time.monotonic()
     model = load_model(model_dir).to(state.device)
     job = _Job(output_dir, model, load_tokenizer(model_dir), knowledge, state, batch_size, progress)
@@ -136,6 +129,23 @@ def score(
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(output_dir, NLL)
+
+
+def _knowledge_to_score(dataset_dir: Path, neutral: bool) -> Knowledge:
+    """knowledge.json; what neutral texts tell is a bound, and none of them is missing."""
+    from knowcap.dataset import read_knowledge
+
+    knowledge = read_knowledge(dataset_dir)
+    return replace(knowledge, bound=True, missing_texts=0) if neutral else knowledge
+
+
+def _start_afresh(output_dir: Path, state: PartialState) -> None:
+    """An output folder without what an interrupted scoring left, for all processes."""
+    state.wait_for_everyone()
+    if state.is_main_process:
+        output_dir.mkdir(exist_ok=True)
+        remove_parts(output_dir)
+    state.wait_for_everyone()
 
 
 def _entities_to_score(limit: int | None, knowledge: Knowledge) -> int:
