@@ -109,7 +109,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if (model_dir / "training.json").is_file():
         return model_dir
     args = _arguments(recipe, run_dir / "checkpoints")
-    with args.main_process_first(desc="data set"):
+    with args.main_process_first(local=False, desc="data set"):
         source = _data_set(recipe, run_dir)
     corpus = corpus_of(recipe, run_dir / "knowledge", run_dir / TEXTS)
     if (run_dir / "knowledge").exists():
