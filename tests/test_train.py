@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from knowcap.recipe import Recipe
-from knowcap.train import From, TrainError, Windows, _count, newest_checkpoint, train
+from knowcap.train import TrainError, _count, newest_checkpoint, train
+from knowcap.windows import From, Windows
 
 
 RECIPE = Recipe(

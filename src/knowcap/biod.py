@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+from knowcap.knowledge.biod_names import compact_names, english_names
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.pools import Pools, load_pools
 from knowcap.philox import KeyedPermutation, words
@@ -29,7 +30,6 @@ from knowcap.tokens import TokenizerError, alphabet_of, reduce_tokenizer, train_
 
 VERSION = "1.0.0"  # of sets, values, names and sentences together: a change of any is a new version
 ENTITY_COLUMN = "person_id"
-COMPACT_NAME_LENGTH, COMPACT_NAME_SYMBOLS = 4, 64
 _VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) that are held rather than made again for every shard
 _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
 
@@ -69,7 +69,7 @@ class BioD:
 
     def __init__(self, diversity: Diversity, num_people: int, pools: Pools | None = None) -> None:
         self.diversity, self.num_people, self.pools = diversity, num_people, pools
-        self.name_lists = _compact_names() if pools is None else _english_names(pools)
+        self.name_lists = compact_names() if pools is None else english_names(pools)
         self._sizes = tuple(len(part) for part in self.name_lists)
         self._num_names = math.prod(self._sizes)
         if not 1 <= num_people <= self._num_names:
@@ -298,13 +298,3 @@ class BioD:
                 f"the tokenizer makes {lengths[worst]} tokens of the symbol {self.symbols[worst]!r}, expected one; "
                 f"{fewer}leave tokenizer_name out, for a tokenizer that has them all"
             )
-
-
-def _english_names(pools: Pools) -> list[list[str]]:
-    middle, last = ([f" {name}" for name in names] for names in (pools.middle_names, pools.last_names))
-    return [list(pools.first_names), middle, last]
-
-
-def _compact_names() -> list[list[str]]:
-    symbols = [f"N{number}" for number in range(COMPACT_NAME_SYMBOLS)]
-    return [symbols, *([f" {symbol}" for symbol in symbols] for _ in range(COMPACT_NAME_LENGTH - 1))]

@@ -17,7 +17,7 @@ import numpy as np
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.packing import Stream
 from knowcap.recipe import Recipe
-from knowcap.train import Windows
+from knowcap.windows import Windows
 
 
 WANTED = {"assembled": 20.0, "windows for the Trainer": 5.0}  # million tokens a second, on one core

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from knowcap.facts import Knowledge, Row, shuffled_values
+from knowcap.facts import Knowledge, Row
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.errors import ScoringError
 from knowcap.scoring.measurement import describe, digest_of, knowledge_content, read_measurement
@@ -29,6 +29,7 @@ from knowcap.scoring.parts import (
     remove_parts,
     write_part,
 )
+from knowcap.shuffle import shuffled_values
 
 
 if TYPE_CHECKING:
