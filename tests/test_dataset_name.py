@@ -17,10 +17,11 @@ import pytest
 from hub_server import TOKEN, HubServer
 from safetensors.torch import load_file
 from test_published import retold
+from test_readme import README, commands
 from test_recorded import edit, from_folder, recipe_for, with_value
 
 from knowcap import dataset_source, hub
-from knowcap.cli import main
+from knowcap.cli import main, make_parser
 from knowcap.dataset import build, write
 from knowcap.dataset_import import read_record
 from knowcap.dataset_source import SourceError, find_source
@@ -32,6 +33,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 MADE = Recipe(
     run_name="made", num_people=60, pools_fraction=0.05, num_templates=1, renderings=2, exposures=3, vocab_size=300,
     control_people=100, seed=5, model_name="gpt2-2-2",
+)  # fmt: skip
+BIOD = replace(
+    MADE, corpus="bioD", num_attributes=2, chunks_per_value=2, diversity=10, chunk_length=2, alphabet_size=5,
+    num_templates=None,
 )  # fmt: skip
 RECIPE = """
 model_name: gpt2-2-2
@@ -51,16 +56,20 @@ CONFIGS = Path(__file__).parents[1] / "recipes" / "accelerate"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    return write(MADE, tmp_path_factory.mktemp("data") / "people")
+    data = tmp_path_factory.mktemp("data")
+    write(BIOD, data / "numbers")
+    return write(MADE, data / "people")
 
 
 @pytest.fixture
 def folder(made, tmp_path, monkeypatch) -> Path:
-    """A copy of the data set in the working directory, and recipes beside it: mine.yaml and published.yaml."""
+    """A copy of a bioS in the working directory (people), a bioD (numbers), and recipes: mine, published, numbers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("knowcap.estimate._PROBE_SECONDS", 0)
     (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "numbers.yaml").write_text(RECIPE.replace("num_templates: 1\n", ""))
     (tmp_path / "published.yaml").write_text(RECIPE.replace("num_templates: 1\n", "") + "dataset_texts: published\n")
+    shutil.copytree(made.with_name("numbers"), tmp_path / "numbers")
     return Path(shutil.copytree(made, tmp_path / "people"))
 
 
@@ -69,6 +78,9 @@ def server(monkeypatch):
     """The stand-in of the Hub, as the place that this process asks."""
     with HubServer() as running:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
+        template = huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE
+        there = template.replace(template.split("/{repo_id}")[0], running.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", there)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -99,34 +111,35 @@ def trained(run_dir: Path) -> dict:
 # Whole runs.
 
 
-def test_a_run_on_a_folder_is_the_run_on_its_recipe(folder, capsys):
-    assert main(["run", "--config", "mine.yaml", "--dataset_name", "people"]) == 0
-    words = ["--num_people", "60", "--pools_fraction", "0.05", "--renderings", "2", "--control_people", "100"]
-    assert main(["train", "--config", "mine.yaml", "--run_name", "own", *words]) == 0
-    one, other = (load_file(Path("runs") / name / "model" / "model.safetensors") for name in ("mine", "own"))
+def settled(recipe: Recipe) -> list[str]:
+    """The keys that a data set has settled, as words of a command."""
+    keys = ("corpus", "num_people", "pools_fraction", "renderings", "control_people", "num_attributes")
+    keys += ("chunks_per_value", "diversity", "chunk_length", "alphabet_size")
+    return [word for key in keys for word in (f"--{key}", str(getattr(recipe, key)))]
+
+
+def test_training_on_a_folder_is_training_on_its_recipe(folder):
+    assert main(["train", "--config", "numbers.yaml", "--dataset_name", "numbers"]) == 0
+    assert main(["train", "--config", "numbers.yaml", "--run_name", "own", *settled(BIOD)]) == 0
+    one, other = (load_file(Path("runs") / name / "model" / "model.safetensors") for name in ("numbers", "own"))
     assert all(np.array_equal(one[name], other[name]) for name in other)
-    training, capacity = trained(Path("runs/mine")), json.loads(Path("runs/mine/capacity.json").read_text())
-    assert (training["dataset"], capacity["dataset"]) == ("bioS", "bioS")
-    assert (training["dataset_name"], training["dataset_revision"]) == ("people", None)
-    assert capacity["num_entities"] == 60
-    assert {p.name for p in Path("runs/mine/knowledge").iterdir()} >= {p.name for p in folder.iterdir()}
-    before = Path("runs/mine/model/model.safetensors").stat().st_mtime_ns
-    assert main(["run", "--config", "mine.yaml", "--dataset_name", "people"]) == 0
-    assert Path("runs/mine/model/model.safetensors").stat().st_mtime_ns == before
+    training = trained(Path("runs/numbers"))
+    assert [training[key] for key in ("dataset", "dataset_name", "dataset_revision")] == ["bioD", "numbers", None]
+    assert {p.name for p in Path("runs/numbers/knowledge").iterdir()} >= {p.name for p in Path("numbers").iterdir()}
 
 
 def test_a_run_from_the_hub_takes_a_revision_and_says_which_commit(folder, server, capsys):
-    hub.push_dataset(folder, "me/people", revision="first")
+    hub.push_dataset(Path("numbers"), "me/people", revision="first")
     commit = server.repos["dataset", "me/people"].branches["first"][-1].oid
-    edit(folder, lambda table: with_value(table, 0, pronoun="She"))
-    hub.push_dataset(folder, "me/people")
-    words = ["--config", "mine.yaml", "--dataset_name", "me/people", "--dataset_revision", "first"]
+    edit(Path("numbers"), lambda table: table.slice(1))
+    hub.push_dataset(Path("numbers"), "me/people")
+    words = ["--config", "numbers.yaml", "--dataset_name", "me/people", "--dataset_revision", "first"]
     assert main(["run", *words]) == 0
-    training = trained(Path("runs/mine"))
+    training = trained(Path("runs/numbers"))
     assert (training["dataset_name"], training["dataset_revision"]) == ("me/people", commit)
-    card = Path("runs/mine/model/README.md").read_text()
+    card = Path("runs/numbers/model/README.md").read_text()
     assert "- me/people" in card and commit in card
-    assert read_record(Path("runs/mine/knowledge"))["commit"] == commit
+    assert read_record(Path("runs/numbers/knowledge"))["commit"] == commit
     asked = len(server.log)
     assert main(["data", *words]) == 0  # goes on from what the run has, whatever the branch is now
     assert len(server.log) == asked
@@ -149,7 +162,7 @@ def test_two_launched_processes_train_on_foreign_texts_as_one_does(folder, capsy
     assert (capacity["dataset"], capacity["num_entities"]) == ("bioR", 60)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "cpu_2.yaml")]
     command += ["-m", "knowcap.train", *words, "--run_name", "two"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"RANK": ""})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(Path("runs") / name / "model" / "model.safetensors") for name in ("published", "two"))
     assert trained(Path("runs/two"))["world_size"] == 2
@@ -229,7 +242,7 @@ def test_keys_of_telling_are_idle_beside_published_texts(folder):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"corpus": "bioD"}, "corpus='bioD', but data set 'people' is bioS; leave it out"),
+        ({"corpus": "bioD"}, "corpus='bioD', but dataset_name='people' is bioS; leave it out"),
         ({"full_name": True}, "full_name=True, but data set 'bioS' counts the gender .*; give full_name: false"),
         ({"vocab_size": 20}, "vocab_size=20 is too small: lists and templates use"),
         ({"dataset_revision": "main"}, "dataset_revision='main', but dataset_name='people' is a folder"),
@@ -239,8 +252,8 @@ def test_keys_of_telling_are_idle_beside_published_texts(folder):
         ),
         ({"dataset_name": "mine.yaml"}, "dataset_name='mine.yaml': no such folder"),
         ({"dataset_name": "not an id"}, "'not an id': no such folder, nor a Hub id"),
-        ({"dataset_name": "."}, r"'.' has no knowledge.json, it holds .*; did you mean ./people\?"),
-        ({"dataset_name": "me/people"}, "'me/people' is not in the cache, and the Hub is not asked"),
+        ({"dataset_name": "."}, r"'.' has no knowledge.json, it holds .*; did you mean ./numbers\?"),
+        ({"dataset_name": "me/nowhere"}, "'me/nowhere' is not in the cache, and the Hub is not asked"),
         ({"num_templates": 1000}, "num_templates: got 1000"),
     ],
 )
@@ -286,10 +299,24 @@ def test_broken_lists_and_files_are_one_message(folder, capsys):
 
 
 def test_an_estimate_needs_no_run_folder(folder, capsys):
-    for config in ("mine.yaml", "published.yaml"):
-        assert main(["run", "--config", config, "--dataset_name", "people", "--dry_run"]) == 0
+    for config, name in (("numbers.yaml", "numbers"), ("published.yaml", "people")):
+        assert main(["run", "--config", config, "--dataset_name", name, "--dry_run"]) == 0
         assert "people                      60\n" in capsys.readouterr().out
     assert not Path("runs").exists()
+
+
+README_COMMANDS = [command for command in commands(README) if "--dataset_name" in command]
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_the_commands_of_the_readme_have_no_problems(folder, server, command):
+    Path("runs/quickstart").mkdir(parents=True)
+    shutil.copytree(folder, "runs/quickstart/knowledge")
+    hub.push_dataset(folder, "you/quickstart-people")
+    args, words = make_parser().parse_known_args(command.split()[1:])
+    recipe = load_recipe(args.config, words)
+    assert build(recipe, Path("runs") / recipe.run_name).is_dir()
+    assert len(README_COMMANDS) == 3
 
 
 # The Hub's answers.

@@ -9,8 +9,9 @@ from typing import get_type_hints
 import pytest
 import yaml
 
+from knowcap.convert import convert
 from knowcap.preflight import RULES
-from knowcap.recipe import KEYS, Recipe, RecipeError, convert, find_recipe, load_recipe, packaged_recipes, read_recipe
+from knowcap.recipe import KEYS, Recipe, RecipeError, find_recipe, load_recipe, packaged_recipes, read_recipe
 
 
 GOOD = "num_people: 1000\nmodel_name: gpt2-2-2\n"

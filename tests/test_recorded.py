@@ -14,13 +14,15 @@ import pytest
 from countries import write_table
 from test_render import NASTY
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.dataset import write
 from knowcap.dataset_lists import pools_of, read_shape
 from knowcap.facts import Knowledge
 from knowcap.knowledge.pools import load_pools, write_pools
 from knowcap.knowledge.recorded import RecordedError
 from knowcap.knowledge.recorded_values import _name_codes
+from knowcap.packing import Stream
+from knowcap.pieces import Pieces
 from knowcap.recipe import Recipe
 
 
@@ -56,15 +58,11 @@ def from_folder(recipe: Recipe, folder: Path, **changes: object) -> Recipe:
     return replace(Recipe(**SETTINGS, dataset_name=str(folder)), **kept | changes)
 
 
-def windows(
-    recipe: Recipe, folder: Path | None = None, place: Path | None = None
-) -> tuple[str, int, list[np.ndarray]]:
-    """The tokenizer, the vocabulary rows, and the tokens of every shard."""
-    corpus = corpus_of(recipe)
-    tokenizer, rows = tokenizer_of(recipe, corpus)
-    stream = stream_of(recipe, corpus, tokenizer)
-    shards = [stream.shard(exposure, n).tokens for exposure in range(recipe.exposures) for n in range(stream.shards)]
-    return tokenizer.to_str(), rows, shards
+def shards(recipe: Recipe, corpus: Corpus, pieces: Pieces) -> list[np.ndarray]:
+    """The tokens of every shard."""
+    sizes = {key: getattr(recipe, key) for key in ("exposures", "block_size", "windows", "shard_size")}
+    stream = Stream(corpus, pieces, **sizes)
+    return [stream.shard(exposure, n).tokens for exposure in range(recipe.exposures) for n in range(stream.shards)]
 
 
 def edit(folder: Path, change, config: str = "people") -> None:
@@ -100,10 +98,14 @@ def copy(bios, tmp_path):
 def test_a_folder_gives_the_windows_of_its_recipe_to_the_token(name, tmp_path):
     recipe = recipe_for(name, tmp_path)
     folder = write(recipe, tmp_path / "data")
-    told, made = windows(from_folder(recipe, folder)), windows(recipe)
-    assert told[:2] == made[:2]
-    assert all(np.array_equal(a, b) for a, b in zip(told[2], made[2], strict=True))
-    assert corpus_of(from_folder(recipe, folder)).knowledge() == corpus_of(recipe).knowledge()
+    told, made = corpus_of(from_folder(recipe, folder)), corpus_of(recipe)
+    assert told.knowledge() == made.knowledge()
+    # What the tokenizer is made of, and what it is asked to spell.
+    assert list(told.vocabulary_texts()) == list(made.vocabulary_texts())
+    assert told.piece_texts().groups == made.piece_texts().groups
+    pieces = Pieces(made.piece_texts(), tokenizer_of(recipe, made)[0])
+    both = [shards(recipe, corpus, pieces) for corpus in (told, made)]
+    assert len(both[0]) == len(both[1]) and all(map(np.array_equal, *both))
 
 
 @pytest.mark.parametrize("name", ["bioS", "bioD", "table"])

@@ -57,7 +57,8 @@ class Server:
         self.url = process.stdout.readline().strip()
 
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        whole_lines = self._log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole_lines.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +159,11 @@ def test_a_server_with_every_fault_gives_a_complete_data_set(start, tmp_path):
 
 def test_killed_and_resumed_it_is_as_if_it_had_not_been_killed(start, tmp_path):
     """Under kill -9, again and again; what was answered is not asked for again, but for requests under way."""
-    faults = {"omitted": 0.3, "slow": 1.0, "delay": 0.02}
-    whole_server, server = start(**faults), start(**faults)
-    whole = run_script(whole_server, tmp_path / "whole" / "bioR")
-    assert whole.returncode == 0, whole.stderr
-    for kills, texts in enumerate((5, 25)):
+    faults = {"omitted": 0.3, "slow": 1.0, "delay": 0.15}
+    whole_server, server = start(omitted=0.3), start(**faults)
+    task = Task(num_people=10, texts_per_person=3, control_people=0)
+    rewrite(task, ask(whole_server), tmp_path / "whole" / "bioR", max_attempts=20, progress=False)
+    for kills, texts in enumerate((5, 20)):
         process = start_script(server, tmp_path / "killed" / "bioR")
         while len(server.log()) < texts + 4 * kills and process.poll() is None:
             time.sleep(0.02)
@@ -303,6 +304,12 @@ def test_a_server_that_cannot_be_used_is_told_at_once(options, message, monkeypa
     assert "secret" not in str(error.value)
 
 
+def test_a_path_that_a_server_knows_its_model_by_is_not_shown(good):
+    writer = ServerWriter("/home/somebody/models/tiny", base_url=good.url)
+    list(writer.write([REQUEST]))
+    assert writer.model_name == "tiny" and good.log()[-1]["request"]["model"] == "/home/somebody/models/tiny"
+
+
 def test_offline_mode_is_told(good, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WriterError, match="HF_HUB_OFFLINE"):
@@ -319,20 +326,21 @@ def test_what_is_missing_is_counted_exactly_and_asked_for_again(tmp_path):
         return "omit" if (person, rendering) == (7, 2) or ((person, rendering) == (9, 0) and attempt < 3) else None
 
     writer, target = RuleWriter(fail), tmp_path / "bioR"
-    with pytest.raises(
-        MissingTexts, match=r"of 36 texts there are missing 5 \(cut_off 2, missing_employer 2, rubbish 1\)"
-    ):
+    counts = r"missing: 5 \(cut_off 2, missing_employer 2, rubbish 1\), of 36; 1 of 12 people have no text"
+    with pytest.raises(MissingTexts, match=counts):
         rewrite(SMALL, writer, target, max_attempts=2, progress=False)
     assert len(writer.asked) == 31 + 2 * 5 == len(set(writer.asked))
     assert not target.exists()
-    with pytest.raises(MissingTexts, match=r"missing 4 \(cut_off 2, missing_employer 1, rubbish 1\); 1 of 12 people"):
+    with pytest.raises(
+        MissingTexts, match=r"missing: 4 \(cut_off 2, missing_employer 1, rubbish 1\), of 36; 1 of 12 people"
+    ):
         rewrite(SMALL, writer, target, max_attempts=2, progress=False)
     assert Counter(writer.asked).most_common(1)[0][1] == 1 and len(writer.asked) == 41 + 2 * 5
     with pytest.raises(MissingTexts, match="1 of 12 people have no text at all"):
         rewrite(SMALL, writer, target, allow_missing=True, progress=False)
     assert len(writer.asked) == 51, "nobody is asked where what is missing may be missing"
     writer.fail = lambda request: "omit" if request.key[:2] in ((7, 2), (4, 1)) else None
-    with pytest.raises(MissingTexts, match=r"missing 2 \(missing_employer 2\)"):
+    with pytest.raises(MissingTexts, match=r"missing: 2 \(missing_employer 2\)"):
         rewrite(SMALL, writer, target, max_attempts=1, progress=False)
     made = rewrite(SMALL, writer, target, allow_missing=True, progress=False)
     assert len(writer.asked) == 55 == len(set(writer.asked))
@@ -362,7 +370,7 @@ def test_a_resumed_pass_gives_each_text_as_many_attempts_as_one_that_was_not_int
         writers.append(ended(after))
         with pytest.raises((KeyboardInterrupt, MissingTexts)) as error:
             rewrite(SMALL, writers[-1], target, max_attempts=3, progress=False)
-    assert "missing 9 (missing_employer 9)" in str(error.value)
+    assert "missing: 9 (missing_employer 9)" in str(error.value)
     whole = ended(1000)
     with pytest.raises(MissingTexts):
         rewrite(SMALL, whole, tmp_path / "whole", max_attempts=3, progress=False)

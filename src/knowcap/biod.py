@@ -19,24 +19,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+from knowcap.knowledge.biod_names import compact_names, english_names
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.pools import Pools, load_pools
 from knowcap.philox import KeyedPermutation, words
 from knowcap.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.recipe import Recipe
-from knowcap.tokens import (
-    TokenizerError,
-    alphabet_of,
-    reduce_tokenizer,
-    train_tokenizer,
-    with_words,
-    word_tokenizer,
-)
+from knowcap.tokens import TokenizerError, alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer
 
 
 VERSION = "1.0.0"  # of sets, values, names and sentences together: a change of any is a new version
 ENTITY_COLUMN = "person_id"
-COMPACT_NAME_LENGTH, COMPACT_NAME_SYMBOLS = 4, 64
 _VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) that are held rather than made again for every shard
 _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
 
@@ -56,14 +49,8 @@ def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
             f"tokenizer_name={recipe.tokenizer_name!r}, but the compact form has a vocabulary of its own, one token a "
             "symbol; leave tokenizer_name out, or compact"
         )
-    diversity = Diversity(
-        recipe.num_attributes,
-        recipe.chunks_per_value,
-        recipe.diversity,
-        recipe.chunk_length,
-        recipe.alphabet_size,
-        recipe.seed,
-    )
+    keys = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size", "seed")
+    diversity = Diversity(**{key: getattr(recipe, key) for key in keys})
     if pools is None and not recipe.compact:
         pools = load_pools(recipe.pools_dir, recipe.pools_fraction)
     return BioD(diversity, recipe.num_people, None if recipe.compact else pools)
@@ -82,7 +69,7 @@ class BioD:
 
     def __init__(self, diversity: Diversity, num_people: int, pools: Pools | None = None) -> None:
         self.diversity, self.num_people, self.pools = diversity, num_people, pools
-        self.name_lists = _compact_names() if pools is None else _english_names(pools)
+        self.name_lists = compact_names() if pools is None else english_names(pools)
         self._sizes = tuple(len(part) for part in self.name_lists)
         self._num_names = math.prod(self._sizes)
         if not 1 <= num_people <= self._num_names:
@@ -197,6 +184,9 @@ class BioD:
         openers = ["opener"] if self.compact else ["opener/first", "opener"]
         for opener in openers:
             groups[opener] = [self._opener(number, opener != "opener") for number in self._numbers]
+        if not self.compact:  # a token may reach from a name such as "Lin Jr." into "'s"
+            groups[parts[-1]] = [name + "'s" for name in self.name_lists[-1]]
+            groups["opener/first"] = [opener.removeprefix("'s") for opener in groups["opener/first"]]
         groups["symbol"] = [f" {symbol}" for symbol in self.symbols]
         junctions = [*pairwise(parts), (parts[-1], openers[0]), ("symbol", "symbol")]
         junctions += [(opener, "symbol") for opener in openers]
@@ -228,6 +218,24 @@ class BioD:
         names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
         return np.concatenate([names, sentences, np.full((n, 1), pieces.eos)], axis=1).astype(np.int32)
 
+    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The tokens of the texts of persons (n,) at one exposure, end of text included: (n,) int64.
+
+        All have the same but for names, and for the opener that begins the first sentence.
+        """
+        self._check_symbols(pieces)
+        starts = {group: numbers.start for group, numbers in pieces.groups.items()}
+        names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
+        d, openers = self.diversity, pieces.lengths[list(pieces.groups["opener"])].astype(np.int64)
+        same = d.num_attributes * d.chunks_per_value * d.chunk_length + int(openers.sum()) + 1
+        lengths = pieces.lengths[names].sum(axis=1, dtype=np.int64) + same
+        if self.compact:
+            return lengths
+        separators = (d.chunks_per_value - 1) * pieces.longest("comma") + pieces.longest("stop")
+        more = pieces.lengths[list(pieces.groups["opener/first"])] - openers
+        first = np.argmin(self._order_keys(persons, exposure), axis=0)
+        return lengths + d.num_attributes * separators + more[first]
+
     def longest(self, pieces: Pieces) -> int:
         """No text has more tokens than this, its end of text included."""
         d = self.diversity
@@ -257,9 +265,13 @@ class BioD:
 
     def _orders(self, persons: np.ndarray, exposure: int) -> np.ndarray:
         """In which order the attributes are told: (n, K), a uniform permutation each."""
+        return np.argsort(self._order_keys(persons, exposure).T, axis=1, kind="stable")
+
+    def _order_keys(self, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """What attributes are sorted by: (K, n) random 32-bit words."""
         blocks = range(-(-self.diversity.num_attributes // 4))
         random = np.concatenate([words(self.seed, "biod/order", persons, exposure, block) for block in blocks])
-        return np.argsort(random[: self.diversity.num_attributes].T, axis=1, kind="stable")
+        return random[: self.diversity.num_attributes]
 
     def _sets(self) -> np.ndarray:
         """All diversity sets: (K, D, L)."""
@@ -287,13 +299,3 @@ class BioD:
                 f"the tokenizer makes {lengths[worst]} tokens of the symbol {self.symbols[worst]!r}, expected one; "
                 f"{fewer}leave tokenizer_name out, for a tokenizer that has them all"
             )
-
-
-def _english_names(pools: Pools) -> list[list[str]]:
-    middle, last = ([f" {name}" for name in names] for names in (pools.middle_names, pools.last_names))
-    return [list(pools.first_names), middle, last]
-
-
-def _compact_names() -> list[list[str]]:
-    symbols = [f"N{number}" for number in range(COMPACT_NAME_SYMBOLS)]
-    return [symbols, *([f" {symbol}" for symbol in symbols] for _ in range(COMPACT_NAME_LENGTH - 1))]

@@ -29,7 +29,7 @@ _EXAMPLES = {
         "knowcap run --config my.yaml --output_dir /data/runs --accelerate_config multi_gpu --num_processes 4",
         "An interrupted run goes on when the same command is given again.",
     ),
-    "data": ("knowcap data --config quickstart",),
+    "data": ("knowcap data --config quickstart", "knowcap data --config my.yaml --num_proc 8"),
     "train": ("knowcap train --config quickstart --accelerate_config cpu_2",),
     "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data"),
     "quantize": ("knowcap quantize runs/quickstart --bits 8 --bits 4",),
@@ -76,6 +76,9 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing")
     data = _add(commands, "data", _data, "only the data set of a recipe")
     train = _add(commands, "train", _train, "only the trained model of a recipe")
+    for command in (run, data):
+        text = "processes that write the data set; its files are the same"
+        command.add_argument("--num_proc", type=_positive, default=1, help=text)
     for command in (run, data, train):
         _add_recipe_options(command)
         command.set_defaults(takes_recipe=True)
@@ -196,7 +199,7 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
         return _dry_run(args, words)
     launcher = _launcher(args)
     with _claimed(args, words, trains=True) as (recipe, run_dir):
-        stages.run(recipe, run_dir, launcher)
+        stages.run(recipe, run_dir, launcher, args.num_proc)
         _print_table(run_dir)
 
 
@@ -215,7 +218,7 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
 
 def _data(args: argparse.Namespace, words: list[str]) -> None:
     with _claimed(args, words, trains=False) as (recipe, run_dir):
-        stages.data(recipe, run_dir)
+        stages.data(recipe, run_dir, args.num_proc)
 
 
 def _train(args: argparse.Namespace, words: list[str]) -> None:

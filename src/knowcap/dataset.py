@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from knowcap.candidates import Candidates, Listed, gathered
-from knowcap.corpora import Corpus, corpus_of
+from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.dataset_lists import write_lists
@@ -43,7 +43,7 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
 
     Raises:
         SourceError: a data set that can't be had.
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
     """
     folder = run_dir / "knowledge"
     if recipe.dataset_name is not None:
@@ -60,10 +60,10 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
     """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
 
     Raises:
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
     """
     corpus = corpus_of(recipe)
-    card = partial(dataset_card, recipe=recipe, corpus=corpus)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=tokenizer_of(recipe, corpus))
     lists = partial(write_lists, recipe=recipe, corpus=corpus)
     return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), lists, card, num_proc)
 

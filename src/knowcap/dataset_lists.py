@@ -17,9 +17,11 @@ from knowcap.run_folder import RECIPE_FILE
 POOLS, TEMPLATES = "pools", "templates.yaml"
 ANY_MODEL = "gpt2-2-2"  # a recipe names a model; to a data set it does not matter
 _ORDER = list(KEYS)
-# What the content depends on.
-SHAPING = ("seed", *_ORDER[_ORDER.index("corpus") : _ORDER.index("control_people") + 1])
-_PATHS = ("pools_dir", "facts_file", "facts_templates")
+# What the content depends on, the card's own figures included.
+SHAPING = (
+    "seed", *_ORDER[_ORDER.index("corpus") : _ORDER.index("control_people") + 1], "tokenizer_name", "vocab_size",
+)  # fmt: skip
+_PATHS = ("pools_dir", "facts_file", "facts_templates", "tokenizer_name")
 
 
 def write_lists(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
@@ -50,9 +52,16 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     """The keys that make the same data set again, as YAML; of paths the last part, as the rest is the maker's own."""
     keys = {key: getattr(recipe, key) for key in SHAPING}
     shown = {key: v for key, v in keys.items() if v != KEYS[key].default or key in ("corpus", "num_people", "seed")}
-    shown |= {path: Path(shown[path]).name for path in _PATHS if shown.get(path)}
-    text = yaml.safe_dump(shown | {"model_name": ANY_MODEL}, sort_keys=False, allow_unicode=True, width=10_000)
+    text = yaml.safe_dump(
+        shown | local_files(recipe) | {"model_name": ANY_MODEL}, sort_keys=False, allow_unicode=True, width=10_000
+    )
     return text.splitlines()
+
+
+def local_files(recipe: Recipe) -> dict[str, str]:
+    """The files and folders of this machine that the recipe reads, by its key: their names alone."""
+    given = {key: getattr(recipe, key) for key in _PATHS if getattr(recipe, key)}
+    return {k: Path(v).resolve().name for k, v in given.items() if k != "tokenizer_name" or Path(v).is_dir()}
 
 
 def read_shape(folder: Path) -> Recipe | None:

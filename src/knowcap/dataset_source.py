@@ -108,12 +108,18 @@ def _on_hub(name: str, revision: str | None, endpoint: str) -> Source:
         folder = _ask(name, revision, lambda: _download(name, revision, HEAD, quiet=True))
         return _checked(Source(name, folder.name, folder, _listing(folder)))
     api = HfApi(endpoint=endpoint)
+    # Asked first, since a download by a branch's name would take the cache's commit where the Hub is silent.
     info: Any = _ask(name, revision, lambda: api.repo_info(name, repo_type="dataset", revision=revision))
-    files = tuple(sorted(sibling.rfilename for sibling in info.siblings or ()))
-    if KNOWLEDGE not in files:
+    if KNOWLEDGE not in (files := _files_of(info)):
         raise _no_knowledge(name, files)
-    folder = _ask(name, info.sha, lambda: _download(name, info.sha, HEAD, quiet=True))
-    return _checked(Source(name, info.sha, folder, files))
+    folder = _ask(name, revision, lambda: _download(name, revision, HEAD, quiet=True))
+    if folder.name != info.sha:  # the branch has moved in between
+        info = _ask(name, folder.name, lambda: api.repo_info(name, repo_type="dataset", revision=folder.name))
+    return _checked(Source(name, folder.name, folder, _files_of(info)))
+
+
+def _files_of(info: Any) -> tuple[str, ...]:
+    return tuple(sorted(sibling.rfilename for sibling in info.siblings or ()))
 
 
 def _checked(source: Source) -> Source:

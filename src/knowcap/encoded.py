@@ -30,19 +30,12 @@ class Encoded:
     Attributes:
         ids: (tokens,) uint16, or int32 for vocabularies that need it.
         lengths: (texts,) int32.
+        used: the ids that occur, sorted.
     """
 
     ids: np.ndarray
     lengths: np.ndarray
-
-    def used(self) -> np.ndarray:
-        """The ids that occur, sorted."""
-        seen = np.zeros(0, dtype=bool)
-        for first in range(0, len(self.ids), _SCANNED):
-            found = np.unique(self.ids[first : first + _SCANNED])
-            seen = np.pad(seen, (0, max(0, int(found[-1]) + 1 - len(seen))))
-            seen[found] = True
-        return np.flatnonzero(seen)
+    used: np.ndarray
 
 
 class EncodedPieces:
@@ -56,7 +49,7 @@ class EncodedPieces:
     def __init__(self, encoded: Encoded, encoder: Tokenizer, tokenizer: Tokenizer) -> None:
         """`encoder` gave the ids; `tokenizer` is the same with its tokens numbered anew."""
         self._ids = encoded.ids
-        self._used = encoded.used()
+        self._used = encoded.used
         self._new = np.zeros(max(encoder.get_vocab_size(), int(self._used[-1]) + 1), dtype=np.int32)
         if encoder is tokenizer:
             self._new[:] = np.arange(len(self._new))
@@ -107,8 +100,8 @@ def text_batches(file: Path, columns: Sequence[str], rows: int | None = None) ->
 def encode_some(file: Path, rows: int, tokenizer: Tokenizer) -> Encoded:
     """The first so many texts of a file, in memory."""
     parts = list(_encoded(file, tokenizer, rows))
-    ids, lengths = zip(*parts, strict=True)
-    return Encoded(np.concatenate(ids), np.concatenate(lengths))
+    ids, lengths = map(np.concatenate, zip(*parts, strict=True))
+    return Encoded(ids, lengths, _used(ids))
 
 
 def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Encoded:
@@ -117,7 +110,7 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
     Args:
         files: Parquet files with a column `text`.
         tokenizer: must be the one that `place` was made with, if it is there.
-        place: the folder of ids.bin, lengths.npy and encoded.json.
+        place: the folder of ids.bin, lengths.npy, used.npy and encoded.json.
 
     Raises:
         TokenizerError: `place` was made with another tokenizer or of other files.
@@ -134,8 +127,8 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
             f"{place} holds texts that were encoded with another tokenizer, or other texts; "
             "choose another run_name or pass --overwrite_output_dir"
         )
-    lengths = np.load(place / "lengths.npy")
-    return Encoded(np.memmap(place / "ids.bin", dtype=record["dtype"], mode="r"), lengths)
+    ids = np.memmap(place / "ids.bin", dtype=record["dtype"], mode="r")
+    return Encoded(ids, np.load(place / "lengths.npy"), np.load(place / "used.npy"))
 
 
 def _make(files: Sequence[Path], tokenizer: Tokenizer, place: Path, record: dict) -> None:
@@ -165,6 +158,7 @@ def _make(files: Sequence[Path], tokenizer: Tokenizer, place: Path, record: dict
             with whole_file(part) as made, made.open("wb") as out:
                 np.save(out, kept[-1])
     np.save(partial / "lengths.npy", np.concatenate(kept))
+    np.save(partial / "used.npy", _used(np.memmap(partial / "ids.bin", dtype=record["dtype"], mode="r")))
     for part in parts:
         part.unlink()
     partial.rename(place)
@@ -177,6 +171,16 @@ def _encoded(file: Path, tokenizer: Tokenizer, rows: int | None = None) -> Itera
         encodings = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         lengths = np.array([len(ids) for ids in encodings], dtype=np.int32)
         yield np.array([token for ids in encodings for token in ids], dtype=kind), lengths
+
+
+def _used(ids: np.ndarray) -> np.ndarray:
+    """The ids that occur, sorted."""
+    seen = np.zeros(0, dtype=bool)
+    for first in range(0, len(ids), _SCANNED):
+        some = ids[first : first + _SCANNED]
+        seen = np.pad(seen, (0, max(0, int(some.max()) + 1 - len(seen))))
+        seen[some] = True
+    return np.flatnonzero(seen)
 
 
 def _type_of(tokenizer: Tokenizer) -> np.dtype:

@@ -106,7 +106,7 @@ class Published:
         if pools is None:
             return reduce_tokenizer(backend, set(backend.get_vocab().values()) - {backend.token_to_id(EOS)})
         listed = backend.encode_batch_fast(list(_listed(pools)), add_special_tokens=False)
-        used = {*encoded.used().tolist(), *(token for encoding in listed for token in encoding.ids)}
+        used = {*encoded.used.tolist(), *(token for encoding in listed for token in encoding.ids)}
         return reduce_tokenizer(backend, used)
 
     def pieces(self, tokenizer: Tokenizer) -> EncodedPieces:
@@ -146,7 +146,7 @@ class Published:
             raise PublishedError("there is no place for the token ids of whole texts")
         if not encoded.lengths.all():
             raise PublishedError("an empty text is among the biographies; remove it")
-        if tokenizer.token_to_id(EOS) in encoded.used():
+        if tokenizer.token_to_id(EOS) in encoded.used:
             raise TokenizerError(
                 f"a text of the data set contains {EOS}, which must only end texts, or a letter that its lists and "
                 "templates don't have; mend the text, or give a tokenizer_name"

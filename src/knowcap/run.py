@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
+def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
     """All stages into `run_dir`; returns what the report made.
 
     Args:
         recipe: the checked recipe.
         run_dir: from `claim_run_dir`.
         launcher: starts training and scoring through accelerate; by default all runs in this process.
+        num_proc: processes that write the data set.
     """
-    dataset_dir = data(recipe, run_dir)
+    dataset_dir = data(recipe, run_dir, num_proc)
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
@@ -41,13 +42,13 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path
     return report(run_dir)
 
 
-def data(recipe: Recipe, run_dir: Path) -> Path:
-    """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`."""
+def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
+    """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`, by `num_proc` processes."""
     from knowcap import dataset
 
     output = run_dir / "knowledge"
     kept = (output / "knowledge.json").is_file()
-    return _stage("knowledge", output, lambda: dataset.build(recipe, run_dir), dataset.describe, kept)
+    return _stage("knowledge", output, lambda: dataset.build(recipe, run_dir, num_proc), dataset.describe, kept)
 
 
 def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:

@@ -30,55 +30,18 @@ from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run_folder import versions
 from knowcap.tokens import save_tokenizer
+from knowcap.windows import From, Windows
 
 
 logger = logging.getLogger(__name__)
 
 TEXTS = "checkpoints/texts"  # in a run folder: token ids of a data set's texts that are used as they are
+_COUNTED_ALONE = 20_000_000  # biographies whose windows one process counts, some 15 s, before another one starts
+_MOST_COUNTING = 32  # processes; each may hold 144 MB
 
 
 class TrainError(ValueError):
     """Training that cannot start as asked; the message says what was got, what was expected and how to mend it."""
-
-
-class Windows(Dataset):
-    """The stream's windows for a DataLoader, a whole batch at a time; empty ones fill the last step up."""
-
-    def __init__(self, stream: Stream | Mixture, batch_size: int) -> None:
-        self.stream = stream
-        self.steps = -(-len(stream) // batch_size)
-        self._size = self.steps * batch_size
-
-    def __len__(self) -> int:
-        """Windows of all steps, a multiple of the batch size."""
-        return self._size
-
-    def __getitems__(self, windows: list[int]) -> dict[str, torch.Tensor]:
-        """A batch: input_ids and labels, (batch, length) int64; labels are -100 where padded."""
-        real = np.array([w for w in windows if w < len(self.stream)] or [0])
-        input_ids, labels = self.stream.batch(real)
-        if real.size and windows[0] >= len(self.stream):
-            labels[:] = -100
-        missing = len(windows) - len(real)
-        if missing:
-            input_ids = np.pad(input_ids, ((0, missing), (0, 0)))
-            labels = np.pad(labels, ((0, missing), (0, 0)), constant_values=-100)
-        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
-
-
-class From(Sampler[int]):
-    """Windows in their order, from the first that is not trained on yet."""
-
-    def __init__(self, start: int, size: int) -> None:
-        self.start, self.size = start, size
-
-    def __iter__(self):
-        """Yields window numbers."""
-        return iter(range(self.start, self.size))
-
-    def __len__(self) -> int:
-        """All windows, trained on or not, so that steps are counted from the beginning."""
-        return self.size
 
 
 class StreamTrainer(Trainer):
@@ -107,7 +70,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if (model_dir / "training.json").is_file():
         return model_dir
     args = _arguments(recipe, run_dir / "checkpoints")
-    with args.main_process_first(desc="data set"):
+    with args.main_process_first(local=False, desc="data set"):
         source = _data_set(recipe, run_dir)
     corpus = corpus_of(recipe, run_dir / "knowledge", run_dir / TEXTS)
     if (run_dir / "knowledge").exists():
@@ -215,8 +178,11 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
         with np.load(cache) as table:
             stream.use_counts(table["windows"])
             return int(table["tokens"])
-    bar = tqdm(total=stream.exposures, desc="counting windows", unit=" exposures", leave=False, delay=2)
-    counts, tokens = stream.count(progress=bar.update)
+    biographies = stream.exposures * stream.corpus.num_people
+    num_proc = max(1, min(os.cpu_count() or 1, _MOST_COUNTING, biographies // _COUNTED_ALONE))
+    shards = stream.exposures * stream.shards
+    bar = tqdm(total=shards, desc="counting windows", unit=" shards", leave=False, delay=2)
+    counts, tokens = stream.count(bar.update, num_proc)
     bar.close()
     cache.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(cache) as made, made.open("wb") as file:

@@ -58,8 +58,7 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     Raises:
         CapacityError: where a file, a column or a part of the measurement is missing or contradicts another, or where
             R exceeds R_max though it cannot; what an earlier measurement left as capacity.json is removed then.
-        LeakError: where the null control holds bits; the same. It is a warning where knowledge.json says that the bits
-            are no bound.
+        LeakError: where the null control holds bits; the same. A warning where knowledge.json says bound: false.
         ValueError: where an argument is impossible.
     """
     model_dir = Path(model_dir)

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
+from knowcap.launch import is_main_process
 
 
 _BATCH = 100_000  # people read at a time
@@ -85,7 +87,8 @@ def read_people(
             break
     places.check()
     people = RecordedPeople(pools, len(columns[0]), seed, tuple(columns), recorded)
-    check_names(np.stack([column.astype(np.int64) for column in columns[:3]], axis=1), people_names(people))
+    sizes = [len(v) for v in list(values.values())[:3]]
+    check_names(np.ravel_multi_index([column.astype(np.int64) for column in columns[:3]], sizes), people_names(people))
     return people
 
 
@@ -137,6 +140,10 @@ class Places:
 
 def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of Parquet files, batch by batch. Raises RecordedError where a column is missing."""
+    total = sum(pq.read_metadata(path).num_rows for path in files)
+    bar = tqdm(
+        total=total, desc="reading people", unit_scale=True, leave=False, delay=2, disable=not is_main_process()
+    )
     for path in files:
         file = pq.ParquetFile(path)
         lacking = [name for name in columns if name not in file.schema_arrow.names]
@@ -145,7 +152,10 @@ def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Record
                 f"people: {path.name} lacks {', '.join(lacking)}, it has {', '.join(file.schema_arrow.names)}; "
                 "dataset_texts: published needs the biographies alone"
             )
-        yield from file.iter_batches(batch_size=_BATCH, columns=list(columns))
+        for batch in file.iter_batches(batch_size=_BATCH, columns=list(columns)):
+            yield batch
+            bar.update(len(batch))
+    bar.close()
 
 
 def codes_of(batch: pa.RecordBatch, column: str, value_set: pa.Array) -> np.ndarray:
@@ -161,13 +171,12 @@ def codes_of(batch: pa.RecordBatch, column: str, value_set: pa.Array) -> np.ndar
     return codes.to_numpy()
 
 
-def check_names(codes: np.ndarray, name: Names) -> None:
-    """Raises RecordedError where two of the names (n, parts) are the same; `name` says a person's, for the message."""
-    ordered = np.lexsort(codes.T)
-    same = (codes[ordered[1:]] == codes[ordered[:-1]]).all(axis=1)
-    if same.any():
-        place = int(np.flatnonzero(same)[0])
-        first, second = sorted(ordered[place : place + 2].tolist())
+def check_names(numbers: np.ndarray, name: Names) -> None:
+    """Raises RecordedError where two people's names have the same number; `name` says a person's, for the message."""
+    ordered = np.sort(numbers)
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if same.size:
+        first, second = np.flatnonzero(numbers == ordered[same[0]])[:2].tolist()
         raise RecordedError(
             f"people: {first} and {second} are both called {name(first)}; names must be distinct, change one"
         )

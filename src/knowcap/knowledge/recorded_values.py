@@ -101,7 +101,8 @@ def read_values(
                 f"people: ID {number} has {len(strings.numbers):,} different chunks, expected at most diversity="
                 f"{shape.diversity:,}, as recipe.yaml says"
             )
-    check_names(codes, lambda n: "".join(part[code] for part, code in zip(names, codes[n], strict=True)))
+    numbers = np.ravel_multi_index(codes.T, [len(part) for part in names])
+    check_names(numbers, lambda n: "".join(part[code] for part, code in zip(names, codes[n], strict=True)))
     settings = (k, c, shape.diversity, shape.chunk_length, shape.alphabet_size, shape.seed)
     return RecordedDiversity(*settings, _sets(found, shape.chunk_length), values), codes
 

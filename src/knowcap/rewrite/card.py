@@ -37,7 +37,7 @@ def making(tally: dict[str, Tally], writer: Writer, texts_per_person: int) -> Ma
         "",
         "Free prose may hint at a fact before it states it, so **bits scored on these texts are not a bound** on what "
         "a model's weights hold. The configs `neutral` and `neutral_control` tell the same people by sentence "
-        "templates, on which they are.",
+        "templates; bits scored on those are.",
         "",
         "What may be done with the texts is up to the licence of the model that wrote them; knowcap adds no terms of "
         "its own. `dataset_scripts/bior.py` asks for such a data set again; a model's answers may differ.",

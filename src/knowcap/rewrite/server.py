@@ -9,6 +9,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,7 +61,9 @@ class ServerWriter:
     ) -> None:
         if (base_url is None) == (provider is None):
             raise WriterError("expected either a base_url or a provider, not both; give one of them")
-        self.model_name, self.temperature, self.max_new_tokens = model_name, temperature, max_new_tokens
+        # A server may know its model by a path of its machine, which is nobody else's business.
+        self.model_name = PurePath(model_name).name if model_name.startswith(("/", ".", "~")) else model_name
+        self._asked_model, self.temperature, self.max_new_tokens = model_name, temperature, max_new_tokens
         self._concurrency, self._wait = concurrency, wait
         self._where = base_url or f"the provider {provider!r}"
         self._token = get_token() if base_url is None else _token_for(base_url)
@@ -132,7 +135,7 @@ class ServerWriter:
         try:
             answer = self._client.chat_completion(
                 [{"role": "user", "content": request.prompt}],
-                model=self.model_name,
+                model=self._asked_model,
                 max_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 seed=request.seed,

@@ -114,7 +114,7 @@ class _Work:
             "control": shards_of("control", n, n + self.num_control, 1, self.texts_a_shard),
         }
         self._locator = Locator(self.people.pools)
-        self._kept_any, self._replies = False, 0
+        self._kept_any, self._replies, self._rejected = False, 0, 0
 
     def write_all(self, again: bool, progress: bool) -> tuple[dict[str, Tally], int]:
         """Writes all shards that are not finished, and `again` what an earlier pass could not have.
@@ -158,8 +158,10 @@ class _Work:
                     journal.add((person, rendering), attempt, reply)
                     kept_before = len(state.rows)
                     state.take((person, rendering), judge((person, rendering), reply))
-                    bar.set_postfix(rejected=state.rejected.total(), refresh=False)
-                    bar.update(len(state.rows) - kept_before)
+                    kept = len(state.rows) - kept_before
+                    self._rejected += 1 - kept
+                    bar.set_postfix(rejected=self._rejected, refresh=False)
+                    bar.update(kept)
                     self._check_hope(state)
         self.files.save(shard, state, self.passes + 1)
         return state.tally(), len(set(columns) - {person for person, _ in state.rows})
@@ -209,7 +211,7 @@ def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], 
     knowledge = bior_knowledge(work.people, missing)
     lines = making(tally, work.writer, work.task.texts_per_person)
     pools = partial(write_pools_of, corpus=corpus)
-    card = partial(dataset_card, recipe=recipe, corpus=corpus, making=lines)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=None, making=lines)
     write_folder(folder, made, knowledge, pools, card, num_proc)
 
 
@@ -224,7 +226,7 @@ def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_miss
     if not found.missing:
         return
     total = found.kept + found.missing.total()
-    counts = f"of {total:,} texts there are missing {listed(found.missing)}"
+    counts = f"texts missing: {listed(found.missing)}, of {total:,}"
     again = f"what was written is kept in {parts}; run again without --allow_missing to ask again for what is missing"
     if without:
         raise MissingTexts(f"{counts}; {without:,} of {task.num_people:,} people have no text at all; {again}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from knowcap.facts import Knowledge, Row, shuffled_values
+from knowcap.facts import Knowledge, Row
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
 from knowcap.scoring.contexts import PACKED_GROUP
@@ -32,6 +32,7 @@ from knowcap.scoring.parts import (
     remove_parts,
     write_part,
 )
+from knowcap.scoring.rows import OUTSIDERS, biographies, control_rows, shuffled
 from knowcap.scoring.spans import start_token_id
 from knowcap.scoring.way import PLAIN, Way
 
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-SHUFFLED_CONTROL_ENTITIES = 1000
-OUTSIDERS = "outsiders"
-FEWEST_CONTROL_ENTITIES = 100  # a limit makes no control smaller than this
 
 
 @dataclass(frozen=True)
@@ -115,35 +112,28 @@ def score(
         ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
         FactError, TextError: see `score_rows`.
     """
-    from knowcap.dataset import read_knowledge
     from knowcap.models import load_model, load_tokenizer
 
     model_dir, dataset_dir = Path(model_dir), Path(dataset_dir)
     output_dir, configs = model_dir / way.folder, way.configs
+    knowledge = _knowledge_to_score(dataset_dir, way.neutral)
     # Without a GPU accelerate has to be told so; a process that is done early may wait long for the others.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-    knowledge = read_knowledge(dataset_dir)
-    knowledge = replace(knowledge, bound=True) if way.neutral else knowledge
     entities = _entities_to_score(limit, knowledge)
     digest = digest_of(model_dir, dataset_dir, configs)
     if not overwrite and _is_finished(output_dir, knowledge, entities, digest):
         return final_path(output_dir, NLL)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        output_dir.mkdir(exist_ok=True)
-        remove_parts(output_dir)
-    state.wait_for_everyone()
-
+    _start_afresh(output_dir, state)
     began = time.monotonic()
     model = load_model(model_dir).to(state.device)
     tokenizer = load_tokenizer(model_dir)
     closed_sets = _closed_sets(dataset_dir, tokenizer) if way.scoring == "closed_set" else None
     packed = _window(model_dir, model) if way.context == "packed" else 0
     job = _Job(output_dir, model, tokenizer, knowledge, state, batch_size, progress, closed_sets, packed)
-    control, control_kind = _control_rows(dataset_dir, configs, knowledge, limit)
+    control, control_kind = control_rows(dataset_dir, configs, knowledge, limit)
     job.score_share(CONTROL, control, len(control))
-    job.score_share(SWAPPED, *((_shuffled(control), len(control)) if control_kind == OUTSIDERS else ((), 0)))
-    job.score_share(NLL, *_biographies(dataset_dir, configs[0], knowledge, entities))
+    job.score_share(SWAPPED, *((shuffled(control), len(control)) if control_kind == OUTSIDERS else ((), 0)))
+    job.score_share(NLL, *biographies(dataset_dir, configs[0], knowledge, entities))
     state.wait_for_everyone()
     if state.is_main_process:
         measurement = describe(model_dir, model, knowledge)
@@ -175,6 +165,23 @@ def _window(model_dir: Path, model: PreTrainedModel) -> int:
     return int(size)
 
 
+def _knowledge_to_score(dataset_dir: Path, neutral: bool) -> Knowledge:
+    """knowledge.json; what neutral texts tell is a bound, and none of them is missing."""
+    from knowcap.dataset import read_knowledge
+
+    knowledge = read_knowledge(dataset_dir)
+    return replace(knowledge, bound=True, missing_texts=0) if neutral else knowledge
+
+
+def _start_afresh(output_dir: Path, state: PartialState) -> None:
+    """An output folder without what an interrupted scoring left, for all processes."""
+    state.wait_for_everyone()
+    if state.is_main_process:
+        output_dir.mkdir(exist_ok=True)
+        remove_parts(output_dir)
+    state.wait_for_everyone()
+
+
 def _entities_to_score(limit: int | None, knowledge: Knowledge) -> int:
     if limit is not None and limit < 1:
         raise ScoringError(f"limit={limit}, expected 1 entity or more, or none for all")
@@ -200,61 +207,3 @@ def _is_finished(output_dir: Path, knowledge: Knowledge, entities: int, digest: 
         )
     logger.info("kept the finished measurement %s", path)
     return True
-
-
-def _biographies(
-    dataset_dir: Path, config: str, knowledge: Knowledge, entities: int
-) -> tuple[Iterator[tuple[Row, int]], int]:
-    """The rows of the first so many entities, and how many there are."""
-    from knowcap.dataset import num_rows, read_rows
-
-    count = num_rows(dataset_dir, config)
-    if entities == knowledge.num_people:
-        return read_rows(dataset_dir, config), count
-    rows = list(_first_entities(read_rows(dataset_dir, config), entities, _renderings(count, knowledge)))
-    return iter(rows), len(rows)
-
-
-def _renderings(count: int, knowledge: Knowledge) -> int | None:
-    """How many of `count` texts each entity has; None where some may lack some."""
-    return None if knowledge.missing_texts else count // knowledge.num_people
-
-
-def _first_entities(
-    rows: Iterable[tuple[Row, int]], entities: int, renderings: int | None = None
-) -> Iterator[tuple[Row, int]]:
-    """The rows of the first so many entities, wherever they stand; ends once each has its renderings, if given."""
-    seen: dict[int | str, int] = {}
-    complete = 0
-    for row, rendering in rows:
-        if row.entity not in seen and len(seen) == entities:
-            continue
-        seen[row.entity] = seen.get(row.entity, 0) + 1
-        complete += seen[row.entity] == renderings
-        yield row, rendering
-        if complete == entities:
-            return
-
-
-def _control_rows(
-    dataset_dir: Path, configs: tuple[str, str], knowledge: Knowledge, limit: int | None
-) -> tuple[list[tuple[Row, int]], str]:
-    """The null control (rule 8): people outside the sample, or else the first entities with their values shuffled."""
-    from knowcap.dataset import has_config, num_rows, read_rows
-
-    texts, control = configs
-    outsiders = has_config(dataset_dir, control)
-    most = max(limit, FEWEST_CONTROL_ENTITIES) if limit is not None else None
-    if outsiders:
-        rows = read_rows(dataset_dir, control)
-        return list(rows if most is None else _first_entities(rows, most)), OUTSIDERS
-    most = min(most or SHUFFLED_CONTROL_ENTITIES, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
-    renderings = _renderings(num_rows(dataset_dir, texts), knowledge)
-    pairs = list(_first_entities(read_rows(dataset_dir, texts), most, renderings))
-    return _shuffled(pairs), "shuffled"
-
-
-def _shuffled(pairs: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
-    """The texts with their values exchanged among their entities."""
-    rows = shuffled_values([row for row, _ in pairs], seed=0)
-    return [(row, rendering) for row, (_, rendering) in zip(rows, pairs, strict=True)]
