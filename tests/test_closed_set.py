@@ -13,11 +13,12 @@ import tiny
 import torch
 
 from knowcap.bios import BioS
-from knowcap.candidates import Candidates, CandidatesError, gathered
+from knowcap.candidates import Candidates, CandidatesError, Listed, gathered
 from knowcap.corpus.templates import load_templates
 from knowcap.facts import Row, Span
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
+from knowcap.listed import listed
 from knowcap.scoring import score_rows
 from knowcap.scoring.closed_set import ClosedSets, Path
 from knowcap.scoring.errors import TextError
@@ -104,11 +105,12 @@ def test_values_are_split_into_their_parts_in_the_one_way_there_is():
         LISTS["name"].split("Anna Leeds C")
     with pytest.raises(CandidatesError, match="in several ways"):
         Candidates((("a", "ab"), ("bc", "c"))).split("abc")
-    rows = [("city", 0, "Rome", None), ("work", 0, "Rome", "X"), ("work", 0, "Rome", "Y"), ("name", 1, "b", None)]
+    rows = [Listed("city", 0, 0, "Rome"), Listed("work", 0, 0, "Rome", "X"), Listed("work", 0, 0, "Rome", "Y")]
+    rows.append(Listed("name", 1, 2, "b"))
     with pytest.raises(CandidatesError, match="name has parts"):
         gathered(rows)
-    made = gathered([*rows, ("name", 0, "a", None)])
-    assert made["work"].of == {"Rome": frozenset({"X", "Y"})} and made["name"].parts == (("a",), ("b",))
+    made = gathered([*rows, Listed("name", 0, 0, "a")])
+    assert made["work"].of == {"Rome": frozenset({"X", "Y"})} and made["name"].parts == (("a",), ("b",), ("b",))
 
 
 def test_candidates_that_stay_alike_are_told():
@@ -174,7 +176,7 @@ def with_value(row: Row, values: dict[str, str]) -> Row:
 @pytest.mark.parametrize("tokenizer", CORPUS_TOKENIZERS.values(), ids=CORPUS_TOKENIZERS)
 @pytest.mark.parametrize("exposure", [0, 1, 5])
 def test_in_a_text_all_values_of_an_attribute_add_up_to_one(tokenizer, exposure):
-    candidates, knowledge = gathered(CORPUS.candidates()), CORPUS.knowledge()
+    candidates, knowledge = gathered(listed(CORPUS)), CORPUS.knowledge()
     sets = ClosedSets(tokenizer, candidates, tokenizer.eos_token_id)
     model = AnyModel(len(tokenizer))
     row = next(iter(CORPUS.rows(np.array([exposure]), exposure)))
@@ -193,7 +195,7 @@ def test_in_a_text_all_values_of_an_attribute_add_up_to_one(tokenizer, exposure)
 
 @pytest.mark.parametrize("tokenizer", CORPUS_TOKENIZERS.values(), ids=CORPUS_TOKENIZERS)
 def test_a_closed_set_never_costs_more_than_all_texts(tokenizer):
-    sets = ClosedSets(tokenizer, gathered(CORPUS.candidates()), tokenizer.eos_token_id)
+    sets = ClosedSets(tokenizer, gathered(listed(CORPUS)), tokenizer.eos_token_id)
     rows, model = [(row, 0) for row in CORPUS.rows(np.arange(6), 3)], AnyModel(len(tokenizer))
     open_, closed = (
         score_rows(model, tokenizer, rows, CORPUS.knowledge(), closed_sets=s).to_pylist() for s in (None, sets)
