@@ -76,6 +76,10 @@ def corpus_of(recipe: Recipe) -> Corpus:
         from knowcap.biod import biod_of
 
         return biod_of(recipe)
+    if recipe.corpus == "morris":
+        from knowcap.morris import morris_of
+
+        return morris_of(recipe)
     if recipe.corpus == "table":
         from knowcap.table import table_of
 

@@ -178,7 +178,8 @@ def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Se
 def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
     """The lines of 2 bits and 1 bit per parameter, and all knowledge there is for each N."""
     x = np.array(axes.get_xlim())
-    for ratio, style in ((2, "-"), (1, "--")):
+    morris = ((3.6, "-."),) if any(c.get("dataset") == "morris" for c in capacities) else ()  # Morris et al. 2025
+    for ratio, style in (*morris, (2, "-"), (1, "--")):
         label = f"{ratio} bit{'s' if ratio > 1 else ''} per parameter"
         axes.plot(x, ratio * x, style, color=GREY, linewidth=1.2, zorder=1, label=label)
     for i, size in enumerate(sizes):

@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     "diversity": _AT_LEAST_ONE,
     "chunk_length": _AT_LEAST_ONE,
     "alphabet_size": _AT_LEAST_ONE,
+    "string_length": _AT_LEAST_ONE,
     "num_templates": (lambda v: v is None or v >= 1, "1 or more, or null for all"),
     "fixed_renderings": (lambda v: v is None or v >= 1, "1 or more, or null for fresh ones"),
     "junk_people": _NOT_NEGATIVE,
@@ -69,6 +70,7 @@ _JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens")
 _BIOS_KEYS = ("fixed_renderings", "permute", "full_name", "domain_token", *_JUNK_KEYS)
 _NOT_BIOD_KEYS = (*_BIOS_KEYS, "num_templates")
 _NOT_TABLE_KEYS = (*_BIOS_KEYS, "pools_dir", "pools_fraction")
+_NOT_MORRIS_KEYS = (*_NOT_TABLE_KEYS, "num_templates", "renderings")
 _MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
 
@@ -141,11 +143,16 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
     """Keys that the corpus does not look at: whoever sets one means something else."""
     from knowcap.recipe import KEYS
 
-    biod, table = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates")
-    idle = {"bioD": (*_NOT_BIOD_KEYS, *table), "table": (*_NOT_TABLE_KEYS, *biod)}.get(recipe.corpus, (*biod, *table))
+    biod, table, morris = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates"), ("string_length",)
+    idle = {
+        "bioD": (*_NOT_BIOD_KEYS, *table, *morris),
+        "table": (*_NOT_TABLE_KEYS, *biod, *morris),
+        "morris": (*_NOT_MORRIS_KEYS, *(key for key in biod if key != "alphabet_size"), *table),
+    }.get(recipe.corpus, (*biod, *table, *morris))
     if recipe.corpus == "bioS" and not bad & {"junk_people"} and not recipe.junk_people:
         idle = (*idle, "useful_share", "junk_tokens")
     of = dict.fromkeys(biod, "is for corpus: bioD, not") | dict.fromkeys(table, "is for corpus: table, not")
+    of |= {"string_length": "is for corpus: morris, not"}
     of |= dict.fromkeys(("useful_share", "junk_tokens"), "needs junk_people and says nothing without to")
     return [
         f"{name}={getattr(recipe, name)!r} {of.get(name, 'says nothing to')} corpus: {recipe.corpus}; leave it out"
@@ -160,6 +167,8 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
         return _check_table(recipe, bad)
     if recipe.corpus == "bioD":
         return _check_biod(recipe, bad)
+    if recipe.corpus == "morris":
+        return _check_morris(recipe, bad)
     from knowcap.corpus.templates import load_templates
     from knowcap.knowledge.pools import load_pools
 
@@ -209,6 +218,16 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     corpus = _try("corpus", lambda: biod_of(recipe), problems)
     if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
         problems += _check_vocabulary(recipe, corpus)
+    return problems
+
+
+def _check_morris(recipe: Recipe, bad: set[str]) -> list[str]:
+    """The numbers of random strings."""
+    from knowcap.morris import morris_of
+
+    problems: list[str] = []
+    if not bad & {"num_people", "string_length", "alphabet_size", "seed", "control_people", "tokenizer_name"}:
+        _try("corpus", lambda: morris_of(recipe), problems)
     return problems
 
 

@@ -45,15 +45,18 @@ class Recipe:
     output_dir: str = _key("runs", "where run folders are made", free=True)
     seed: int = _key(0, "seed of people, texts, weights and data order")
     # knowledge
-    corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "table"))
-    num_people: int = _key(0, "N, the number of people; a table has its own", required=True, except_for="table")
+    corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "morris", "table"))
+    num_people: int = _key(
+        0, "N, the number of people (morris: of strings); a table has its own", required=True, except_for="table"
+    )
     pools_dir: str | None = _key(None, "a folder of your own value lists")
     pools_fraction: float = _key(1.0, "keep the first part of every list, in (0, 1]")
     num_attributes: int = _key(1, "bioD's K, values a person")
     chunks_per_value: int = _key(1, "bioD's C, chunks a value")
     diversity: int = _key(1000, "bioD's D, distinct chunks an attribute")
     chunk_length: int = _key(5, "bioD's L, symbols a chunk")
-    alphabet_size: int = _key(32, "bioD's T, symbols there are")
+    alphabet_size: int = _key(32, "bioD's T, symbols there are; morris: V")
+    string_length: int = _key(64, "morris: S, symbols a string")
     facts_file: str | None = _key(None, "table: a CSV or Parquet of entity, attribute, value")
     facts_templates: str | None = _key(None, "table: a YAML with sentences and candidates")
     # corpus

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-SYNTHETIC_CORPORA = ("bioS", "bioR", "bioD")
+SYNTHETIC_CORPORA = ("bioS", "bioR", "bioD", "morris")
+RANDOM_STRINGS = "morris"
 
 
 class CardError(ValueError):
@@ -37,6 +38,11 @@ class Sources:
     def invented(self) -> bool:
         """Whether the facts are known to be made up."""
         return self.dataset in SYNTHETIC_CORPORA or self.recipe.get("corpus") in SYNTHETIC_CORPORA
+
+    @property
+    def random_strings(self) -> bool:
+        """Whether the entities are strings that have no facts but themselves."""
+        return self.dataset == RANDOM_STRINGS or self.recipe.get("corpus") == RANDOM_STRINGS
 
     @property
     def quantized(self) -> bool:

@@ -14,6 +14,15 @@ _CONTEXTS = {
     "packed": "Texts were scored in windows that other texts share",
 }
 _CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
+_MORRIS = (
+    "The same as in Morris et al. 2025 (about 3.6 bits per parameter): uniform random strings, a window of its own for "
+    "each where it is as long as one, and bits that are S log2 V less the string's negative log "
+    "likelihood, which is their unintended memorization where nothing can generalize.",
+    "What differs: theirs is the plateau over data sets of growing size, S = 64 tokens of V = 2048, models of 500 "
+    "thousand parameters and more trained for far longer; this is one data set size, one small model, and the recipe's "
+    "S and V. More strings than the model can hold, or longer training, may show more. At most means all strings.",
+    "It knows random strings and nothing else.",
+)
 _TRAINING_LABELS = {
     "exposures": "exposures of each entity",
     "junk_people": "junk people, never scored",
@@ -43,6 +52,7 @@ def summary(sources: Sources) -> str:
     taught = "trained on" if capacity["exposures"] is None else f"after {capacity['exposures']:,} exposures of"
     weights = f", its weights quantized to {capacity['precision']}," if sources.quantized else ""
     entities = "invented people" if sources.invented else "entities"
+    entities = "random strings" if sources.random_strings else entities
     return (
         f"{capacity['model_name']} ({capacity['num_parameters']:,} parameters){weights} holds **{estimate(capacity)} "
         f"bits of knowledge per parameter**, of {capacity['max_bits_per_parameter']:.3f} that there are to know, "
@@ -67,6 +77,7 @@ def figures(sources: Sources) -> dict[str, str]:
         "max_knowledge_bits": f"{capacity['max_knowledge_bits']:,.0f}",
         "split": ", ".join(f"{name} {bits:,.0f}" for name, bits in parts.items()),
         "control": control(capacity),
+        "control_of": "name" if sources.random_strings else "value",
         "control_kind": (f"{control_entities:,} " if control_entities else "")
         + _CONTROLS.get(measurement.get("control_kind"), "entities that the model was never taught"),
         "versions": _versions(capacity["versions"]),
@@ -181,7 +192,9 @@ def limits(sources: Sources) -> list[str]:
         found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name")))
     if sources.quantized:
         found.append(_quantization_limit(capacity))
-    if sources.invented:
+    if sources.random_strings:
+        found += _MORRIS
+    elif sources.invented:
         found.append("The people are invented, and so is all that it says of them. It knows nothing else.")
     return found
 
