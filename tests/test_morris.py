@@ -1,4 +1,4 @@
-"""Random strings: uniform draws, distinct where they can be, exact bits, a null control of names alone, one plateau."""
+"""Random strings: uniform draws, distinct where they can be, exact bits, a null control of names alone."""
 
 from __future__ import annotations
 

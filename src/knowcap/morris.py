@@ -2,9 +2,9 @@
 
     17 5 60 3 33 8 …
 
-There is nothing to generalize from, so all that a model holds of the strings it has memorized. A string is an entity's
-name and says nothing else, so that bits are name bits: S log2 V less the string's nll. Theirs have S = 64 and V = 2048.
-The same tool then measures their constant, about 3.6 bits per parameter, and that of Part 3.3, 2 bits.
+There is nothing to generalize from, so all that a model holds of the strings it has memorized. A string is an
+entity's name and says nothing else, so that bits are name bits: S log2 V less the string's nll. Theirs have S = 64 and
+V = 2048. The same tool then measures their constant, about 3.6 bits per parameter, and that of Part 3.3, 2 bits.
 """
 
 from __future__ import annotations

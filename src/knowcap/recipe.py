@@ -46,9 +46,7 @@ class Recipe:
     seed: int = _key(0, "seed of people, texts, weights and data order")
     # knowledge
     corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "morris", "table"))
-    num_people: int = _key(
-        0, "N, the number of people (morris: of strings); a table has its own", required=True, except_for="table"
-    )
+    num_people: int = _key(0, "N, people (morris: strings); a table has its own", required=True, except_for="table")
     pools_dir: str | None = _key(None, "a folder of your own value lists")
     pools_fraction: float = _key(1.0, "keep the first part of every list, in (0, 1]")
     num_attributes: int = _key(1, "bioD's K, values a person")

@@ -21,8 +21,8 @@ def check_names(control: Facts, measurement: dict[str, Any]) -> list[float]:
 
     A name of theirs was drawn uniformly from the N0 names, so whatever a model says, it is expected to need log2 N0
     bits or more for it (Gibbs), and 2^bits is 1 or less in expectation: its probabilities of all names add up to 1.
-    So the bits of all outsiders together exceed `CHANCE_BITS` with a chance of 2^-CHANCE_BITS at most (Markov), for any
-    model and however few outsiders. As they are drawn from the names that N entities and the outsiders before them
+    So the bits of all outsiders together exceed `CHANCE_BITS` with a chance of 2^-CHANCE_BITS at most (Markov), for
+    any model and however few outsiders. As they are drawn from the names that N entities and the outsiders before them
     have left, log2(N0 / (N0 - N - n + 1)) bits each are allowed besides: which names are not taught, weights may know.
 
     Where one name is the beginning of another the probabilities may add up to more: that warns instead.
@@ -58,9 +58,9 @@ def check_names(control: Facts, measurement: dict[str, Any]) -> list[float]:
     excess = math.fsum(bits) + count * math.log1p(-taken) / math.log(2)
     if excess > CHANCE_BITS:
         message = (
-            f"the null control holds bits: name {value:+.4f} ± {error:.4f} (mean ± standard error over {count} control "
-            f"entities), {excess:.1f} together beyond what may be, expected less than {CHANCE_BITS:g}, since the model "
-            "was never taught these names. Check that no control entity is in the training corpus, that a name's nll "
+            f"the null control holds bits: name {value:+.4f} ± {error:.4f} (mean ± standard error over {count} "
+            f"control entities), {excess:.1f} together beyond what may be, expected less than {CHANCE_BITS:g}, since "
+            "the model was never taught these names. Check that no control entity is in the training corpus, that a name's nll "
             "is summed over all its tokens, and that name_log2_candidates counts equally likely names"
         )
         if measurement["name_is_prefix_free"]:

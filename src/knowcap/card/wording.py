@@ -15,12 +15,12 @@ _CONTEXTS = {
 }
 _CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
 _MORRIS = (
-    "The same as in Morris et al. 2025 (about 3.6 bits per parameter): uniform random strings, a window of its own for "
-    "each where it is as long as one, and bits that are S log2 V less the string's negative log "
+    "The same as in Morris et al. 2025 (about 3.6 bits per parameter): uniform random strings, a window of its own "
+    "for each where it is as long as one, and bits that are S log2 V less the string's negative log "
     "likelihood, which is their unintended memorization where nothing can generalize.",
     "What differs: theirs is the plateau over data sets of growing size, S = 64 tokens of V = 2048, models of 500 "
-    "thousand parameters and more trained for far longer; this is one data set size, one small model, and the recipe's "
-    "S and V. More strings than the model can hold, or longer training, may show more. At most means all strings.",
+    "thousand parameters and more trained for far longer; this is one data set size, one small model, and the "
+    "recipe's S and V. More strings than the model can hold, or longer training, may show more. At most means all strings.",
     "It knows random strings and nothing else.",
 )
 _TRAINING_LABELS = {
