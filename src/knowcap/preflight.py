@@ -61,6 +61,8 @@ RULES: dict[str, Rule] = {
     "logging_steps": _AT_LEAST_ONE,
     "save_steps": _AT_LEAST_ONE,
     "save_total_limit": _AT_LEAST_ONE,
+    "measure_every": _NOT_NEGATIVE,
+    "measure_limit": _AT_LEAST_ONE,
     "eval_batch_size": _AT_LEAST_ONE,
     "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),

@@ -101,6 +101,8 @@ class Recipe:
     save_steps: int = _key(1000, "steps between checkpoints", free=True)
     save_total_limit: int = _key(2, "checkpoints kept", free=True)
     report_to: str = _key("none", "a tracker", free=True, choices=("none", "tensorboard", "trackio", "wandb"))
+    measure_every: int = _key(0, "steps between measurements of bits per parameter while training; 0 never", free=True)
+    measure_limit: int = _key(1000, "people that such a measurement scores, one text each", free=True)
     # measuring
     eval_batch_size: int = _key(64, "texts a forward pass when scoring", free=True)
     confidence_level: float = _key(0.95, "of the interval over people")

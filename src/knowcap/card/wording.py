@@ -20,7 +20,8 @@ _MORRIS = (
     "likelihood, which is their unintended memorization where nothing can generalize.",
     "What differs: theirs is the plateau over data sets of growing size, S = 64 tokens of V = 2048, models of 500 "
     "thousand parameters and more trained for far longer; this is one data set size, one small model, and the "
-    "recipe's S and V. More strings than the model can hold, or longer training, may show more. At most means all strings.",
+    "recipe's S and V. More strings than the model can hold, or longer training, may show more; at most means "
+    "all strings.",
     "It knows random strings and nothing else.",
 )
 _TRAINING_LABELS = {
