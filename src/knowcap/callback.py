@@ -41,15 +41,15 @@ class KnowledgeCallback(TrainerCallback):
     """Scores facts every so many steps, and after the last one, and logs bits per parameter beside the loss.
 
     Figures go to log_history and to every tracker (tensorboard, trackio) of the Trainer as `bits_per_parameter` and
-    `max_bits_per_parameter`. They are those of `knowcap measure` on the same texts, each alone after an end of text, in
-    the precision that the Trainer computes in; there is no null control. Training is not changed by it: the model is
-    scored in evaluation mode without gradients, its modes are put back, and no random number is drawn.
+    `max_bits_per_parameter`. They are those of `knowcap measure` on the same texts, each alone after an end of text,
+    in the precision that the Trainer computes in; there is no null control. Training is not changed by it: the model
+    is scored in evaluation mode without gradients, its modes are put back, and no random number is drawn.
 
     With several processes the first one scores while the others wait; where weights are sharded all do the same.
 
     Attributes:
-        history: the figures so far, one {step, bits_per_parameter, max_bits_per_parameter} a measurement; a run that is
-            resumed begins with those in its checkpoint.
+        history: the figures so far, one {step, bits_per_parameter, max_bits_per_parameter} a measurement; a run that
+            is resumed begins with those in its checkpoint.
     """
 
     def __init__(
@@ -154,9 +154,7 @@ class KnowledgeCallback(TrainerCallback):
     def _check(self) -> None:
         """Rows there are, of no more entities than there are, each by the contract."""
         if not self.rows:
-            raise FactError(
-                "got no rows, expected the texts of one entity or more; check the data set or the iterable"
-            )
+            raise FactError("got no rows, expected texts of one entity or more; check the data set or iterable")
         if self.num_entities > self.knowledge.num_people:
             raise FactError(
                 f"got rows of {self.num_entities} entities, but the knowledge has num_people="
@@ -190,7 +188,7 @@ def _log(args: TrainingArguments, state: TrainerState, control: TrainerControl, 
 
 
 def _handler() -> CallbackHandler | None:
-    """What calls the Trainer's callbacks, trackers among them; found among the callers, as no callback is told of it."""
+    """What calls all callbacks, trackers among them; found among the callers, as a callback is not told of it."""
     frame = sys._getframe()
     while frame is not None:
         if isinstance(handler := frame.f_locals.get("self"), CallbackHandler):

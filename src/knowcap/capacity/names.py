@@ -61,7 +61,8 @@ def check_names(control: Facts, measurement: dict[str, Any]) -> list[float]:
             f"the null control holds bits: name {value:+.4f} ± {error:.4f} (mean ± standard error over {count} "
             f"control entities), {excess:.1f} together beyond what may be, expected less than {CHANCE_BITS:g}, since "
             "the model was never taught these names. Check that no control entity is in the training corpus, "
-            "that a name's nll is summed over all its tokens, and that name_log2_candidates counts equally likely names"
+            "that a name's nll is summed over all its tokens, and that name_log2_candidates counts equally likely "
+            "names"
         )
         if measurement["name_is_prefix_free"]:
             raise LeakError(message)
