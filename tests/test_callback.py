@@ -84,7 +84,7 @@ def test_figures_are_the_closed_form():
     figures = callback.measure(oracle)
     assert figures["bits_per_parameter"] == pytest.approx(4 * (6 - 2 + 2) / 1)
     assert figures["max_bits_per_parameter"] == pytest.approx(figures["bits_per_parameter"])
-    missing = 4 * 6 * math.log2(len(TOKENIZER))  # two letters of a name, four of a city
+    missing = 4 * 7 * math.log2(len(TOKENIZER))  # two letters of a name, a blank and four of a city
     figures = callback.measure(nothing)
     assert figures["bits_per_parameter"] == pytest.approx(4 * (6 + 2) - missing, rel=1e-6)
     sample = KnowledgeCallback(ROWS, replace(FACTS, num_people=400), TOKENIZER, every=1, limit=2)
