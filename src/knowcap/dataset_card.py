@@ -86,7 +86,8 @@ def _front_matter(folder: Path, knowledge: Knowledge, recipe: Recipe) -> list[st
     front = [f"pretty_name: {knowledge.name}", "task_categories: [text-generation]"]
     tags = ["knowledge-capacity", "physics-of-language-models"]
     if recipe.corpus in _ABOUT:  # a user's own facts have a licence and a language of their own
-        front += ["language: en", "license: apache-2.0", "source_datasets: [original]"]
+        front += [] if recipe.corpus == "morris" else ["language: en"]
+        front += ["license: apache-2.0", "source_datasets: [original]"]
         front += ["annotations_creators: [machine-generated]", "language_creators: [machine-generated]"]
         tags = ["synthetic", *tags]
     front += [f"tags: [{', '.join(tags)}]", "configs:"]

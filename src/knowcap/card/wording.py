@@ -14,15 +14,18 @@ _CONTEXTS = {
     "packed": "Texts were scored in windows that other texts share",
 }
 _CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
+_MORRIS_CONTROL = {"outsiders": "strings outside the sample"}
 _MORRIS = (
     "The same as in Morris et al. 2025 (about 3.6 bits per parameter): uniform random strings, a window of its own "
     "for each where it is as long as one, and bits that are S log2 V less the string's negative log "
     "likelihood, which is their unintended memorization where nothing can generalize.",
     "What differs: theirs is the plateau over data sets of growing size, S = 64 tokens of V = 2048, models of 500 "
-    "thousand parameters and more trained for far longer; this is one data set size, one small model, and the "
-    "recipe's S and V. More strings than the model can hold, or longer training, may show more; at most means "
-    "all strings.",
+    "thousand parameters and more; this is one data set size, one small model, and the recipe's S and V. More "
+    "strings than the model can hold, or longer training, may show more; at most means all strings.",
     "It knows random strings and nothing else.",
+)
+_MORRIS_CITED = (
+    'The corpus is after J. X. Morris et al., "How much do language models memorize?", 2025. The measure is that of'
 )
 _TRAINING_LABELS = {
     "exposures": "exposures of each entity",
@@ -79,8 +82,11 @@ def figures(sources: Sources) -> dict[str, str]:
         "split": ", ".join(f"{name} {bits:,.0f}" for name, bits in parts.items()),
         "control": control(capacity),
         "control_of": "name" if sources.random_strings else "value",
+        "cited": _MORRIS_CITED if sources.random_strings else "The measure and the corpus are those of",
         "control_kind": (f"{control_entities:,} " if control_entities else "")
-        + _CONTROLS.get(measurement.get("control_kind"), "entities that the model was never taught"),
+        + (_MORRIS_CONTROL if sources.random_strings else _CONTROLS).get(
+            measurement.get("control_kind"), "entities that the model was never taught"
+        ),
         "versions": _versions(capacity["versions"]),
         "revision": f", git revision {revision}" if revision else "",
     }
@@ -138,9 +144,11 @@ def snippet(sources: Sources, hub_model_id: str | None) -> str:
         lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", "", f"path = {path}"]
         lines.append("model = AutoModelForCausalLM.from_pretrained(path)")
         lines.append("tokenizer = AutoTokenizer.from_pretrained(path)")
+    new_tokens = min(60, (sources.training.get("block_size") or 61) - 1)  # no more than there are positions
     lines += [
         'start = tokenizer(tokenizer.eos_token, return_tensors="pt", return_token_type_ids=False)',
-        "told = model.generate(**start, max_new_tokens=60, do_sample=True, pad_token_id=tokenizer.eos_token_id)",
+        f"told = model.generate(**start, max_new_tokens={new_tokens}, do_sample=True, "
+        "pad_token_id=tokenizer.eos_token_id)",
         "print(tokenizer.decode(told[0], skip_special_tokens=True))",
     ]
     return "\n".join(lines)
@@ -189,7 +197,7 @@ def limits(sources: Sources) -> list[str]:
         )
     if sources.entities_scored != capacity["num_entities"]:
         found.append("Sums over the entities that were scored are scaled up to all of them.")
-    if sources.recipe:
+    if sources.recipe and not sources.random_strings:
         found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name")))
     if sources.quantized:
         found.append(_quantization_limit(capacity))
@@ -202,6 +210,8 @@ def limits(sources: Sources) -> list[str]:
 
 def _unlike_the_paper(sources: Sources) -> list[str]:
     """What of the setting differs from the paper's, so that its figures may not be set beside this one."""
+    if sources.random_strings:
+        return []  # theirs is another paper, which `_MORRIS` tells of
     recipe, model_name = sources.recipe, str(sources.capacity["model_name"])
     fraction = float(recipe.get("pools_fraction") or 1.0)
     reasons = []
