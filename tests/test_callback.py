@@ -228,6 +228,7 @@ def test_the_loss_plot_shows_the_curve(once, tmp_path):
     assert plot_loss(training, tmp_path / "both.png").read_bytes() != plain.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(once, tmp_path):
     recipe = tmp_path / "two.yaml"
     keys = {name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__}

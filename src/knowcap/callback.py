@@ -45,7 +45,8 @@ class KnowledgeCallback(TrainerCallback):
     in the precision that the Trainer computes in; there is no null control. Training is not changed by it: the model
     is scored in evaluation mode without gradients, its modes are put back, and no random number is drawn.
 
-    With several processes the first one scores while the others wait; where weights are sharded all do the same.
+    With several processes the first one scores while the others wait; where weights are sharded all do the same
+    (untried, for want of a GPU).
 
     Attributes:
         history: the figures so far, one {step, bits_per_parameter, max_bits_per_parameter} a measurement; a run that
