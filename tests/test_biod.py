@@ -8,6 +8,7 @@ import pickle
 import re
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from knowcap.capacity.tables import SETTINGS
 from knowcap.corpora import check_whole_texts, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import build
 from knowcap.facts import FactError, Row, Span, check_row, check_values
+from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People
 from knowcap.knowledge.pools import load_pools
 from knowcap.packing import PackingError
@@ -148,6 +150,55 @@ def test_all_bits_are_the_closed_form(n, k, c, d, length, t):
     names = n * math.log2(64**4) - math.log2(n**n)
     expected = names + math.log2(d ** (n * k * c)) + k * (math.log2(t ** (length * d)) - math.log2(d**d))
     assert corpus_of(recipe).knowledge().total_bits == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("k", "c", "d"), [(1, 1, 10_000), (5, 50, 1000), (50, 2, 20)])
+def test_bits_of_the_largest_alphabet_and_chunks_are_the_closed_form(k, c, d):
+    """T = 40,000 and L = 50, the paper's largest: T^L has 231 digits. Whole numbers, taken to a logarithm last."""
+    recipe = replace(
+        COMPACT, num_people=50_000, num_attributes=k, chunks_per_value=c, diversity=d, chunk_length=50,
+        alphabet_size=40_000,
+    )  # fmt: skip
+    names = 50_000 * math.log2(Fraction(64**4, 50_000))
+    values = 50_000 * k * c * math.log2(d)
+    sets = k * d * math.log2(40_000**50 // d)  # less than one part in 10^220 is cut off
+    diversity = Diversity(k, c, d, 50, 40_000, recipe.seed)
+    if d == 10_000:  # N is not >> D log D: some strings begin nobody's value, and are not credited
+        sets *= diversity.num_first_chunks(50_000)[0] / d
+    assert corpus_of(recipe).knowledge().total_bits == pytest.approx(names + values + sets, rel=1e-12)
+
+
+@each(BOTH)
+def test_values_as_told_are_uniform_and_independent_of_one_another(recipe):
+    """Chi-square on the texts: which of the 5 strings stands in each chunk of each attribute, and in pairs of them."""
+    corpus = corpus_of(replace(recipe, num_people=6000, num_attributes=2, diversity=5))
+    told = []
+    for row in corpus.rows(np.arange(6000), 1):
+        values = {s.attribute: row.text[s.start : s.end].replace(",", "").split() for s in row.spans[1:]}
+        told.append([" ".join(values[f"id_{a}"][3 * c : 3 * c + 3]) for a in (1, 2) for c in (0, 1)])
+    columns = list(zip(*told, strict=True))
+    for i, column in enumerate(columns):
+        assert len(set(column)) == 5
+        assert set(column) == set(columns[i - i % 2])  # one set an attribute, shared by its chunks
+        assert chi_square(Counter(column), 6000 / 5) < 4
+        for other in columns[:i]:
+            pairs = Counter(zip(column, other, strict=True))
+            assert len(pairs) == 25 and chi_square(pairs, 6000 / 25) < 4
+
+
+def test_orders_of_five_attributes_are_uniform_over_people_and_exposures():
+    corpus = corpus_of(replace(SENTENCES, num_attributes=5, num_people=600))
+    orders = Counter()
+    for exposure in range(40):
+        rows = corpus.rows(np.arange(600), exposure)
+        orders.update(tuple(s.attribute for s in row.spans[1:]) for row in rows)
+    assert len(orders) == 120 and abs(chi_square(orders, 24_000 / 120)) < 4
+
+
+def chi_square(counts: Counter, expected: float) -> float:
+    """How many standard deviations the statistic lies above its mean."""
+    freedom = len(counts) - 1
+    return (sum((n - expected) ** 2 / expected for n in counts.values()) - freedom) / math.sqrt(2 * freedom)
 
 
 def test_bits_of_huge_sets_are_finite_and_exact():

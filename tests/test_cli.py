@@ -132,6 +132,28 @@ def test_data_is_made_once_and_made_anew_when_asked_to(recipe, capsys):
     assert "[knowledge] 61 people, " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("keys", [{}, {"corpus": "bioD", "num_templates": None}], ids=["bioS", "bioD"])
+def test_data_written_by_several_processes_are_the_same_files(recipe, monkeypatch, keys):
+    lines = [line for line in RECIPE.splitlines() if line.split(":")[0] not in keys]
+    lines += [f"{key}: {value}" for key, value in keys.items() if value]
+    recipe.write_text("\n".join(lines))
+    monkeypatch.setattr("knowcap.parquet.ENTITIES_PER_FILE", 25)
+    for count in ("1", "4"):
+        assert main(["data", "--config", "mine.yaml", "--output_dir", count, "--num_proc", count]) == 0
+    one, four = (
+        {str(f.relative_to(n)): f.read_bytes() for f in sorted(Path(n, "mine", "knowledge").rglob("*")) if f.is_file()}
+        for n in ("1", "4")
+    )
+    assert one == four
+    assert len([name for name in one if "people" in name]) == 3
+
+
+def test_fewer_than_one_process_is_an_error(recipe, capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "--config", "mine.yaml", "--num_proc", "0"])
+    assert "got 0, expected 1 or more" in capsys.readouterr().err
+
+
 def test_a_dry_run_tells_everything_and_makes_nothing(recipe, capsys):
     assert main(["run", "--config=mine.yaml", "--dry_run", "--run_name=dry"]) == 0
     out, _ = capsys.readouterr()

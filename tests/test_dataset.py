@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from countries import TEMPLATES, write_table
+from huggingface_hub import DatasetCardData
+from tiny import bpe_tokenizer
 
-from knowcap import parquet
-from knowcap.corpora import corpus_of
+from knowcap import __version__, parquet
+from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.dataset import DatasetError, build, has_config, num_rows, read_knowledge, read_rows, tables, write
 from knowcap.facts import Span, check_row
-from knowcap.parquet import ParquetError, Table, write_tables
-from knowcap.recipe import Recipe, load_recipe
+from knowcap.front_matter import size_category
+from knowcap.parquet import Table, write_tables
+from knowcap.processes import ProcessError
+from knowcap.recipe import Recipe
 
 
 RECIPE = Recipe(
@@ -104,12 +113,14 @@ def test_what_is_read_meets_the_contract(folder):
     assert [rendering for _, rendering in rows] == [0, 1] * 251
 
 
-@pytest.mark.parametrize("num_proc", [2, 3])
-def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monkeypatch, num_proc):
-    monkeypatch.setattr(parquet, "ENTITIES_PER_FILE", 50)
-    one, several = write(RECIPE, tmp_path / "one"), write(RECIPE, tmp_path / "several", num_proc)
+@pytest.mark.parametrize(("corpus", "num_proc"), [("bioS", 2), ("bioS", 4), ("bioD", 4), ("table", 4)])
+def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monkeypatch, corpus, num_proc):
+    monkeypatch.setattr(parquet, "ENTITIES_PER_FILE", 12)
+    keys = write_table(tmp_path) if corpus == "table" else {"corpus": corpus, "num_people": 50, "control_people": 100}
+    recipe = Recipe(**keys, renderings=2)
+    one, several = write(recipe, tmp_path / "one"), write(recipe, tmp_path / "several", num_proc)
     assert content(one) == content(several)
-    assert len(list((one / "people").iterdir())) == 6
+    assert len(list((one / "people").iterdir())) == 5
 
 
 def test_files_and_chunks_only_cut_the_rows_apart(folder, tmp_path, monkeypatch):
@@ -153,25 +164,132 @@ def test_one_person_alone_is_a_data_set(tmp_path):
     assert list(datasets.load_dataset(str(made), "qa")) == ["train"]
 
 
-def test_the_recipe_on_the_card_makes_the_same_folder(folder, tmp_path):
-    block = (folder / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
-    (tmp_path / "again.yaml").write_text(block + "vocab_size: 400\n")
-    again = build(load_recipe(tmp_path / "again.yaml"), tmp_path / "run")
-    assert content(again) == content(folder)
+CORPORA = {
+    "bioS": RECIPE,
+    "bioS, one fixed way": replace(RECIPE, fixed_renderings=1, permute=False, full_name=True, vocab_size=1024),
+    "bioD": Recipe(corpus="bioD", num_people=130, num_attributes=3, diversity=20, alphabet_size=40, renderings=2),
+    "bioD, compact": Recipe(corpus="bioD", num_people=130, compact=True, diversity=20, control_people=0, seed=9),
+}
+
+
+@pytest.fixture(scope="module", params=[*CORPORA, "table", "table, no licence"])
+def made(request, tmp_path_factory) -> tuple[Recipe, Path]:
+    """A recipe and its data set folder, one of each kind."""
+    place = tmp_path_factory.mktemp("made")
+    if request.param in CORPORA:
+        recipe = CORPORA[request.param]
+    else:
+        terms = "" if "no" in request.param else "license: cc0-1.0\nlanguage: [en, sw]\n"
+        recipe = Recipe(**write_table(place, templates=terms + TEMPLATES), seed=3, renderings=3)
+    return recipe, write(recipe, place / "folder")
+
+
+def front(folder: Path) -> dict:
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_corpus_is_read_whole_or_streamed(made, streaming):
+    recipe, folder = made
+    corpus = corpus_of(recipe)
+    everybody, entity_column = np.arange(corpus.num_people), corpus.knowledge().entity_column
+    people = datasets.load_dataset(str(folder), "people", split="train", streaming=streaming)
+    columns = {name: pa.array(values).to_pylist() for name, values in corpus.people_columns(0, len(everybody)).items()}
+    assert list(people) == [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    texts = datasets.load_dataset(str(folder), split="train", streaming=streaming)
+    found = [(r[entity_column], r["exposure"], r["text"], [Span(**span) for span in r["spans"]]) for r in texts]
+    count = max(exposure for _, exposure, *_ in found) + 1
+    told = zip(*(corpus.rows(everybody, exposure) for exposure in range(count)), strict=True)
+    expected = [(r.entity, e, r.text, list(r.spans)) for of_one in told for e, r in enumerate(of_one)]
+    assert found == expected
+
+
+def test_the_command_on_the_card_makes_the_same_files(made, tmp_path):
+    recipe, folder = made
+    if recipe.facts_file:  # which the card says must lie there
+        for path in (recipe.facts_file, recipe.facts_templates):
+            shutil.copy(path, tmp_path)
+            assert f"`{Path(path).name}`" in (folder / "README.md").read_text()
+    block = (folder / "README.md").read_text().split("```sh\n")[1].split("```")[0]
+    knowcap = f'knowcap() {{ "{sys.executable}" -m knowcap.cli "$@"; }}\n'  # whichever is installed
+    subprocess.run(["bash", "-ec", knowcap + block], check=True, cwd=tmp_path, capture_output=True)
+    assert content(tmp_path / "runs" / "again" / "knowledge") == content(folder)
+
+
+def test_the_card_counts_tokens_and_rows_and_says_the_version(made):
+    recipe, folder = made
+    card, corpus = (folder / "README.md").read_text(), corpus_of(recipe)
+    tokenizer, _ = tokenizer_of(recipe, corpus)
+    texts = [row.text for row, _ in read_rows(folder)]
+    for what, counts in (("tokens", [len(tokenizer.encode(t).ids) for t in texts]), ("code points", map(len, texts))):
+        counts = list(counts)
+        assert f"| {what} | {np.mean(counts):.1f} | {min(counts):,} | {max(counts):,} |" in card
+    assert f"knowcap {__version__}" in card and read_knowledge(folder).version in card
+    assert str(folder) not in card and str(folder.parent) not in card
+    people = datasets.load_dataset(str(folder), "people", split="train")
+    for number, a in enumerate(corpus.knowledge().attributes):
+        has = people[a.name] if a.name in people.column_names else [values[number] for values in people["values"]]
+        shares = np.array([*Counter(value for value in has if value is not None).values()]) / len(people)
+        shares /= shares.sum()
+        entropy = abs(float((shares * np.log2(shares)).sum()))
+        assert re.search(rf"^\| {a.name} \| .* \| {len(shares):,} \| {entropy:.4f} \|$", card, re.M)
+
+
+def test_the_front_matter_follows_the_conventions_of_the_hub(made):
+    recipe, folder = made
+    told = front(folder)
+    assert told["pretty_name"] == f"{read_knowledge(folder).name}({read_knowledge(folder).num_people:,})"
+    assert told["size_categories"] == ["n<1K"]
+    assert told["annotations_creators"] == told["language_creators"] == ["machine-generated"]
+    assert DatasetCardData(**told).to_dict()["configs"] == told["configs"]
+    if recipe.corpus != "table":
+        assert (told["license"], told["language"], told["source_datasets"]) == ("apache-2.0", ["en"], ["original"])
+        assert "Licence: apache-2.0." in (folder / "README.md").read_text()
+    else:  # only what its owner has said
+        assert "source_datasets" not in told and "synthetic" not in told["tags"]
+
+
+def test_a_table_has_the_licence_and_language_that_its_templates_declare(tmp_path):
+    declared = write_table(tmp_path, templates="license: odbl\nlanguage: 'no'\n" + TEMPLATES)
+    folder = write(Recipe(**declared), tmp_path / "declared")
+    assert (front(folder)["license"], front(folder)["language"]) == ("odbl", ["no"])
+    assert "Licence: odbl." in (folder / "README.md").read_text()
+    folder = write(Recipe(**write_table(tmp_path)), tmp_path / "silent")
+    assert "license" not in front(folder) and "language" not in front(folder)
+    assert "No licence was declared, by a `license:` in `countries.yaml`" in (folder / "README.md").read_text()
+
+
+def test_tokens_are_those_of_the_tokenizer_that_the_recipe_names(tmp_path):
+    bpe_tokenizer(["She was born in a town, and He too."] * 9, 300).save_pretrained(tmp_path / "other")
+    recipe = replace(RECIPE, num_people=20, control_people=0, tokenizer_name=str(tmp_path / "other"))
+    folder = write(recipe, tmp_path / "folder")
+    card = (folder / "README.md").read_text()
+    assert "with other, cut to what is in use" in card and str(tmp_path) not in card
+    tokenizer, _ = tokenizer_of(recipe, corpus_of(recipe))
+    lengths = [len(tokenizer.encode(row.text).ids) for row, _ in read_rows(folder)]
+    assert f"| tokens | {np.mean(lengths):.1f} | {min(lengths)} | {max(lengths)} |" in card
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (9999, "1K<n<10K"), (10_000, "10K<n<100K")]
+    + [(123_456, "100K<n<1M"), (20_000_000, "10M<n<100M"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T")],
+)
+def test_sizes_have_the_names_of_the_hub(rows, category):
+    assert size_category(rows) == category
 
 
 def test_the_card_counts_what_is_there(folder):
     card = (folder / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert [c["config_name"] for c in front["configs"]] == list(CONFIGS)
-    assert front["license"] == "apache-2.0"
     assert "| biographies | train | 502 |" in card and "| qa | test | 750 |" in card
     cities = [person["birth_city"] for person in datasets.load_dataset(str(folder), "people", split="train")]
     shares = [cities.count(city) / 251 for city in set(cities)]
     entropy = -sum(p * math.log2(p) for p in shares)
     assert f"| birth_city | 20 | {math.log2(20):.4f} | {len(set(cities))} | {entropy:.4f} |" in card
     lengths = [len(text) for text in datasets.load_dataset(str(folder), split="train")["text"]]
-    assert f"{np.mean(lengths):.1f} code points" in card
+    assert f"| code points | {np.mean(lengths):.1f} | {min(lengths)} | {max(lengths)} |" in card
     assert str(folder) not in card
 
 
@@ -201,7 +319,7 @@ def test_what_goes_wrong_in_a_writer_is_told(tmp_path, num_proc):
 
 def test_a_killed_writer_is_told(tmp_path):
     broken = [Table("people", split, 0, 5, killed) for split in ("train", "test")]
-    with pytest.raises(ParquetError, match="exit code -9"):
+    with pytest.raises(ProcessError, match="exit code -9"):
         list(write_tables(tmp_path, broken, 2))
 
 

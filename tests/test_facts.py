@@ -18,8 +18,8 @@ from knowcap.facts import (
     check_row,
     check_values,
     scored_facts,
-    shuffled_values,
 )
+from knowcap.shuffle import shuffled_values
 
 
 KNOWLEDGE = Knowledge(

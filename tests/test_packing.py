@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from knowcap.bios import BioS
+from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.templates import load_templates
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.packing import PackingError, Stream
+from knowcap.packing import Measured, PackingError, Stream
 from knowcap.pieces import Pieces
+from knowcap.recipe import Recipe
 from knowcap.tokens import EOS_ID, train_tokenizer
 
 
@@ -130,6 +132,48 @@ def test_counted_tokens_are_those_of_the_windows(windows):
     total = sum(int((made.batch(np.array([w]))[1] != -100).sum()) for w in range(len(made)))
     assert total == made.tokens
     assert made.counts.sum() == len(made)
+
+
+def lengths_one_by_one(made: Stream, exposure: int, shard: int) -> list[int]:
+    """Each biography composed alone and its tokens counted."""
+    alone = (made.corpus.compose(made.pieces, np.array([p]), exposure) for p in made.persons(exposure, shard))
+    return [len(made.pieces.gather(composed)[0]) for composed in alone]
+
+
+@pytest.mark.parametrize("windows", ["cut", "aligned"])
+@pytest.mark.parametrize("num_proc", [1, 3])
+def test_counts_are_those_of_brute_force_whatever_the_number_of_processes(windows, num_proc):
+    made = stream(windows, num_people=400, shard_size=90)
+    again = Stream(made.corpus, PIECES, exposures=3, block_size=128, windows=windows, shard_size=90)
+    told = []
+    counts, tokens = again.count(told.append, num_proc)
+    assert sum(told) == 15 and counts.shape == (3, 5)
+    assert np.array_equal(counts, made.counts) and tokens == made.tokens
+    for exposure, shard in np.ndindex(3, 5):
+        lengths = lengths_one_by_one(made, exposure, shard)
+        whole = made.shard(exposure, shard)
+        assert len(whole.starts) == counts[exposure, shard] and sum(lengths) + 1 == len(whole.tokens)
+        if windows == "cut":
+            assert counts[exposure, shard] == -(-(sum(lengths) + 1) // 128)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"num_attributes": 12, "chunks_per_value": 3},
+        {"num_attributes": 120, "alphabet_size": 200},
+        {"num_attributes": 5, "chunks_per_value": 2, "compact": True},
+    ],
+    ids=str,
+)
+def test_lengths_of_biod_are_those_of_composed_texts(keys):
+    recipe = Recipe(corpus="bioD", num_people=200, diversity=20, vocab_size=300, **keys)
+    corpus = corpus_of(recipe)
+    pieces = Pieces(corpus.piece_texts(), tokenizer_of(recipe, corpus)[0])
+    assert isinstance(corpus, Measured) and not isinstance(TEN, Measured)
+    made = Stream(corpus, pieces, exposures=2, block_size=64, windows="cut", shard_size=150)
+    for exposure, shard in np.ndindex(2, 2):
+        assert made.lengths(exposure, shard).tolist() == lengths_one_by_one(made, exposure, shard)
 
 
 def test_counts_kept_from_an_earlier_run_serve_again():

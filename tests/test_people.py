@@ -69,14 +69,22 @@ def test_the_work_city_is_the_employers_headquarters():
     assert all(p["work_city"] == headquarters[p["employer"]] for p in people.texts(people.codes(np.arange(24))))
 
 
-# PAPER.md 1.1: bits a person, Part 3.3 Def. 4.3.
+# PAPER.md 1.1: bits a person, and all of them in millions (Part 3.3, Def. 4.3).
 @pytest.mark.parametrize(
-    ("num_people", "bits"), [(10_000, 61.557), (100_000, 58.235), (1_000_000, 54.914), (20_000_000, 50.592)]
-)
-def test_bits_per_person_are_the_papers(num_people, bits):
+    ("num_people", "bits", "millions"),
+    [
+        (10_000, 61.557, 0.616), (20_000, 60.557, 1.211), (50_000, 59.235, 2.962), (100_000, 58.235, 5.824),
+        (200_000, 57.235, 11.447), (500_000, 55.914, 27.957), (1_000_000, 54.914, 54.914),
+        (2_000_000, 53.914, 107.83), (5_000_000, 52.592, 262.96), (10_000_000, 51.592, 515.92),
+        (20_000_000, 50.592, 1011.8),
+    ],
+)  # fmt: skip
+def test_bits_per_person_are_the_papers(num_people, bits, millions):
     knowledge = People(load_pools(), num_people, seed=0).knowledge()
     assert knowledge.bits_per_person == pytest.approx(bits, abs=6e-4)
-    assert knowledge.total_bits == pytest.approx(num_people * knowledge.bits_per_person)
+    assert knowledge.total_bits / 1e6 == pytest.approx(millions, rel=1e-4, abs=5e-4)
+    exact = num_people * (math.log2(160_000_000 / num_people) + math.log2(212_083_200_000_000))
+    assert knowledge.total_bits == pytest.approx(exact, rel=1e-12)
 
 
 @pytest.mark.parametrize("num_people", [0, 25])

@@ -9,8 +9,9 @@ from typing import get_type_hints
 import pytest
 import yaml
 
+from knowcap.convert import convert
 from knowcap.preflight import RULES
-from knowcap.recipe import KEYS, Recipe, RecipeError, convert, find_recipe, load_recipe, packaged_recipes, read_recipe
+from knowcap.recipe import KEYS, Recipe, RecipeError, find_recipe, load_recipe, packaged_recipes, read_recipe
 
 
 GOOD = "num_people: 1000\nmodel_name: gpt2-2-2\n"
@@ -111,6 +112,7 @@ def test_a_wrong_type_names_key_value_expectation_and_line(write, key, value, ex
 BAD_VALUES = {
     "run_name": "a/b",
     "seed": "-1",
+    "dataset_texts": "publishd",
     "corpus": "bios",
     "num_people": "0",
     "pools_fraction": "1.5",

@@ -24,13 +24,14 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from knowcap.facts import FactError, Knowledge, Row, Span, shuffled_values
+from knowcap.facts import FactError, Knowledge, Row, Span
 from knowcap.scoring import ScoringError, TextError, encode_rows, read_measurement, score, score_rows
 from knowcap.scoring import batches as batches_module
 from knowcap.scoring import stage as stage_module
 from knowcap.scoring.__main__ import main
 from knowcap.scoring.batches import NAME_TOKENS, score_chunks
 from knowcap.scoring.parts import is_prefix_free
+from knowcap.shuffle import shuffled_values
 
 
 SRC = Path(__file__).parents[1] / "src"

@@ -122,6 +122,34 @@ def test_bits_equal_the_closed_forms(corpus):
     assert knowledge.total_bits == pytest.approx(expected)
 
 
+def test_bits_equal_an_entropy_that_was_worked_out_by_hand(tmp_path):
+    """Eight entities; colours 4:2:1:1 of 8, sizes 3:1 of the 4 that state one, codes out of 1024 as declared."""
+    colours, sizes = ["red"] * 4 + ["blue"] * 2 + ["green", "pink"], ["big"] * 3 + ["small"]
+    facts = {f"E{i}": {"colour": colour, "code": f"c{i}"} for i, colour in enumerate(colours)}
+    for i, size in enumerate(sizes):
+        facts[f"E{i}"]["size"] = size
+    says = "templates: ['{entity} has {value}.']"
+    templates = f"attributes:\n  colour: {{{says}}}\n  size: {{{says}}}\n  code: {{candidates: 1024, {says}}}\n"
+    knowledge = table(tmp_path, facts, templates).knowledge()
+    colour = 8 * 1.75  # 1/2 * 1 + 1/4 * 2 + 2 * 1/8 * 3 bits
+    size = 4 * 0.8112781244591328  # -(3/4 log2 3/4 + 1/4 log2 1/4) bits
+    assert knowledge.total_bits == pytest.approx(colour + size + 8 * 10, rel=1e-12)
+
+
+def test_orders_and_templates_are_uniform_whatever_an_entity_lacks(corpus):
+    """Of the entities that state two facts: 2 orders x 2 x 3 templates, at many exposures."""
+    lacking = np.array([i for i, facts in enumerate(COUNTRIES.values()) if len(facts) == 2])
+    words = ("its capital in", "governed", "lies", "found", "belongs")
+    forms = Counter()
+    for exposure in range(500):
+        for row in corpus.rows(lacking, exposure):
+            forms[tuple(s.attribute for s in row.spans[1:]), *(w for w in words if w in row.text)] += 1
+    total = 500 * len(lacking)
+    assert len(lacking) == 8 and len(forms) == 12
+    chi_square = sum((n - total / 12) ** 2 / (total / 12) for n in forms.values())
+    assert abs(chi_square - 11) < 4 * math.sqrt(2 * 11)
+
+
 def test_a_model_that_knows_the_table_is_measured_to_hold_all_of_it(corpus, stream):
     rows = [(row, e) for e in range(3) for row in corpus.rows(EVERYBODY, e)]
     tokenizer, knowledge = wrap(stream.tokenizer, 80), corpus.knowledge()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from knowcap.recipe import Recipe
-from knowcap.train import From, TrainError, Windows, newest_checkpoint, train
+from knowcap.train import TrainError, _count, newest_checkpoint, train
+from knowcap.windows import From, Windows
 
 
 RECIPE = Recipe(
@@ -138,6 +140,21 @@ def test_a_batch_that_processes_cannot_share_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(TrainError, match="multiple of 3"):
         train(RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("num_people", "cores", "expected"),
+    [(60, 64, 1), (30_000, 64, 1), (40_000, 64, 2), (100_000, 64, 5), (100_000, 2, 2), (10_000_000, 192, 32)],
+)
+def test_more_processes_count_windows_where_there_are_more_texts(monkeypatch, tmp_path, num_people, cores, expected):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    asked = []
+    corpus = SimpleNamespace(num_people=num_people)
+    stream = SimpleNamespace(exposures=1000, shards=2, corpus=corpus)
+    stream.count = lambda progress, num_proc: asked.append(num_proc) or (np.ones((1000, 2), dtype=np.int64), 7)
+    stream.use_counts = lambda counts: asked.append(counts.shape)
+    assert [_count(stream, tmp_path / "windows.npz") for _ in range(2)] == [7, 7]
+    assert asked == [expected, (1000, 2)]  # the second time from the file
 
 
 def test_the_sampler_counts_all_windows_but_gives_the_rest():

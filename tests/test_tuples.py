@@ -187,6 +187,39 @@ def test_all_problems_of_the_templates_are_told_at_once_with_their_lines(tmp_pat
     assert len(problems) == 11
 
 
+@pytest.mark.parametrize(
+    ("text", "license_id", "languages"),
+    [
+        ("license: cc-by-4.0\nlanguage: en\n", "cc-by-4.0", ("en",)),
+        ("license: other\nlanguage: [sw, 'no', no]\n", "other", ("sw", "no", "no")),
+        ("", None, ()),
+    ],
+)
+def test_licence_and_languages_are_read_where_they_are_declared(tmp_path, text, license_id, languages):
+    path = tmp_path / "t.yaml"
+    path.write_text(text + TEMPLATES)
+    sentences, problems = read_sentences(path)
+    assert (sentences.license, sentences.languages, problems) == (license_id, languages, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("license: CC BY 4.0\n", "line 1: license: got 'CC BY 4.0', expected the Hub's identifier, such as odbl"),
+        ("license:\n", "line 1: license: got ''"),
+        ("license: [mit, odbl]\n", "license: got 2, expected one; give `other` for several"),
+        ("license: {a: b}\n", "license: got ''"),
+        ("language: English\n", "line 1: language: got 'English', expected the Hub's identifier, such as en"),
+        ("licence: mit\n", "unknown key 'licence'; did you mean 'license'?"),
+    ],
+)
+def test_a_licence_or_language_that_the_hub_would_refuse_is_told(tmp_path, text, message):
+    path = tmp_path / "t.yaml"
+    path.write_text(text + TEMPLATES)
+    _, problems = read_sentences(path)
+    assert len(problems) == 1 and message in problems[0]
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "attributes: 3\n", "attributes: {a: [\n", "attributes: {a: 3}\n"])
 def test_what_is_no_template_file_is_told(tmp_path, text):
     path = tmp_path / "t.yaml"

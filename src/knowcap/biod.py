@@ -19,24 +19,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+from knowcap.knowledge.biod_names import compact_names, english_names
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.pools import Pools, load_pools
 from knowcap.philox import KeyedPermutation, words
 from knowcap.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.recipe import Recipe
-from knowcap.tokens import (
-    TokenizerError,
-    alphabet_of,
-    reduce_tokenizer,
-    train_tokenizer,
-    with_words,
-    word_tokenizer,
-)
+from knowcap.tokens import TokenizerError, alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer
 
 
 VERSION = "1.0.0"  # of sets, values, names and sentences together: a change of any is a new version
 ENTITY_COLUMN = "person_id"
-COMPACT_NAME_LENGTH, COMPACT_NAME_SYMBOLS = 4, 64
 _VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) that are held rather than made again for every shard
 _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
 
@@ -45,8 +38,8 @@ class BioDError(ValueError):
     """A bioD that cannot be made; the message says what was got, what was expected and how to mend it."""
 
 
-def biod_of(recipe: Recipe) -> BioD:
-    """The recipe's bioD.
+def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
+    """The recipe's bioD, its names from `pools` where they are given.
 
     Raises:
         PoolsError, DiversityError, BioDError: lists or numbers that cannot be used.
@@ -56,21 +49,19 @@ def biod_of(recipe: Recipe) -> BioD:
             f"tokenizer_name={recipe.tokenizer_name!r}, but the compact form has a vocabulary of its own, one token a "
             "symbol; leave tokenizer_name out, or compact"
         )
-    diversity = Diversity(
-        recipe.num_attributes,
-        recipe.chunks_per_value,
-        recipe.diversity,
-        recipe.chunk_length,
-        recipe.alphabet_size,
-        recipe.seed,
-    )
-    return BioD(
-        diversity, recipe.num_people, None if recipe.compact else load_pools(recipe.pools_dir, recipe.pools_fraction)
-    )
+    keys = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size", "seed")
+    diversity = Diversity(**{key: getattr(recipe, key) for key in keys})
+    if pools is None and not recipe.compact:
+        pools = load_pools(recipe.pools_dir, recipe.pools_fraction)
+    return BioD(diversity, recipe.num_people, None if recipe.compact else pools)
 
 
 class BioD:
     """Texts of `num_people` people; names from `pools`, or in the compact form where there are none.
+
+    Attributes:
+        name_lists: what names are put together from; all lists but the first begin with a blank.
+        symbols: all T of them, as text.
 
     Raises:
         BioDError: more people than names.
@@ -78,8 +69,8 @@ class BioD:
 
     def __init__(self, diversity: Diversity, num_people: int, pools: Pools | None = None) -> None:
         self.diversity, self.num_people, self.pools = diversity, num_people, pools
-        self._names = _compact_names() if pools is None else _english_names(pools)
-        self._sizes = tuple(len(part) for part in self._names)
+        self.name_lists = compact_names() if pools is None else english_names(pools)
+        self._sizes = tuple(len(part) for part in self.name_lists)
         self._num_names = math.prod(self._sizes)
         if not 1 <= num_people <= self._num_names:
             raise BioDError(
@@ -87,7 +78,7 @@ class BioD:
                 f"most as many as names{', or larger pools' if pools is not None else ''}"
             )
         least = 10 ** max(2, len(str(diversity.num_attributes)))
-        self._symbols = [str(number) for number in range(least, least + diversity.alphabet_size)]
+        self.symbols = [str(number) for number in range(least, least + diversity.alphabet_size)]
         self._numbers = range(1, diversity.num_attributes + 1)
         self._knowledge: Knowledge | None = None
         self._strings: np.ndarray | None = None
@@ -169,7 +160,7 @@ class BioD:
     def vocabulary_texts(self) -> Iterator[str]:
         """Names and words, with the weight that they have in a text; symbols are tokens whether they occur or not."""
         openers = [self._opener(number, first) for number in self._numbers for first in (True, False)]
-        for texts in (*self._names, openers, [","], ["."]):
+        for texts in (*self.name_lists, openers, [","], ["."]):
             for text in texts:
                 for _ in range(max(1, round(_WEIGHT / len(texts)))):
                     yield text
@@ -188,12 +179,15 @@ class BioD:
 
     def piece_texts(self) -> PieceTexts:
         """The pieces of all texts that there can be: every symbol, used or not, is one."""
-        parts = [f"name_{number}" for number in range(len(self._names))]
-        groups = dict(zip(parts, self._names, strict=True))
+        parts = [f"name_{number}" for number in range(len(self.name_lists))]
+        groups = dict(zip(parts, self.name_lists, strict=True))
         openers = ["opener"] if self.compact else ["opener/first", "opener"]
         for opener in openers:
             groups[opener] = [self._opener(number, opener != "opener") for number in self._numbers]
-        groups["symbol"] = [f" {symbol}" for symbol in self._symbols]
+        if not self.compact:  # a token may reach from a name such as "Lin Jr." into "'s"
+            groups[parts[-1]] = [name + "'s" for name in self.name_lists[-1]]
+            groups["opener/first"] = [opener.removeprefix("'s") for opener in groups["opener/first"]]
+        groups["symbol"] = [f" {symbol}" for symbol in self.symbols]
         junctions = [*pairwise(parts), (parts[-1], openers[0]), ("symbol", "symbol")]
         junctions += [(opener, "symbol") for opener in openers]
         if self.compact:
@@ -221,13 +215,31 @@ class BioD:
             values[:, :, -1, -1] = starts["stop"]
             openers[:, 0] += starts["opener/first"] - starts["opener"]
         sentences = np.concatenate([openers, values.reshape(n, k, -1)], axis=2).reshape(n, -1)
-        names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self._names))]
+        names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
         return np.concatenate([names, sentences, np.full((n, 1), pieces.eos)], axis=1).astype(np.int32)
+
+    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The tokens of the texts of persons (n,) at one exposure, end of text included: (n,) int64.
+
+        All have the same but for names, and for the opener that begins the first sentence.
+        """
+        self._check_symbols(pieces)
+        starts = {group: numbers.start for group, numbers in pieces.groups.items()}
+        names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
+        d, openers = self.diversity, pieces.lengths[list(pieces.groups["opener"])].astype(np.int64)
+        same = d.num_attributes * d.chunks_per_value * d.chunk_length + int(openers.sum()) + 1
+        lengths = pieces.lengths[names].sum(axis=1, dtype=np.int64) + same
+        if self.compact:
+            return lengths
+        separators = (d.chunks_per_value - 1) * pieces.longest("comma") + pieces.longest("stop")
+        more = pieces.lengths[list(pieces.groups["opener/first"])] - openers
+        first = np.argmin(self._order_keys(persons, exposure), axis=0)
+        return lengths + d.num_attributes * separators + more[first]
 
     def longest(self, pieces: Pieces) -> int:
         """No text has more tokens than this, its end of text included."""
         d = self.diversity
-        name = sum(pieces.longest(f"name_{part}") for part in range(len(self._names)))
+        name = sum(pieces.longest(f"name_{part}") for part in range(len(self.name_lists)))
         opener = max(pieces.longest(group) for group in pieces.groups if group.startswith("opener"))
         separators = 0 if self.compact else (d.chunks_per_value - 1) * pieces.longest("comma") + pieces.longest("stop")
         return name + d.num_attributes * (opener + d.chunks_per_value * d.chunk_length + separators) + 1
@@ -239,7 +251,7 @@ class BioD:
 
     def _value(self, attribute: int, chunks: list[int]) -> str:
         strings = self._sets()[attribute, chunks].tolist()
-        said = (" ".join(self._symbols[symbol] for symbol in string) for string in strings)
+        said = (" ".join(self.symbols[symbol] for symbol in string) for string in strings)
         return (" " if self.compact else ", ").join(said)
 
     def _name_codes(self, persons: np.ndarray) -> np.ndarray:
@@ -248,13 +260,17 @@ class BioD:
 
     def _full_names(self, persons: np.ndarray) -> Iterator[str]:
         for codes in self._name_codes(persons).tolist():
-            yield "".join(part[code] for part, code in zip(self._names, codes, strict=True))
+            yield "".join(part[code] for part, code in zip(self.name_lists, codes, strict=True))
 
     def _orders(self, persons: np.ndarray, exposure: int) -> np.ndarray:
         """In which order the attributes are told: (n, K), a uniform permutation each."""
+        return np.argsort(self._order_keys(persons, exposure).T, axis=1, kind="stable")
+
+    def _order_keys(self, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """What attributes are sorted by: (K, n) random 32-bit words."""
         blocks = range(-(-self.diversity.num_attributes // 4))
         random = np.concatenate([words(self.seed, "biod/order", persons, exposure, block) for block in blocks])
-        return np.argsort(random[: self.diversity.num_attributes].T, axis=1, kind="stable")
+        return random[: self.diversity.num_attributes]
 
     def _sets(self) -> np.ndarray:
         """All diversity sets: (K, D, L)."""
@@ -279,16 +295,6 @@ class BioD:
             worst = int(np.argmax(lengths > 1))
             fewer = f"give an alphabet_size of at most {worst}, or " if worst else ""
             raise TokenizerError(
-                f"the tokenizer makes {lengths[worst]} tokens of the symbol {self._symbols[worst]!r}, expected one; "
+                f"the tokenizer makes {lengths[worst]} tokens of the symbol {self.symbols[worst]!r}, expected one; "
                 f"{fewer}leave tokenizer_name out, for a tokenizer that has them all"
             )
-
-
-def _english_names(pools: Pools) -> list[list[str]]:
-    middle, last = ([f" {name}" for name in names] for names in (pools.middle_names, pools.last_names))
-    return [list(pools.first_names), middle, last]
-
-
-def _compact_names() -> list[list[str]]:
-    symbols = [f"N{number}" for number in range(COMPACT_NAME_SYMBOLS)]
-    return [symbols, *([f" {symbol}" for symbol in symbols] for _ in range(COMPACT_NAME_LENGTH - 1))]

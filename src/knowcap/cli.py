@@ -14,7 +14,7 @@ from knowcap import __version__
 from knowcap import run as stages
 from knowcap.launch import Launcher, LaunchError, is_main_process, set_up_process
 from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, packaged_recipes, read_recipe
-from knowcap.run_folder import RECIPE_FILE, claim_run_dir, folder_problems, locked, run_dir_of
+from knowcap.run_folder import claim_run_dir, folder_problems, is_run_dir, locked, run_dir_of
 
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -29,7 +29,7 @@ _EXAMPLES = {
         "knowcap run --config my.yaml --output_dir /data/runs --accelerate_config multi_gpu --num_processes 4",
         "An interrupted run goes on when the same command is given again.",
     ),
-    "data": ("knowcap data --config quickstart",),
+    "data": ("knowcap data --config quickstart", "knowcap data --config my.yaml --num_proc 8"),
     "train": ("knowcap train --config quickstart --accelerate_config cpu_2",),
     "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data"),
     "quantize": ("knowcap quantize runs/quickstart --bits 8 --bits 4",),
@@ -76,6 +76,9 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing")
     data = _add(commands, "data", _data, "only the data set of a recipe")
     train = _add(commands, "train", _train, "only the trained model of a recipe")
+    for command in (run, data):
+        text = "processes that write the data set; its files are the same"
+        command.add_argument("--num_proc", type=_positive, default=1, help=text)
     for command in (run, data, train):
         _add_recipe_options(command)
         command.set_defaults(takes_recipe=True)
@@ -159,10 +162,14 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
 @contextmanager
 def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> Iterator[tuple[Recipe, Path]]:
     """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
+    from knowcap.dataset_check import check_source
+
     recipe, problems = read_recipe(args.config, words)
     if not problems and (args.overwrite_output_dir or not (run_dir_of(recipe) / "model").is_dir()):
         problems += _training_problems(args, recipe) if trains else []
     problems += folder_problems(recipe, args.overwrite_output_dir)
+    if args.overwrite_output_dir and not problems:
+        problems += check_source(recipe)
     if problems:
         raise RecipeError(problems, args.config)
     with locked(run_dir_of(recipe)):
@@ -192,7 +199,7 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
         return _dry_run(args, words)
     launcher = _launcher(args)
     with _claimed(args, words, trains=True) as (recipe, run_dir):
-        stages.run(recipe, run_dir, launcher)
+        stages.run(recipe, run_dir, launcher, args.num_proc)
         _print_table(run_dir)
 
 
@@ -211,7 +218,7 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
 
 def _data(args: argparse.Namespace, words: list[str]) -> None:
     with _claimed(args, words, trains=False) as (recipe, run_dir):
-        stages.data(recipe, run_dir)
+        stages.data(recipe, run_dir, args.num_proc)
 
 
 def _train(args: argparse.Namespace, words: list[str]) -> None:
@@ -236,7 +243,7 @@ def _train_process(args: argparse.Namespace, words: list[str]) -> None:
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
     options = {"batch_size": args.batch_size, "limit": args.limit, "overwrite": args.overwrite}
     options["launcher"] = _launcher(args)
-    if (args.folder / RECIPE_FILE).is_file():
+    if is_run_dir(args.folder):
         recipe = stages.recipe_of(args.folder)
         with locked(args.folder):
             stages.measure_run(args.folder, recipe, dataset_dir=args.dataset_dir, **options)

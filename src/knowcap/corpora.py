@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,7 @@ from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.mixture import JunkTexts, Mixture
-from knowcap.packing import Stream
+from knowcap.packing import PackingError, Stream
 from knowcap.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.recipe import Recipe
 from knowcap.tokens import EOS_ID, TokenizerError, alphabet_of, load_backend, reduce_tokenizer, train_tokenizer
@@ -66,12 +68,31 @@ class OwnTokenizer(Protocol):
         """The tokenizer, and the vocabulary rows that a model needs."""
 
 
-def corpus_of(recipe: Recipe) -> Corpus:
+@runtime_checkable
+class WholeTexts(Protocol):
+    """A corpus of texts that are not made of pieces: they are tokenized whole, once."""
+
+    def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, int]:
+        """The recipe's tokenizer, and the vocabulary rows that its model needs; tokenizes all texts."""
+
+    def pieces(self, tokenizer: Tokenizer) -> Pieces:
+        """Every text as one piece; after `tokenizer`."""
+
+
+def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = None) -> Corpus:
     """The recipe's corpus.
+
+    Args:
+        recipe: one without problems.
+        folder: where a `dataset_name`'s data set lies; by default it is fetched.
+        place: where the token ids of its texts are kept, if these are used as they are.
 
     Raises:
         PoolsError, PeopleError, TemplateError, JunkError: lists, numbers or templates that cannot be used.
+        SourceError, RecordedError, PublishedError: a data set that cannot be used.
     """
+    if recipe.dataset_name is not None:
+        return _corpus_of_dataset(recipe, folder, place)
     if recipe.corpus == "bioD":
         from knowcap.biod import biod_of
 
@@ -90,8 +111,40 @@ def corpus_of(recipe: Recipe) -> Corpus:
     return BioS(people, load_templates(recipe.num_templates), variant, junk)
 
 
+def _corpus_of_dataset(recipe: Recipe, folder: Path | None, place: Path | None, limit: int | None = None) -> Corpus:
+    from knowcap.dataset_import import source_of
+    from knowcap.dataset_source import WHOLE
+    from knowcap.published import Published
+    from knowcap.recorded import recorded_corpus
+
+    folder = source_of(recipe).fetch(*WHOLE) if folder is None else folder
+    if recipe.dataset_texts == "published":
+        return Published(recipe, folder, place, limit)
+    return recorded_corpus(recipe, folder, limit)
+
+
+def sample_of(recipe: Recipe, count: int) -> Corpus:
+    """The recipe's corpus with its first people alone, at most `count`; raises what `corpus_of` does."""
+    if recipe.dataset_name is None:
+        return corpus_of(replace(recipe, num_people=min(recipe.num_people, count)))
+    from knowcap.dataset_import import sample_folder, source_of
+
+    return _corpus_of_dataset(recipe, sample_folder(recipe, source_of(recipe)), None, count)
+
+
+def knowledge_of(recipe: Recipe) -> Knowledge:
+    """The content of the recipe's knowledge.json; of a data set, no people are read."""
+    if recipe.dataset_name is None:
+        return corpus_of(recipe).knowledge()
+    from knowcap.dataset_import import source_of
+
+    return source_of(recipe).knowledge()
+
+
 def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
     """The recipe's tokenizer, and the vocabulary rows that its model needs."""
+    if isinstance(corpus, WholeTexts):
+        return corpus.tokenizer(recipe)
     if recipe.tokenizer_name is None:
         if isinstance(corpus, OwnTokenizer):
             return corpus.own_tokenizer(recipe.vocab_size)
@@ -103,14 +156,28 @@ def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
 
 def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | Mixture:
     """The recipe's windows; pieces are checked against whole texts on the way. Count them before use."""
-    pieces = Pieces(corpus.piece_texts(), tokenizer)
-    check_whole_texts(corpus, pieces, tokenizer)
+    pieces = _pieces_of(recipe, corpus, tokenizer)
     packing = {"block_size": recipe.block_size, "windows": recipe.windows, "shard_size": recipe.shard_size}
     stream = Stream(corpus, pieces, exposures=recipe.exposures, **packing)
     if not recipe.junk_people:
         return stream
     junk = Stream(JunkTexts(corpus), pieces, exposures=1, **packing)
     return Mixture(stream, junk, recipe.useful_share)
+
+
+def _pieces_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Pieces:
+    if not isinstance(corpus, WholeTexts):
+        pieces = Pieces(corpus.piece_texts(), tokenizer)
+        check_whole_texts(corpus, pieces, tokenizer)
+        return pieces
+    pieces = corpus.pieces(tokenizer)
+    longest = corpus.longest(pieces)
+    if longest > recipe.block_size:
+        raise PackingError(
+            f"block_size={recipe.block_size}, but a text of the data set has {longest} tokens and is scored in one "
+            f"piece; give block_size {longest + (recipe.windows == 'aligned')} or more"
+        )
+    return pieces
 
 
 def check_whole_texts(corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, count: int = _CHECKED_WHOLE) -> None:

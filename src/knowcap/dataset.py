@@ -4,7 +4,7 @@ or reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.corpora import Corpus, corpus_of
+from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
+from knowcap.dataset_lists import write_lists
 from knowcap.facts import Knowledge, Row, Span
 from knowcap.folders import whole_folder
 from knowcap.parquet import CHUNK, Table, write_tables
@@ -31,12 +32,18 @@ class DatasetError(ValueError):
 
 
 def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
-    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control.
+    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control; or
+    the data set that the recipe names.
 
     Raises:
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        SourceError: a data set that can't be had.
+        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
     """
     folder = run_dir / "knowledge"
+    if recipe.dataset_name is not None:
+        from knowcap.dataset_import import import_dataset
+
+        return import_dataset(recipe, folder)
     if (folder / "knowledge.json").is_file():
         check_knowledge(folder, corpus_of(recipe).knowledge())
         return folder
@@ -47,18 +54,32 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
     """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
 
     Raises:
-        PoolsError, PeopleError, TemplateError: lists, numbers or templates that cannot be used.
+        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
     """
     corpus = corpus_of(recipe)
-    parts = tables(recipe, corpus)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=tokenizer_of(recipe, corpus))
+    lists = partial(write_lists, recipe=recipe, corpus=corpus)
+    return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), lists, card, num_proc)
+
+
+def write_folder(
+    folder: Path,
+    parts: Sequence[Table],
+    knowledge: Knowledge,
+    lists: Callable[[Path], None],
+    card: Callable[[Path], str],
+    num_proc: int = 1,
+) -> Path:
+    """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it with all before in it."""
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
         with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
             for config, count in write_tables(made, parts, num_proc):
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
-        corpus.knowledge().save(made / "knowledge.json")
-        (made / "README.md").write_text(dataset_card(made, recipe, corpus), encoding="utf-8")
+        knowledge.save(made / "knowledge.json")
+        lists(made)
+        (made / "README.md").write_text(card(made), encoding="utf-8")
     return folder
 
 
@@ -141,17 +162,22 @@ def _texts(corpus: Corpus, entity_column: str, renderings: int, first: int, end:
     """Texts with spans, person by person, each person's renderings in their order."""
     told = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
     rows = [row for of_one in zip(*told, strict=True) for row in of_one]
+    return text_batch(entity_column, rows, np.arange(len(rows)) % renderings)
+
+
+def text_batch(entity_column: str, rows: Sequence[Row], exposures: np.ndarray) -> pa.RecordBatch:
+    """The columns of the biographies config: one row or more, each with its exposure (n,)."""
     return pa.RecordBatch.from_pydict(
         {
             entity_column: [row.entity for row in rows],
-            "exposure": pa.array(np.arange(len(rows)) % renderings, pa.int32()),
+            "exposure": pa.array(exposures, pa.int32()),
             "text": [row.text for row in rows],
             "spans": _span_column(rows),
         }
     )
 
 
-def _span_column(rows: list[Row]) -> pa.ListArray:
+def _span_column(rows: Sequence[Row]) -> pa.ListArray:
     """The spans of all rows, from flat columns."""
     attributes, starts, ends = zip(*(span for row in rows for span in row.spans), strict=True)
     flat = [pa.array(attributes, pa.string()), pa.array(starts, pa.int32()), pa.array(ends, pa.int32())]

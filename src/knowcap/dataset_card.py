@@ -1,34 +1,27 @@
-"""README.md of a data set folder: front matter that `load_dataset` reads, and what the folder holds, as counted."""
+"""README.md of a data set folder: front matter, what the folder holds as counted, and how to make it again."""
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from tokenizers import Tokenizer
 
-from knowcap.corpora import Corpus, tokenizer_of
+from knowcap import __version__
+from knowcap.corpora import Corpus
+from knowcap.dataset_lists import POOLS, TEMPLATES, local_files, recipe_lines
 from knowcap.facts import Attribute, Knowledge
-from knowcap.recipe import KEYS, Recipe
+from knowcap.front_matter import CONFIGS, front_matter, splits, terms
+from knowcap.recipe import Recipe
+from knowcap.run_folder import RECIPE_FILE
 
 
-CONFIGS = {
-    "people": "who they are, one row each",
-    "biographies": "texts with spans, one row an entity and exposure",
-    "qa": "questions with answers; half of the people in train, the others in test",
-    "control": "texts about entities outside the sample, for the null control; never train on these",
-}
 _MEASURED = 100_000  # rows that the values of an attribute are counted in
-_TEXTS = 1000  # texts that are measured
-_ORDER = list(KEYS)
-_SHAPING = (
-    "seed",
-    *_ORDER[_ORDER.index("corpus") : _ORDER.index("control_people") + 1],
-)  # what the content depends on
-_PATHS = ("pools_dir", "facts_file", "facts_templates")
+_TEXTS = 10_000  # texts that are measured
 _ABOUT = {
     "bioS": "Synthetic biographies of people who don't exist, after Part 3.3 of *Physics of Language Models* "
     "(arXiv:2404.05405).",
@@ -39,36 +32,52 @@ _ABOUT = {
 }
 
 
-def dataset_card(folder: Path, recipe: Recipe, corpus: Corpus) -> str:
+@dataclass(frozen=True)
+class Making:
+    """What the card of a data set says whose texts don't follow from a recipe.
+
+    Attributes:
+        about: what it is, in a sentence or two.
+        license: for the front matter.
+        lines: how the texts were made.
+    """
+
+    about: str
+    license: str
+    lines: list[str]
+
+
+def dataset_card(
+    folder: Path,
+    recipe: Recipe,
+    corpus: Corpus,
+    tokenizer: tuple[Tokenizer, int] | None,
+    making: Making | None = None,
+) -> str:
     """The card of a folder that has its knowledge.json and Parquet files; figures are counted in these.
 
     Args:
         folder: the data set folder.
         recipe: what it was made from.
-        corpus: the recipe's corpus; tokens are those of its compact BPE of `vocab_size`.
+        corpus: the recipe's corpus.
+        tokenizer: from `tokenizer_of`, to count tokens with; None where it can't spell the texts.
+        making: how the texts were made, where they don't follow from the recipe.
     """
     knowledge = Knowledge.load(folder / "knowledge.json")
-    lines = ["---", *_front_matter(folder, knowledge, recipe), "---", ""]
+    license_id = making.license if making else terms(corpus)[0]
+    lines = ["---", front_matter(folder, corpus, license_id) + "---", ""]
     lines += [f"# {knowledge.name}({knowledge.num_people:,})", ""]
     lines += [
-        f"{_about(recipe)} "
-        f"{knowledge.bits_per_person:.4f} bits each, {knowledge.total_bits:,.0f} bits in all. Made by knowcap; lists "
-        f"and templates version {knowledge.version}.",
+        f"{making.about if making else _about(recipe)} "
+        f"{knowledge.bits_per_person:.4f} bits each, {knowledge.total_bits:,.0f} bits in all. Lists and templates "
+        f"version {knowledge.version}. {_licence(recipe, license_id)}",
         "",
     ]
     lines += [*_config_table(folder), "", *_entropy_table(folder, knowledge), ""]
-    lines += [*_text_statistics(folder, recipe, corpus), "", *_recipe_block(recipe), ""]
+    lines += [*_text_statistics(folder, recipe, tokenizer), "", *(making.lines if making else _making(recipe)), ""]
+    lines += [*_brought_along(folder, afresh=making is None), ""]
     lines += ["Spans are offsets in code points, end exclusive, of each fact's first mention."]
     return "\n".join([*lines, ""])
-
-
-def _splits(folder: Path, config: str) -> dict[str, int]:
-    """The rows of each split of a config that has files, `train` first."""
-    rows: dict[str, int] = {}
-    for file in sorted((folder / config).glob("*.parquet"), key=lambda f: (not f.name.startswith("train-"), f.name)):
-        split = file.name.split("-")[0]
-        rows[split] = rows.get(split, 0) + pq.read_metadata(file).num_rows
-    return rows
 
 
 def _about(recipe: Recipe) -> str:
@@ -82,61 +91,17 @@ def _about(recipe: Recipe) -> str:
     return about
 
 
-def _front_matter(folder: Path, knowledge: Knowledge, recipe: Recipe) -> list[str]:
-    front = [f"pretty_name: {knowledge.name}", "task_categories: [text-generation]"]
-    tags = ["knowledge-capacity", "physics-of-language-models"]
-    if recipe.corpus in _ABOUT:  # a user's own facts have a licence and a language of their own
-        front += [] if recipe.corpus == "morris" else ["language: en"]
-        front += ["license: apache-2.0", "source_datasets: [original]"]
-        front += ["annotations_creators: [machine-generated]", "language_creators: [machine-generated]"]
-        tags = ["synthetic", *tags]
-    front += [f"tags: [{', '.join(tags)}]", "configs:"]
-    for config in CONFIGS:
-        splits = _splits(folder, config)
-        if splits:
-            # `datasets` finds its cache by the card's metadata alone: what differs must differ there.
-            front += [f"- config_name: {config}", f"  description: sha256 {_fingerprint(folder / config)}"]
-            front += ["  default: true"] if config == "biographies" else []
-            front += ["  data_files:"]
-        for split in splits:
-            front += [f"  - split: {split}", f"    path: {config}/{split}-*.parquet"]
-    return [*front, *_sizes(folder)]
-
-
-def _fingerprint(folder: Path) -> str:
-    """A digest of a config's files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.parquet")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:32]
-
-
-def _sizes(folder: Path) -> list[str]:
-    """`dataset_info` of the front matter: rows and bytes.
-
-    Besides what it says, it tells the cache of `datasets` one content of a folder from the next.
-    """
-    lines = ["dataset_info:"]
-    for config in CONFIGS:
-        files = sorted((folder / config).glob("*.parquet"))
-        if not files:
-            continue
-        lines += [f"- config_name: {config}", "  splits:"]
-        total = 0
-        for split, rows in _splits(folder, config).items():
-            parts = [pq.read_metadata(file) for file in files if file.name.startswith(f"{split}-")]
-            size = sum(part.row_group(n).total_byte_size for part in parts for n in range(part.num_row_groups))
-            lines += [f"  - name: {split}", f"    num_bytes: {size}", f"    num_examples: {rows}"]
-            total += size
-        lines += [f"  download_size: {sum(file.stat().st_size for file in files)}", f"  dataset_size: {total}"]
-    return lines
+def _licence(recipe: Recipe, license_id: str | None) -> str:
+    if license_id is not None:
+        return f"Licence: {license_id}."
+    templates = local_files(recipe)["facts_templates"]
+    return f"No licence was declared, by a `license:` in `{templates}`: nothing says what these facts may be used for."
 
 
 def _config_table(folder: Path) -> list[str]:
     table = ["| config | split | rows | what |", "|---|---|---|---|"]
     for config, what in CONFIGS.items():
-        table += [f"| {config} | {split} | {rows:,} | {what} |" for split, rows in _splits(folder, config).items()]
+        table += [f"| {config} | {split} | {rows:,} | {what} |" for split, rows in splits(folder, config).items()]
     return table
 
 
@@ -156,7 +121,8 @@ def _entropy_table(folder: Path, knowledge: Knowledge) -> list[str]:
         bits = knowledge.name_log2_candidates
         count = f"{2**bits:,.0f}" if bits < 63 else ""
         table.append(f"| name | {count} | {bits:.4f}, less log2 N | | |")
-    table += [f"| {a.name} | {_candidates(a)} | {_counted(people, a.name)} |" for a in knowledge.attributes]
+    for number, a in enumerate(knowledge.attributes):
+        table.append(f"| {a.name} | {_candidates(a)} | {_counted(_values(people, a.name, number))} |")
     table += [
         f"| diversity{_term_name(term)} | | {float(term['log2_candidates']):,.4f}, once for all | | |"
         for term in knowledge.diversity_terms
@@ -177,35 +143,69 @@ def _candidates(attribute: Attribute) -> str:
     return f"{count} | {attribute.log2_candidates:.4f}"
 
 
-def _counted(people: pa.Table, column: str) -> str:
-    if column not in people.column_names or pa.types.is_nested(people.schema.field(column).type):
-        return " | "
-    counts = pc.value_counts(people.column(column)).field("counts").to_numpy()
+def _values(people: pa.Table, attribute: str, number: int) -> pa.ChunkedArray:
+    """What people have of an attribute, from its own column or, in bioD, from the list of all of them."""
+    if attribute in people.column_names:
+        return people.column(attribute).drop_null()
+    return pc.list_element(people.column("values"), number)
+
+
+def _counted(values: pa.ChunkedArray) -> str:
+    counts = values.value_counts().field("counts").to_numpy()
     shares = counts / counts.sum()
     return f"{len(counts):,} | {abs(float((shares * np.log2(shares)).sum())):.4f}"
 
 
-def _text_statistics(folder: Path, recipe: Recipe, corpus: Corpus) -> list[str]:
+def _text_statistics(folder: Path, recipe: Recipe, tokenizer: tuple[Tokenizer, int] | None) -> list[str]:
+    """How long texts are, and an example."""
     texts = _first_rows(folder / "biographies", _TEXTS, ["text"]).column("text").to_pylist()
-    figures = [f"{np.mean([len(text) for text in texts]):.1f} code points"]
-    if recipe.tokenizer_name is None:
-        tokenizer, rows = tokenizer_of(recipe, corpus)
-        lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)]
-        figures.append(f"{np.mean(lengths):.1f} tokens of the compact tokenizer, which has {rows:,} in use")
-    return [f"A text has {' and '.join(figures)} (mean of {len(texts):,}). An example:", "", f"> {texts[0]}"]
+    table = ["| a text has | mean | least | most |", "|---|---|---|---|"]
+    counted = f"Counted in {len(texts):,} texts"
+    if tokenizer is not None:
+        backend, rows = tokenizer
+        tokens = [len(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        kind = "the compact tokenizer"
+        if recipe.tokenizer_name is not None:
+            kind = f"{local_files(recipe).get('tokenizer_name', recipe.tokenizer_name)}, cut to what is in use"
+        table.append(f"| tokens | {_mean_and_range(tokens)} |")
+        counted += f", ends of text left out, with {kind}, a vocabulary of {rows:,}"
+    table.append(f"| code points | {_mean_and_range([len(text) for text in texts])} |")
+    return [*table, "", f"{counted}. An example:", "", f"> {texts[0]}"]
 
 
-def _recipe_block(recipe: Recipe) -> list[str]:
+def _mean_and_range(counts: list[int]) -> str:
+    return f"{np.mean(counts):.1f} | {min(counts):,} | {max(counts):,}"
+
+
+def _making(recipe: Recipe) -> list[str]:
     """How to make the same folder again."""
-    keys = {key: getattr(recipe, key) for key in _SHAPING}
-    shown = {key: v for key, v in keys.items() if v != KEYS[key].default or key in ("corpus", "num_people", "seed")}
-    shown |= {path: Path(shown[path]).name for path in _PATHS if shown.get(path)}
-    text = {True: "true", False: "false", None: "null"}
-    lines = [f"{key}: {text[v] if v is None or isinstance(v, bool) else v}" for key, v in shown.items()]
+    needed = " and ".join(f"`{name}`" for name in local_files(recipe).values())
+    beside = f", given beside {needed} as they were," if needed else ""
     return [
-        "`knowcap data --config RECIPE` makes it again from a recipe with these keys; the model does not matter:",
+        f"Made by knowcap {__version__}. These lines{beside} make the same files in `runs/again/knowledge`, whatever "
+        "the model:",
         "",
-        *("```yaml", *lines, "model_name: gpt2-2-2", "```"),
+        "```sh",
+        "cat > again.yaml <<'END'",
+        *recipe_lines(recipe),
+        "END",
+        "knowcap data --config again.yaml",
+        "```",
+    ]
+
+
+def _brought_along(folder: Path, afresh: bool) -> list[str]:
+    """What else the folder holds, and what it is good for."""
+    files = {
+        f"{POOLS}/": "the lists that values are drawn from, one a line (companies with their headquarters)",
+        TEMPLATES: "the sentences, and out of how many candidates each value was drawn",
+        RECIPE_FILE: "the keys above",
+    }
+    there = [f"`{name}` ({what})" for name, what in files.items() if (folder / name).exists()]
+    told = "on the same people, told afresh at every exposure; " if afresh else ""
+    return [
+        f"Besides: {', '.join(there)}. With these, `knowcap run --dataset_name` of this folder or its Hub id trains "
+        f"{told}with `--dataset_texts published`, on these texts."
     ]
 
 

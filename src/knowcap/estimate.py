@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.corpora import knowledge_of, sample_of, stream_of, tokenizer_of
 from knowcap.mixture import Mixture
 from knowcap.models import build_model, closed_form_parameters, model_config
 from knowcap.packing import PackingError, Stream
@@ -67,7 +67,7 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     counts, tokens = stream.count()
     useful = tokens * recipe.useful_share if recipe.junk_people else tokens
     sample = stream.corpus.num_people
-    knowledge = corpus_of(recipe).knowledge()
+    knowledge = knowledge_of(recipe)
     sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
     parameters = closed_form_parameters(recipe.model_name, **sizes)
     biographies = knowledge.num_people * recipe.exposures
@@ -114,8 +114,7 @@ def describe(e: Estimate) -> str:
 
 def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
-    sample = replace(recipe, exposures=1, num_people=min(recipe.num_people, _SAMPLE))
-    corpus = corpus_of(sample)
+    sample, corpus = replace(recipe, exposures=1), sample_of(recipe, _SAMPLE)
     tokenizer, rows = tokenizer_of(sample, corpus)
     return stream_of(sample, corpus, tokenizer), rows
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ class Knowledge:
     the number of strings counted, and `log2_candidates` that number x log2(T^L / D), in bits.
     `text_prefix` stands in front of every text and is never scored (a domain's token, Part 3.3, Result 12).
     `bound` is False where texts may hint at facts before stating them (written by a language model): what is scored on
-    them is then no lower bound on what the weights hold.
+    them is then no lower bound on what the weights hold. `missing_texts` is how many of such texts could not be had.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Knowledge:
     diversity_terms: tuple[dict[str, Any], ...] = field(default=())
     text_prefix: str = ""
     bound: bool = True
+    missing_texts: int = 0
 
     def __post_init__(self) -> None:
         names = [a.name for a in self.attributes]
@@ -146,11 +147,11 @@ class Knowledge:
         raise FactError(f"unknown attribute {name!r}; knowledge.json has {[a.name for a in self.attributes]}")
 
     def content(self) -> dict[str, Any]:
-        """What knowledge.json holds; what few corpora need (`stated`, `text_prefix`, `bound`) only where it says more
-        than its default.
+        """What knowledge.json holds; what few corpora need (`stated`, `text_prefix`, `bound`, `missing_texts`) only
+        where it says more than its default.
         """
         content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
-        for key, default in (("text_prefix", ""), ("bound", True)):
+        for key, default in (("text_prefix", ""), ("bound", True), ("missing_texts", 0)):
             if content[key] == default:
                 del content[key]
         for attribute in content["attributes"]:
@@ -267,41 +268,3 @@ def scored_facts(spans: Sequence[Span], knowledge: Knowledge) -> list[ScoredFact
         together = tuple(sorted([*early, span], key=lambda s: s.start))
         facts.append(ScoredFact(attribute, log2_candidates, together))
     return sorted(facts, key=lambda fact: fact.spans[0].start)
-
-
-def shuffled_values(rows: Iterable[Row], seed: int) -> list[Row]:
-    """The null control for any table: every entity keeps its name and text form, but says another entity's values.
-
-    Entities are put in a random cycle, so that none keeps its own values; an attribute that the other entity does not
-    state ends that row at its span. Rows of one entity (renderings) take their values from the same other entity.
-
-    Raises:
-        FactError: fewer than two entities.
-    """
-    import numpy as np
-
-    rows = list(rows)
-    entities = list(dict.fromkeys(row.entity for row in rows))
-    if len(entities) < 2:
-        raise FactError(f"a shuffled control needs two entities or more; got {len(entities)}")
-    order = np.random.default_rng(seed).permutation(len(entities))
-    other = {entities[order[i]]: entities[order[i - 1]] for i in range(len(entities))}
-    values: dict[int | str, dict[str, str]] = {}
-    for row in rows:
-        said = values.setdefault(row.entity, {})
-        for span in row.spans:
-            said.setdefault(span.attribute, row.text[span.start : span.end])
-    return [_say(row, values[other[row.entity]]) for row in rows]
-
-
-def _say(row: Row, values: dict[str, str]) -> Row:
-    """The row's text with its values (not its name) replaced."""
-    text, spans, start = "", [], 0
-    for span in row.spans:
-        text += row.text[start : span.start]
-        value = row.text[span.start : span.end] if span.attribute == NAME else values.get(span.attribute)
-        if value is None:
-            return Row(text, tuple(spans), row.entity)
-        spans.append(Span(span.attribute, len(text), len(text) + len(value)))
-        text, start = text + value, span.end
-    return Row(text + row.text[start:], tuple(spans), row.entity)

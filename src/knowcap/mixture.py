@@ -50,20 +50,22 @@ class Mixture:
         if not 0 < useful_share < 1:
             raise PackingError(f"useful_share={useful_share}, expected more than 0 and less than 1; or no junk")
         self.useful, self.junk, self.useful_share = useful, junk, useful_share
-        self.corpus, self.pieces, self.exposures = useful.corpus, useful.pieces, useful.exposures
+        self.corpus, self.pieces = useful.corpus, useful.pieces
+        self.exposures, self.shards = useful.exposures, useful.shards
 
-    def count(self, progress: Callable[[int], object] = int) -> tuple[np.ndarray, int]:
+    def count(self, progress: Callable[[int], object] = int, num_proc: int = 1) -> tuple[np.ndarray, int]:
         """Counts windows of useful shards, then of junk shards until these have their share of the tokens.
 
         The share is exact but for one window.
 
         Args:
-            progress: called with 1 after every useful exposure.
+            progress: called with the number of useful shards just counted.
+            num_proc: processes that count useful shards.
 
         Returns:
             windows (useful shards + junk shards,) int64, which `use_counts` takes; and the tokens in all windows.
         """
-        useful, tokens = self.useful.count(progress)
+        useful, tokens = self.useful.count(progress, num_proc)
         wanted, junk, junk_tokens = tokens * (1 - self.useful_share) / self.useful_share, [], 0
         while junk_tokens < wanted:
             sums = np.cumsum(self.junk.sizes(*divmod(len(junk), self.junk.shards)))

@@ -7,15 +7,20 @@ ones only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from knowcap.philox import KeyedPermutation
 from knowcap.pieces import Pieces
+from knowcap.processes import share_out
 from knowcap.tokens import EOS_ID
+
+
+_SHARDS_A_JOB = 64  # counted between two words to the process that asked
 
 
 class PackingError(ValueError):
@@ -33,6 +38,14 @@ class Texts(Protocol):
 
     def longest(self, pieces: Pieces) -> int:
         """No text has more tokens than this, its end of text included."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A corpus that knows how long its texts are without composing them."""
+
+    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The tokens of the texts of persons (n,) at one exposure, ends of text included: (n,) int64."""
 
 
 @dataclass(frozen=True)
@@ -119,27 +132,35 @@ class Stream:
         bounds = ends[cuts]
         return bounds[:-1], np.diff(bounds) + 1
 
+    def lengths(self, exposure: int, shard: int) -> np.ndarray:
+        """The tokens of every biography of a shard, ends of text included: (n,) int64."""
+        if isinstance(self.corpus, Measured):
+            return self.corpus.text_lengths(self.pieces, self.persons(exposure, shard), exposure)
+        return self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
+
     def sizes(self, exposure: int, shard: int) -> np.ndarray:
         """The tokens in each window of a shard, from the lengths of its texts alone: (windows,) int64."""
-        lengths = self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
-        return self._windows(lengths)[1]
+        return self._windows(self.lengths(exposure, shard))[1]
 
-    def count(self, progress: Callable[[int], object] = int) -> tuple[np.ndarray, int]:
+    def count(self, progress: Callable[[int], object] = int, num_proc: int = 1) -> tuple[np.ndarray, int]:
         """Counts the windows of every shard, from lengths alone, and keeps the table.
 
         Args:
-            progress: called with 1 after every exposure, a bar's `update` say.
+            progress: called with the number of shards that were counted, a bar's `update` say.
+            num_proc: processes that count; the result is the same.
 
         Returns:
             windows (exposures, shards) int64, what `use_counts` takes in a later run; and the tokens in all windows.
         """
-        counts, tokens = np.empty((self.exposures, self.shards), dtype=np.int64), 0
-        for exposure in range(self.exposures):
-            for shard in range(self.shards):
-                sizes = self.sizes(exposure, shard)
-                counts[exposure, shard] = len(sizes)
-                tokens += int(sizes.sum())
-            progress(1)
+        total, tokens = self.exposures * self.shards, 0
+        counts = np.empty(total, dtype=np.int64)
+        size = max(1, min(_SHARDS_A_JOB, total // (4 * num_proc)))
+        jobs = [range(first, min(total, first + size)) for first in range(0, total, size)]
+        for job, windows, some in share_out(partial(_count_shards, self), jobs, num_proc):
+            counts[job.start : job.stop] = windows
+            tokens += some
+            progress(len(job))
+        counts = counts.reshape(self.exposures, self.shards)
         self.use_counts(counts)
         return counts, tokens
 
@@ -188,3 +209,13 @@ def padded(windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         input_ids[number, : len(row)] = row
         labels[number, : len(row)] = row
     return input_ids, labels
+
+
+def _count_shards(stream: Stream, job: range) -> Iterator[tuple[range, list[int], int]]:
+    """The windows of each shard of a job (counted through all exposures), and the tokens in all of them."""
+    windows, tokens = [], 0
+    for number in job:
+        sizes = stream.sizes(*divmod(number, stream.shards))
+        windows.append(len(sizes))
+        tokens += int(sizes.sum())
+    yield job, windows, tokens

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from knowcap.processes import share_out
+
 
 ENTITIES_PER_FILE = 50_000
 CHUNK = 10_000  # entities held in memory at a time by each process
-
-
-class ParquetError(ValueError):
-    """A process that writes files ended before they were whole."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +52,17 @@ def write_tables(folder: Path, tables: Sequence[Table], num_proc: int = 1) -> It
     goes.
 
     Raises:
-        ParquetError: another process was killed. What one raises is raised here.
+        ProcessError: another process was killed. What one raises is raised here.
     """
     jobs = []
     for table in tables:
         (folder / table.config).mkdir(exist_ok=True)
         jobs += [(folder / table.config / name, table, first, end) for name, first, end in table.files()]
-    if num_proc > 1 and len(jobs) > 1:
-        yield from _write_together(jobs, min(num_proc, len(jobs)))
-    else:
-        for job in jobs:
-            yield from _write_file(*job)
+    yield from share_out(_write_file, jobs, num_proc)
 
 
-Job = tuple[Path, Table, int, int]
-
-
-def _write_file(path: Path, table: Table, first: int, end: int) -> Iterator[tuple[str, int]]:
+def _write_file(job: tuple[Path, Table, int, int]) -> Iterator[tuple[str, int]]:
+    path, table, first, end = job
     writer = None
     try:
         for batch, count in table.batches(first, end):
@@ -82,55 +72,3 @@ def _write_file(path: Path, table: Table, first: int, end: int) -> Iterator[tupl
     finally:
         if writer is not None:
             writer.close()
-
-
-def _write_together(jobs: list[Job], num_proc: int) -> Iterator[tuple[str, int]]:
-    """Each process writes every num_proc-th file and tells of every chunk over a pipe."""
-    context = get_context("spawn")
-    processes, readers = [], []
-    try:
-        for number in range(num_proc):
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_write_jobs, args=(writer, jobs[number::num_proc]), daemon=True)
-            process.start()
-            writer.close()
-            processes.append(process)
-            readers.append(reader)
-        yield from _messages(readers)
-        for process in processes:
-            process.join()
-            if process.exitcode:
-                raise ParquetError(
-                    f"a process that writes files ended with exit code {process.exitcode} (negative: a signal; -9 is "
-                    "most often a lack of memory); run again, with a lower num_proc"
-                )
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-
-
-def _messages(readers: list[Connection]) -> Iterator[tuple[str, int]]:
-    """What the processes say until all of them have hung up."""
-    while readers:
-        for reader in wait(readers):
-            try:
-                message = reader.recv()
-            except EOFError:
-                readers.remove(reader)
-                continue
-            if isinstance(message, Exception):
-                raise message
-            yield message
-
-
-def _write_jobs(writer: Connection, jobs: list[Job]) -> None:
-    """Another process' work. It ends with the process that started it: the pipe is broken then."""
-    try:
-        for job in jobs:
-            for message in _write_file(*job):
-                writer.send(message)
-    except BrokenPipeError:
-        return
-    except Exception as error:
-        writer.send(error)

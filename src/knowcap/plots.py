@@ -54,6 +54,9 @@ def plot_frontier(capacities: Sequence[dict[str, Any]], path: str | Path) -> Pat
     if len(shown) < len(capacities):
         note = f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or below) and are not shown"
         figure.text(0.99, 0.01, note, ha="right", va="bottom", fontsize=8, color=GREY)
+    if unbound := sum(not c.get("bound", True) for c in capacities):
+        note = f"{unbound} of {len(capacities)} are not a bound (texts that may hint at facts)"
+        figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
     return _save(figure, path)
 
 

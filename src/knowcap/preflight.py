@@ -68,11 +68,15 @@ RULES: dict[str, Rule] = {
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
 }
 _BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
-_JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens")
-_BIOS_KEYS = ("fixed_renderings", "permute", "full_name", "domain_token", *_JUNK_KEYS)
-_NOT_BIOD_KEYS = (*_BIOS_KEYS, "num_templates")
-_NOT_TABLE_KEYS = (*_BIOS_KEYS, "pools_dir", "pools_fraction")
-_NOT_MORRIS_KEYS = (*_NOT_TABLE_KEYS, "num_templates", "renderings")
+JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
+NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS)
+NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS)
+_NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
+# What a data set folder has settled.
+_SETTLED = (
+    "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
+    "string_length", "renderings", "control_people", *JUNK_KEYS,
+)  # fmt: skip
 _MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
 
@@ -104,7 +108,8 @@ def _check_values(recipe: Recipe, bad: set[str]) -> list[str]:
         value = getattr(recipe, name)
         choices = key.metadata.get("choices")
         valid, expected = RULES.get(name, (lambda _: True, ""))
-        if name in bad or (name == "num_people" and recipe.corpus == "table" and value == 0):
+        has_people = recipe.corpus == "table" or recipe.dataset_name is not None
+        if name in bad or (name == "num_people" and has_people and value == 0):
             continue
         if choices and value not in choices:
             close = get_close_matches(value, choices, n=1)
@@ -127,7 +132,8 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
             f"train_batch_size={batch} is not divisible by gradient_accumulation_steps={micro}; "
             f"{batch // micro * micro or micro} is"
         )
-    if not bad & {"num_people", "control_people"} and recipe.num_people < 2 and recipe.control_people < FEWEST_CONTROL:
+    few = recipe.dataset_name is None and recipe.num_people < 2
+    if not bad & {"num_people", "control_people"} and few and recipe.control_people < FEWEST_CONTROL:
         problems.append(
             f"num_people={recipe.num_people} with control_people={recipe.control_people}: nothing is left for a null "
             f"control; give 2 people or more, or a control of {FEWEST_CONTROL}"
@@ -141,14 +147,32 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     return problems
 
 
+def _check_idle_beside(recipe: Recipe, bad: set[str]) -> list[str]:
+    """Keys that say what a data set has settled already."""
+    from knowcap.recipe import KEYS
+
+    published = recipe.dataset_texts == "published" and "dataset_texts" not in bad
+    told = (*NOT_BIOD_KEYS,) if published else ()
+    idle = (*_SETTLED, *told)
+    why = "tells its texts as they are" if published else "has its own people"
+    return [
+        f"{name}={getattr(recipe, name)!r} beside dataset_name={recipe.dataset_name!r}, which {why}; leave it out"
+        for name in idle
+        if name not in bad and getattr(recipe, name) != KEYS[name].default
+    ]
+
+
 def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
     """Keys that the corpus does not look at: whoever sets one means something else."""
     from knowcap.recipe import KEYS
 
+    if recipe.dataset_name is not None:
+        return _check_idle_beside(recipe, bad)
+    beside = [key for key in ("dataset_revision", "dataset_texts") if getattr(recipe, key) != KEYS[key].default]
     biod, table, morris = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates"), ("string_length",)
     idle = {
-        "bioD": (*_NOT_BIOD_KEYS, *table, *morris),
-        "table": (*_NOT_TABLE_KEYS, *biod, *morris),
+        "bioD": (*NOT_BIOD_KEYS, *table, *morris),
+        "table": (*NOT_TABLE_KEYS, *biod, *morris),
         "morris": (*_NOT_MORRIS_KEYS, *(key for key in biod if key != "alphabet_size"), *table),
     }.get(recipe.corpus, (*biod, *table, *morris))
     if recipe.corpus == "bioS" and not bad & {"junk_people"} and not recipe.junk_people:
@@ -157,6 +181,10 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
     of |= {"string_length": "is for corpus: morris, not"}
     of |= dict.fromkeys(("useful_share", "junk_tokens"), "needs junk_people and says nothing without to")
     return [
+        f"{name}={getattr(recipe, name)!r} says nothing without a dataset_name; give one, or leave it out"
+        for name in beside
+        if name not in bad
+    ] + [
         f"{name}={getattr(recipe, name)!r} {of.get(name, 'says nothing to')} corpus: {recipe.corpus}; leave it out"
         for name in idle
         if not bad & {name, "corpus"} and getattr(recipe, name) != KEYS[name].default
@@ -165,6 +193,10 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
     """Value lists, templates, and the vocabulary that they need."""
+    if recipe.dataset_name is not None:
+        from knowcap.dataset_check import check_dataset
+
+        return check_dataset(recipe, bad)
     if recipe.corpus == "table":
         return _check_table(recipe, bad)
     if recipe.corpus == "bioD":
@@ -185,13 +217,13 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
             f"num_people={recipe.num_people:_} exceeds the {pools.num_names:,} unique names of the pools; "
             "lower num_people or pass larger pools"
         )
-    if not bad & {"domain_token", "num_people", *_JUNK_KEYS}:
+    if not bad & {"num_people", *JUNK_KEYS}:
         problems += _check_junk(recipe, pools)
     if pools and templates and recipe.tokenizer_name is None and "vocab_size" not in bad:
         from knowcap.bios import BioS
         from knowcap.knowledge.people import People
 
-        problems += _check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates))
+        problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates))
     return problems
 
 
@@ -219,7 +251,7 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     problems: list[str] = []
     corpus = _try("corpus", lambda: biod_of(recipe), problems)
     if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
-        problems += _check_vocabulary(recipe, corpus)
+        problems += check_vocabulary(recipe, corpus)
     return problems
 
 
@@ -251,11 +283,11 @@ def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
             "used; leave num_people out"
         )
     if recipe.tokenizer_name is None and "vocab_size" not in bad:
-        problems += _check_vocabulary(recipe, table)
+        problems += check_vocabulary(recipe, table)
     return problems
 
 
-def _check_vocabulary(recipe: Recipe, corpus: Corpus) -> list[str]:
+def check_vocabulary(recipe: Recipe, corpus: Corpus) -> list[str]:
     """A problem where the compact BPE is too small to spell the corpus."""
     from knowcap.tokens import minimum_vocab_size
 

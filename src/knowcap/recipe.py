@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
+
+from knowcap.convert import convert
 
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -45,8 +45,11 @@ class Recipe:
     output_dir: str = _key("runs", "where run folders are made", free=True)
     seed: int = _key(0, "seed of people, texts, weights and data order")
     # knowledge
+    dataset_name: str | None = _key(None, "a published data set, Hub id or folder, in place of people made here")
+    dataset_revision: str | None = _key(None, "dataset_name's branch, tag or commit on the Hub; main by default")
+    dataset_texts: str = _key("online", "told afresh, or its texts as they are", choices=("online", "published"))
     corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "morris", "table"))
-    num_people: int = _key(0, "N, people (morris: strings); a table has its own", required=True, except_for="table")
+    num_people: int = _key(0, "N, people or strings; tables, data sets: theirs", required=True, except_for="table")
     pools_dir: str | None = _key(None, "a folder of your own value lists")
     pools_fraction: float = _key(1.0, "keep the first part of every list, in (0, 1]")
     num_attributes: int = _key(1, "bioD's K, values a person")
@@ -150,7 +153,8 @@ def read_recipe(config: str | Path, overrides: Overrides = (), check: bool = Tru
         except ValueError as error:
             problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
     needed = {name: key.metadata for name, key in KEYS.items() if key.metadata.get("required") and name not in found}
-    missing = [name for name, key in needed.items() if key.get("except_for", "") != values.get("corpus")]
+    made = "table" if values.get("dataset_name") is not None else values.get("corpus")  # has its people already
+    missing = [name for name, key in needed.items() if key.get("except_for", "") != made]
     problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
     recipe = resolve(Recipe(**values), path)
     if check:
@@ -183,48 +187,6 @@ def find_recipe(config: str | Path) -> Path:
     hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(packaged) or "none"
     raise RecipeError([f"no such file, nor one of the packaged recipes ({names}){hint}"], f"recipe {str(config)!r}")
-
-
-def convert(value: Any, hint: Any) -> Any:
-    """A YAML or command-line value as the type of its key, whether it comes as text (`1e-3`, `[8, 4]`, `null`) or not.
-
-    Raises:
-        ValueError: says what was expected.
-    """
-    if hint == tuple[int, ...]:
-        return tuple(convert(item, int) for item in _items(value))
-    kind = next(k for k in (bool, int, float, str) if hint in (k, k | None))
-    text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
-    if hint == kind | None and (value is None or text.lower() in ("null", "none", "~")):
-        return None
-    if kind is str and text:
-        return text
-    if kind is bool and text.lower() in ("true", "yes", "on", "false", "no", "off"):
-        return text.lower() in ("true", "yes", "on")
-    if kind is int and re.fullmatch(r"[+-]?\d[\d_]*", text):
-        return int(text)
-    number = _number(text)
-    if kind is float and math.isfinite(number):
-        return number
-    if kind is int and number.is_integer():
-        return int(number)
-    expected = {str: "text", bool: "true or false", int: "a whole number such as 1000", float: "a number such as 1e-3"}
-    raise ValueError(f"expected {expected[kind]}{'' if hint == kind else ' or null'}")
-
-
-def _items(value: Any) -> Sequence[Any]:
-    """`[8, 4]`, `8,4`, `8`, `[]` and `null` as the items that they list."""
-    if isinstance(value, (list, tuple)):
-        return value
-    text = "" if value is None or str(value).lower() in ("null", "none") else str(value)
-    return [item for item in re.split(r"[,\s]+", text.strip("[] ")) if item]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:

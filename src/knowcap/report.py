@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.card import write_card
-from knowcap.card.results import control, estimate, measurement_of, read_capacities, read_json
+from knowcap.card.results import caveat, control, estimate, measurement_of, read_capacities, read_json
 from knowcap.folders import whole_file
 from knowcap.plots import plot_attributes, plot_frontier, plot_loss
 
@@ -140,7 +140,7 @@ def _row(model: dict[str, Any]) -> list[str]:
         _entities(model["entities_scored"], model["num_entities"]),
         "unknown" if model["exposures"] is None else f"{model['exposures']:,}",
         model["precision"],
-        estimate(model),
+        estimate(model) + caveat(model),
         f"{model['max_bits_per_parameter']:.3f}",
         control(model),
     ]
@@ -159,9 +159,19 @@ def _markdown(table: str, models: list[dict[str, Any]]) -> str:
         f"- bits/param: ± half the width of the {levels} bootstrap interval over entities; training seeds left out\n"
         "- max: all there is to know, over the parameters\n"
         "- control: bits per entity of values that were never taught (mean ± standard error), zero or less unless "
-        "something leaks\n\n"
+        f"something leaks\n{_unbound(models)}\n"
         "Made by `knowcap report`; report.json holds the figures in full.\n\n"
         f"![Knowledge learned against model size]({FRONTIER_FILE})\n"
+    )
+
+
+def _unbound(models: list[dict[str, Any]]) -> str:
+    """What the caveat means, where a figure has one."""
+    if not any(caveat(model) for model in models):
+        return ""
+    return (
+        "- not a bound: scored on texts that may hint at facts before stating them, so the weights may hold less; on "
+        "neutral templates: the same people in sentences that don't, so the weights hold no less\n"
     )
 
 

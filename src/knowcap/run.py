@@ -15,21 +15,22 @@ from typing import Any
 
 from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, RecipeError, read_recipe
-from knowcap.run_folder import RECIPE_FILE
+from knowcap.run_folder import RECIPE_FILE, is_run_dir
 
 
 logger = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
+def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
     """All stages into `run_dir`; returns what the report made.
 
     Args:
         recipe: the checked recipe.
         run_dir: from `claim_run_dir`.
         launcher: starts training and scoring through accelerate; by default all runs in this process.
+        num_proc: processes that write the data set.
     """
-    dataset_dir = data(recipe, run_dir)
+    dataset_dir = data(recipe, run_dir, num_proc)
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
@@ -37,13 +38,13 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path
     return report(run_dir)
 
 
-def data(recipe: Recipe, run_dir: Path) -> Path:
-    """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`."""
+def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
+    """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`, by `num_proc` processes."""
     from knowcap import dataset
 
     output = run_dir / "knowledge"
     kept = (output / "knowledge.json").is_file()
-    return _stage("knowledge", output, lambda: dataset.build(recipe, run_dir), dataset.describe, kept)
+    return _stage("knowledge", output, lambda: dataset.build(recipe, run_dir, num_proc), dataset.describe, kept)
 
 
 def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
@@ -108,6 +109,8 @@ def measure(
 ) -> Path:
     """The measuring stages: nll.parquet and control.parquet, then capacity.json, in the model's folder.
 
+    Where the data set has neutral texts too, they are measured into `model_dir/neutral`.
+
     Args:
         model_dir: any model folder.
         dataset_dir: a data set folder.
@@ -117,10 +120,32 @@ def measure(
         overwrite: score again where a finished measurement is found.
         launcher: starts the scoring through accelerate.
     """
+    from knowcap.dataset import has_config
+
     recipe = Recipe() if recipe is None else recipe
     batch_size = recipe.eval_batch_size if batch_size is None else batch_size
-    scores, result = model_dir / "nll.parquet", model_dir / "capacity.json"
-    scored = not overwrite and scores.is_file() and (model_dir / "control.parquet").is_file()
+    options = {"batch_size": batch_size, "limit": limit, "overwrite": overwrite}
+    if has_config(dataset_dir, "neutral"):
+        _measure_texts(model_dir, dataset_dir, recipe, launcher, **options, neutral=True)
+    elif overwrite:
+        for name in ("nll.parquet", "control.parquet", "control_swapped.parquet", "capacity.json"):
+            (model_dir / "neutral" / name).unlink(missing_ok=True)  # of another data set
+    return _measure_texts(model_dir, dataset_dir, recipe, launcher, **options)
+
+
+def _measure_texts(
+    model_dir: Path,
+    dataset_dir: Path,
+    recipe: Recipe,
+    launcher: Launcher | None,
+    *,
+    neutral: bool = False,
+    **options: Any,
+) -> Path:
+    """Measures a model on the biographies, or on the neutral texts; `options` are those of `scoring.score`."""
+    output_dir = model_dir / "neutral" if neutral else model_dir
+    scores, result = output_dir / "nll.parquet", output_dir / "capacity.json"
+    scored = not options["overwrite"] and scores.is_file() and (output_dir / "control.parquet").is_file()
     summarized = scored and result.is_file() and _json(result)["confidence_level"] == recipe.confidence_level
 
     def score() -> None:
@@ -128,19 +153,20 @@ def measure(
             result.unlink(missing_ok=True)  # of an earlier measurement
         from knowcap.scoring import score
 
-        score(model_dir, dataset_dir, batch_size=batch_size, limit=limit, overwrite=overwrite)
+        score(model_dir, dataset_dir, **options, neutral=neutral)
 
     def summarize() -> None:
         from knowcap.capacity import capacity
 
         if not summarized:
-            capacity(model_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
+            capacity(output_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
 
     if launcher is not None and not scored:
         result.unlink(missing_ok=True)
-        words = [str(model_dir), str(dataset_dir), "--batch_size", str(batch_size)]
-        words += [] if limit is None else ["--limit", str(limit)]
-        launcher.launch("knowcap.scoring", words + ["--overwrite"] * overwrite)  # tells its own line
+        words = [str(model_dir), str(dataset_dir), "--batch_size", str(options["batch_size"])]
+        words += [] if options["limit"] is None else ["--limit", str(options["limit"])]
+        words += ["--overwrite"] * options["overwrite"] + ["--neutral"] * neutral
+        launcher.launch("knowcap.scoring", words)  # tells its own line
     else:
         _stage("score", scores, score, _describe_scores, scored)
     return _stage("capacity", result, summarize, _describe_capacity, summarized)
@@ -174,7 +200,7 @@ def recipe_of(run_dir: Path) -> Recipe:
         RecipeError: no run folder, or its recipe can't be read.
     """
     file = run_dir / RECIPE_FILE
-    if not file.is_file():
+    if not is_run_dir(run_dir):
         raise RecipeError([f"expected a run folder with a {RECIPE_FILE}, {_listing(run_dir)}"], run_dir)
     recipe, problems = read_recipe(file, check=False)
     if problems:
@@ -217,8 +243,8 @@ def _describe_scores(output: Path) -> str:
 def _describe_capacity(output: Path) -> str:
     c = _json(output)
     low, high = c["confidence_interval"]
-    best = c["max_bits_per_parameter"]
-    return f"{c['bits_per_parameter']:.4f} bits per parameter [{low:.4f}, {high:.4f}], at most {best:.4f}"
+    best, label = c["max_bits_per_parameter"], "" if c.get("bound", True) else ", not a bound"
+    return f"{c['bits_per_parameter']:.4f} bits per parameter [{low:.4f}, {high:.4f}], at most {best:.4f}{label}"
 
 
 def _describe_quantization(folder: Path) -> str:

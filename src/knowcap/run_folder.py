@@ -35,6 +35,11 @@ _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
 _MEND = "choose another run_name or pass --overwrite_output_dir"
 
 
+def is_run_dir(folder: Path) -> bool:
+    """Whether a folder is a run's; a data set folder has a recipe.yaml too, beside its knowledge.json."""
+    return (folder / RECIPE_FILE).is_file() and not (folder / "knowledge.json").is_file()
+
+
 def run_dir_of(recipe: Recipe) -> Path:
     """output_dir/run_name."""
     return Path(recipe.output_dir) / recipe.run_name
@@ -129,8 +134,20 @@ def _bytes_needed(recipe: Recipe) -> int:
     except ModelError:
         weights = 0  # told by the recipe's own check
     biographies = (recipe.num_people + recipe.control_people) * min(recipe.renderings, recipe.exposures)
+    if recipe.dataset_name is not None:
+        biographies = _texts_of(recipe)
     copies = 1 + len(recipe.quantize_bits)
     return biographies * _BYTES_PER_BIOGRAPHY * copies + weights * (3 * (recipe.save_total_limit + 1) + copies)
+
+
+def _texts_of(recipe: Recipe) -> int:
+    """About how many texts the recipe's data set has, as one of knowcap has them; 0 where it can't be had."""
+    from knowcap.dataset_import import source_of
+
+    try:
+        return source_of(recipe).knowledge().num_people * recipe.renderings
+    except ValueError:
+        return 0  # told by the recipe's own check
 
 
 def _size(folder: Path) -> int:

@@ -240,6 +240,13 @@ def table_of(recipe: Recipe) -> Table:
         raise TableError(missing)
     version = hashlib.sha256(facts.read_bytes() + b"\0" + templates.read_bytes()).hexdigest()[:12]
     tuples, sentences = _load(facts, templates, version)
+    check_vocabulary_is_known(tuples, sentences, recipe)
+    sentences = cut(sentences, recipe.num_templates, templates)
+    return Table(tuples, sentences, seed=recipe.seed, name=facts.stem, version=version)
+
+
+def check_vocabulary_is_known(tuples: Tuples, sentences: Sentences, recipe: Recipe) -> None:
+    """Raises TableError where a tokenizer from elsewhere, cut to its tokens in use, would tell what was drawn."""
     partly = [name for name, column in tuples.columns.items() if not _is_complete(sentences.attributes[name], column)]
     partly = ["entity_space"] * (sentences.entity_space is not None) + partly
     if recipe.tokenizer_name is not None and partly:
@@ -249,15 +256,17 @@ def table_of(recipe: Recipe) -> Table:
                 "the vocabulary, cut to the tokens in use, would tell which are there; leave tokenizer_name out"
             ]
         )
+
+
+def cut(sentences: Sentences, num_templates: int | None, file: Path) -> Sentences:
+    """The first so many templates of every attribute; None: all. Raises TableError where one of `file` has fewer."""
     fewest = min(len(saying.templates) for saying in sentences.attributes.values())
-    if recipe.num_templates is not None:
-        if recipe.num_templates > fewest:
-            raise TableError(
-                [f"num_templates={recipe.num_templates}, but an attribute of {templates} has {fewest}; lower it"]
-            )
-        cut = {n: replace(s, templates=s.templates[: recipe.num_templates]) for n, s in sentences.attributes.items()}
-        sentences = replace(sentences, attributes=cut)
-    return Table(tuples, sentences, seed=recipe.seed, name=facts.stem, version=version)
+    if num_templates is None:
+        return sentences
+    if num_templates > fewest:
+        raise TableError([f"num_templates={num_templates}, but an attribute of {file} has {fewest}; lower it"])
+    told = {n: replace(s, templates=s.templates[:num_templates]) for n, s in sentences.attributes.items()}
+    return replace(sentences, attributes=told)
 
 
 @lru_cache(maxsize=2)

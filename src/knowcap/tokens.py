@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
+SMALLEST_OF_ANY_TEXT = 257  # the end of text, and every byte
 
 
 class TokenizerError(ValueError):
@@ -35,25 +36,26 @@ def minimum_vocab_size(texts: Iterable[str]) -> int:
     return 1 + len(set().union(*(set(text.encode()) for text in set(texts))))
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, every_byte: bool = False) -> Tokenizer:
     """A byte-level BPE over a corpus' `vocabulary_texts`; token 0 ends a text, pads, and stands for the unknown.
 
-    It may come out smaller than `vocab_size` where there is nothing left to merge.
+    It may come out smaller than `vocab_size` where there is nothing left to merge. With `every_byte` it has all 256
+    bytes, so that it can spell any text.
 
     Raises:
         TokenizerError: `vocab_size` is below `minimum_vocab_size`.
     """
     texts = list(texts)
-    least = minimum_vocab_size(texts)
+    least = SMALLEST_OF_ANY_TEXT if every_byte else minimum_vocab_size(texts)
     if vocab_size < least:
         raise TokenizerError(
-            f"vocab_size={vocab_size}, but the lists and templates use {least - 1} distinct bytes; "
-            f"give at least {least}"
+            f"vocab_size={vocab_size}, but there are {least - 1} distinct bytes to spell; give at least {least}"
         )
     tokenizer = Tokenizer(BPE(unk_token=EOS))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
-    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False)
+    alphabet = sorted(ByteLevel.alphabet()) if every_byte else []
+    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 

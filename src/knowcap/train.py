@@ -21,7 +21,8 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.callback import R_MAX, KnowledgeCallback, R
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
-from knowcap.dataset import check_knowledge
+from knowcap.dataset import build, check_knowledge, read_knowledge
+from knowcap.dataset_import import published_source
 from knowcap.folders import whole_file, whole_folder
 from knowcap.machine import machine_problems
 from knowcap.mixture import Mixture
@@ -31,53 +32,18 @@ from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run_folder import versions
 from knowcap.tokens import save_tokenizer, wrap
+from knowcap.windows import From, Windows
 
 
 logger = logging.getLogger(__name__)
 
+TEXTS = "checkpoints/texts"  # in a run folder: token ids of a data set's texts that are used as they are
+_COUNTED_ALONE = 20_000_000  # biographies whose windows one process counts, some 15 s, before another one starts
+_MOST_COUNTING = 32  # processes; each may hold 144 MB
+
 
 class TrainError(ValueError):
     """Training that cannot start as asked; the message says what was got, what was expected and how to mend it."""
-
-
-class Windows(Dataset):
-    """The stream's windows for a DataLoader, a whole batch at a time; empty ones fill the last step up."""
-
-    def __init__(self, stream: Stream | Mixture, batch_size: int) -> None:
-        self.stream = stream
-        self.steps = -(-len(stream) // batch_size)
-        self._size = self.steps * batch_size
-
-    def __len__(self) -> int:
-        """Windows of all steps, a multiple of the batch size."""
-        return self._size
-
-    def __getitems__(self, windows: list[int]) -> dict[str, torch.Tensor]:
-        """A batch: input_ids and labels, (batch, length) int64; labels are -100 where padded."""
-        real = np.array([w for w in windows if w < len(self.stream)] or [0])
-        input_ids, labels = self.stream.batch(real)
-        if real.size and windows[0] >= len(self.stream):
-            labels[:] = -100
-        missing = len(windows) - len(real)
-        if missing:
-            input_ids = np.pad(input_ids, ((0, missing), (0, 0)))
-            labels = np.pad(labels, ((0, missing), (0, 0)), constant_values=-100)
-        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
-
-
-class From(Sampler[int]):
-    """Windows in their order, from the first that is not trained on yet."""
-
-    def __init__(self, start: int, size: int) -> None:
-        self.start, self.size = start, size
-
-    def __iter__(self):
-        """Yields window numbers."""
-        return iter(range(self.start, self.size))
-
-    def __len__(self) -> int:
-        """All windows, trained on or not, so that steps are counted from the beginning."""
-        return self.size
 
 
 class StreamTrainer(Trainer):
@@ -106,7 +72,9 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if (model_dir / "training.json").is_file():
         return model_dir
     args = _arguments(recipe, run_dir / "checkpoints")
-    corpus = corpus_of(recipe)
+    with args.main_process_first(local=False, desc="data set"):
+        source = _data_set(recipe, run_dir)
+    corpus = corpus_of(recipe, run_dir / "knowledge", run_dir / TEXTS)
     if (run_dir / "knowledge").exists():
         check_knowledge(run_dir / "knowledge", corpus.knowledge())
     tokenizer, rows = tokenizer_of(recipe, corpus)
@@ -131,7 +99,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if recipe.warmup_steps >= windows.steps:
         logger.warning("warmup_steps=%d, but there are %d steps: no cosine", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
-    callbacks = [progress, *_measuring(recipe, corpus, tokenizer)]
+    callbacks = [progress, *_measuring(recipe, corpus, tokenizer, run_dir)]
     trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     trainer.first_window = step * recipe.train_batch_size
@@ -146,17 +114,28 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
         if trainer.is_world_process_zero():
             used = int(stream.pieces.used().size)
-            _save(trainer, weights, recipe, tokenizer, model_dir, used, num_tokens, progress.seconds)
+            _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
 
 
-def _measuring(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> list[KnowledgeCallback]:
-    """What measures while training, where the recipe asks for it: the first people, in one text each."""
+def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """What training.json says of the data; a recipe's data set is made first, and the token ids of its texts."""
+    if recipe.dataset_name is None:
+        return {"dataset": recipe.corpus}
+    folder = build(recipe, run_dir)
+    if recipe.dataset_texts == "published":
+        tokenizer_of(recipe, corpus_of(recipe, folder, run_dir / TEXTS))
+    return {"dataset": read_knowledge(folder).name, **published_source(folder), "dataset_texts": recipe.dataset_texts}
+
+
+def _measuring(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, run_dir: Path) -> list[KnowledgeCallback]:
+    """What measures while training, where the recipe asks for it: the first people, in one text each if made here."""
     if not recipe.measure_every:
         return []
-    rows = corpus.rows(np.arange(min(recipe.measure_limit, corpus.num_people)), 0)
-    options = {"every": recipe.measure_every, "limit": None, "batch_size": recipe.eval_batch_size}
+    limit = min(recipe.measure_limit, corpus.num_people)
+    rows = corpus.rows(np.arange(limit), 0) if recipe.dataset_name is None else run_dir / "knowledge"
+    options = {"every": recipe.measure_every, "limit": limit, "batch_size": recipe.eval_batch_size}
     return [KnowledgeCallback(rows, corpus.knowledge(), wrap(tokenizer, recipe.block_size), **options)]
 
 
@@ -212,8 +191,11 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
         with np.load(cache) as table:
             stream.use_counts(table["windows"])
             return int(table["tokens"])
-    bar = tqdm(total=stream.exposures, desc="counting windows", unit=" exposures", leave=False, delay=2)
-    counts, tokens = stream.count(progress=bar.update)
+    biographies = stream.exposures * stream.corpus.num_people
+    num_proc = max(1, min(os.cpu_count() or 1, _MOST_COUNTING, biographies // _COUNTED_ALONE))
+    shards = stream.exposures * stream.shards
+    bar = tqdm(total=shards, desc="counting windows", unit=" shards", leave=False, delay=2)
+    counts, tokens = stream.count(bar.update, num_proc)
     bar.close()
     cache.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(cache) as made, made.open("wb") as file:
@@ -240,6 +222,7 @@ def _save(
     trainer: Trainer,
     weights: dict[str, torch.Tensor] | None,
     recipe: Recipe,
+    source: dict[str, Any],
     tokenizer: Any,
     model_dir: Path,
     used: int,
@@ -252,7 +235,7 @@ def _save(
     steps = trainer.state.global_step
     content = {
         "model_name": recipe.model_name,
-        "dataset": recipe.corpus,
+        **source,
         "seed": recipe.seed,
         "exposures": recipe.exposures,
         "num_tokens": num_tokens,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.checks import LeakError, check_control, check_maximum, check_swapped
+from knowcap.capacity.checks import LeakError, check_control, check_maximum, check_swapped, is_bound
 from knowcap.capacity.diversity import diversity, without_first_chunks
 from knowcap.capacity.names import check_names
 from knowcap.capacity.tables import (
@@ -59,7 +59,7 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     Raises:
         CapacityError: where a file, a column or a part of the measurement is missing or contradicts another, or where
             R exceeds R_max though it cannot; what an earlier measurement left as capacity.json is removed then.
-        LeakError: where the null control holds bits; the same.
+        LeakError: where the null control holds bits; the same. A warning where knowledge.json says bound: false.
         ValueError: where an argument is impossible.
     """
     model_dir = Path(model_dir)
@@ -75,7 +75,8 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         if facts.attributes == [NAME]:
             control_bits = check_names(control, measurement)
         if (model_dir / SWAPPED_FILE).is_file():
-            check_swapped(control, without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms))
+            swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
+            check_swapped(control, swapped, is_bound(measurement))
         result = bits_per_parameter(
             predictions=facts.nll,
             references=facts.references,
@@ -136,6 +137,7 @@ def _content(
         "confidence_level": result["confidence_level"],
         "attributes": attributes,
         "control_bits_per_entity": result["control_bits_per_entity"],
+        "bound": is_bound(measurement),
         **{key: measurement[key] for key in SETTINGS},
     }
     if (share := measurement.get("useful_share")) is not None:

@@ -47,7 +47,7 @@ def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> 
 
     Raises:
         CapacityError: where the control lacks an attribute, or has fewer than two entities.
-        LeakError: says how much, which attributes, and what to check.
+        LeakError: says how much, which attributes, and what to check; a warning where the bits are not to be a bound.
     """
     values = [a for a in facts.attributes if a != NAME]
     if not values:
@@ -67,11 +67,16 @@ def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> 
         allowed = np.logaddexp2(0.0, references - math.log2(measurement["num_entities"]))
     leaks = [a for a, bound in zip(values, allowed, strict=True) if _leaks(*found[a], float(bound))]
     if leaks or _leaks(*total, float(allowed.sum())):
-        raise LeakError(_leak_message(total, {a: found[a] for a in leaks or values}, len(bits)))
+        _tell_leak(_leak_message(total, {a: found[a] for a in leaks or values}, len(bits)), is_bound(measurement))
     return total
 
 
-def check_swapped(control: Facts, swapped: Facts) -> None:
+def is_bound(measurement: dict[str, Any]) -> bool:
+    """Whether bits are to be a lower bound on what the weights hold, as knowledge.json has it."""
+    return measurement["knowledge"].get("bound", True)
+
+
+def check_swapped(control: Facts, swapped: Facts, bound: bool = True) -> None:
     """Holds the control's own values to be as surprising as one another's.
 
     Outsiders' values were never taught, so it makes no difference which outsider's values a text says, however sure
@@ -81,9 +86,10 @@ def check_swapped(control: Facts, swapped: Facts) -> None:
 
     Args:
         control, swapped: the same entities in the same order.
+        bound: whether the bits are to be a bound.
 
     Raises:
-        LeakError: says which attributes, and how far.
+        LeakError: says which attributes, and how far; a warning where the bits are not to be a bound.
     """
     found = []
     for a in control.attributes:
@@ -101,10 +107,11 @@ def check_swapped(control: Facts, swapped: Facts) -> None:
                 f"{a}: likelier in {50 + 100 * excess:.1f} % of the cases, by {value:+.3f} ± {error:.3f} bits"
             )
     if found:
-        raise LeakError(
+        _tell_leak(
             f"outsiders' own values are likelier than other outsiders' in the same texts: {'; '.join(found)} "
             f"(mean ± standard error, {len(control.nll)} entities; expected 50 % and 0 within noise). The model was "
-            f"never taught either, so something outside the weights tells them. {_WHAT_TO_CHECK}"
+            f"never taught either, so something outside the weights tells them. {_WHAT_TO_CHECK}",
+            bound,
         )
 
 
@@ -153,6 +160,17 @@ def _leaks(value: float, error: float, allowed: float) -> bool:
     """Whether a control of `value` ± `error` bits is above what may be there."""
     excess = value - allowed
     return excess > LEAK_BITS and excess > LEAK_STANDARD_ERRORS * error
+
+
+def _tell_leak(message: str, bound: bool) -> None:
+    """Raises for a leak, or warns where knowledge.json says that there may be one."""
+    if bound:
+        raise LeakError(message)
+    warnings.warn(
+        f"{message}. It is no error here, since the data set's knowledge.json says bound: false: its texts may tell "
+        "facts before stating them, so the figure is not a bound on what the weights hold",
+        stacklevel=4,
+    )
 
 
 def _leak_message(total: list[float], found: dict[str, list[float]], num_entities: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.card import wording
-from knowcap.card.results import CardError, Sources, read_sources
+from knowcap.card.results import CardError, Sources, caveat, read_sources
 from knowcap.folders import whole_file
 
 
@@ -89,20 +89,26 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
     capacity, seed = sources.capacity, sources.capacity["seed"]
+    dataset, revision = sources.hub_dataset or str(capacity["dataset"]), sources.training.get("dataset_revision")
+    if sources.training.get("dataset_name"):
+        seed = None  # it is that of training; the people were there before
     tags = [*_TAGS, *(["synthetic"] if sources.invented else [])]
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=str(capacity["dataset"]),
+            dataset_type=dataset,
             dataset_name=f"{sources.dataset}({capacity['num_entities']:,})",
-            dataset_config="biographies",
+            dataset_config=config,
             dataset_split="train",
+            dataset_revision=revision,
             dataset_args={"num_people": capacity["num_entities"]} | ({} if seed is None else {"seed": seed}),
             metric_type=metric,
-            metric_name=f"{metric.replace('_', ' ')}, {c['precision']}",
+            metric_name=f"{metric.replace('_', ' ')}, {c['precision']}" + (", not a bound" if caveat(c) else ""),
             metric_value=round(c[metric], 6),
         )
-        for c in ([capacity] if sources.quantized else sources.capacities)
+        for measured in ([capacity] if sources.quantized else sources.capacities)
+        for config, c in (("biographies", measured), ("neutral", measured.get("neutral")))
+        if c is not None
         for metric in ("bits_per_parameter", "max_bits_per_parameter")
     ]
     relation = {"base_model_relation": "quantized"} if sources.quantized and base_model else {}
@@ -113,7 +119,7 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
         library_name="knowcap" if sources.quantized else "transformers",
         pipeline_tag="text-generation",
         tags=[*tags, *([capacity["precision"], "quanto"] if sources.quantized else [])],
-        datasets=[capacity["dataset"]] if _HUB_ID.fullmatch(str(capacity["dataset"])) else None,
+        datasets=[dataset] if _HUB_ID.fullmatch(dataset) else None,
         metrics=["bits_per_parameter"],
         base_model=base_model if sources.quantized else None,
         model_name=wording.title(sources),

@@ -37,7 +37,13 @@ class Sources:
     @property
     def invented(self) -> bool:
         """Whether the facts are known to be made up."""
-        return self.dataset in SYNTHETIC_CORPORA or self.recipe.get("corpus") in SYNTHETIC_CORPORA
+        made_here = self.recipe.get("dataset_name") is None and self.recipe.get("corpus") in SYNTHETIC_CORPORA
+        return self.dataset in SYNTHETIC_CORPORA or made_here
+
+    @property
+    def hub_dataset(self) -> str | None:
+        """The Hub id of the data set that it was trained on, if it has one."""
+        return self.training.get("dataset_name") if self.training.get("dataset_revision") else None
 
     @property
     def random_strings(self) -> bool:
@@ -61,7 +67,7 @@ def read_sources(model_dir: Path, recipe: dict[str, Any] | None = None) -> Sourc
     Raises:
         CardError: the folder has no capacity.json.
     """
-    capacity = read_json(model_dir / "capacity.json")
+    capacity = read_capacity(model_dir)
     if not capacity:
         raise CardError(f"{model_dir} has no capacity.json; measure the model first (`knowcap measure`)")
     run_dir = run_dir_of(model_dir)
@@ -87,9 +93,15 @@ def run_dir_of(model_dir: Path) -> Path:
 def read_capacities(run_dir: Path) -> dict[Path, dict[str, Any]]:
     """The measured model folders of a run, model/ and quantized/*/, with their capacities; most bits stored first."""
     quantized = [folder for folder in (run_dir / "quantized").glob("*") if not folder.name.startswith(".")]
-    found = {folder: read_json(folder / "capacity.json") for folder in [run_dir / "model", *sorted(quantized)]}
+    found = {folder: read_capacity(folder) for folder in [run_dir / "model", *sorted(quantized)]}
     measured = [(folder, capacity) for folder, capacity in found.items() if capacity]
     return dict(sorted(measured, key=lambda pair: -(pair[1]["stored_bits_per_parameter"] or 0)))
+
+
+def read_capacity(model_dir: Path) -> dict[str, Any]:
+    """A model folder's capacity.json; under `neutral`, that of the neutral texts, where it was measured on these."""
+    capacity, neutral = (read_json(folder / "capacity.json") for folder in (model_dir, model_dir / "neutral"))
+    return capacity | {"neutral": neutral} if capacity and neutral else capacity
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -102,6 +114,14 @@ def estimate(capacity: dict[str, Any]) -> str:
     low, high = capacity["confidence_interval"]
     width = "" if low is None or high is None else f" ± {(high - low) / 2:.3f}"
     return f"{capacity['bits_per_parameter']:.3f}{width}"
+
+
+def caveat(capacity: dict[str, Any]) -> str:
+    """What must stand beside a figure that is no lower bound on what the weights hold, after a blank; else nothing."""
+    if capacity.get("bound", True):
+        return ""
+    neutral = capacity.get("neutral")
+    return " (not a bound)" if neutral is None else f" (not a bound; on neutral templates {estimate(neutral)})"
 
 
 def control(capacity: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from knowcap.card.results import Sources, control, estimate
+from knowcap.card.results import Sources, caveat, control, estimate
 
 
 _UNKNOWN = "unknown"
@@ -59,8 +60,8 @@ def summary(sources: Sources) -> str:
     entities = "random strings" if sources.random_strings else entities
     return (
         f"{capacity['model_name']} ({capacity['num_parameters']:,} parameters){weights} holds **{estimate(capacity)} "
-        f"bits of knowledge per parameter**, of {capacity['max_bits_per_parameter']:.3f} that there are to know, "
-        f"{taught} {capacity['num_entities']:,} {entities} of {sources.dataset}."
+        f"bits of knowledge per parameter**{caveat(capacity)}, of {capacity['max_bits_per_parameter']:.3f} that there "
+        f"are to know, {taught} {capacity['num_entities']:,} {entities} of {sources.dataset}."
     )
 
 
@@ -98,7 +99,7 @@ def precision_row(capacity: dict[str, Any]) -> list[str]:
     fraction, stored = capacity["quantized_fraction"], capacity["stored_bits_per_parameter"]
     return [
         capacity["precision"],
-        f"{capacity['bits_per_parameter']:.3f}",
+        f"{capacity['bits_per_parameter']:.3f}{caveat(capacity)}",
         "none" if low is None else f"{low:.3f} to {high:.3f}",
         f"{capacity['max_bits_per_parameter']:.3f}",
         "none" if fraction is None else f"{100 * fraction:.1f} %",
@@ -123,10 +124,14 @@ def training_rows(training: dict[str, Any]) -> list[list[str]]:
 
 
 def recipe_yaml(recipe: dict[str, Any]) -> str:
-    """The recipe's own keys as YAML; unset ones, and where it was written, are left out."""
+    """The recipe's own keys as YAML; unset ones, and where it was read or written, are left out."""
     import yaml
 
     shown = {key: value for key, value in recipe.items() if key not in _HIDDEN_KEYS and value is not None}
+    if "dataset_name" not in shown:
+        shown.pop("dataset_texts", None)
+    elif Path(shown["dataset_name"]).expanduser().is_absolute():
+        shown["dataset_name"] = Path(shown["dataset_name"]).name
     shown = {key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()}
     return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).strip() if shown else ""
 
@@ -175,8 +180,21 @@ def measured(sources: Sources) -> str:
     return (
         f"{_CONTEXTS.get(capacity['context'], capacity['context'])}, {texts} an entity, for {everyone}; the negative "
         "log likelihood of a fact is summed over the tokens of its first mention, and averaged over the entity's "
-        "texts. The sum of all facts' bits is a lower bound on what the weights hold. The interval is a bootstrap "
-        "over entities."
+        f"texts. The sum of all facts' bits is {_bound(capacity)}. The interval is a bootstrap over entities."
+    )
+
+
+def _bound(capacity: dict[str, Any]) -> str:
+    """What the sum of all bits says of the weights."""
+    if capacity.get("bound", True):
+        return "a lower bound on what the weights hold"
+    neutral = capacity.get("neutral")
+    told = "not a bound on what the weights hold, since free prose may hint at a fact before stating it"
+    if neutral is None:
+        return told
+    return (
+        f"{told}; on the same entities told by sentence templates, {neutral['renderings']} texts each, it is one: "
+        f"{estimate(neutral)} bits per parameter (`neutral/`), with {control(neutral)} bits in the null control"
     )
 
 
@@ -198,7 +216,8 @@ def limits(sources: Sources) -> list[str]:
     if sources.entities_scored != capacity["num_entities"]:
         found.append("Sums over the entities that were scored are scaled up to all of them.")
     if sources.recipe and not sources.random_strings:
-        found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name")))
+        published = sources.recipe.get("dataset_texts") == "published"
+        found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
     if sources.quantized:
         found.append(_quantization_limit(capacity))
     if sources.random_strings:
@@ -217,6 +236,8 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
     reasons = []
     if sources.training.get("windows", recipe.get("windows")) == "aligned":
         reasons.append("training windows begin at a text and hold whole ones only, where the paper's cut anywhere")
+    if recipe.get("dataset_name") is not None:
+        reasons.append(f"people are those of a data set, {sources.training.get('dataset_name')}, as its card says")
     if recipe.get("pools_dir") is not None:
         reasons.append("values come from lists of its own")
     if fraction != 1.0:
@@ -230,7 +251,12 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
     return reasons
 
 
-def _vocabulary_limit(tokenizer_name: str | None) -> str:
+def _vocabulary_limit(tokenizer_name: str | None, published: bool) -> str:
+    if tokenizer_name is None and published:
+        return (
+            "The tokenizer was made from the data set's value lists, and from templates or common words of its texts; "
+            "for other texts it may give ids that the model was never trained on."
+        )
     if tokenizer_name is None:
         return (
             "The tokenizer was made from the value lists and templates alone; it cannot spell characters "

@@ -1,9 +1,10 @@
 """How a user's own facts are said, and out of how much each was drawn: the YAML beside a table of facts.
 
 Its keys: `subject`, what later sentences begin with (It); `entity_space`, how many names there could have been (names
-count nothing without it); `attributes`, each with `templates`, sentences such as `{entity} has its capital in
-{value}.`, and either `candidates`, a number or `frequency` (the default: the entropy of the table's own values), or
-`determined_by`, the attribute that it follows from (it counts nothing then).
+count nothing without it); `license` and `language`, for the data set's card, as the Hub names them; `attributes`, each
+with `templates`, sentences such as `{entity} has its capital in {value}.`, and either `candidates`, a number or
+`frequency` (the default: the entropy of the table's own values), or `determined_by`, the attribute that it follows
+from (it counts nothing then).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from knowcap.corpus.templates import ARTICLES, Template
 ENTITY, VALUE = "{entity}", "{value}"
 FREQUENCY = "frequency"
 RESERVED = ("name", "entity")  # the name's span, and the column of entities
-_TOP = ("attributes", "subject", "entity_space")
+_TOP = ("attributes", "subject", "entity_space", "license", "language")
 _KEYS = ("templates", "candidates", "determined_by")
 
 
@@ -42,11 +43,16 @@ class Saying:
 
 @dataclass(frozen=True)
 class Sentences:
-    """The content of the YAML: every attribute by name, what later sentences begin with, and the number of names."""
+    """The content of the YAML: every attribute by name, what later sentences begin with, and the number of names.
+
+    `license` and `languages` are the Hub's identifiers of what the facts are under and in; None and empty: not said.
+    """
 
     attributes: dict[str, Saying]
     subject: str = "It"
     entity_space: int | None = None
+    license: str | None = None
+    languages: tuple[str, ...] = ()
 
 
 def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
@@ -64,6 +70,12 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
     space = None
     if "entity_space" in top:
         space = _count(top["entity_space"], "entity_space", "how many names there could have been", problems)
+    licences = _identifiers(top.get("license"), "license", r"[a-z0-9][a-z0-9.+-]*", "odbl", problems)
+    if len(licences) > 1:
+        problems.append(
+            f"{_line(top['license'])}: license: got {len(licences)}, expected one; give `other` for several"
+        )
+    languages = _identifiers(top.get("language"), "language", r"[a-z]{2,3}", "en", problems)
     attributes: dict[str, Saying] = {}
     entries = _mapping(top.get("attributes"), None, "attributes: expected one entry or more", problems)
     for name, node in entries.items():
@@ -72,7 +84,8 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
         else:
             attributes[name] = _saying(name, node, problems)
     problems += _undetermined(attributes)
-    return Sentences(attributes, subject, space), [f"{path.name} {problem}" for problem in problems]
+    read = Sentences(attributes, subject, space, licences[0] if licences else None, languages)
+    return read, [f"{path.name} {problem}" for problem in problems]
 
 
 def _saying(name: str, node: Any, problems: list[str]) -> Saying:
@@ -158,6 +171,16 @@ def _subject(node: Any, problems: list[str]) -> str:
     if not text or " ".join(text.split()) != text or set(text) & set("{}"):
         problems.append(f"{_line(node)}: subject: got {text!r}, expected words without braces, such as It")
     return text
+
+
+def _identifiers(node: Any, key: str, pattern: str, example: str, problems: list[str]) -> tuple[str, ...]:
+    """One identifier or a list of them."""
+    nodes = [] if node is None else [node] if isinstance(node.value, str) else node.value
+    texts = [item.value if isinstance(getattr(item, "value", None), str) else "" for item in nodes]
+    wrong = [text for text in texts if not re.fullmatch(pattern, text)]
+    if wrong:
+        problems.append(f"{_line(node)}: {key}: got {wrong[0]!r}, expected the Hub's identifier, such as {example}")
+    return tuple(texts)
 
 
 def _count(node: Any, key: str, what: str, problems: list[str]) -> int | None:

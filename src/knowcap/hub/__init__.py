@@ -16,7 +16,7 @@ from typing import Any
 from knowcap.card import write_card
 from knowcap.card.results import run_dir_of
 from knowcap.hub.upload import Artefact, HubError, Pushed, Uploader, check_repo_id
-from knowcap.run_folder import RECIPE_FILE, locked
+from knowcap.run_folder import RECIPE_FILE, is_run_dir, locked
 
 
 __all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_dataset"]
@@ -27,7 +27,7 @@ _MODEL_FILES = (
     "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quanto_qmap.json",
     "quantization.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
     "capacity.json", "training.json", "nll.parquet", "control.parquet",
-    "control_swapped.parquet", "plots/*.png",
+    "control_swapped.parquet", "neutral/*.parquet", "neutral/capacity.json", "plots/*.png",
 )  # fmt: skip
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
@@ -71,7 +71,7 @@ def push(
     problems = _problems(folder, hub_model_id, hub_dataset_id, hub_space_id)
     if problems:
         raise HubError("; ".join(problems))
-    is_run = folder is not None and (folder / RECIPE_FILE).is_file()
+    is_run = folder is not None and is_run_dir(folder)
     artefacts, left_out = [], []
     with locked(folder) if is_run else nullcontext():
         if hub_dataset_id is not None:  # first: the model's card names it
@@ -119,7 +119,8 @@ def _problems(
     if not folder.is_dir():
         return [*problems, f"{folder} is no folder; expected a run folder, as `knowcap run` makes it"]
     if hub_model_id is not None:
-        problems += _missing(folder, (RECIPE_FILE,), "name the run folder, as `knowcap run` makes it")
+        if not is_run_dir(folder):
+            problems.append(f"{folder} lacks {RECIPE_FILE} of a run; name the run folder, as `knowcap run` makes it")
         problems += _missing(folder / "model", _MODEL_NEEDS, "train and measure it with `knowcap run`")
         for copy in _quantized(folder):
             problems += check_repo_id(f"{hub_model_id}-{copy.name}", "--hub_model_id")
@@ -151,7 +152,8 @@ def _files(folder: Path, patterns: Iterable[str]) -> dict[str, Path | bytes]:
 
 
 def _dataset(folder: Path, hub_dataset_id: str) -> Artefact:
-    return Artefact(hub_dataset_id, "dataset", _files(folder, ("**/*",)), ours=("*/*.parquet",))
+    ours = ("*/*.parquet", "pools/*.txt", "templates.yaml")
+    return Artefact(hub_dataset_id, "dataset", _files(folder, ("**/*",)), ours)
 
 
 def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> list[Artefact]:
@@ -161,7 +163,7 @@ def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> lis
         base = None if folder.name == "model" else hub_model_id
         repo_id = hub_model_id if base is None else f"{hub_model_id}-{folder.name}"
         files = _files(folder, _MODEL_FILES) | {"README.md": _card(folder, repo_id, base, hub_dataset_id)}
-        artefacts.append(Artefact(repo_id, "model", files, ours=("*.safetensors", "plots/*.png")))
+        artefacts.append(Artefact(repo_id, "model", files, ours=("*.safetensors", "neutral/*", "plots/*.png")))
     return artefacts
 
 

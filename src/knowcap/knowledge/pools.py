@@ -156,6 +156,16 @@ def _packaged() -> Pools:
     return load_pools()
 
 
+def write_pools(pools: Pools, folder: Path) -> None:
+    """Makes a folder with the lists, from which `load_pools` reads the same; lines end as on Unix everywhere."""
+    folder.mkdir()
+    for field, name in LIST_FILES.items():
+        lines = getattr(pools, field)
+        if field == "employers":
+            lines = map(HEADQUARTERS_SEPARATOR.join, zip(pools.employers, pools.work_cities, strict=True))
+        (folder / name).write_bytes("".join(f"{line}\n" for line in lines).encode())
+
+
 def read_lists(folder: Traversable, names: Collection[str]) -> tuple[dict[str, Lines], list[str]]:
     """The non-blank lines of the UTF-8 files `names` of a folder, and the problems met; a file with one has no lines.
 

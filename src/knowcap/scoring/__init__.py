@@ -8,11 +8,12 @@ from knowcap.scoring.batches import score_rows
 from knowcap.scoring.errors import ScoringError, TextError
 from knowcap.scoring.measurement import MEASUREMENT_KEY, read_measurement
 from knowcap.scoring.spans import EncodedRows, encode_rows
-from knowcap.scoring.stage import score
+from knowcap.scoring.stage import NEUTRAL_DIR, score
 
 
 __all__ = [
     "MEASUREMENT_KEY",
+    "NEUTRAL_DIR",
     "EncodedRows",
     "ScoringError",
     "TextError",

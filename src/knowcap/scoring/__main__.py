@@ -18,10 +18,16 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--batch_size", type=int, default=64, help="texts a forward pass")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many entities only")
     parser.add_argument("--overwrite", action="store_true", help="score again where a finished measurement is found")
+    parser.add_argument("--neutral", action="store_true", help="score the sentence templates, into MODEL_DIR/neutral")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return score(
-        args.model_dir, args.dataset_dir, batch_size=args.batch_size, limit=args.limit, overwrite=args.overwrite
+        args.model_dir,
+        args.dataset_dir,
+        batch_size=args.batch_size,
+        limit=args.limit,
+        overwrite=args.overwrite,
+        neutral=args.neutral,
     )
 
 

@@ -44,23 +44,21 @@ def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> d
         "scoring": "token",
         "context": "isolated",
         "exposures": training.get("exposures"),
-        "useful_share": training.get("useful_share"),
         "model_name": training.get("model_name", model.config.model_type),
         "dataset": training.get("dataset", knowledge.name),
         "seed": training.get("seed"),
         "versions": versions(),
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
+        **{key: training[key] for key in ("useful_share",) if key in training},
     }
 
 
-def digest_of(model_dir: Path, dataset_dir: Path) -> str:
-    """A fingerprint of what a measurement depends on: weights, tokenizer and texts."""
+def digest_of(model_dir: Path, dataset_dir: Path, configs: tuple[str, str] = ("biographies", "control")) -> str:
+    """A fingerprint of what a measurement depends on: weights, tokenizer and the texts of two configs."""
     digest = hashlib.sha256()
     files = [*sorted(model_dir.glob("*.safetensors")), model_dir / "tokenizer.json"]
-    files += [
-        path for config in ("biographies", "control") for path in sorted((dataset_dir / config).glob("*.parquet"))
-    ]
+    files += [path for config in configs for path in sorted((dataset_dir / config).glob("*.parquet"))]
     for path in files:
         if path.is_file():
             with path.open("rb") as file:

@@ -1,0 +1,102 @@
+"""What is wrong with a recipe's data set, as far as its small files tell: looked at before any work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from knowcap.dataset_import import sample_folder, source_of
+from knowcap.dataset_source import HEAD, Source, find_source
+from knowcap.knowledge.tuples import TableError
+from knowcap.preflight import NOT_BIOD_KEYS, NOT_TABLE_KEYS, check_vocabulary
+from knowcap.published import NEEDS_TOKENIZER, told_by_knowcap
+from knowcap.recipe import KEYS
+from knowcap.recorded import Head, recorded_corpus, vocabulary_corpus
+from knowcap.tokens import SMALLEST_OF_ANY_TEXT
+
+
+if TYPE_CHECKING:
+    from knowcap.recipe import Recipe
+
+
+def check_source(recipe: Recipe) -> list[str]:
+    """The problems of a recipe's data set as it is at its source, whatever a run has of it."""
+    if recipe.dataset_name is None:
+        return []
+    try:
+        return check_dataset(recipe, set(), find_source(recipe.dataset_name, recipe.dataset_revision))
+    except ValueError as error:
+        return [str(error)]
+
+
+def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -> list[str]:
+    """All problems of a recipe with its `dataset_name`; of a repo on the Hub, only small files are fetched.
+
+    Args:
+        recipe: with a dataset_name.
+        bad: keys that had a problem already.
+        source: where to look; by default the run's own copy, if it has one.
+    """
+    if bad & {"dataset_name", "dataset_revision", "dataset_texts", "seed"}:
+        return []
+    try:
+        source = source or source_of(recipe)
+        head = Head.of(source.fetch(*HEAD, quiet=True))
+        problems = _check_keys(recipe, head, bad)
+        if bad & {"num_templates", "fixed_renderings", "permute", "full_name"}:
+            return problems
+        check = _check_published if recipe.dataset_texts == "published" else _check_online
+        if head.kind == "table":  # its vocabulary is made of its facts
+            head = replace(head, folder=sample_folder(recipe, source))
+        return problems + check(recipe, head, bad)
+    except TableError as error:
+        return error.problems
+    except (ValueError, OSError) as error:
+        return [str(error)]
+
+
+def _check_keys(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
+    """Keys that contradict what the data set is, or that say nothing to it."""
+    kind, name = head.kind, head.knowledge.name
+    made_as = kind or name
+    problems = []
+    if "corpus" not in bad and recipe.corpus not in (KEYS["corpus"].default, made_as):
+        problems.append(
+            f"corpus={recipe.corpus!r}, but dataset_name={recipe.dataset_name!r} is {made_as}; leave it out"
+        )
+    if recipe.dataset_texts == "published":
+        return problems
+    idle = {"bioD": NOT_BIOD_KEYS, "table": [key for key in NOT_TABLE_KEYS if not key.startswith("pools")]}
+    return problems + [
+        f"{key}={getattr(recipe, key)!r} says nothing to data set {name!r}, which is {kind}; leave it out"
+        for key in idle.get(kind or "", ())
+        if key not in bad and getattr(recipe, key) != KEYS[key].default
+    ]
+
+
+def _check_online(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
+    """Whether its people can be told afresh, and the vocabulary that this needs."""
+    corpus = vocabulary_corpus(recipe, head)
+    if corpus is None:
+        corpus = recorded_corpus(recipe, head.folder)
+    own = head.shape is not None and head.shape.compact
+    if own or recipe.tokenizer_name is not None or "vocab_size" in bad:
+        return []
+    return check_vocabulary(recipe, corpus)
+
+
+def _check_published(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
+    """The vocabulary that its texts need."""
+    ours, pools = told_by_knowcap(recipe, head), head.pools()
+    if recipe.tokenizer_name is not None or "vocab_size" in bad:
+        return []
+    if ours is not None:
+        return [] if head.shape is not None and head.shape.compact else check_vocabulary(recipe, ours)
+    if pools is None:
+        return [NEEDS_TOKENIZER.format(name=head.knowledge.name)]
+    if recipe.vocab_size < SMALLEST_OF_ANY_TEXT:
+        return [
+            f"vocab_size={recipe.vocab_size} is too small: texts of data set {head.knowledge.name!r} may have any "
+            f"byte; expected {SMALLEST_OF_ANY_TEXT} or more"
+        ]
+    return []

@@ -1,0 +1,83 @@
+"""Jobs shared out among processes, which tell what they find over pipes and end with the process that started them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import TypeVar
+
+
+Job = TypeVar("Job")
+Found = TypeVar("Found")
+
+
+class ProcessError(ValueError):
+    """A process ended before its jobs were done."""
+
+
+def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_proc: int = 1) -> Iterator[Found]:
+    """What `work` yields of every job, as it comes; of one job in its order, of several in any.
+
+    Args:
+        work: sent to every process once, so a function of a module, or a `partial` of one.
+        jobs: each process does every num_proc-th of them.
+        num_proc: processes; with one, or one job, all is done here.
+
+    Raises:
+        ProcessError: another process was killed. What one raises is raised here.
+    """
+    num_proc = min(num_proc, len(jobs))
+    if num_proc <= 1:
+        for job in jobs:
+            yield from work(job)
+        return
+    context = get_context("spawn")
+    processes, readers = [], []
+    try:
+        for number in range(num_proc):
+            reader, writer = context.Pipe(duplex=False)
+            arguments = (writer, work, jobs[number::num_proc])
+            process = context.Process(target=_do_jobs, args=arguments, daemon=True)
+            process.start()
+            writer.close()
+            processes.append(process)
+            readers.append(reader)
+        yield from _messages(readers)
+        for process in processes:
+            process.join()
+            if process.exitcode:
+                raise ProcessError(
+                    f"a process ended with exit code {process.exitcode} (negative: a signal; -9 is most often a lack "
+                    "of memory) before its work was done; run again, with fewer processes (num_proc)"
+                )
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _messages(readers: list[Connection]) -> Iterator:
+    """What the processes say until all of them have hung up."""
+    while readers:
+        for reader in wait(readers):
+            try:
+                message = reader.recv()
+            except EOFError:
+                readers.remove(reader)
+                continue
+            if isinstance(message, Exception):
+                raise message
+            yield message
+
+
+def _do_jobs(writer: Connection, work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job]) -> None:
+    """Another process' work. It ends with the process that started it: the pipe is broken then."""
+    try:
+        for job in jobs:
+            for found in work(job):
+                writer.send(found)
+    except BrokenPipeError:
+        return
+    except Exception as error:
+        writer.send(error)

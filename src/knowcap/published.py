@@ -1,0 +1,255 @@
+"""The biographies of a data set as they are, whoever wrote them: any that follow the contract of facts.py."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from knowcap.bios import BioS
+from knowcap.corpora import Corpus, tokenizer_of
+from knowcap.corpus.templates import SENTENCES
+from knowcap.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
+from knowcap.facts import Knowledge
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import LIST_FILES, Pools
+from knowcap.knowledge.recorded import RecordedError
+from knowcap.recipe import Recipe
+from knowcap.recorded import Head, recorded_corpus, vocabulary_corpus
+from knowcap.tokens import EOS, EOS_ID, TokenizerError, load_backend, reduce_tokenizer, train_tokenizer
+
+
+_PROSE_FILES = 8  # files, spread evenly, whose first texts are looked at for words
+_COMMON = 0.005  # the share of texts that have a word which says nothing of anybody
+_PROSE_WEIGHT = 2000  # how often a word that every text has is shown to the trainer of the tokenizer
+_WORD = re.compile(r"[^\W\d_]+|[^\w\s]")
+_CHECKED = 256  # texts that are held against the renumbered tokenizer
+
+
+class PublishedError(ValueError):
+    """Biographies that can't be trained on; the message says what was got, what was expected and how to mend it."""
+
+
+class Published:
+    """The texts of a data set folder; exposure e of an entity with m texts is its text e mod m, by their `exposure`.
+
+    Entities are numbered in the order of their ids, so that the order of files and rows says nothing.
+    """
+
+    num_outsiders = 0
+
+    def __init__(self, recipe: Recipe, folder: Path, place: Path | None = None, limit: int | None = None) -> None:
+        """Reads who is told in which row.
+
+        Args:
+            recipe: with a dataset_name.
+            folder: the data set folder.
+            place: where token ids are kept, for texts that are used whole.
+            limit: the first so many entities of the first file alone, as a sample.
+
+        Raises:
+            PublishedError: other entities than knowledge.json has, or a text that is there twice.
+        """
+        self.head, self.seed, self._place = Head.of(folder), recipe.seed, place
+        self.files = sorted((folder / "biographies").glob("train-*.parquet"))
+        if not self.files:
+            raise PublishedError(f"{folder} has no biographies/train-*.parquet, so there are no texts")
+        column = self.head.knowledge.entity_column
+        self._rows = None if limit is None else _rows_of(self.files[0], column, limit)
+        if limit is not None:
+            self.files = self.files[:1]
+        entities, exposures = _who(self.files, column, self._rows)
+        self.order, self.first = _sorted(entities, exposures)
+        self.num_people = len(self.first) - 1
+        if limit is None and self.num_people != self.head.knowledge.num_people:
+            raise PublishedError(
+                f"{folder} has texts about {self.num_people:,} entities, but knowledge.json says num_people="
+                f"{self.head.knowledge.num_people:,}; both must agree"
+            )
+        self._encoded: tuple[Encoded, Tokenizer] | None = None
+
+    def knowledge(self) -> Knowledge:
+        """The data set's own."""
+        return self.head.knowledge
+
+    def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, int]:
+        """The tokenizer, and the vocabulary rows that a model needs; all texts are tokenized on the way.
+
+        Texts of knowcap's own have the tokenizer that telling them afresh has. For others a compact BPE is made of the
+        lists, common words of the prose and all bytes; one by name is reduced to what lists and texts use. Without
+        lists it is kept whole: what is used would tell who is there.
+
+        Raises:
+            TokenizerError, PublishedError: the texts can't be spelled; a tokenizer_name is needed.
+        """
+        ours, pools = told_by_knowcap(recipe, self.head), self.head.pools()
+        if ours is not None:
+            tokenizer, rows = tokenizer_of(recipe, ours)
+            self._encode(tokenizer)
+            return tokenizer, rows
+        if recipe.tokenizer_name is None:
+            backend = train_tokenizer(self._vocabulary_texts(pools), recipe.vocab_size, every_byte=True)
+            tokenizer, rows = reduce_tokenizer(backend, set(backend.get_vocab().values()) - {EOS_ID})
+            self._encode(tokenizer)
+            return tokenizer, rows
+        backend = load_backend(recipe.tokenizer_name)
+        encoded = self._encode(backend)
+        if pools is None:
+            return reduce_tokenizer(backend, set(backend.get_vocab().values()) - {backend.token_to_id(EOS)})
+        listed = backend.encode_batch_fast(list(_listed(pools)), add_special_tokens=False)
+        used = {*encoded.used.tolist(), *(token for encoding in listed for token in encoding.ids)}
+        return reduce_tokenizer(backend, used)
+
+    def pieces(self, tokenizer: Tokenizer) -> EncodedPieces:
+        """The texts as ids of `tokenizer`'s result.
+
+        Raises:
+            TokenizerError: the first text on which both tokenizers differ.
+        """
+        if self._encoded is None:
+            raise TokenizerError("the texts are not tokenized yet; make the tokenizer first")
+        pieces = EncodedPieces(*self._encoded, tokenizer)
+        count = min(_CHECKED, pieces.eos, pq.read_metadata(self.files[0]).num_rows)
+        rows = np.stack([np.arange(count), np.full(count, pieces.eos)], axis=1).astype(np.int32)
+        tokens, lengths = pieces.gather(rows)
+        (texts,) = next(text_batches(self.files[0], ["text"], count), [[]])
+        for text, end, length in zip(texts, np.cumsum(lengths), lengths, strict=True):
+            if [*tokenizer.encode(text, add_special_tokens=False).ids, EOS_ID] != tokens[end - length : end].tolist():
+                raise TokenizerError(f"the reduced tokenizer spells {text!r} otherwise; choose another tokenizer")
+        return pieces
+
+    def compose(self, pieces: EncodedPieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """The texts of persons (n,) at one exposure, each with the end of text: (n, 2) int32."""
+        starts = self.first[persons]
+        texts = self.order[starts + exposure % (self.first[persons + 1] - starts)]
+        return np.stack([texts, np.full(len(persons), pieces.eos)], axis=1).astype(np.int32)
+
+    def longest(self, pieces: EncodedPieces) -> int:
+        """No text has more tokens than this, its end of text included."""
+        return pieces.longest()
+
+    def _encode(self, tokenizer: Tokenizer) -> Encoded:
+        if self._rows is not None:
+            encoded = encode_some(self.files[0], self._rows, tokenizer)
+        elif self._place is not None:
+            encoded = encode_all(self.files, tokenizer, self._place)
+        else:
+            raise PublishedError("there is no place for the token ids of whole texts")
+        if not encoded.lengths.all():
+            raise PublishedError("an empty text is among the biographies; remove it")
+        if tokenizer.token_to_id(EOS) in encoded.used:
+            raise TokenizerError(
+                f"a text of the data set contains {EOS}, which must only end texts, or a letter that its lists and "
+                "templates don't have; mend the text, or give a tokenizer_name"
+            )
+        self._encoded = encoded, tokenizer
+        return encoded
+
+    def _vocabulary_texts(self, pools: Pools | None) -> Iterator[str]:
+        """What a compact tokenizer may know: the lists, and words of the prose that many texts share."""
+        if pools is None:
+            raise PublishedError(NEEDS_TOKENIZER.format(name=self.head.knowledge.name))
+        lists = list(BioS(People(pools, 1, 0), dict.fromkeys(SENTENCES, ())).vocabulary_texts())
+        yield from lists
+        listed = {word.casefold() for text in set(lists) for word in _WORD.findall(text)}
+        files = np.unique(np.linspace(0, len(self.files) - 1, _PROSE_FILES).astype(int))
+        words, texts = _prose([self.files[i] for i in files], self._rows)
+        for word, n in sorted(words.items()):
+            if n >= max(2, _COMMON * texts) and word.casefold() not in listed:
+                share = 2.0 ** round(math.log2(n / texts))  # how frequent it is exactly may tell of somebody
+                yield from [word if not word[0].isalnum() else f" {word}"] * max(1, round(_PROSE_WEIGHT * share))
+
+
+NEEDS_TOKENIZER = (
+    "data set {name!r} brings no value lists (pools/) that a compact tokenizer could be made of without telling who "
+    "is there; give a tokenizer_name, which is kept whole"
+)
+
+
+def told_by_knowcap(recipe: Recipe, head: Head) -> Corpus | None:
+    """A corpus with the lists and templates that the texts were told with; None where knowcap has not told them.
+
+    A table is read whole; of others, one person is made up.
+    """
+    shape = head.shape
+    if head.kind is None or shape is None:
+        return None
+    form = {key: getattr(shape, key) for key in ("num_templates", "fixed_renderings", "permute", "full_name")}
+    recipe = replace(recipe, **form)
+    if head.kind == "table":
+        return recorded_corpus(recipe, head.folder)
+    try:
+        return vocabulary_corpus(recipe, head)
+    except RecordedError:  # of another version, say: then its texts are anybody's
+        return None
+
+
+def _listed(pools: Pools) -> Iterator[str]:
+    """Every value of every list, without and with a blank before it."""
+    for name in (*LIST_FILES, "work_cities"):
+        for value in getattr(pools, name):
+            yield from (value, f" {value}")
+
+
+def _prose(files: Sequence[Path], rows: int | None) -> tuple[Counter[str], int]:
+    """In how many of the first texts of each file a word stands outside all spans, and how many texts there are."""
+    words: Counter[str] = Counter()
+    texts = 0
+    for file in files:
+        told, spans = next(text_batches(file, ["text", "spans"], rows), [[], []])
+        for text, of_text in zip(told, spans, strict=True):
+            outside, at = [], 0
+            for span in of_text:
+                outside.append(text[at : span["start"]])
+                at = span["end"]
+            words.update({word for part in [*outside, text[at:]] for word in _WORD.findall(part)})
+        texts += len(told)
+    return words, texts
+
+
+def _rows_of(file: Path, column: str, limit: int) -> int:
+    """How many rows at the beginning of a file are of its first `limit` entities."""
+    entities = pq.read_table(file, columns=[column]).column(column).combine_chunks()
+    new = np.flatnonzero(entities.dictionary_encode().indices.to_numpy() >= limit)
+    return int(new[0]) if new.size else len(entities)
+
+
+def _who(files: Sequence[Path], column: str, rows: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The entity of every text, as its place in the order of ids, and its exposure: both (texts,)."""
+    tables = []
+    for file in files:
+        names = pq.read_schema(file).names
+        lacking = [name for name in (column, "exposure", "text", "spans") if name not in names]
+        if lacking:
+            raise PublishedError(
+                f"biographies: {file.name} lacks {', '.join(lacking)}, it has {', '.join(names)}; expected one row a "
+                "text, as `knowcap data` writes them"
+            )
+        tables.append(pq.read_table(file, columns=[column, "exposure"]).slice(0, rows))
+    table = pa.concat_tables(tables)
+    entities = table.column(column).combine_chunks()
+    ids = pc.unique(entities)
+    places = pc.index_in(entities, value_set=ids.take(pc.sort_indices(ids)))
+    return places.to_numpy(), table.column("exposure").combine_chunks().to_numpy(zero_copy_only=False)
+
+
+def _sorted(entities: np.ndarray, exposures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows by entity and exposure (texts,), and where each entity begins among them (entities + 1,)."""
+    order = np.lexsort((exposures, entities))
+    same = (np.diff(entities[order]) == 0) & (np.diff(exposures[order]) == 0)
+    if same.any():
+        row = int(order[int(np.flatnonzero(same)[0])])
+        raise PublishedError(
+            f"biographies: exposure {exposures[row]} of an entity is there twice (row {row}); number the texts of "
+            "each entity 0, 1, …"
+        )
+    return order, np.concatenate([[0], np.cumsum(np.bincount(entities))])

@@ -1,0 +1,218 @@
+"""Corpora of a data set folder: its people told afresh at every exposure, or its texts as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from knowcap.biod import BioD, biod_of
+from knowcap.bios import BioS
+from knowcap.corpora import Corpus
+from knowcap.corpus.forms import Variant
+from knowcap.corpus.junk import Junk
+from knowcap.corpus.sentences import Sentences, read_sentences
+from knowcap.corpus.templates import load_templates
+from knowcap.dataset_lists import POOLS, TEMPLATES, read_shape
+from knowcap.facts import Knowledge
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import Pools, load_pools
+from knowcap.knowledge.recorded import RecordedError, batches, read_people
+from knowcap.knowledge.recorded_values import read_values
+from knowcap.knowledge.tuples import Column, TableError, Tuples
+from knowcap.recipe import Recipe
+from knowcap.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
+
+
+PUBLISHED = "use `dataset_texts: published`, which takes its texts as they are"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a data set folder says of itself, in small files.
+
+    Attributes:
+        folder: where these are.
+        knowledge: its knowledge.json.
+        shape: the recipe that it was made from; None where it has none, or one that knowcap can't read.
+    """
+
+    folder: Path
+    knowledge: Knowledge
+    shape: Recipe | None
+
+    @classmethod
+    def of(cls, folder: Path) -> Head:
+        """Reads a folder's knowledge.json and recipe.yaml. Raises FactError where the first is missing or broken."""
+        return cls(folder, Knowledge.load(folder / "knowledge.json"), read_shape(folder))
+
+    @property
+    def kind(self) -> str | None:
+        """Which corpus knowcap can tell its people as: bioS, bioD or table; None: none that it knows."""
+        made_as = None if self.shape is None else self.shape.corpus
+        if made_as == "table":
+            return made_as if (self.folder / TEMPLATES).is_file() else None
+        return made_as if made_as in ("bioS", "bioD") and made_as == self.knowledge.name else None
+
+    def pools(self) -> Pools | None:
+        """The value lists, where there are any. Raises PoolsError where they can't be used."""
+        return load_pools(self.folder / POOLS) if (self.folder / POOLS).is_dir() else None
+
+
+def recorded_corpus(recipe: Recipe, folder: Path, limit: int | None = None) -> Corpus:
+    """The people of a data set folder, told afresh as the recipe says.
+
+    Args:
+        recipe: with a dataset_name; its seed is that of how people are told, and in what order.
+        folder: with the head of the data set, and the people config.
+        limit: the first so many rows of `people` alone, as a sample; a table is always read whole.
+
+    Raises:
+        RecordedError: there is no way to tell these people, or their config can't be read so.
+        PoolsError, TemplateError, TableError: lists or templates that can't be used.
+    """
+    head = Head.of(folder)
+    files = sorted((folder / "people").glob("train-*.parquet"))
+    if not files:
+        raise RecordedError(f"{folder} has no people/train-*.parquet, so nobody can be told; {PUBLISHED}")
+    told = vocabulary_corpus(recipe, head)
+    if isinstance(told, BioS):
+        people = read_people(files, told.people.pools, head.knowledge, recipe.seed, limit)
+        return BioS(people, told.templates, told.variant, told.junk)
+    if isinstance(told, BioD):
+        return RecordedBioD(files, told, head, limit)
+    sentences = _sentences(recipe, folder)
+    tuples = _tuples(files, sentences)
+    check_vocabulary_is_known(tuples, sentences, recipe)
+    table = RecordedTable(tuples, sentences, recipe, head.knowledge)
+    agree(table.computed(), head.knowledge)
+    return table
+
+
+def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
+    """A corpus of the same lists, templates and form with one person in it; None for a table.
+
+    Raises:
+        RecordedError: knowcap can't tell what this data set holds, or tells it otherwise.
+        PoolsError, TemplateError: lists or templates that can't be used.
+    """
+    knowledge, shape = head.knowledge, head.shape
+    if head.kind is None or shape is None:
+        what = f"its recipe.yaml is of corpus: {shape.corpus}" if shape else "it has no recipe.yaml that knowcap reads"
+        raise RecordedError(
+            f"data set {knowledge.name!r} can't be told afresh: {what}, and knowcap tells bioS, bioD and tables; "
+            f"{PUBLISHED}"
+        )
+    if head.kind == "table":
+        return None
+    pools = head.pools()
+    if pools is None and not shape.compact:
+        raise RecordedError(f"data set {knowledge.name!r} lacks {POOLS}/ with its value lists; {PUBLISHED}")
+    if head.kind == "bioD":
+        biod = biod_of(replace(shape, num_people=1, tokenizer_name=recipe.tokenizer_name, seed=recipe.seed), pools)
+        agree(biod.knowledge(), knowledge)
+        return biod
+    variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
+    domain = Junk(domain_token=knowledge.text_prefix.rstrip() or None)
+    bios = BioS(People(pools, 1, recipe.seed), load_templates(recipe.num_templates), variant, domain)
+    says_gender = "pronoun" in [a.name for a in knowledge.attributes]
+    if says_gender == recipe.full_name:
+        raise RecordedError(
+            f"full_name={recipe.full_name}, but data set {knowledge.name!r} counts "
+            f"{'the gender that pronouns tell' if says_gender else 'no gender, since its texts have no pronouns'}; "
+            f"give full_name: {'false' if says_gender else 'true'}"
+        )
+    agree(bios.knowledge(), knowledge)
+    return bios
+
+
+def agree(ours: Knowledge, recorded: Knowledge) -> None:
+    """Raises RecordedError where texts that are told now would be of another knowledge than the data set's.
+
+    Who the people are, and how many, is the data set's own.
+    """
+    ours = replace(ours, num_people=recorded.num_people, seed=recorded.seed, diversity_terms=recorded.diversity_terms)
+    if ours.version != recorded.version:
+        raise RecordedError(
+            f"data set {recorded.name!r} has version {recorded.version} of lists and templates, this knowcap has "
+            f"{ours.version}; use the knowcap that made it, or {PUBLISHED.removeprefix('use ')}"
+        )
+    names = [f.name for f in fields(Knowledge)]
+    differing = [name for name in names if getattr(ours, name) != getattr(recorded, name)]
+    if differing:
+        name = differing[0]
+        raise RecordedError(
+            f"data set {recorded.name!r}: its knowledge.json has {name}={getattr(recorded, name)!r}, its lists and "
+            f"people make {getattr(ours, name)!r}; mend either, or {PUBLISHED}"
+        )
+
+
+class RecordedBioD(BioD):
+    """bioD with the names and values of a data set."""
+
+    num_outsiders = 0
+
+    def __init__(self, files: Sequence[Path], told: BioD, head: Head, limit: int | None = None) -> None:
+        """Reads the people config. Raises RecordedError where it is of another shape than `told`."""
+        diversity, codes = read_values(
+            files, told.diversity, told.name_lists, told.symbols, head.knowledge.num_people, compact=told.compact,
+            limit=limit,
+        )  # fmt: skip
+        super().__init__(diversity, len(codes), told.pools)
+        self._codes = codes
+        if limit is None:
+            credited = replace(self.knowledge(), seed=head.knowledge.seed)
+            if credited.diversity_terms != head.knowledge.diversity_terms:
+                raise RecordedError(
+                    f"data set {head.knowledge.name!r}: knowledge.json has diversity terms of other people than the "
+                    f"people config; mend either, or {PUBLISHED}"
+                )
+        self._knowledge = head.knowledge
+
+    def _name_codes(self, persons: np.ndarray) -> np.ndarray:
+        return self._codes[persons]
+
+
+class RecordedTable(Table):
+    """A table with the entities and facts of a data set."""
+
+    def __init__(self, tuples: Tuples, sentences: Sentences, recipe: Recipe, recorded: Knowledge) -> None:
+        super().__init__(tuples, sentences, seed=recipe.seed, name=recorded.name, version=recorded.version)
+        self._recorded = recorded
+
+    def computed(self) -> Knowledge:
+        """What these facts amount to."""
+        return super().knowledge()
+
+    def knowledge(self) -> Knowledge:
+        """The data set's own."""
+        return self._recorded
+
+
+def _sentences(recipe: Recipe, folder: Path) -> Sentences:
+    """The templates of a table's data set."""
+    sentences, problems = read_sentences(folder / TEMPLATES)
+    if problems:
+        raise TableError(problems)
+    return cut(sentences, recipe.num_templates, folder / TEMPLATES)
+
+
+def _tuples(files: Sequence[Path], sentences: Sentences) -> Tuples:
+    """The facts of a table's people config, entities in its order."""
+    names = list(sentences.attributes)
+    read = pa.Table.from_batches(batches(files, (ENTITY_COLUMN, *names)))
+    entities = tuple(read.column(ENTITY_COLUMN).cast(pa.string()).to_pylist())
+    if len(set(entities)) != len(entities) or None in entities:
+        raise RecordedError("people: an entity is there twice, or has no name; remove it")
+    columns = {}
+    for name in names:
+        values = pc.cast(read.column(name).combine_chunks(), pa.string())
+        distinct = sorted({value for value in values.unique().to_pylist() if value is not None})
+        if distinct:
+            codes = pc.fill_null(pc.index_in(values, value_set=pa.array(distinct, pa.string())), -1).to_numpy()
+            columns[name] = Column(tuple(distinct), codes.astype(np.int32))
+    return Tuples(entities, columns)

@@ -1,0 +1,250 @@
+"""The stage: people and a writer to a data set folder whose biographies a language model wrote."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from knowcap.corpora import corpus_of
+from knowcap.dataset import tables, write_folder
+from knowcap.dataset_card import dataset_card
+from knowcap.dataset_lists import write_pools_of
+from knowcap.facts import Knowledge, Row
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.preflight import FEWEST_CONTROL
+from knowcap.recipe import Recipe
+from knowcap.rewrite.card import making
+from knowcap.rewrite.locate import Locator
+from knowcap.rewrite.prompts import prompt_of
+from knowcap.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, listed, shards_of
+from knowcap.rewrite.task import MissingTexts, RewriteError, Task, begin, note_passes, settings_of
+from knowcap.rewrite.writers import Reply, Request, Writer
+from knowcap.run_folder import locked
+
+
+HOPELESS = 200  # replies without one that can be kept, after which nobody is asked any more
+
+logger = logging.getLogger(__name__)
+
+
+def rewrite(
+    task: Task,
+    writer: Writer,
+    folder: Path,
+    *,
+    max_attempts: int = 5,
+    allow_missing: bool = False,
+    num_proc: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Makes the data set folder, from texts that the writer is asked for; goes on from what an earlier call left.
+
+    Until it is whole, all that was written lies in a hidden folder beside it. Another call asks again, up to
+    `max_attempts` times more, for texts that could not be had, unless it has `allow_missing`.
+
+    Args:
+        task: which texts.
+        writer: who writes.
+        folder: to be made.
+        max_attempts: how often one text is asked for.
+        allow_missing: finish without the texts that could not be had; card and knowledge.json say how many. A person
+            must have one text at least.
+        num_proc: processes that write the folder's files.
+        progress: show a bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RewriteError: the folder is there, or was begun with other settings, or numbers can't be used.
+        MissingTexts: some texts could not be had; or nothing at all could be used.
+        WriterError: the writer cannot go on.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise RewriteError(f"{folder} is there already; choose another output_dir, or remove it")
+    if max_attempts < 1:
+        raise RewriteError(f"max_attempts={max_attempts}: expected 1 or more")
+    recipe = task.recipe()
+    people = People(load_pools(task.pools_dir), task.num_people, task.seed)
+    parts = folder.with_name(f".{folder.name}.parts")
+    with locked(parts):
+        if folder.exists():  # another call was waited for
+            raise RewriteError(f"{folder} is there already; choose another output_dir, or remove it")
+        settings = settings_of(task, writer, people.pools)
+        passes = begin(parts, settings)
+        work = _Work(task, people, writer, ShardFiles(parts), max_attempts, passes, settings["texts_a_shard"])
+        tally, without = work.write_all(again=not allow_missing, progress=progress)
+        note_passes(parts, passes + 1)
+        _check_missing(task, tally, without, allow_missing, parts)
+        _finish(folder, recipe, work, tally, num_proc)
+        shutil.rmtree(parts)
+    logger.info("%s: %d texts, from %d replies", folder, sum(t.kept for t in tally.values()), _sum(tally).replies)
+    return folder
+
+
+@dataclass
+class _Work:
+    """What it takes to write all shards."""
+
+    task: Task
+    people: People
+    writer: Writer
+    files: ShardFiles
+    max_attempts: int
+    passes: int
+    texts_a_shard: int
+
+    def __post_init__(self) -> None:
+        task = self.task
+        self.num_control = min(task.control_people, self.people.num_outsiders)
+        if self.num_control < FEWEST_CONTROL:  # as in every data set folder
+            self.num_control = 0
+        n, each = task.num_people, task.texts_per_person
+        a_shard = max(1, self.texts_a_shard // each)
+        self.shards = {
+            "biographies": shards_of("biographies", 0, n, each, a_shard),
+            "control": shards_of("control", n, n + self.num_control, 1, self.texts_a_shard),
+        }
+        self._locator = Locator(self.people.pools)
+        self._kept_any, self._replies, self._rejected = False, 0, 0
+
+    def write_all(self, again: bool, progress: bool) -> tuple[dict[str, Tally], int]:
+        """Writes all shards that are not finished, and `again` what an earlier pass could not have.
+
+        Returns:
+            The counts of each config, and how many people have no text.
+        """
+        total = self.task.num_people * self.task.texts_per_person + self.num_control
+        tally = dict.fromkeys(self.shards, Tally())
+        without = 0
+        with tqdm(total=total, desc="writing", unit=" texts", disable=not progress, smoothing=0.02) as bar:
+            for config, shards in self.shards.items():
+                for shard in shards:
+                    finished = self.files.tally(shard)
+                    if finished is None or (again and finished[0].missing and finished[1] <= self.passes):
+                        found, silent = self._write(shard, bar)
+                    else:
+                        found, silent = finished[0], self._silent(shard) if finished[0].missing else 0
+                        _advance(bar, found.kept)
+                    tally[config] += found
+                    without += silent if config == "biographies" else 0
+        return tally, without
+
+    def _write(self, shard: Shard, bar: tqdm) -> tuple[Tally, int]:
+        """Writes one shard, attempt by attempt."""
+        persons = np.arange(shard.first, shard.end)
+        columns = dict(enumerate(self.people.texts(self.people.codes(persons)), start=shard.first))
+
+        def judge(text: Text, reply: Reply) -> Row | str:
+            if reply.failed is not None:
+                return reply.failed
+            found = self._locator.locate(reply.text, columns[text[0]], text[0])
+            return found if isinstance(found, Row) else found[0]
+
+        state = self.files.load(shard, judge)
+        _advance(bar, len(state.rows))
+        with Journal(self.files.journal(shard)) as journal:
+            while todo := self._todo(shard, state, columns):
+                for request, reply in self.writer.write(todo):
+                    person, rendering, attempt = request.key
+                    journal.add((person, rendering), attempt, reply)
+                    kept_before = len(state.rows)
+                    state.take((person, rendering), judge((person, rendering), reply))
+                    kept = len(state.rows) - kept_before
+                    self._rejected += 1 - kept
+                    bar.set_postfix(rejected=self._rejected, refresh=False)
+                    bar.update(kept)
+                    self._check_hope(state)
+        self.files.save(shard, state, self.passes + 1)
+        return state.tally(), len(set(columns) - {person for person, _ in state.rows})
+
+    def _todo(self, shard: Shard, state: Progress, columns: dict[int, dict[str, str]]) -> list[Request]:
+        """A request for each text that is not kept and may be asked for again."""
+        todo = []
+        for person, rendering in shard.texts():
+            text = (person, rendering)
+            if text in state.rows or state.attempts[text] >= state.before[text] + self.max_attempts:
+                continue
+            attempt = state.attempts[text]
+            prompt, seed = prompt_of(columns[person], person, rendering, attempt, self.task.seed)
+            todo.append(Request((person, rendering, attempt), prompt, seed))
+        return todo
+
+    def _silent(self, shard: Shard) -> int:
+        """How many people of a finished shard have no text."""
+        batch = self.files.batch([shard], shard.first, shard.end)
+        return shard.end - shard.first - len(batch.column(0).unique())
+
+    def _check_hope(self, state: Progress) -> None:
+        """Stops where nothing that comes can be used: another model, prompt or server is needed, not more patience."""
+        self._replies += 1
+        self._kept_any = self._kept_any or bool(state.rows)
+        if not self._kept_any and self._replies >= HOPELESS:
+            raise MissingTexts(
+                f"none of the first {self._replies} replies of {self.writer.model_name} could be kept "
+                f"({listed(state.rejected)}); choose a model that follows instructions better, or a larger "
+                "max_new_tokens if texts are cut off"
+            )
+
+
+def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], num_proc: int) -> None:
+    """Writes the data set folder."""
+    corpus = corpus_of(recipe)
+    made = []
+    for table in tables(recipe, corpus):
+        if table.config in work.shards:  # told by templates
+            shards = work.shards[table.config]
+            made.append(replace(table, batch=partial(work.files.batch, shards)))
+            neutral = {"biographies": "neutral", "control": "neutral_control"}[table.config]
+            table = replace(table, config=neutral)
+        made.append(table)
+    made.sort(key=lambda table: table.config.startswith("neutral"))
+    missing = _sum(tally).missing.total()
+    knowledge = bior_knowledge(work.people, missing)
+    lines = making(tally, work.writer, work.task.texts_per_person)
+    pools = partial(write_pools_of, corpus=corpus)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=None, making=lines)
+    write_folder(folder, made, knowledge, pools, card, num_proc)
+
+
+def bior_knowledge(people: People, missing_texts: int = 0) -> Knowledge:
+    """knowledge.json: that of bioS, but what is scored on the texts is no bound."""
+    return replace(people.knowledge("bioR"), bound=False, missing_texts=missing_texts)
+
+
+def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_missing: bool, parts: Path) -> None:
+    """Raises MissingTexts where the folder may not be finished."""
+    found = _sum(tally)
+    if not found.missing:
+        return
+    total = found.kept + found.missing.total()
+    counts = f"texts missing: {listed(found.missing)}, of {total:,}"
+    again = f"what was written is kept in {parts}; run again without --allow_missing to ask again for what is missing"
+    if without:
+        raise MissingTexts(f"{counts}; {without:,} of {task.num_people:,} people have no text at all; {again}")
+    if not allow_missing:
+        raise MissingTexts(f"{counts}; {again}, or with it to finish without")
+    control = tally["control"]
+    if control.missing and control.kept < FEWEST_CONTROL:
+        raise MissingTexts(
+            f"{counts}; the null control has {control.kept} texts, expected {FEWEST_CONTROL} or more; {again}"
+        )
+
+
+def _advance(bar: tqdm, count: int) -> None:
+    """Moves the bar by texts that were written before, which say nothing about the speed."""
+    if not bar.disable:  # it has no `initial` then
+        bar.initial += count
+    bar.update(count)
+
+
+def _sum(tally: dict[str, Tally]) -> Tally:
+    return sum(tally.values(), Tally())
