@@ -360,12 +360,15 @@ def test_a_control_without_an_attribute_or_a_second_entity_is_refused(tmp_path: 
         capacity(write(tmp_path, perfect_facts(), uniform_facts(range(1))))
 
 
-def test_names_alone_need_no_control_values(tmp_path: Path) -> None:
+def test_names_alone_are_held_to_zero_bits_of_outsiders_names(tmp_path: Path) -> None:
     facts = [f for f in perfect_facts() if f["attribute"] == "name"]
     control = [f for f in uniform_facts(range(9)) if f["attribute"] == "name"]
     result = capacity(write(tmp_path, facts, control))
-    assert result["control_bits_per_entity"] == [None, None]
+    assert result["control_bits_per_entity"] == [0.0, 0.0]
     assert result["value_bits"] == 0.0
+    known = [f | {"nll": 0.0} for f in control]
+    with pytest.raises(LeakError, match="never taught these names"):
+        capacity(write(tmp_path, facts, known))
 
 
 def above_the_maximum() -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from knowcap import biod
 from knowcap.corpora import corpus_of
 from knowcap.corpus.questions import Asked
 from knowcap.corpus.templates import load_templates
-from knowcap.knowledge import people
+from knowcap.knowledge import people, strings
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
 
@@ -27,6 +27,8 @@ PINNED = {
     (people.VERSION, "bioS"): "75150ad1e06e07b4",
     (biod.VERSION, "bioD"): "125ecd773ffad568",
     (biod.VERSION, "compact bioD"): "5a3d9510f1c7e672",
+    (strings.VERSION, "morris"): "f461e91f0fb46e32",
+    (strings.VERSION, "short morris"): "81d2778b6472f585",
 }
 
 
@@ -45,6 +47,8 @@ def said(recipe: Recipe) -> object:
         (people.VERSION, "bioS", lambda: said(BIOS)),
         (biod.VERSION, "bioD", lambda: said(BIOD)),
         (biod.VERSION, "compact bioD", lambda: said(replace(BIOD, compact=True))),
+        (strings.VERSION, "morris", lambda: said(replace(BIOS, corpus="morris"))),
+        (strings.VERSION, "short morris", lambda: said(replace(BIOS, corpus="morris", string_length=5))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

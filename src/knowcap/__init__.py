@@ -2,5 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
 
+
+if TYPE_CHECKING:
+    from knowcap.callback import KnowledgeCallback
+
+__all__ = ["KnowledgeCallback", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is asked for."""
+    if name == "KnowledgeCallback":
+        from knowcap.callback import KnowledgeCallback
+
+        return KnowledgeCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

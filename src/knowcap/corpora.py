@@ -97,6 +97,10 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
         from knowcap.biod import biod_of
 
         return biod_of(recipe)
+    if recipe.corpus == "morris":
+        from knowcap.morris import morris_of
+
+        return morris_of(recipe)
     if recipe.corpus == "table":
         from knowcap.table import table_of
 

@@ -27,6 +27,8 @@ _ABOUT = {
     "(arXiv:2404.05405).",
     "bioD": "Synthetic people with random values, bioD of Part 3.3 of *Physics of Language Models* (arXiv:2404.05405, "
     "Definition 2.2).",
+    "morris": "Uniform random strings, each its own name, after Morris et al. 2025, *How much do language models "
+    "memorize?*: there is nothing in them but what is memorized.",
 }
 
 
@@ -117,7 +119,8 @@ def _entropy_table(folder: Path, knowledge: Knowledge) -> list[str]:
         table.append("| name | not declared: counts nothing | | | |")
     else:
         bits = knowledge.name_log2_candidates
-        table.append(f"| name | {2**bits:,.0f} | {bits:.4f}, less log2 N | | |")
+        count = f"{2**bits:,.0f}" if bits < 63 else ""
+        table.append(f"| name | {count} | {bits:.4f}, less log2 N | | |")
     for number, a in enumerate(knowledge.attributes):
         table.append(f"| {a.name} | {_candidates(a)} | {_counted(_values(people, a.name, number))} |")
     table += [

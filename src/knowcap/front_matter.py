@@ -11,6 +11,7 @@ import yaml
 
 from knowcap.corpora import Corpus
 from knowcap.facts import Knowledge
+from knowcap.morris import Morris
 from knowcap.table import Table
 
 
@@ -53,7 +54,7 @@ def terms(corpus: Corpus) -> tuple[str | None, tuple[str, ...]]:
     """A corpus' licence and languages: a user's table has those that its YAML declares, if any."""
     if isinstance(corpus, Table):
         return corpus.sentences.license, corpus.sentences.languages
-    return _LICENSE, _LANGUAGES
+    return _LICENSE, () if isinstance(corpus, Morris) else _LANGUAGES
 
 
 def size_category(rows: int) -> str:

@@ -94,8 +94,10 @@ def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
 def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
     """Training loss (nats per token) against the tokens seen, or against steps where tokens were not logged.
 
+    Bits per parameter stand on an axis at the right where they were measured while training.
+
     Args:
-        training: the content of a training.json; its `log_history` holds the points.
+        training: the content of a training.json; its `log_history` holds the points, `knowledge_history` the bits.
         path: of the PNG file.
 
     Raises:
@@ -113,8 +115,24 @@ def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
     axes.set_xlim(left=0)
     axes.set_xlabel("tokens seen" if unit == "tokens" else "steps")
     axes.set_ylabel("training loss (nats per token)")
+    _bits_while_training(axes, training.get("knowledge_history", []), unit)
     axes.set_title(f"Training loss of {training['model_name']}")
     return _save(figure, path)
+
+
+def _bits_while_training(axes: Axes, points: Sequence[dict[str, float]], unit: str) -> None:
+    """Bits per parameter on an axis at the right, with the most there could be; those below zero are cut off."""
+    if not points:
+        return
+    right = axes.twinx()
+    right.spines["top"].set_visible(False)
+    bits = [entry["bits_per_parameter"] for entry in points]
+    right.plot([entry[unit] for entry in points], bits, color=COLORS[1], linewidth=1.5, marker="o", markersize=3)
+    most = points[-1]["max_bits_per_parameter"]
+    right.axhline(most, color=COLORS[1], linestyle=":", linewidth=1.0)
+    right.set_ylim(min(0.0, max(bits)), 1.05 * max(most, *bits))
+    right.set_ylabel("bits per parameter (dotted: at most)", color=COLORS[1])
+    axes.yaxis.label.set_color(COLORS[0])
 
 
 def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
@@ -181,7 +199,8 @@ def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Se
 def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
     """The lines of 2 bits and 1 bit per parameter, and all knowledge there is for each N."""
     x = np.array(axes.get_xlim())
-    for ratio, style in ((2, "-"), (1, "--")):
+    morris = ((3.6, "-."),) if any(c.get("dataset") == "morris" for c in capacities) else ()  # Morris et al. 2025
+    for ratio, style in (*morris, (2, "-"), (1, "--")):
         label = f"{ratio} bit{'s' if ratio > 1 else ''} per parameter"
         axes.plot(x, ratio * x, style, color=GREY, linewidth=1.2, zorder=1, label=label)
     for i, size in enumerate(sizes):

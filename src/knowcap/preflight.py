@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     "diversity": _AT_LEAST_ONE,
     "chunk_length": _AT_LEAST_ONE,
     "alphabet_size": _AT_LEAST_ONE,
+    "string_length": _AT_LEAST_ONE,
     "num_templates": (lambda v: v is None or v >= 1, "1 or more, or null for all"),
     "fixed_renderings": (lambda v: v is None or v >= 1, "1 or more, or null for fresh ones"),
     "junk_people": _NOT_NEGATIVE,
@@ -60,6 +61,8 @@ RULES: dict[str, Rule] = {
     "logging_steps": _AT_LEAST_ONE,
     "save_steps": _AT_LEAST_ONE,
     "save_total_limit": _AT_LEAST_ONE,
+    "measure_every": _NOT_NEGATIVE,
+    "measure_limit": _AT_LEAST_ONE,
     "eval_batch_size": _AT_LEAST_ONE,
     "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
@@ -68,10 +71,11 @@ _BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length",
 JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
 NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS)
 NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS)
+_NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
 # What a data set folder has settled.
 _SETTLED = (
     "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
-    "renderings", "control_people", *JUNK_KEYS,
+    "string_length", "renderings", "control_people", *JUNK_KEYS,
 )  # fmt: skip
 _MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
@@ -165,11 +169,16 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
     if recipe.dataset_name is not None:
         return _check_idle_beside(recipe, bad)
     beside = [key for key in ("dataset_revision", "dataset_texts") if getattr(recipe, key) != KEYS[key].default]
-    biod, table = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates")
-    idle = {"bioD": (*NOT_BIOD_KEYS, *table), "table": (*NOT_TABLE_KEYS, *biod)}.get(recipe.corpus, (*biod, *table))
+    biod, table, morris = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates"), ("string_length",)
+    idle = {
+        "bioD": (*NOT_BIOD_KEYS, *table, *morris),
+        "table": (*NOT_TABLE_KEYS, *biod, *morris),
+        "morris": (*_NOT_MORRIS_KEYS, *(key for key in biod if key != "alphabet_size"), *table),
+    }.get(recipe.corpus, (*biod, *table, *morris))
     if recipe.corpus == "bioS" and not bad & {"junk_people"} and not recipe.junk_people:
         idle = (*idle, "useful_share", "junk_tokens")
     of = dict.fromkeys(biod, "is for corpus: bioD, not") | dict.fromkeys(table, "is for corpus: table, not")
+    of |= {"string_length": "is for corpus: morris, not"}
     of |= dict.fromkeys(("useful_share", "junk_tokens"), "needs junk_people and says nothing without to")
     return [
         f"{name}={getattr(recipe, name)!r} says nothing without a dataset_name; give one, or leave it out"
@@ -192,6 +201,8 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
         return _check_table(recipe, bad)
     if recipe.corpus == "bioD":
         return _check_biod(recipe, bad)
+    if recipe.corpus == "morris":
+        return _check_morris(recipe, bad)
     from knowcap.corpus.templates import load_templates
     from knowcap.knowledge.pools import load_pools
 
@@ -241,6 +252,16 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     corpus = _try("corpus", lambda: biod_of(recipe), problems)
     if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
         problems += check_vocabulary(recipe, corpus)
+    return problems
+
+
+def _check_morris(recipe: Recipe, bad: set[str]) -> list[str]:
+    """The numbers of random strings."""
+    from knowcap.morris import morris_of
+
+    problems: list[str] = []
+    if not bad & {"num_people", "string_length", "alphabet_size", "seed", "control_people", "tokenizer_name"}:
+        _try("corpus", lambda: morris_of(recipe), problems)
     return problems
 
 

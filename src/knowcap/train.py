@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.callback import R_MAX, KnowledgeCallback, R
+from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import build, check_knowledge, read_knowledge
 from knowcap.dataset_import import published_source
 from knowcap.folders import whole_file, whole_folder
@@ -29,7 +31,7 @@ from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run_folder import versions
-from knowcap.tokens import save_tokenizer
+from knowcap.tokens import save_tokenizer, wrap
 from knowcap.windows import From, Windows
 
 
@@ -97,7 +99,8 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if recipe.warmup_steps >= windows.steps:
         logger.warning("warmup_steps=%d, but there are %d steps: no cosine", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
-    trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=[progress])
+    callbacks = [progress, *_measuring(recipe, corpus, tokenizer, run_dir)]
+    trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     trainer.first_window = step * recipe.train_batch_size
     logger.info(
@@ -124,6 +127,16 @@ def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     if recipe.dataset_texts == "published":
         tokenizer_of(recipe, corpus_of(recipe, folder, run_dir / TEXTS))
     return {"dataset": read_knowledge(folder).name, **published_source(folder), "dataset_texts": recipe.dataset_texts}
+
+
+def _measuring(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, run_dir: Path) -> list[KnowledgeCallback]:
+    """What measures while training, where the recipe asks for it: the first people, in one text each if made here."""
+    if not recipe.measure_every:
+        return []
+    limit = min(recipe.measure_limit, corpus.num_people)
+    rows = corpus.rows(np.arange(limit), 0) if recipe.dataset_name is None else run_dir / "knowledge"
+    options = {"every": recipe.measure_every, "limit": limit, "batch_size": recipe.eval_batch_size}
+    return [KnowledgeCallback(rows, corpus.knowledge(), wrap(tokenizer, recipe.block_size), **options)]
 
 
 def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
@@ -246,6 +259,11 @@ def _save(
             for e in log
         ],
     }
+    if measured := [entry for entry in trainer.state.log_history if R in entry]:
+        content["knowledge_history"] = [
+            {"step": e["step"], R: e[R], R_MAX: e[R_MAX], "tokens": round(num_tokens * e["step"] / steps)}
+            for e in measured
+        ]
     if recipe.junk_people:
         content |= {"junk_people": recipe.junk_people, "useful_share": recipe.useful_share}
     with whole_folder(model_dir) as made:

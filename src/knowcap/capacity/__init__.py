@@ -17,6 +17,7 @@ import numpy as np
 
 from knowcap.capacity.checks import LeakError, check_control, check_maximum, check_swapped, is_bound
 from knowcap.capacity.diversity import diversity, without_first_chunks
+from knowcap.capacity.names import check_names
 from knowcap.capacity.tables import (
     CONTROL_FILE,
     COUNTS,
@@ -73,6 +74,8 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         facts = with_silent_entities(without_first_chunks(everything, terms), measurement)
         control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
         control_bits = check_control(control, facts, measurement)
+        if facts.attributes == [NAME]:
+            control_bits = check_names(control, measurement)
         if (model_dir / SWAPPED_FILE).is_file():
             swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
             check_swapped(control, swapped, is_bound(measurement))

@@ -99,9 +99,23 @@ def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
     if missing:
         raise CapacityError(f"{path}: columns {missing} are missing, expected {list(COLUMNS)}; score the model again")
     table = pq.read_table(path, columns=list(COLUMNS), read_dictionary=["attribute"])
+    return facts_of(table, measurement["knowledge"], path)
+
+
+def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_FILE) -> Facts:
+    """`read_facts` of a table in memory, as `knowcap.scoring.score_rows` makes it.
+
+    Args:
+        table: with the columns of nll.parquet.
+        knowledge: the content of knowledge.json.
+        path: what errors call the table.
+
+    Raises:
+        CapacityError: there are no facts, a figure is impossible, or a fact is there twice.
+    """
     if table.num_rows == 0:
         raise CapacityError(f"{path} holds no scored facts; check that the data set's rows have spans")
-    declared = _declared_bits(measurement["knowledge"])
+    declared = _declared_bits(knowledge)
     attribute, names = _attribute_codes(table.column("attribute"), declared, path)
     references = np.array([declared[name] for name in names])
     nll = _numbers(table.column("nll"))
@@ -156,8 +170,11 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
     return encoded.indices.to_numpy(), len(encoded.dictionary)
 
 
-def _attribute_codes(column: pa.ChunkedArray, declared: dict[str, float], path: Path) -> tuple[np.ndarray, list[str]]:
+def _attribute_codes(
+    column: pa.ChunkedArray, declared: dict[str, float], path: str | Path
+) -> tuple[np.ndarray, list[str]]:
     """Column numbers, `(rows,)`, and the attributes that occur, ordered as declared."""
+    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = column.unify_dictionaries().combine_chunks()
     found = encoded.dictionary.to_pylist()
     unknown = [a for a in found if a not in declared]
@@ -175,7 +192,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.float64()).to_numpy()
 
 
-def _check_columns(path: Path, nll: np.ndarray, references: np.ndarray, declared: np.ndarray) -> None:
+def _check_columns(path: str | Path, nll: np.ndarray, references: np.ndarray, declared: np.ndarray) -> None:
     """Holds each nll to be finite and not negative, and log2_candidates to be what knowledge.json says."""
     bad = np.flatnonzero(~(np.isfinite(nll) & (nll >= 0)))
     if bad.size:
@@ -191,7 +208,7 @@ def _check_columns(path: Path, nll: np.ndarray, references: np.ndarray, declared
         )
 
 
-def _check_repeats(path: Path, cell: np.ndarray, num_cells: int, rendering: pa.ChunkedArray) -> None:
+def _check_repeats(path: str | Path, cell: np.ndarray, num_cells: int, rendering: pa.ChunkedArray) -> None:
     """Each fact may be scored once a rendering."""
     code, num_renderings = _codes(rendering)
     repeats = int((np.bincount(cell * num_renderings + code, minlength=num_cells * num_renderings) > 1).sum())

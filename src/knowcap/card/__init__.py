@@ -113,7 +113,7 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
     ]
     relation = {"base_model_relation": "quantized"} if sources.quantized and base_model else {}
     return ModelCardData(
-        language="en",
+        language=None if sources.random_strings else "en",
         license="apache-2.0",
         # transformers alone would load a quantized folder with random numbers in its blocks.
         library_name="knowcap" if sources.quantized else "transformers",

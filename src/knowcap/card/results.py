@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-SYNTHETIC_CORPORA = ("bioS", "bioR", "bioD")
+SYNTHETIC_CORPORA = ("bioS", "bioR", "bioD", "morris")
+RANDOM_STRINGS = "morris"
 
 
 class CardError(ValueError):
@@ -43,6 +44,11 @@ class Sources:
     def hub_dataset(self) -> str | None:
         """The Hub id of the data set that it was trained on, if it has one."""
         return self.training.get("dataset_name") if self.training.get("dataset_revision") else None
+
+    @property
+    def random_strings(self) -> bool:
+        """Whether the entities are strings that have no facts but themselves."""
+        return self.dataset == RANDOM_STRINGS or self.recipe.get("corpus") == RANDOM_STRINGS
 
     @property
     def quantized(self) -> bool:

@@ -15,6 +15,19 @@ _CONTEXTS = {
     "packed": "Texts were scored in windows that other texts share",
 }
 _CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
+_MORRIS_CONTROL = {"outsiders": "strings outside the sample"}
+_MORRIS = (
+    "The same as in Morris et al. 2025 (about 3.6 bits per parameter): uniform random strings, a window of its own "
+    "for each where it is as long as one, and bits that are S log2 V less the string's negative log "
+    "likelihood, which is their unintended memorization where nothing can generalize.",
+    "What differs: theirs is the plateau over data sets of growing size, S = 64 tokens of V = 2048, models of 500 "
+    "thousand parameters and more; this is one data set size, one small model, and the recipe's S and V. More "
+    "strings than the model can hold, or longer training, may show more; at most means all strings.",
+    "It knows random strings and nothing else.",
+)
+_MORRIS_CITED = (
+    'The corpus is after J. X. Morris et al., "How much do language models memorize?", 2025. The measure is that of'
+)
 _TRAINING_LABELS = {
     "exposures": "exposures of each entity",
     "junk_people": "junk people, never scored",
@@ -44,6 +57,7 @@ def summary(sources: Sources) -> str:
     taught = "trained on" if capacity["exposures"] is None else f"after {capacity['exposures']:,} exposures of"
     weights = f", its weights quantized to {capacity['precision']}," if sources.quantized else ""
     entities = "invented people" if sources.invented else "entities"
+    entities = "random strings" if sources.random_strings else entities
     return (
         f"{capacity['model_name']} ({capacity['num_parameters']:,} parameters){weights} holds **{estimate(capacity)} "
         f"bits of knowledge per parameter**{caveat(capacity)}, of {capacity['max_bits_per_parameter']:.3f} that there "
@@ -68,8 +82,12 @@ def figures(sources: Sources) -> dict[str, str]:
         "max_knowledge_bits": f"{capacity['max_knowledge_bits']:,.0f}",
         "split": ", ".join(f"{name} {bits:,.0f}" for name, bits in parts.items()),
         "control": control(capacity),
+        "control_of": "name" if sources.random_strings else "value",
+        "cited": _MORRIS_CITED if sources.random_strings else "The measure and the corpus are those of",
         "control_kind": (f"{control_entities:,} " if control_entities else "")
-        + _CONTROLS.get(measurement.get("control_kind"), "entities that the model was never taught"),
+        + (_MORRIS_CONTROL if sources.random_strings else _CONTROLS).get(
+            measurement.get("control_kind"), "entities that the model was never taught"
+        ),
         "versions": _versions(capacity["versions"]),
         "revision": f", git revision {revision}" if revision else "",
     }
@@ -131,9 +149,11 @@ def snippet(sources: Sources, hub_model_id: str | None) -> str:
         lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", "", f"path = {path}"]
         lines.append("model = AutoModelForCausalLM.from_pretrained(path)")
         lines.append("tokenizer = AutoTokenizer.from_pretrained(path)")
+    new_tokens = min(60, (sources.training.get("block_size") or 61) - 1)  # no more than there are positions
     lines += [
         'start = tokenizer(tokenizer.eos_token, return_tensors="pt", return_token_type_ids=False)',
-        "told = model.generate(**start, max_new_tokens=60, do_sample=True, pad_token_id=tokenizer.eos_token_id)",
+        f"told = model.generate(**start, max_new_tokens={new_tokens}, do_sample=True, "
+        "pad_token_id=tokenizer.eos_token_id)",
         "print(tokenizer.decode(told[0], skip_special_tokens=True))",
     ]
     return "\n".join(lines)
@@ -195,18 +215,22 @@ def limits(sources: Sources) -> list[str]:
         )
     if sources.entities_scored != capacity["num_entities"]:
         found.append("Sums over the entities that were scored are scaled up to all of them.")
-    if sources.recipe:
+    if sources.recipe and not sources.random_strings:
         published = sources.recipe.get("dataset_texts") == "published"
         found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
     if sources.quantized:
         found.append(_quantization_limit(capacity))
-    if sources.invented:
+    if sources.random_strings:
+        found += _MORRIS
+    elif sources.invented:
         found.append("The people are invented, and so is all that it says of them. It knows nothing else.")
     return found
 
 
 def _unlike_the_paper(sources: Sources) -> list[str]:
     """What of the setting differs from the paper's, so that its figures may not be set beside this one."""
+    if sources.random_strings:
+        return []  # theirs is another paper, which `_MORRIS` tells of
     recipe, model_name = sources.recipe, str(sources.capacity["model_name"])
     fraction = float(recipe.get("pools_fraction") or 1.0)
     reasons = []
