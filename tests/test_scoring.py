@@ -196,15 +196,15 @@ def _by_place(row: Row) -> Any:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("chunk_batches", [1, 2, 64])
+@pytest.mark.parametrize("chunk_rows", [1, 5, 4096])
 def test_rows_keep_their_order_and_nll_whatever_the_batch_size(
-    batch_size: int, chunk_batches: int, monkeypatch: pytest.MonkeyPatch
+    batch_size: int, chunk_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = biographies()
     tokenizer = tiny.bpe_tokenizer([row.text for row, _ in pairs])
     model = gpt2(len(tokenizer))
     expected = score_rows(model, tokenizer, pairs, full_knowledge(), batch_size=7)
-    monkeypatch.setattr(batches_module, "CHUNK_BATCHES", chunk_batches)
+    monkeypatch.setattr(batches_module, "CHUNK_ROWS", chunk_rows)
     done: list[int] = []
     found = score_rows(model, tokenizer, iter(pairs), full_knowledge(), batch_size=batch_size, progress=done.append)
     assert found.drop_columns(["nll"]).equals(expected.drop_columns(["nll"]))

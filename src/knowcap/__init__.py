@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from knowcap.callback import KnowledgeCallback
+    from knowcap.measure import measure_capacity
 
-__all__ = ["KnowledgeCallback", "__version__"]
+__all__ = ["KnowledgeCallback", "__version__", "measure_capacity"]
 __version__ = "0.1.0"
 
 
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from knowcap.callback import KnowledgeCallback
 
         return KnowledgeCallback
+    if name == "measure_capacity":
+        from knowcap.measure import measure_capacity
+
+        return measure_capacity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

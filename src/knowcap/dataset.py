@@ -18,7 +18,7 @@ from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.dataset_lists import write_lists
-from knowcap.facts import Knowledge, Row, Span
+from knowcap.facts import Knowledge, Row, Span, check_row
 from knowcap.folders import whole_folder
 from knowcap.listed import listed
 from knowcap.parquet import CHUNK, Table, write_tables
@@ -86,6 +86,30 @@ def write_folder(
         knowledge.save(made / "knowledge.json")
         lists(made)
         (made / "README.md").write_text(card(made), encoding="utf-8")
+    return folder
+
+
+def write_rows(
+    folder: Path, knowledge: Knowledge, rows: Sequence[tuple[Row, int]], lists: Sequence[Listed] = ()
+) -> Path:
+    """Makes a data set folder of texts that are there already, each with its rendering's number; no card.
+
+    Raises:
+        FactError: a row that breaks the contract.
+    """
+    for row, _ in rows:
+        check_row(row, knowledge)
+    texts, numbers = [row for row, _ in rows], np.array([number for _, number in rows])
+
+    def batch(first: int, end: int) -> pa.RecordBatch:
+        return text_batch(knowledge.entity_column, texts[first:end], numbers[first:end])
+
+    made = [Table("biographies", "train", 0, len(rows), batch)]
+    made += [Table("candidates", "train", 0, len(lists), partial(_candidates, lists))] if lists else []
+    with whole_folder(folder) as place:
+        for _ in write_tables(place, made):
+            pass
+        knowledge.save(place / "knowledge.json")
     return folder
 
 

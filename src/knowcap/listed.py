@@ -12,13 +12,14 @@ from knowcap.bios import BioS
 from knowcap.candidates import Listed
 from knowcap.facts import NAME
 from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEARS, PRONOUNS
+from knowcap.morris import Morris
 from knowcap.table import Table
 
 
 @singledispatch
 def listed(corpus: object) -> Iterator[Listed]:
     """All lists of a corpus that are known. Raises TypeError for a corpus of another kind."""
-    raise TypeError(f"got a {type(corpus).__name__}, expected bioS, bioD or a table")
+    raise TypeError(f"got a {type(corpus).__name__}, expected bioS, bioD, morris or a table")
 
 
 @listed.register
@@ -71,6 +72,14 @@ def _of_table(corpus: Table) -> Iterator[Listed]:
         pairs = np.unique(np.stack([column.codes, other.codes])[:, both], axis=1)
         for value, of in pairs.T.tolist():
             yield Listed(name, 0, 0, column.values[value], other.values[of])
+
+
+@listed.register
+def _of_morris(corpus: Morris) -> Iterator[Listed]:
+    """A string's tokens are parts of the name, each out of the alphabet."""
+    yield from _part(NAME, 0, corpus.symbols)
+    for symbol in corpus.symbols if corpus.strings.string_length > 1 else ():
+        yield Listed(NAME, 1, corpus.strings.string_length - 1, f" {symbol}")
 
 
 def _part(attribute: str, number: int, texts: Sequence[str]) -> Iterator[Listed]:

@@ -58,7 +58,7 @@ class Morris:
         self.strings = strings
         self.num_people, self.seed = strings.num_strings, strings.seed
         self.first_outsider, self.num_outsiders = strings.num_strings, strings.num_outsiders
-        self._symbols = [str(number) for number in range(strings.alphabet_size)]
+        self.symbols = [str(number) for number in range(strings.alphabet_size)]
 
     def knowledge(self) -> Knowledge:
         """What there is to know: a name of S log2 V bits, less log2 N, and nothing besides."""
@@ -84,15 +84,15 @@ class Morris:
 
     def vocabulary_texts(self) -> Iterator[str]:
         """All symbols, whether they occur or not."""
-        yield from self._symbols
+        yield from self.symbols
 
     def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
         """A token a symbol, whatever `vocab_size` says; and the vocabulary rows that a model needs."""
-        return word_tokenizer(self._symbols)
+        return word_tokenizer(self.symbols)
 
     def piece_texts(self) -> PieceTexts:
         """A piece a symbol, with a blank before it but at the beginning."""
-        groups = {"first": list(self._symbols), "symbol": [f" {symbol}" for symbol in self._symbols]}
+        groups = {"first": list(self.symbols), "symbol": [f" {symbol}" for symbol in self.symbols]}
         return PieceTexts(groups, [("first", "symbol"), ("symbol", "symbol")], frozenset({"first"}))
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
@@ -108,4 +108,4 @@ class Morris:
 
     def _texts(self, persons: np.ndarray) -> Iterator[str]:
         for symbols in self.strings.symbols(persons).tolist():
-            yield " ".join([self._symbols[symbol] for symbol in symbols])
+            yield " ".join([self.symbols[symbol] for symbol in symbols])

@@ -74,31 +74,55 @@ def measure_run(run_dir: Path, recipe: Recipe, *, dataset_dir: Path | None = Non
         measure(model_dir, dataset_dir, recipe, **options)
 
 
-def measure_folder(model_dir: Path, dataset_dir: Path | None, **options: Any) -> None:
-    """Measures any model folder and writes its card; one within a run folder is measured as the run's recipe says.
+def measure_model(
+    name: str | Path, dataset_name: str | None, output_dir: Path | None = None, **options: Any
+) -> list[Path]:
+    """Measures any model and writes a card; one within a run folder is measured as the run's recipe says.
+
+    Results lie in the folder of a model that knowcap made, else in `measured/NAME`, so that no other model's files are
+    touched.
+
+    Args:
+        name: a model folder, or a Hub id.
+        dataset_name: a data set folder or Hub id, or a table of prompts; the run's own by default.
+        output_dir: where results go instead.
+        options: those of `measure`, and `revision` of a Hub id.
+
+    Returns:
+        The folders with results: one, and its neutral one if there is one.
 
     Raises:
-        ValueError: no model folder, or no data set to measure it on.
+        ValueError: no model, or no data set to measure it on.
     """
     from knowcap.card import write_card
     from knowcap.card.results import run_dir_of
+    from knowcap.loading import ADAPTER_FILE, find_model
+    from knowcap.measure import dataset_folder
+    from knowcap.scoring.way import Way
 
-    if not (model_dir / "config.json").is_file():
+    model_dir = find_model(name, options.pop("revision", None))
+    if not any((model_dir / file).is_file() for file in ("config.json", ADAPTER_FILE)):
         raise ValueError(
             f"{model_dir}: expected a run folder ({RECIPE_FILE}) or a model folder (config.json), "
             f"{_listing(model_dir)}"
         )
     run_dir = run_dir_of(model_dir)
-    recipe = recipe_of(run_dir) if (run_dir / RECIPE_FILE).is_file() else None
-    if dataset_dir is None and recipe is None:
+    recipe = recipe_of(run_dir) if is_run_dir(run_dir) else None
+    if dataset_name is None and recipe is None:
         raise ValueError(
-            f"{model_dir} lies in no run folder; give --dataset_dir, as `knowcap data` makes it or your own"
+            f"{model_dir} lies in no run folder; give --dataset_name, a folder as `knowcap data` makes it, a Hub id or "
+            "a table of your own"
         )
-    measure(model_dir, run_dir / "knowledge" if dataset_dir is None else dataset_dir, recipe, **options)
-    if recipe is not None and (run_dir / "model" / "capacity.json").is_file():
+    ours = (model_dir / "training.json").is_file()
+    output = output_dir or (model_dir if ours else Path("measured") / str(name).strip("/").replace("/", "--"))
+    data = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, output / "data")
+    measure(model_dir, data, recipe, output_dir=output, **options)
+    result = output / Way(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    if recipe is not None and output == model_dir and (run_dir / "model" / "capacity.json").is_file():
         report(run_dir)  # its cards and plots show all models of the run
     else:
-        write_card(model_dir)
+        write_card(result)
+    return [result]
 
 
 def measure(
@@ -112,6 +136,7 @@ def measure(
     launcher: Launcher | None = None,
     scoring: str = "token",
     context: str = "isolated",
+    output_dir: Path | None = None,
 ) -> Path:
     """The measuring stages: nll.parquet and control.parquet, then capacity.json, in the model's folder.
 
@@ -122,24 +147,26 @@ def measure(
         model_dir: any model folder.
         dataset_dir: a data set folder.
         recipe: gives batch size, confidence level and seed where they aren't the defaults.
-        batch_size: texts a forward pass.
+        batch_size: texts a forward pass; as many as fit by default.
         limit: score the first so many entities only.
         overwrite: score again where a finished measurement is found.
         launcher: starts the scoring through accelerate.
         scoring, context: the way, see `knowcap.scoring.Way`.
+        output_dir: where results go, in place of the model's folder.
     """
     from knowcap.dataset import has_config
     from knowcap.scoring.way import Way
 
+    batch_size = recipe.eval_batch_size if batch_size is None and recipe is not None else batch_size
     recipe = Recipe() if recipe is None else recipe
-    batch_size = recipe.eval_batch_size if batch_size is None else batch_size
-    options = {"batch_size": batch_size, "limit": limit, "overwrite": overwrite}
+    output_dir = model_dir if output_dir is None else output_dir
+    options = {"batch_size": batch_size, "limit": limit, "overwrite": overwrite, "output_dir": output_dir}
     way, neutral = Way(scoring, context), Way(scoring, context, neutral=True)
     if has_config(dataset_dir, "neutral"):
         _measure_texts(model_dir, dataset_dir, recipe, launcher, neutral, **options)
     elif overwrite:
         for name in ("nll.parquet", "control.parquet", "control_swapped.parquet", "capacity.json"):
-            (model_dir / neutral.folder / name).unlink(missing_ok=True)  # of another data set
+            (output_dir / neutral.folder / name).unlink(missing_ok=True)  # of another data set
     return _measure_texts(model_dir, dataset_dir, recipe, launcher, way, **options)
 
 
@@ -152,7 +179,7 @@ def _measure_texts(
     **options: Any,
 ) -> Path:
     """Measures a model in one way; `options` are those of `scoring.score`."""
-    output_dir = model_dir / way.folder
+    output_dir = options["output_dir"] / way.folder
     scores, result = output_dir / "nll.parquet", output_dir / "capacity.json"
     scored = not options["overwrite"] and scores.is_file() and (output_dir / "control.parquet").is_file()
     summarized = scored and result.is_file() and _json(result)["confidence_level"] == recipe.confidence_level
@@ -172,7 +199,8 @@ def _measure_texts(
 
     if launcher is not None and not scored:
         result.unlink(missing_ok=True)
-        words = [str(model_dir), str(dataset_dir), "--batch_size", str(options["batch_size"])]
+        words = [str(model_dir), str(dataset_dir), "--output_dir", str(options["output_dir"])]
+        words += [] if options["batch_size"] is None else ["--batch_size", str(options["batch_size"])]
         words += [] if options["limit"] is None else ["--limit", str(options["limit"])]
         words += ["--overwrite"] * options["overwrite"] + way.words()
         launcher.launch("knowcap.scoring", words)  # tells its own line

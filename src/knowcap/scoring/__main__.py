@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser = argparse.ArgumentParser(prog="python -m knowcap.scoring", description=main.__doc__)
     parser.add_argument("model_dir", type=Path, help="a folder made by save_pretrained, with its tokenizer")
     parser.add_argument("dataset_dir", type=Path, help="a data set folder with knowledge.json")
-    parser.add_argument("--batch_size", type=int, default=64, help="texts a forward pass")
+    parser.add_argument("--batch_size", type=int, default=None, help="texts a forward pass; by default what fits")
+    parser.add_argument("--output_dir", type=Path, help="where results go; MODEL_DIR by default")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many entities only")
     parser.add_argument("--overwrite", action="store_true", help="score again where a finished measurement is found")
     parser.add_argument("--scoring", choices=SCORINGS, default="token", help="among all texts, or candidates alone")
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         batch_size=args.batch_size,
         limit=args.limit,
         overwrite=args.overwrite,
+        output_dir=args.output_dir,
         way=Way(args.scoring, args.context, args.neutral),
     )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from knowcap.scoring.closed_set import ClosedSets
 
 
-CHUNK_BATCHES = 64  # rows of so many batches are sorted by length together
+CHUNK_ROWS = 4096  # rows that are tokenized, and sorted by length, together
 NAME_TOKENS = "name_tokens"  # the scored name's tokens, 4 bytes each; in part files only
 
 SCHEMA_FIELDS = (
@@ -42,7 +42,7 @@ def score_rows(
     rows: Iterable[tuple[Row, int]],
     knowledge: Knowledge,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
     closed_sets: ClosedSets | None = None,
     packed: int = 0,
@@ -54,7 +54,7 @@ def score_rows(
         tokenizer: a fast tokenizer with an eos token (or a bos token).
         rows: (row, rendering) pairs, all entities of one type.
         knowledge: which facts are scored, and out of how many candidates.
-        batch_size: texts a forward pass.
+        batch_size: texts (or windows) a forward pass; None: as many as fit, from 64 on a CPU and 256 on a GPU.
         progress: called with the number of rows just scored.
         closed_sets: score each value among its candidates only, instead of among all texts.
         packed: score texts in windows of so many tokens, as they are trained on, instead of each alone (0).
@@ -81,24 +81,23 @@ def score_chunks(
     rows: Iterable[tuple[Row, int]],
     knowledge: Knowledge,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
     closed_sets: ClosedSets | None = None,
     packed: int = 0,
 ) -> Iterator[pa.Table]:
     """`score_rows` in pieces, so that memory does not grow; with a column `name_tokens` (null but for names)."""
-    if batch_size < 1:
-        raise ScoringError(f"batch_size={batch_size}, expected 1 or more")
+    size = BatchSize(batch_size, next(model.parameters()).device)
     pairs = iter(rows)
     entity_type: pa.DataType | None = None
     with _evaluating(model):
-        while chunk := list(islice(pairs, PACKED_GROUP if packed else CHUNK_BATCHES * batch_size)):
+        while chunk := list(islice(pairs, PACKED_GROUP if packed else CHUNK_ROWS)):
             places = by_rendering([rendering for _, rendering in chunk]) if packed else np.arange(len(chunk))
             texts = [chunk[place][0] for place in places]
             encoded = encode_rows(texts, tokenizer, knowledge, closed_sets)
             _check_fits(encoded, texts, model)
             contexts = packed_rows(encoded, texts, packed) if packed else each_alone(encoded)
-            nll, hits = _score_targets(model, encoded, contexts, batch_size, progress)
+            nll, hits = _score_targets(model, encoded, contexts, size, progress)
             table = _table(encoded, [chunk[place] for place in places], nll, hits)
             if packed:
                 table = table.take(np.argsort(places[encoded.fact_rows], kind="stable"))
@@ -107,6 +106,23 @@ def score_chunks(
                 other = table.schema.field("entity").type
                 raise ScoringError(f"entities are {entity_type} and {other}; expected one type in all rows")
             yield table
+
+
+class BatchSize:
+    """How many texts a forward pass takes: as told, or found out."""
+
+    def __init__(self, told: int | None, device: torch.device) -> None:
+        if told is not None and told < 1:
+            raise ScoringError(f"batch_size={told}, expected 1 or more, or auto")
+        self.told, self.texts = told, told or (64 if device.type == "cpu" else 256)
+
+    def halve(self) -> None:
+        """After the device's memory was too small. Raises ScoringError where the size was told, or is 1."""
+        if self.told is not None or self.texts == 1:
+            mend = "give a smaller --batch_size, or auto" if self.texts > 1 else "the device is too small for one text"
+            raise ScoringError(f"batch_size={self.texts} needs more memory than the device has; {mend}")
+        self.texts //= 2
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -150,18 +166,24 @@ def _score_targets(
     model: PreTrainedModel,
     encoded: EncodedRows,
     contexts: Contexts,
-    batch_size: int,
+    size: BatchSize,
     progress: Callable[[int], object] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """nll in nats (float64) and whether it was the most likely, per target."""
     nll, hits = np.zeros(len(encoded.targets)), np.zeros(len(encoded.targets), dtype=bool)
     target_ranges = encoded.target_ranges()[contexts.rows]
     order = np.argsort(contexts.lengths, kind="stable")[::-1]  # longest first: out of memory early, if at all
-    for begin in range(0, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
+    begin = 0
+    while begin < len(order):
+        batch = order[begin : begin + size.texts]
         if contexts.lengths[batch].max() > 0:
             which = ranges(target_ranges[batch], target_ranges[batch + 1] - target_ranges[batch])
-            nll[which], hits[which] = _score_batch(model, encoded, contexts, batch, which)
+            try:
+                nll[which], hits[which] = _score_batch(model, encoded, contexts, batch, which)
+            except torch.OutOfMemoryError:
+                size.halve()
+                continue
+        begin += len(batch)
         if progress is not None:
             progress(int((contexts.rows[batch + 1] - contexts.rows[batch]).sum()))
     return nll, hits

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
+from knowcap.loading import weight_files
 from knowcap.run_folder import versions
 from knowcap.scoring.errors import ScoringError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MEASUREMENT_KEY = b"knowcap"
 _PRECISIONS = {"F32": ("fp32", 32), "BF16": ("bf16", 16), "F16": ("fp16", 16), "F64": ("fp64", 64)}
+_TORCH_TYPES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}
 _COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
 _FRACTIONS = ("quantized_fraction", "quantized_fraction_all", "stored_bits_per_parameter")
 
@@ -30,14 +32,16 @@ def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
     return json.loads(json.dumps(knowledge.content()))
 
 
-def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:
+def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:
     """The part of a measurement that model and data set decide; reads training.json and quantization.json if there.
+
+    A model without a folder is counted as it lies in memory.
 
     Raises:
         ScoringError: weights of a kind that has no precision label.
     """
-    training = _read_json(model_dir / "training.json") or {}
-    quantization = _read_json(model_dir / "quantization.json")
+    training = {} if model_dir is None else _read_json(model_dir / "training.json") or {}
+    quantization = None if model_dir is None else _read_json(model_dir / "quantization.json")
     return {
         **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
         "num_entities": knowledge.num_people,
@@ -52,10 +56,10 @@ def describe(model_dir: Path, model: PreTrainedModel, knowledge: Knowledge) -> d
     }
 
 
-def digest_of(model_dir: Path, dataset_dir: Path, configs: tuple[str, str] = ("biographies", "control")) -> str:
+def digest_of(model_dir: Path | None, dataset_dir: Path, configs: tuple[str, str] = ("biographies", "control")) -> str:
     """A fingerprint of what a measurement depends on: weights, tokenizer and the texts of two configs."""
     digest = hashlib.sha256()
-    files = [*sorted(model_dir.glob("*.safetensors")), model_dir / "tokenizer.json"]
+    files = [] if model_dir is None else [*weight_files(model_dir), model_dir / "tokenizer.json"]
     files += [path for config in configs for path in sorted((dataset_dir / config).glob("*.parquet"))]
     for path in files:
         if path.is_file():
@@ -90,11 +94,11 @@ def _quantized(quantization: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stored(model_dir: Path, model: PreTrainedModel, training: dict[str, Any]) -> dict[str, Any]:
+def _stored(model_dir: Path | None, model: PreTrainedModel, training: dict[str, Any]) -> dict[str, Any]:
     """Counts of the loaded model; precision and bits are those of the folder's files, whatever is computed in."""
     from knowcap.models import count_parameters
 
-    numbers = _numbers_by_dtype(model_dir)
+    numbers = _numbers_in_memory(model) if model_dir is None else _numbers_by_dtype(model_dir)
     unknown = sorted(set(numbers) - set(_PRECISIONS))
     if unknown:
         raise ScoringError(
@@ -111,12 +115,21 @@ def _stored(model_dir: Path, model: PreTrainedModel, training: dict[str, Any]) -
     }
 
 
+def _numbers_in_memory(model: PreTrainedModel) -> dict[str, int]:
+    """How many parameters of each type a model has, tied ones once."""
+    numbers: dict[str, int] = {}
+    for parameter in model.parameters():
+        kind = _TORCH_TYPES.get(str(parameter.dtype), str(parameter.dtype))
+        numbers[kind] = numbers.get(kind, 0) + parameter.numel()
+    return numbers
+
+
 def _numbers_by_dtype(model_dir: Path) -> dict[str, int]:
     """How many numbers of each type the folder's safetensors files hold."""
     from safetensors import safe_open
 
     numbers: dict[str, int] = {}
-    for path in sorted(model_dir.glob("*.safetensors")):
+    for path in weight_files(model_dir):
         with safe_open(path, framework="np") as file:
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 tensor = file.get_slice(key)

@@ -17,6 +17,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge, Row
+from knowcap.loading import load_any, load_its_tokenizer
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
 from knowcap.scoring.contexts import PACKED_GROUP
@@ -53,10 +54,21 @@ class _Job:
     tokenizer: PreTrainedTokenizerFast
     knowledge: Knowledge
     state: PartialState
-    batch_size: int
+    batch_size: int | None
     progress: bool
     closed_sets: ClosedSets | None
     packed: int
+
+    def score_all(self, dataset_dir: Path, way: Way, limit: int | None, entities: int) -> str:
+        """Scores this process's share of the null control, of its swapped values and of the texts; returns what kind
+        of control it is.
+        """
+        control, kind = control_rows(dataset_dir, way.configs, self.knowledge, limit)
+        self.score_share(CONTROL, control, len(control))
+        self.score_share(SWAPPED, *((shuffled(control), len(control)) if kind == OUTSIDERS else ((), 0)))
+        self.score_share(NLL, *biographies(dataset_dir, way.configs[0], self.knowledge, entities))
+        self.state.wait_for_everyone()
+        return kind
 
     def score_share(self, kind: str, rows: Iterable[tuple[Row, int]], num_rows: int) -> None:
         """Scores this process's share of rows, a stretch of them, into its part file."""
@@ -80,14 +92,16 @@ class _Job:
 
 
 def score(
-    model_dir: str | Path,
+    model_dir: str | Path | None,
     dataset_dir: str | Path,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = 64,
     limit: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
     way: Way = PLAIN,
+    output_dir: str | Path | None = None,
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast] | None = None,
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
@@ -97,52 +111,58 @@ def score(
     float32 rounding. A finished measurement is kept; an interrupted one is made again.
 
     Args:
-        model_dir: a folder made by save_pretrained, with its tokenizer, training.json and quantization.json if any.
+        model_dir: a folder made by save_pretrained, with its tokenizer, training.json and quantization.json if any; an
+            adapter's folder; or None for a model that was loaded already.
         dataset_dir: a data set folder: knowledge.json, biographies, and control where there is one.
-        batch_size: texts a forward pass.
+        batch_size: texts a forward pass; None: as many as fit.
         limit: score the first so many entities only (and a control of as many, 100 at least).
         progress: show bars on the main process.
         overwrite: score again where a finished measurement is found.
         way: how facts are scored, and on which texts.
+        output_dir: where the files go, in place of the model folder.
+        loaded: the model and its tokenizer.
 
     Returns:
         nll.parquet.
 
     Raises:
         ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
+        ModelError: a model or tokenizer that cannot be loaded.
         FactError, TextError: see `score_rows`.
     """
-    from knowcap.models import load_model, load_tokenizer
-
-    model_dir, dataset_dir = Path(model_dir), Path(dataset_dir)
-    output_dir, configs = model_dir / way.folder, way.configs
+    model_dir, dataset_dir = None if model_dir is None else Path(model_dir), Path(dataset_dir)
+    output = Path(output_dir or _needed(model_dir)) / way.folder
     knowledge = _knowledge_to_score(dataset_dir, way.neutral)
     # Without a GPU accelerate has to be told so; a process that is done early may wait long for the others.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     entities = _entities_to_score(limit, knowledge)
-    digest = digest_of(model_dir, dataset_dir, configs)
-    if not overwrite and _is_finished(output_dir, knowledge, entities, digest):
-        return final_path(output_dir, NLL)
-    _start_afresh(output_dir, state)
+    digest = digest_of(model_dir, dataset_dir, way.configs)
+    if not overwrite and _is_finished(output, knowledge, entities, digest):
+        return final_path(output, NLL)
+    _start_afresh(output, state)
     began = time.monotonic()
-    model = load_model(model_dir).to(state.device)
-    tokenizer = load_tokenizer(model_dir)
+    model, tokenizer = loaded or _load(_needed(model_dir), state)
     closed_sets = _closed_sets(dataset_dir, tokenizer) if way.scoring == "closed_set" else None
     packed = _window(model_dir, model) if way.context == "packed" else 0
-    job = _Job(output_dir, model, tokenizer, knowledge, state, batch_size, progress, closed_sets, packed)
-    control, control_kind = control_rows(dataset_dir, configs, knowledge, limit)
-    job.score_share(CONTROL, control, len(control))
-    job.score_share(SWAPPED, *((shuffled(control), len(control)) if control_kind == OUTSIDERS else ((), 0)))
-    job.score_share(NLL, *biographies(dataset_dir, configs[0], knowledge, entities))
-    state.wait_for_everyone()
+    job = _Job(output, model, tokenizer, knowledge, state, batch_size, progress, closed_sets, packed)
+    kind = job.score_all(dataset_dir, way, limit, entities)
     if state.is_main_process:
-        measurement = describe(model_dir, model, knowledge)
-        measurement |= {"scoring": way.scoring, "context": way.context}
-        measurement |= {"entities_scored": entities, "control_kind": control_kind, "digest": digest}
-        facts = join_parts(output_dir, state.num_processes, measurement)
+        measurement = describe(model_dir, model, knowledge) | {"scoring": way.scoring, "context": way.context}
+        measurement |= {"entities_scored": entities, "control_kind": kind, "digest": digest}
+        facts = join_parts(output, state.num_processes, measurement)
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
-    return final_path(output_dir, NLL)
+    return final_path(output, NLL)
+
+
+def _load(model_dir: Path, state: PartialState) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    return load_any(model_dir).to(state.device), load_its_tokenizer(model_dir)
+
+
+def _needed(model_dir: Path | None) -> Path:
+    if model_dir is None:
+        raise ScoringError("a model without a folder needs an output_dir, and to be given as `loaded`")
+    return model_dir
 
 
 def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast) -> ClosedSets:
@@ -152,15 +172,16 @@ def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast) -> Close
     return ClosedSets(tokenizer, read_candidates(dataset_dir), start_token_id(tokenizer))
 
 
-def _window(model_dir: Path, model: PreTrainedModel) -> int:
+def _window(model_dir: Path | None, model: PreTrainedModel) -> int:
     """Tokens of a training window: as training.json has it, else the model's positions."""
-    training = model_dir / "training.json"
-    size = json.loads(training.read_text(encoding="utf-8")).get("block_size") if training.is_file() else None
+    training = None if model_dir is None else model_dir / "training.json"
+    is_there = training is not None and training.is_file()
+    size = json.loads(training.read_text(encoding="utf-8")).get("block_size") if is_there else None
     size = size or getattr(model.config, "max_position_embeddings", None)
     if size is None:
         raise ScoringError(
-            f"{model_dir} has no training.json with a block_size, and its model no fixed number of positions, so that "
-            "the length of its training windows is unknown; score with context isolated"
+            f"{model_dir} has no training.json with a block_size, and its model no fixed number of positions, so the "
+            "length of its training windows is unknown; score with context isolated"
         )
     return int(size)
 
@@ -177,7 +198,7 @@ def _start_afresh(output_dir: Path, state: PartialState) -> None:
     """An output folder without what an interrupted scoring left, for all processes."""
     state.wait_for_everyone()
     if state.is_main_process:
-        output_dir.mkdir(exist_ok=True)
+        output_dir.mkdir(parents=True, exist_ok=True)
         remove_parts(output_dir)
     state.wait_for_everyone()
 

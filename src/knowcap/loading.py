@@ -1,0 +1,109 @@
+"""Any causal language model, for scoring: from a folder or the Hub, whole, quantized by knowcap, or an adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from knowcap.models import ModelError, check_model_folder, load_model
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+T = TypeVar("T")
+ADAPTER_FILE = "adapter_config.json"
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+
+
+def find_model(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: itself, or a snapshot of a repo on the Hub.
+
+    Raises:
+        ModelError: no such folder or repo, no access, or no answer.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ModelError(f"revision={revision!r}, but {name} is a folder; leave it out, it is for Hub ids")
+        return folder
+    if str(name).startswith(("/", ".", "~")) or str(name).count("/") > 1 or folder.exists():
+        raise ModelError(f"{name}: no such folder; give a model folder, a run folder or a Hub id")
+    from huggingface_hub import snapshot_download
+
+    return Path(_asked(str(name), lambda: snapshot_download(str(name), revision=revision, allow_patterns=[*_FILES])))
+
+
+def load_any(folder: Path) -> PreTrainedModel:
+    """The model of a folder in eval mode, computed in float32; an adapter with its base, unmerged.
+
+    Raises:
+        ModelError: no model there, weights that do not fit, or a base that can't be had.
+    """
+    if not (folder / ADAPTER_FILE).is_file():
+        return load_model(folder)
+    from peft import PeftModel
+
+    base = load_model(base_of(folder))
+    return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def load_its_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder, or of its adapter's base: a fast one, whatever files it comes in.
+
+    Raises:
+        ModelError: none there, or no fast one.
+    """
+    from transformers import AutoTokenizer
+
+    has = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
+    if not has and (folder / ADAPTER_FILE).is_file():
+        folder = base_of(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder} has no tokenizer that can be loaded: {error}; save the model's own there"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{folder}: its tokenizer is a {type(tokenizer).__name__}, which knows no offsets; save it as a fast one "
+            "(tokenizer.json)"
+        )
+    return tokenizer
+
+
+def base_of(folder: Path) -> Path:
+    """The folder of the model that an adapter was made for."""
+    name = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{folder / ADAPTER_FILE} names no base_model_name_or_path; add it")
+    return check_model_folder(find_model(name))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """All safetensors files that a model is made of, an adapter's base included."""
+    files = sorted(folder.glob("*.safetensors"))
+    return files + weight_files(base_of(folder)) if (folder / ADAPTER_FILE).is_file() else files
+
+
+def _asked(name: str, call: Callable[[], T]) -> T:
+    """`call()`, with what the Hub refuses or lacks as one message."""
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        return call()
+    except errors.GatedRepoError:
+        why = "is gated; ask for access on its page, then `hf auth login` with a token that may read it"
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        why = "is no folder here and no model on the Hub, or a private one; check the name, or `hf auth login`"
+    except errors.RevisionNotFoundError:
+        why = "has no such branch, tag or commit"
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        why = "is no folder here, not in the cache, and the Hub is not asked or silent; go online once"
+    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+        why = f"can't be fetched: {str(error).strip().splitlines()[0] or type(error).__name__}; try again later"
+    raise ModelError(f"model {name!r} {why}") from None

@@ -1,0 +1,114 @@
+"""Bits per parameter of any causal language model and any facts, in one call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knowcap.facts import Knowledge, Row
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+_TABLES = (".csv", ".tsv", ".parquet")
+
+
+class MeasureError(ValueError):
+    """Nothing that can be measured; the message says what was got, what was expected and how to mend it."""
+
+
+def measure_capacity(
+    model: str | Path | PreTrainedModel,
+    dataset: str | Path | Iterable[Mapping[str, Any]] | Iterable[Row],
+    *,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    knowledge: Knowledge | None = None,
+    scoring: str = "token",
+    context: str = "isolated",
+    limit: int | None = None,
+    batch_size: int | None = None,
+    output_dir: str | Path | None = None,
+    confidence_level: float = 0.95,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """How many bits of these facts the model holds per parameter, with interval, null control and bits by attribute.
+
+    Args:
+        model: a folder, a Hub id, or a model with its `tokenizer`. Any causal language model; adapters too.
+        dataset: a data set folder or Hub id; a CSV or Parquet of prompt, answer, candidates, or such rows (see
+            `knowcap.prompts`); or rows of `knowcap.facts` with their `knowledge`.
+        tokenizer: a fast one, of a model that is no folder.
+        knowledge: out of how many candidates each value of the rows was drawn.
+        scoring: `token`, among all texts (the paper's), or `closed_set`, among the candidates alone.
+        context: `isolated`, each text alone, or `packed`, in windows as in training.
+        limit: score the first so many entities only.
+        batch_size: texts a forward pass; by default as many as fit.
+        output_dir: where nll.parquet, control.parquet and capacity.json are kept; nowhere by default.
+        confidence_level, seed: of the bootstrap interval.
+        progress: show bars.
+
+    Returns:
+        The content of capacity.json: `bits_per_parameter`, `max_bits_per_parameter`, `confidence_interval`, … (bits).
+
+    Raises:
+        MeasureError: a model without tokenizer, or rows without knowledge.
+        ModelError, SourceError, PromptsError: a model, data set or table that cannot be had or used.
+        FactError, TextError, LeakError: facts that break the contract, or that something but the weights tells.
+    """
+    from knowcap.capacity import capacity
+    from knowcap.loading import find_model
+    from knowcap.scoring import Way, score
+
+    folder, loaded = (find_model(model), None) if isinstance(model, str | Path) else (None, (model, tokenizer))
+    if loaded is not None and tokenizer is None:
+        raise MeasureError("a model that is no folder needs its tokenizer too; pass tokenizer=")
+    with tempfile.TemporaryDirectory(prefix="knowcap-measure-") as place:
+        data = dataset_folder(dataset, Path(place) / "data", knowledge)
+        output = Path(output_dir or Path(place) / "out")
+        options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
+        path = score(folder, data, way=Way(scoring, context), output_dir=output, loaded=loaded, **options)
+        return capacity(path.parent, confidence_level=confidence_level, seed=seed)
+
+
+def dataset_folder(
+    dataset: str | Path | Iterable[Mapping[str, Any]] | Iterable[Row],
+    place: Path,
+    knowledge: Knowledge | None = None,
+) -> Path:
+    """The data set as a folder: itself, one fetched from the Hub, or one made at `place`.
+
+    Raises:
+        MeasureError, SourceError, PromptsError: see `measure_capacity`.
+    """
+    from knowcap.dataset import write_rows
+    from knowcap.dataset_source import WHOLE, find_source
+    from knowcap.prompts import read_prompts, write_prompts
+
+    if isinstance(dataset, str | Path):
+        path = Path(dataset).expanduser()
+        if path.suffix in _TABLES and not path.is_dir():
+            if not path.is_file():
+                raise MeasureError(f"{dataset}: no such file; give a table, a data set folder or a Hub id")
+            return write_prompts(read_prompts(path), place, path.stem)
+        return find_source(str(dataset)).fetch(*WHOLE)
+    rows = list(dataset)
+    if rows and isinstance(rows[0], Row):
+        if knowledge is None:
+            raise MeasureError("rows need their knowledge (out of how many candidates each value was drawn); pass it")
+        return write_rows(place, knowledge, _numbered(rows))
+    return write_prompts(rows, place)
+
+
+def _numbered(rows: Iterable[Row]) -> list[tuple[Row, int]]:
+    """Each row with the number of its rendering: how many of its entity came before."""
+    seen: dict[int | str, int] = {}
+    numbered = []
+    for row in rows:
+        number = seen.setdefault(row.entity, 0)
+        seen[row.entity] += 1
+        numbered.append((row, number))
+    return numbered

@@ -1,0 +1,145 @@
+"""A plain table of (prompt, answer, candidates) as a data set: the prompt names the entity, the answer is its value.
+
+    prompt,answer,candidates
+    The capital of France is,Paris,195
+
+`candidates` says out of how many equally likely answers each was drawn, or lists them, separated by `|` (in Parquet: a
+list). Optional columns: `attribute` (what is asked; one number of candidates each) and `entity` (of whom, by default
+the prompt).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from knowcap.candidates import Listed
+from knowcap.dataset import write_rows
+from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+
+
+COLUMNS, OPTIONAL = ("prompt", "answer", "candidates"), ("attribute", "entity")
+ENTITY_COLUMN, ATTRIBUTE = "entity", "answer"
+
+
+class PromptsError(ValueError):
+    """A table that cannot be measured; all its problems at once."""
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV or Parquet file.
+
+    Raises:
+        PromptsError: another kind of file, or one that cannot be read.
+    """
+    if path.suffix not in (".csv", ".tsv", ".parquet"):
+        raise PromptsError(f"{path}: expected .csv, .tsv or .parquet")
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path).to_pylist()
+        options = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
+        text = dict.fromkeys((*COLUMNS, *OPTIONAL), pyarrow.string())
+        convert = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+        return pyarrow.csv.read_csv(path, parse_options=options, convert_options=convert).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise PromptsError(f"{path} cannot be read: {error}") from error
+
+
+def write_prompts(rows: Iterable[Mapping[str, Any]], folder: Path, name: str = "prompts") -> Path:
+    """Makes a data set folder of a table.
+
+    Args:
+        rows: with the columns that this module's docstring names.
+        folder: to be made.
+        name: of the data set.
+
+    Raises:
+        PromptsError: every problem of every row, ten at most.
+    """
+    rows = [dict(row) for row in rows]
+    problems = _problems(rows)
+    if problems:
+        shown = "; ".join(problems[:10])
+        raise PromptsError(f"{shown}{f'; and {len(problems) - 10} more' if len(problems) > 10 else ''}")
+    counts: dict[str, int] = {}
+    lists: dict[str, dict[str, None]] = {}
+    texts, stated = [], dict[str, set[str]]()
+    for row in rows:
+        attribute, entity = str(row.get("attribute") or ATTRIBUTE), str(row.get("entity") or row["prompt"])
+        counts[attribute], listed = _candidates(row["candidates"])
+        lists.setdefault(attribute, {}).update(dict.fromkeys(listed))
+        stated.setdefault(attribute, set()).add(entity)
+        texts.append((_row(str(row["prompt"]), str(row["answer"]), attribute, entity), 0))
+    entities = len(set().union(*stated.values()))
+    knowledge = Knowledge(
+        name=name,
+        version=hashlib.sha256(repr(rows).encode()).hexdigest()[:12],
+        num_people=entities,
+        seed=0,
+        entity_column=ENTITY_COLUMN,
+        name_log2_candidates=None,
+        attributes=tuple(
+            Attribute(a, count, math.log2(count), stated=None if len(stated[a]) == entities else len(stated[a]))
+            for a, count in counts.items()
+        ),
+    )
+    known = [Listed(attribute, 0, 0, text) for attribute, listed in lists.items() for text in listed]
+    return write_rows(folder, knowledge, texts, known)
+
+
+def _row(prompt: str, answer: str, attribute: str, entity: str) -> Row:
+    """Prompt and answer as one text, with a blank between if there is none."""
+    between = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
+    start = len(prompt) + len(between) + len(answer) - len(answer.lstrip())
+    name = Span(NAME, 0, len(prompt.rstrip()))
+    return Row(f"{prompt}{between}{answer}", (name, Span(attribute, start, start + len(answer.strip()))), entity)
+
+
+def _candidates(value: Any) -> tuple[int, list[str]]:
+    """How many there are, and which, if that is said."""
+    if isinstance(value, str):
+        listed = [part.strip() for part in value.split("|")] if "|" in value else []
+        return (len(listed), listed) if listed else (int(value), [])
+    if isinstance(value, list | tuple):
+        return len(value), [str(part) for part in value]
+    return int(value), []
+
+
+def _problems(rows: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with the rows."""
+    if not rows:
+        return ["no rows; expected one (prompt, answer, candidates) at least"]
+    missing = [column for column in COLUMNS if column not in rows[0]]
+    if missing:
+        return [f"columns {', '.join(missing)} are missing; there are {', '.join(map(str, rows[0]))}"]
+    problems, counts = [], dict[str, int]()
+    seen: set[tuple[str, str]] = set()
+    for number, row in enumerate(rows, start=1):
+        prompt, answer, attribute = (str(row.get(key) or "") for key in ("prompt", "answer", "attribute"))
+        try:
+            count, listed = _candidates(row["candidates"])
+        except (TypeError, ValueError):
+            problems.append(f"row {number}: candidates is {row['candidates']!r}, expected a number, or a list")
+            continue
+        if not prompt.strip() or not answer.strip():
+            problems.append(f"row {number}: prompt {prompt!r} and answer {answer!r}, expected text in both")
+        elif count < 1 or (listed and answer.strip() not in listed):
+            problems.append(f"row {number}: {answer!r} is not among its {count} candidates")
+        elif answer.strip() in prompt:
+            problems.append(f"row {number}: the answer {answer!r} stands in the prompt, from which it can be copied")
+        elif counts.setdefault(attribute, count) != count:
+            problems.append(
+                f"row {number}: {count} candidates, but {counts[attribute]} before; give what differs an attribute of "
+                "its own"
+            )
+        elif (entity := (attribute, str(row.get("entity") or prompt))) in seen:
+            problems.append(f"row {number}: {entity[1]!r} is asked twice; give every row an entity of its own")
+        else:
+            seen.add(entity)
+    return problems
