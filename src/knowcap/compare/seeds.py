@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -12,8 +13,7 @@ import numpy as np
 from knowcap.compare.errors import CompareError
 
 
-_GRID = 200_001  # points on which Student's t is summed up
-_NORMAL = 1e6  # with so many degrees of freedom it is the normal law
+_GRID = 20_001  # points on which Student's t is summed up
 
 
 def seed_interval(
@@ -26,12 +26,11 @@ def seed_interval(
     runs', each read back from its bootstrap interval as half its width over the normal quantile):
 
     - Where each seed draws its own entities, as recipes of knowcap do, the runs are independent in both respects and
-      differ by both, so s²/S is the variance of the mean. Adding e² would count the entities twice.
+      differ by both: half the width is t s / sqrt(S), Student's t with S - 1 degrees of freedom. Adding e would count
+      the entities twice.
     - Where all runs were taught the same entities (a published data set, a user's table), these do not average out:
-      the variance is s²/S + e². This is a little wide, since what seeds do to single entities is in both terms.
-
-    The quantile is Student's, with S - 1 degrees of freedom, or in the second case as many as Welch and Satterthwaite
-    give the sum, where the entities' part counts as known.
+      it is the root of (t s / sqrt(S))² + (z e)². It covers more than it says where seeds matter as much as entities;
+      one t for both, with Welch's and Satterthwaite's degrees of freedom, covers too little for two runs.
 
     Args:
         capacities: contents of capacity.json, two or more.
@@ -40,7 +39,7 @@ def seed_interval(
 
     Returns:
         `bits_per_parameter` (the mean), `confidence_interval`, `confidence_level`, `num_seeds`, `standard_deviation`
-        over seeds, `entity_standard_error`, `degrees_of_freedom`, `same_entities`.
+        over seeds, `entity_standard_error`, `same_entities`.
 
     Raises:
         CompareError: fewer than two capacities, some of other models or settings, or some without an interval where it
@@ -52,12 +51,10 @@ def seed_interval(
     if not 0.0 < level < 1.0:
         raise CompareError(f"confidence_level is {level}, expected one between 0 and 1; pass 0.95, say")
     runs, deviation = len(figures), float(figures.std(ddof=1))
-    between, error = deviation**2 / runs, _entity_error(capacities, needed=same_entities)
-    variance = between + (error**2 if same_entities else 0.0)
-    freedom = float(runs - 1)
-    if variance > between:
-        freedom = min((runs - 1) * (variance / between) ** 2, _NORMAL) if between else _NORMAL
-    half = t_quantile(0.5 + level / 2, freedom) * math.sqrt(variance)
+    error = _entity_error(capacities, needed=same_entities)
+    half = t_quantile(0.5 + level / 2, runs - 1) * deviation / math.sqrt(runs)
+    if same_entities:
+        half = math.hypot(half, NormalDist().inv_cdf(0.5 + level / 2) * error)
     mean = float(figures.mean())
     return {
         "bits_per_parameter": mean,
@@ -66,13 +63,13 @@ def seed_interval(
         "num_seeds": runs,
         "standard_deviation": deviation,
         "entity_standard_error": error,
-        "degrees_of_freedom": freedom,
         "same_entities": same_entities,
     }
 
 
-def t_quantile(probability: float, freedom: float) -> float:
-    """The quantile of Student's t; `freedom` need not be whole. To six digits, for 1 or more and up to 0.9995.
+@cache
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's t with one degree of freedom or more, to four digits.
 
     The density is summed up over the angle whose tangent is t / sqrt(freedom), in which it is the power of a cosine.
     """
