@@ -162,7 +162,8 @@ def _check_alike(a: _Measured, b: _Measured) -> None:
             found = ", ".join(f"{k} {_short(ours.get(k))} and {_short(theirs.get(k))}" for k in sorted(keys))
             raise CompareError(
                 f"{a.folder} and {b.folder} were asked about different knowledge: {found}; expected the same "
-                "knowledge.json. Measure both on one data set (`knowcap measure … --dataset_dir`)"
+                "knowledge.json (another seed draws other entities). Measure both on one data set: `knowcap measure … "
+                "--dataset_dir`"
             )
         raise CompareError(
             f"{key} is {ours!r} in {a.folder} and {theirs!r} in {b.folder}, expected the same; measure one of them "
