@@ -24,7 +24,8 @@ NUM_PARAMETERS = 100
 ORDER = (
     "schema_version bits_per_parameter max_bits_per_parameter knowledge_bits max_knowledge_bits name_bits value_bits "
     "diversity_bits num_parameters num_parameters_non_embedding num_parameters_used_vocabulary num_entities "
-    "confidence_interval confidence_level attributes control_bits_per_entity bound scoring context renderings "
+    "confidence_interval confidence_level attributes memorizable_accuracy memorizable_attributes "
+    "control_bits_per_entity bound scoring context renderings "
     "precision quantization quantized_fraction quantized_fraction_all stored_bits_per_parameter exposures model_name "
     "dataset seed versions"
 ).split()

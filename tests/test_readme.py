@@ -6,11 +6,13 @@ import json
 import re
 import shlex
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 from knowcap import run as stages
+from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import make_parser
 from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, load_recipe, packaged_recipes
@@ -29,6 +31,7 @@ TINY = {
 # What a reader fills in.
 PLACEHOLDERS = {
     "RECIPE": "quickstart", "RUN": "runs/quickstart", "DIR": "runs", "NAME": "quickstart", "R": "0",
+    "A": "runs/a", "B": "runs/b",
     "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
     "recipes | models": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
 }  # fmt: skip
@@ -165,6 +168,7 @@ def test_the_table_of_the_readme_has_the_figures_of_the_card(card: str):
             f"{capacity['bits_per_parameter']:.3f} ± {(high - low) / 2:.3f}",
             f"{capacity['max_bits_per_parameter']:.3f}",
             f"{control:.3f} ± {error:.3f}",
+            f"{100 * fmean(capacity['attributes'][a]['accuracy'] for a in FIVE):.1f} %",
         ]
     ]
 

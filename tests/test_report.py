@@ -34,6 +34,7 @@ def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
         expected,
         cells[2][7],
         "-1.250 ± 0.050",
+        "unknown",
     ]
     assert float(cells[2][7]) == pytest.approx(capacity["max_bits_per_parameter"], abs=5e-4)
     assert len({len(line) for line in table}) == 1, "columns are aligned"
@@ -112,3 +113,47 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="is no folder"):
         report(tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
+
+
+def seed_rows(folder: Path) -> list[list[str]]:
+    """The cells of the rows that are means over seeds."""
+    rows = [line for line in report_table(folder).splitlines() if "seeds:" in line]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: Path) -> None:
+    for seed, share in enumerate((0.7, 0.8, 0.9)):
+        recipe = {"seed": seed, "run_name": f"s{seed}", "versions": {"torch": str(seed)}}
+        make_run(tmp_path / f"s{seed}", share, recipe=recipe, seed=seed)
+    report(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert [(g["folder"], g["runs"], g["seeds"]) for g in content["seeds"]] == [
+        (folder, ["s0", "s1", "s2"], [0, 1, 2]) for folder in ("model", "quantized/int8", "quantized/int4")
+    ]
+    group, most = content["seeds"][0], make_capacity()["max_bits_per_parameter"]
+    assert group["bits_per_parameter"] == pytest.approx(0.8 * most)
+    half = 4.30265 * 0.1 * most / 3**0.5  # Student's t with 2 degrees of freedom, of three runs 0.1 apart
+    low, high = group["confidence_interval"]
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-4)
+    assert seed_rows(tmp_path)[0] == [
+        "mean of 3 seeds: s0, s1, s2", "gpt2-rotary-2-2", "52,352", "800", "465", "fp32",
+        f"{0.8 * most:.3f} ± {half:.3f}", f"{most:.3f}", "", "unknown",
+    ]  # fmt: skip
+    assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
+
+
+def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_path: Path) -> None:
+    for seed in range(2):
+        recipe = {"seed": seed, "run_name": f"s{seed}", "dataset_name": "you/people"}
+        make_run(tmp_path / f"s{seed}", recipe=recipe, seed=seed)
+    report(tmp_path)
+    group = json.loads((tmp_path / "report.json").read_text())["seeds"][0]
+    assert group["same_entities"] and group["standard_deviation"] == 0.0
+    assert seed_rows(tmp_path)[0][6].endswith("± 0.020"), "equal runs: what is left is their entities' part"
+
+
+def test_other_settings_and_equal_seeds_are_no_seeds(tmp_path: Path) -> None:
+    for number, changes in enumerate(({"seed": 0}, {"seed": 0}, {"seed": 1, "exposures": 100}, {"seed": 2, "x": 1})):
+        make_run(tmp_path / str(number), recipe=changes)
+    (make_run(tmp_path / "4", recipe={"seed": 3}) / "recipe.yaml").unlink()
+    assert seed_rows(tmp_path) == []

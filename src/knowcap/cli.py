@@ -31,7 +31,8 @@ _EXAMPLES = {
     ),
     "data": ("knowcap data --config quickstart", "knowcap data --config my.yaml --num_proc 8"),
     "train": ("knowcap train --config quickstart --accelerate_config cpu_2",),
-    "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data"),
+    "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data")
+    + ("knowcap measure runs/quickstart/quantized/int8 --compare runs/quickstart",),
     "quantize": ("knowcap quantize runs/quickstart --bits 8 --bits 4",),
     "report": ("knowcap report runs",),
     "push": (
@@ -90,6 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     measure.add_argument("--batch_size", type=_positive, help="texts a forward pass")
     measure.add_argument("--limit", type=_positive, help="score the first so many entities only")
     measure.add_argument("--overwrite", action="store_true", help="measure again what is measured already")
+    measure.add_argument("--compare", metavar="DIR", type=Path, help="another run or model: bits more than it has")
     for command in (run, train, measure):
         names = "cpu, cpu_2, multi_gpu, multi_node, fsdp2, or a file"
         command.add_argument("--accelerate_config", metavar="NAME", help=f"train and score by accelerate: {names}")
@@ -243,6 +245,10 @@ def _train_process(args: argparse.Namespace, words: list[str]) -> None:
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
     options = {"batch_size": args.batch_size, "limit": args.limit, "overwrite": args.overwrite}
     options["launcher"] = _launcher(args)
+    if args.compare is not None:
+        from knowcap.compare.stage import compare_folders
+
+        return print(compare_folders(args.folder, args.compare, dataset_dir=args.dataset_dir, **options))
     if is_run_dir(args.folder):
         recipe = stages.recipe_of(args.folder)
         with locked(args.folder):

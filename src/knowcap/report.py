@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.card import write_card
-from knowcap.card.results import caveat, control, estimate, measurement_of, read_capacities, read_json
+from knowcap.card.results import (
+    caveat,
+    control,
+    estimate,
+    measurement_of,
+    memorized,
+    read_capacities,
+    read_json,
+)
 from knowcap.folders import whole_file
 from knowcap.plots import plot_attributes, plot_frontier, plot_loss
+from knowcap.seed_groups import recipe_of, seed_groups
 
 
 SCHEMA_VERSION = 1
 FRONTIER_FILE = "bits_vs_parameters.png"
-COLUMNS = ("run", "model", "params", "N", "exposures", "precision", "bits/param", "max", "control")
+COLUMNS = ("run", "model", "params", "N", "exposures", "precision", "bits/param", "max", "control", "memorized")
 _TEXT_COLUMNS = ("run", "model", "precision")
 
 logger = logging.getLogger(__name__)
@@ -45,12 +54,11 @@ def report(output_dir: str | Path) -> Path:
     runs = find_runs(output_dir)
     for run_dir in runs:
         _report_run(run_dir)
-    models = _models(output_dir)
+    models, seeds = _models(output_dir)
     plot_frontier(models, output_dir / FRONTIER_FILE)
-    _write(
-        output_dir / "report.json", json.dumps({"schema_version": SCHEMA_VERSION, "models": models}, indent=2) + "\n"
-    )
-    _write(output_dir / "report.md", _markdown(_table(models), models))
+    content = {"schema_version": SCHEMA_VERSION, "models": models, "seeds": seeds}
+    _write(output_dir / "report.json", json.dumps(content, indent=2) + "\n")
+    _write(output_dir / "report.md", _markdown(_table(models, seeds), models, seeds))
     logger.info("reported %d models of %d runs: %s", len(models), len(runs), output_dir / "report.md")
     return output_dir / "report.md"
 
@@ -61,7 +69,7 @@ def report_table(output_dir: str | Path) -> str:
     Raises:
         ReportError: no run in there is measured.
     """
-    return _table(_models(Path(output_dir)))
+    return _table(*_models(Path(output_dir)))
 
 
 def find_runs(output_dir: str | Path) -> list[Path]:
@@ -83,18 +91,20 @@ def find_runs(output_dir: str | Path) -> list[Path]:
     return sorted(runs)
 
 
-def _models(output_dir: Path) -> list[dict[str, Any]]:
-    """The capacities of all measured models, each with its run and its folder in the run."""
-    return [
-        {
-            "run": _run_name(run_dir, output_dir),
-            "folder": folder.relative_to(run_dir.absolute()).as_posix(),
-            "entities_scored": measurement_of(folder / "nll.parquet").get("entities_scored", capacity["num_entities"]),
-            **capacity,
-        }
-        for run_dir in find_runs(output_dir)
-        for folder, capacity in read_capacities(run_dir.absolute()).items()
-    ]
+def _models(output_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The capacities of all measured models, each with its run and its folder in the run; means over seeds."""
+    models, recipes = [], []
+    for run_dir in find_runs(output_dir):
+        recipe = recipe_of(run_dir)
+        for folder, capacity in read_capacities(run_dir.absolute()).items():
+            scored = measurement_of(folder / "nll.parquet").get("entities_scored", capacity["num_entities"])
+            place = {
+                "run": _run_name(run_dir, output_dir),
+                "folder": folder.relative_to(run_dir.absolute()).as_posix(),
+            }
+            models.append(place | {"entities_scored": scored} | capacity)
+            recipes.append(recipe)
+    return models, seed_groups(models, recipes)
 
 
 def _run_name(run_dir: Path, output_dir: Path) -> str:
@@ -118,9 +128,9 @@ def _report_run(run_dir: Path) -> None:
         shutil.copyfile(run_dir / "model" / "capacity.json", made)
 
 
-def _table(models: list[dict[str, Any]]) -> str:
+def _table(models: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> str:
     """The models as a Markdown table, its columns as wide as their widest cell; numbers to the right."""
-    rows = [list(COLUMNS), *(_row(model) for model in models)]
+    rows = [list(COLUMNS), *(_row(model) for model in models), *(_seed_row(group) for group in seeds)]
     left = [column in _TEXT_COLUMNS for column in COLUMNS]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = []
@@ -143,7 +153,15 @@ def _row(model: dict[str, Any]) -> list[str]:
         estimate(model) + caveat(model),
         f"{model['max_bits_per_parameter']:.3f}",
         control(model),
+        memorized(model),
     ]
+
+
+def _seed_row(group: dict[str, Any]) -> list[str]:
+    """The mean of runs that differ in their seed alone, in the order of COLUMNS; a control is that of one model."""
+    name = f"mean of {len(group['runs'])} seeds: {', '.join(group['runs'])}"
+    cells = dict(zip(COLUMNS, _row({**group, "run": name, "control_bits_per_entity": [None, None]}), strict=True))
+    return list((cells | {"control": ""}).values())
 
 
 def _entities(scored: int, total: int) -> str:
@@ -151,17 +169,30 @@ def _entities(scored: int, total: int) -> str:
     return f"{total:,}" if scored == total else f"{total:,} ({scored:,} scored)"
 
 
-def _markdown(table: str, models: list[dict[str, Any]]) -> str:
+def _markdown(table: str, models: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> str:
     """report.md: the table, what its columns mean, and the plot."""
     levels = " or ".join(sorted({f"{100 * model['confidence_level']:g} %" for model in models}))
     return (
         f"# Bits of knowledge per parameter\n\n{table}\n\n"
         f"- bits/param: ± half the width of the {levels} bootstrap interval over entities; training seeds left out\n"
+        f"{_seeds(seeds)}"
         "- max: all there is to know, over the parameters\n"
         "- control: bits per entity of values that were never taught (mean ± standard error), zero or less unless "
-        f"something leaks\n{_unbound(models)}\n"
+        "something leaks\n"
+        "- memorized: share of values that the model generates greedily after a training text up to them (mean over "
+        f"attributes)\n{_unbound(models)}\n"
         "Made by `knowcap report`; report.json holds the figures in full.\n\n"
         f"![Knowledge learned against model size]({FRONTIER_FILE})\n"
+    )
+
+
+def _seeds(seeds: list[dict[str, Any]]) -> str:
+    """What a row of a mean over seeds means, where there is one."""
+    if not seeds:
+        return ""
+    return (
+        "- mean of seeds: of runs whose recipes differ in their seed alone; ± half the width of a t interval over "
+        "them, which entities are in as well\n"
     )
 
 

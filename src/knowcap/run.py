@@ -110,8 +110,8 @@ def measure_model(
     recipe = recipe_of(run_dir) if is_run_dir(run_dir) else None
     if dataset_name is None and recipe is None:
         raise ValueError(
-            f"{model_dir} lies in no run folder; give --dataset_name, a folder as `knowcap data` makes it, a Hub id or "
-            "a table of your own"
+            f"{model_dir} lies in no run folder; give --dataset_name: a folder as `knowcap data` makes it, a Hub id, "
+            "or a table of your own"
         )
     ours = (model_dir / "training.json").is_file()
     output = output_dir or (model_dir if ours else Path("measured") / str(name).strip("/").replace("/", "--"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.accuracy import memorizable
 from knowcap.capacity.checks import LeakError, check_control, check_maximum, check_swapped, is_bound
 from knowcap.capacity.diversity import diversity, without_first_chunks
 from knowcap.capacity.names import check_names
@@ -49,7 +50,9 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
 
     Args:
         model_dir: a folder with nll.parquet and control.parquet, as `knowcap.scoring.score` leaves them.
-        confidence_level: of the bootstrap interval over entities; training seeds are not in it.
+        confidence_level: of the bootstrap interval over entities; training seeds are not in it. What texts differ by
+            is: an entity's mean over its renderings varies by both, which is just what resampling entities sees
+            (tests/test_coverage.py). Were all entities told in the same few ways, how hard these are would not be.
         seed: of the bootstrap.
 
     Returns:
@@ -138,6 +141,7 @@ def _content(
         "confidence_interval": result["confidence_interval"],
         "confidence_level": result["confidence_level"],
         "attributes": attributes,
+        **memorizable(facts),
         "control_bits_per_entity": result["control_bits_per_entity"],
         "bound": is_bound(measurement),
         **{key: measurement[key] for key in SETTINGS},

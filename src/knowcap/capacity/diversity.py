@@ -39,4 +39,4 @@ def without_first_chunks(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> Fa
     apart = {term["fact"] for term in terms}
     kept = [column for column, name in enumerate(facts.attributes) if name not in apart]
     tables = (table[:, kept] for table in (facts.nll, facts.references, facts.accuracy))
-    return Facts([facts.attributes[column] for column in kept], *tables)
+    return Facts([facts.attributes[column] for column in kept], *tables, facts.entities)

@@ -50,13 +50,14 @@ class Facts:
     """One row per entity, one column per attribute, means over renderings; NaN where a fact is not stated.
 
     `nll` is in nats, `references` are log2 of the candidates in bits, `accuracy` is the share of greedy matches; each
-    of shape `(entities, attributes)`.
+    of shape `(entities, attributes)`. `entities` are the ids of the first rows; one that states nothing has none.
     """
 
     attributes: list[str]
     nll: np.ndarray
     references: np.ndarray
     accuracy: np.ndarray
+    entities: np.ndarray
 
     @property
     def bits(self) -> np.ndarray:
@@ -121,7 +122,8 @@ def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_
     nll = _numbers(table.column("nll"))
     _check_columns(path, nll, _numbers(table.column("log2_candidates")), references[attribute])
 
-    entity, num_entities = _codes(table.column("entity"))
+    entity, entities = _codes(table.column("entity"))
+    num_entities = len(entities)
     cell = entity.astype(np.int64) * len(names) + attribute
     num_cells = num_entities * len(names)
     _check_repeats(path, cell, num_cells, table.column("rendering"))
@@ -133,7 +135,8 @@ def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_
 
     greedy_match = _numbers(table.column("greedy_match").cast(pa.int8()))
     stated = (count > 0).reshape(num_entities, len(names))
-    return Facts(names, cell_means(nll), np.where(stated, references, np.nan), cell_means(greedy_match))
+    known = np.where(stated, references, np.nan)
+    return Facts(names, cell_means(nll), known, cell_means(greedy_match), entities)
 
 
 def with_silent_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
@@ -146,7 +149,7 @@ def with_silent_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
         )
     gap = ((0, scored - found), (0, 0))
     padded = [np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)]
-    return Facts(facts.attributes, *padded)
+    return Facts(facts.attributes, *padded, facts.entities)
 
 
 def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
@@ -162,12 +165,12 @@ def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
     return declared
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
-    """Values as numbers 0, 1, …, `(rows,)`, and how many different ones there are."""
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Values as numbers 0, 1, …, `(rows,)`, and the value that each stands for."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     encoded = column.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy(), len(encoded.dictionary)
+    return encoded.indices.to_numpy(), encoded.dictionary.to_numpy(zero_copy_only=False)
 
 
 def _attribute_codes(
@@ -210,7 +213,8 @@ def _check_columns(path: str | Path, nll: np.ndarray, references: np.ndarray, de
 
 def _check_repeats(path: str | Path, cell: np.ndarray, num_cells: int, rendering: pa.ChunkedArray) -> None:
     """Each fact may be scored once a rendering."""
-    code, num_renderings = _codes(rendering)
+    code, renderings = _codes(rendering)
+    num_renderings = len(renderings)
     repeats = int((np.bincount(cell * num_renderings + code, minlength=num_cells * num_renderings) > 1).sum())
     if repeats:
         raise CapacityError(

@@ -130,6 +130,12 @@ def control(capacity: dict[str, Any]) -> str:
     return "none" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
+def memorized(capacity: dict[str, Any]) -> str:
+    """Memorizable accuracy, such as `83.2 %`; an older capacity.json has none."""
+    accuracy = capacity.get("memorizable_accuracy")
+    return "unknown" if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from knowcap.card.results import Sources, caveat, control, estimate
+from knowcap.card.results import Sources, caveat, control, estimate, memorized
 
 
 _UNKNOWN = "unknown"
@@ -84,6 +84,7 @@ def figures(sources: Sources) -> dict[str, str]:
         "control": control(capacity),
         "control_of": "name" if sources.random_strings else "value",
         "cited": _MORRIS_CITED if sources.random_strings else "The measure and the corpus are those of",
+        "memorizable": memorizable(capacity),
         "control_kind": (f"{control_entities:,} " if control_entities else "")
         + (_MORRIS_CONTROL if sources.random_strings else _CONTROLS).get(
             measurement.get("control_kind"), "entities that the model was never taught"
@@ -105,6 +106,19 @@ def precision_row(capacity: dict[str, Any]) -> list[str]:
         "none" if fraction is None else f"{100 * fraction:.1f} %",
         _UNKNOWN if stored is None else f"{stored:.2f}",
     ]
+
+
+def memorizable(capacity: dict[str, Any]) -> str:
+    """What share of values the model generates, in a sentence; nothing for an older capacity.json."""
+    accuracy = capacity.get("memorizable_accuracy")
+    if accuracy is None:
+        return ""
+    names = ", ".join(name.replace("_", " ") for name in capacity["memorizable_attributes"])
+    return (
+        f"Memorizable accuracy, the mean over {names}, is {memorized(capacity)}: prompted with a training text up to "
+        "a value, the model goes on greedily with that value. Summed over people, as in the paper, that is "
+        f"{accuracy * capacity['num_entities']:,.0f} of {capacity['num_entities']:,}."
+    )
 
 
 def attribute_row(name: str, row: dict[str, float | None]) -> list[str]:

@@ -90,7 +90,7 @@ def bits_per_parameter(
     most = _max_bits(references, names, name_attribute, num_entities)
     knowledge = _scaled_sum(bits, num_entities) + diversity_bits
     max_knowledge = _scaled_sum(most, num_entities) + max_diversity_bits
-    low, high = (_bootstrap(bits, num_entities, confidence_level, seed) + diversity_bits) / num_parameters
+    low, high = (sum_interval(bits, num_entities, confidence_level, seed) + diversity_bits) / num_parameters
     return {
         "bits_per_parameter": knowledge / num_parameters,
         "max_bits_per_parameter": max_knowledge / num_parameters,
@@ -160,7 +160,7 @@ def confidence_interval(
     nll, references = _tables(predictions, references)
     num_parameters = _integer("num_parameters", num_parameters, 1)
     num_entities = _num_entities(num_entities, len(references))
-    sums = _bootstrap(references - nll / math.log(2), num_entities, confidence_level, seed)
+    sums = sum_interval(references - nll / math.log(2), num_entities, confidence_level, seed)
     return [float(bound) for bound in (sums + _finite("diversity_bits", diversity_bits)) / num_parameters]
 
 
@@ -185,7 +185,7 @@ def _attributes(names: list[str], *tables: np.ndarray) -> dict[str, dict[str, fl
     return {name: dict(zip(keys, means[:, column].tolist(), strict=True)) for column, name in enumerate(names)}
 
 
-def _bootstrap(bits: np.ndarray, num_entities: int, confidence_level: float, seed: SupportsIndex) -> np.ndarray:
+def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, seed: SupportsIndex) -> np.ndarray:
     """Percentile interval of the scaled sum of `bits` over resampled rows, `(2,)`: flat memory, any number of rows.
 
     The entities are sorted by their bits into at most MAX_GROUPS groups; a resample draws how often each group is hit.

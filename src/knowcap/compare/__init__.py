@@ -1,0 +1,242 @@
+"""Two measured models on the same facts: A minus B, in bits per parameter, with a paired interval.
+
+Both models were asked the same facts of the same entities, so what makes one entity easier than another (a rare name,
+a long value) cancels in the difference. Entities are resampled, and both models' bits of an entity go with it: the
+interval is narrower than what the two models' own intervals would give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from knowcap.capacity import CAPACITY_FILE
+from knowcap.capacity.diversity import diversity, without_first_chunks
+from knowcap.capacity.tables import NLL_FILE, Facts, read_facts, read_measurement, with_silent_entities
+from knowcap.compare.errors import CompareError
+from knowcap.compare.seeds import seed_interval
+from knowcap.compare.wording import describe
+from knowcap.folders import whole_file
+from knowcap.metrics.bits_per_parameter.bits import sum_interval
+
+
+__all__ = ["CompareError", "compare", "describe", "seed_interval", "write_comparison"]
+
+SCHEMA_VERSION = 1
+# Of the measurement: what must be the same, lest the difference be one of what was asked.
+_ALIKE = ("scoring", "context", "num_entities", "entities_scored", "renderings", "knowledge")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A measured model, its facts in the order of the entities' ids.
+
+    Attributes:
+        folder: where its nll.parquet is.
+        measurement: of that file.
+        facts: means over renderings, first chunks left out.
+        bits: of each entity, scaled to all N, with its part in the diversity terms, (entities,); NaN nowhere.
+        constant: bits that belong to no entity: what the diversity terms are worth at most.
+    """
+
+    folder: Path
+    measurement: dict[str, Any]
+    facts: Facts
+    bits: np.ndarray
+    constant: float
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters; a quantized model has those of its original."""
+        return self.measurement["num_parameters"]
+
+
+def compare(a_dir: str | Path, b_dir: str | Path, *, confidence_level: float = 0.95, seed: int = 0) -> dict[str, Any]:
+    """A minus B: bits per parameter, each model over its own parameters; bits in all; and by attribute.
+
+    The interval is a percentile bootstrap over entities, paired; by attribute it is the closed form that this comes to
+    for many entities (normal). Diversity terms are resampled with the entities that they are the mean of. Training
+    seeds are left out, as in a model's own interval: two runs of one recipe may differ by more.
+
+    Args:
+        a_dir, b_dir: folders with nll.parquet and capacity.json, as `knowcap measure` leaves them.
+        confidence_level: of all intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        `a`, `b`: what the models are, with their own figures; `bits_per_parameter`, `knowledge_bits` and, under
+        `attributes`, both per attribute: `{"difference", "confidence_interval": [low, high]}`; what was asked, how.
+        None stands where there is no number (null in JSON).
+
+    Raises:
+        CompareError: the two were not asked the same facts in the same way, or one has no capacity.json.
+        CapacityError: a file is missing or broken.
+        ValueError: an impossible confidence_level or seed.
+    """
+    a, b = _read(Path(a_dir)), _read(Path(b_dir))
+    _check_alike(a, b)
+    rows, measurement = len(a.bits), a.measurement
+    ratio = a.bits / a.num_parameters - b.bits / b.num_parameters
+    constant = a.constant / a.num_parameters - b.constant / b.num_parameters
+
+    def whole(differences: np.ndarray, added: float) -> dict[str, Any]:
+        low, high = sum_interval(differences[:, None], rows, confidence_level, seed) + added
+        return _row(float(differences.sum()) + added, float(low), float(high))
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "a": _description(a),
+        "b": _description(b),
+        "bits_per_parameter": whole(ratio, constant),
+        "knowledge_bits": whole(a.bits - b.bits, a.constant - b.constant),
+        "attributes": _by_attribute(a, b, confidence_level),
+        "confidence_level": confidence_level,
+        "seed": seed,
+        "num_entities": measurement["num_entities"],
+        "entities_scored": measurement["entities_scored"],
+        "dataset": measurement["knowledge"]["name"],
+        **{key: measurement[key] for key in ("scoring", "context", "renderings")},
+        "bound": all(model.measurement["knowledge"].get("bound", True) for model in (a, b)),
+    }
+
+
+def write_comparison(a_dir: str | Path, b_dir: str | Path, result: dict[str, Any]) -> Path:
+    """Writes a comparison beside A's capacity.json, as comparison-<B's name>-<B's fingerprint>.json.
+
+    The fingerprint is of B's weights and texts, so two models of one name keep a file each, and a model that is
+    compared again replaces its own.
+    """
+    measurement = read_measurement(Path(b_dir) / NLL_FILE)
+    found = measurement.get("digest") or json.dumps(measurement, sort_keys=True)
+    fingerprint = hashlib.sha256(found.encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.]+", "-", result["b"]["model"]).strip("-.")
+    path = Path(a_dir) / f"comparison-{name}-{fingerprint}.json"
+    with whole_file(path) as made:
+        made.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _read(folder: Path) -> _Measured:
+    """A model's facts and bits by entity."""
+    measurement = read_measurement(folder / NLL_FILE)
+    if not (folder / CAPACITY_FILE).is_file():
+        raise CompareError(
+            f"{folder} has no {CAPACITY_FILE}, so its checks (the null control above all) were not passed; measure it "
+            "first (`knowcap measure`)"
+        )
+    terms = [] if measurement["scoring"] == "closed_set" else measurement["knowledge"].get("diversity_terms") or []
+    everything = _in_order(read_facts(folder / NLL_FILE, measurement))
+    most = diversity(everything, terms)[1]
+    facts = with_silent_entities(without_first_chunks(everything, terms), measurement)
+    bits = np.nansum(facts.bits, axis=1) * (measurement["num_entities"] / len(facts.nll))
+    for term in terms:
+        nll = everything.nll[:, everything.attributes.index(term["fact"])]
+        share = term["credited"] / (math.log(2) * np.count_nonzero(~np.isnan(nll)))
+        bits[: len(nll)] -= np.nan_to_num(nll) * share
+    return _Measured(folder, measurement, facts, bits, most)
+
+
+def _in_order(facts: Facts) -> Facts:
+    """The same, sorted by the entities' ids."""
+    order = np.argsort(facts.entities, kind="stable")
+    tables = (table[order] for table in (facts.nll, facts.references, facts.accuracy, facts.entities))
+    return Facts(facts.attributes, *tables)
+
+
+def _check_alike(a: _Measured, b: _Measured) -> None:
+    """Holds two models to have been asked the same facts in the same way."""
+    for key in _ALIKE:
+        ours, theirs = a.measurement[key], b.measurement[key]
+        if ours == theirs:
+            continue
+        if key == "knowledge":
+            keys = [k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)]
+            found = ", ".join(f"{k} {_short(ours.get(k))} and {_short(theirs.get(k))}" for k in sorted(keys))
+            raise CompareError(
+                f"{a.folder} and {b.folder} were asked about different knowledge: {found}; expected the same "
+                "knowledge.json (another seed draws other entities). Measure both on one data set: `knowcap measure … "
+                "--dataset_dir`"
+            )
+        raise CompareError(
+            f"{key} is {ours!r} in {a.folder} and {theirs!r} in {b.folder}, expected the same; measure one of them "
+            "again as the other was"
+        )
+    if not np.array_equal(a.facts.entities, b.facts.entities):
+        strangers = np.setxor1d(a.facts.entities.astype(str), b.facts.entities.astype(str))
+        raise CompareError(
+            f"{a.folder} and {b.folder} were asked about different entities: {len(strangers):,} are in one alone "
+            f"({', '.join(strangers[:5])}); measure both on one data set, with the same limit"
+        )
+    same = a.facts.attributes == b.facts.attributes
+    if not same or not np.array_equal(a.facts.references, b.facts.references, equal_nan=True):
+        raise CompareError(
+            f"{a.folder} and {b.folder} were asked different facts of the same entities (attributes "
+            f"{a.facts.attributes} and {b.facts.attributes}); measure both on one data set"
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _by_attribute(a: _Measured, b: _Measured, confidence_level: float) -> dict[str, Any]:
+    """Differences of each attribute, over the entities that state it."""
+    wide = NormalDist().inv_cdf(0.5 + confidence_level / 2)
+    scale = a.measurement["num_entities"] / len(a.bits)
+    ours, theirs = a.facts.bits, b.facts.bits
+    found = {}
+    for column, name in enumerate(a.facts.attributes):
+        stated = ~np.isnan(ours[:, column])
+        x, y = ours[stated, column], theirs[stated, column]
+        held = {"a": float(x.mean()), "b": float(y.mean())} if x.size else {"a": None, "b": None}
+        ratio = x / a.num_parameters - y / b.num_parameters
+        found[name] = {
+            "bits_per_entity": held | _sum_row(x - y, 1 / max(x.size, 1), wide),
+            "bits_per_parameter": _sum_row(ratio, scale, wide),
+        }
+    return found
+
+
+def _sum_row(differences: np.ndarray, scale: float, wide: float) -> dict[str, Any]:
+    """The scaled sum, with the normal interval of a sum over resampled entities."""
+    if not differences.size:
+        return _row(None, math.nan, math.nan)
+    total = float(differences.sum()) * scale
+    if differences.size == 1:
+        return _row(total, math.nan, math.nan)
+    half = wide * scale * float(differences.std(ddof=1)) * math.sqrt(differences.size)
+    return _row(total, total - half, total + half)
+
+
+def _row(difference: float | None, low: float, high: float) -> dict[str, Any]:
+    none = math.isnan(low) or math.isnan(high)
+    return {"difference": difference, "confidence_interval": [None, None] if none else [low, high]}
+
+
+def _description(model: _Measured) -> dict[str, Any]:
+    """What a model is, and its own figures, as in its capacity.json."""
+    knowledge_bits = float(model.bits.sum()) + model.constant
+    return {
+        "model": _label(model.folder),
+        **{key: model.measurement[key] for key in ("model_name", "precision", "num_parameters", "exposures", "seed")},
+        "bits_per_parameter": knowledge_bits / model.num_parameters,
+        "knowledge_bits": knowledge_bits,
+    }
+
+
+def _label(folder: Path) -> str:
+    """A model's name: its folder, with that of its run in front if it has one; never a place on this machine."""
+    folder = folder.absolute()
+    for run_dir in folder.parents:
+        if (run_dir / "recipe.yaml").is_file():
+            return f"{run_dir.name}/{folder.relative_to(run_dir).as_posix()}"
+    return folder.name
