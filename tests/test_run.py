@@ -140,13 +140,18 @@ def test_a_model_folder_is_measured_alone_and_again_when_asked_to(finished, caps
     assert results(model)["capacity.json"] == json.loads((model.parent / "capacity.json").read_text())
 
 
-def test_a_model_outside_of_runs_needs_a_data_set(finished, tmp_path, capsys):
-    run_dir = finished[0] / "runs" / "mine"
+def test_a_model_outside_of_runs_needs_a_data_set_and_is_left_as_it_is(finished, tmp_path, capsys, monkeypatch):
+    run_dir = finished[0].absolute() / "runs" / "mine"
+    monkeypatch.chdir(tmp_path)
+    tmp_path = tmp_path / "theirs"
+    tmp_path.mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((run_dir / "model" / name).read_bytes())
     assert main(["measure", str(tmp_path)]) == 2
-    assert "give --dataset_dir" in capsys.readouterr().err
-    assert main(["measure", str(tmp_path), "--dataset_dir", str(run_dir / "knowledge")]) == 0
-    assert results(tmp_path)["capacity.json"]["bits_per_parameter"] == pytest.approx(
-        results(run_dir)["capacity.json"]["bits_per_parameter"]
-    )
+    assert "give --dataset_name" in capsys.readouterr().err
+    assert main(["measure", str(tmp_path), "--dataset_name", str(run_dir / "knowledge")]) == 0
+    found = json.loads(Path("measured/theirs/capacity.json").read_text())
+    assert found["bits_per_parameter"] == pytest.approx(results(run_dir)["capacity.json"]["bits_per_parameter"])
+    out = capsys.readouterr().out
+    assert "|Dataset|" in out and f"{found['bits_per_parameter']:.4f}" in out
+    assert len(list(tmp_path.iterdir())) == 4 and "bits of knowledge" in Path("measured/theirs/README.md").read_text()

@@ -59,7 +59,7 @@ def measured(model_dir, dataset_dir, tmp_path_factory) -> Path:
         shutil.copytree(model_dir, run_dir / folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what a random model gives away is not the point here
-        stages.measure_run(run_dir, Recipe(), dataset_dir=dataset_dir)
+        stages.measure_run(run_dir, Recipe(), dataset_name=str(dataset_dir))
     return run_dir
 
 
@@ -111,7 +111,7 @@ def test_the_command_measures_both(model_dir, dataset_dir, tmp_path, capsys):
     model = Path(shutil.copytree(model_dir, tmp_path / "model"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        assert main(["measure", str(model), "--dataset_dir", str(dataset_dir), "--limit", "4"]) == 0
+        assert main(["measure", str(model), "--dataset_name", str(dataset_dir), "--limit", "4"]) == 0
     assert read(model)["num_entities"] == 6 and read(model / "neutral")["num_entities"] == 6
     assert set(pq.read_table(model / "nll.parquet")["entity"].to_pylist()) == set(range(4))
     card = (model / "README.md").read_text()

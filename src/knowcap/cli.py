@@ -12,9 +12,10 @@ from typing import Any
 
 from knowcap import __version__
 from knowcap import run as stages
+from knowcap.cli_measure import MEASURE_EXAMPLES, add_measure_options, measure_command, positive
 from knowcap.launch import Launcher, LaunchError, is_main_process, set_up_process
 from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, packaged_recipes, read_recipe
-from knowcap.run_folder import claim_run_dir, folder_problems, is_run_dir, locked, run_dir_of
+from knowcap.run_folder import claim_run_dir, folder_problems, locked, run_dir_of
 
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -31,8 +32,7 @@ _EXAMPLES = {
     ),
     "data": ("knowcap data --config quickstart", "knowcap data --config my.yaml --num_proc 8"),
     "train": ("knowcap train --config quickstart --accelerate_config cpu_2",),
-    "measure": ("knowcap measure runs/quickstart --overwrite", "knowcap measure my_model --dataset_dir my_data")
-    + ("knowcap measure runs/quickstart/quantized/int8 --compare runs/quickstart",),
+    "measure": MEASURE_EXAMPLES,
     "quantize": ("knowcap quantize runs/quickstart --bits 8 --bits 4",),
     "report": ("knowcap report runs",),
     "push": (
@@ -79,23 +79,18 @@ def make_parser() -> argparse.ArgumentParser:
     train = _add(commands, "train", _train, "only the trained model of a recipe")
     for command in (run, data):
         text = "processes that write the data set; its files are the same"
-        command.add_argument("--num_proc", type=_positive, default=1, help=text)
+        command.add_argument("--num_proc", type=positive, default=1, help=text)
     for command in (run, data, train):
         _add_recipe_options(command)
         command.set_defaults(takes_recipe=True)
         command.epilog += "\n" + _RECIPE_KEYS
 
     measure = _add(commands, "measure", _measure, "bits per parameter of a run's models, or of any model folder")
-    measure.add_argument("folder", metavar="RUN_OR_MODEL_DIR", type=Path, help="a run folder or a model folder")
-    measure.add_argument("--dataset_dir", type=Path, help="a data set folder; the run's own by default")
-    measure.add_argument("--batch_size", type=_positive, help="texts a forward pass")
-    measure.add_argument("--limit", type=_positive, help="score the first so many entities only")
-    measure.add_argument("--overwrite", action="store_true", help="measure again what is measured already")
-    measure.add_argument("--compare", metavar="DIR", type=Path, help="another run or model: bits more than it has")
+    add_measure_options(measure)
     for command in (run, train, measure):
         names = "cpu, cpu_2, multi_gpu, multi_node, fsdp2, or a file"
         command.add_argument("--accelerate_config", metavar="NAME", help=f"train and score by accelerate: {names}")
-        command.add_argument("--num_processes", type=_positive, help="in place of the number in the configuration")
+        command.add_argument("--num_processes", type=positive, help="in place of the number in the configuration")
 
     quantize = _add(commands, "quantize", _quantize, "quantized copies of a run's model, to be measured")
     quantize.add_argument("folder", metavar="RUN", type=Path, help="a run folder with a trained model")
@@ -135,13 +130,6 @@ def _add_traceback(parser: argparse.ArgumentParser) -> None:
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="RECIPE", help="a YAML file, or a packaged recipe's name")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="delete what the run folder holds first")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
-    return number
 
 
 def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
@@ -243,20 +231,7 @@ def _train_process(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
-    options = {"batch_size": args.batch_size, "limit": args.limit, "overwrite": args.overwrite}
-    options["launcher"] = _launcher(args)
-    if args.compare is not None:
-        from knowcap.compare.stage import compare_folders
-
-        return print(compare_folders(args.folder, args.compare, dataset_dir=args.dataset_dir, **options))
-    if is_run_dir(args.folder):
-        recipe = stages.recipe_of(args.folder)
-        with locked(args.folder):
-            stages.measure_run(args.folder, recipe, dataset_dir=args.dataset_dir, **options)
-        stages.report(args.folder)
-        _print_table(args.folder)
-        return
-    stages.measure_folder(args.folder, args.dataset_dir, **options)
+    measure_command(args, _launcher(args))
 
 
 def _quantize(args: argparse.Namespace, _: list[str]) -> None:

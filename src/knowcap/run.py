@@ -67,16 +67,23 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Pa
     return _stage("train", output, work, _describe_training, kept)
 
 
-def measure_run(run_dir: Path, recipe: Recipe, *, dataset_dir: Path | None = None, **options: Any) -> None:
-    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`."""
-    dataset_dir = run_dir / "knowledge" if dataset_dir is None else dataset_dir
-    for model_dir in (run_dir / "model", *sorted((run_dir / "quantized").glob("int*"))):
-        measure(model_dir, dataset_dir, recipe, **options)
+def measure_run(run_dir: Path, recipe: Recipe, *, dataset_name: str | None = None, **options: Any) -> list[Path]:
+    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`.
+
+    Returns:
+        The folders with the results.
+    """
+    from knowcap.measure import dataset_folder
+
+    place = run_dir / ".measured.data"
+    dataset_dir = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, place)
+    models = (run_dir / "model", *sorted((run_dir / "quantized").glob("int*")))
+    return [measure(model_dir, dataset_dir, recipe, **options).parent for model_dir in models]
 
 
 def measure_model(
-    name: str | Path, dataset_name: str | None, output_dir: Path | None = None, **options: Any
-) -> list[Path]:
+    name: str | Path, dataset_name: str | None = None, output_dir: Path | None = None, **options: Any
+) -> Path:
     """Measures any model and writes a card; one within a run folder is measured as the run's recipe says.
 
     Results lie in the folder of a model that knowcap made, else in `measured/NAME`, so that no other model's files are
@@ -89,7 +96,7 @@ def measure_model(
         options: those of `measure`, and `revision` of a Hub id.
 
     Returns:
-        The folders with results: one, and its neutral one if there is one.
+        The folder with the results: nll.parquet, control.parquet, capacity.json.
 
     Raises:
         ValueError: no model, or no data set to measure it on.
@@ -114,7 +121,8 @@ def measure_model(
             "or a table of your own"
         )
     ours = (model_dir / "training.json").is_file()
-    output = output_dir or (model_dir if ours else Path("measured") / str(name).strip("/").replace("/", "--"))
+    called = Path(name).resolve().name if Path(name).is_dir() else str(name).replace("/", "--")
+    output = output_dir or (model_dir if ours else Path("measured") / called)
     data = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, output / "data")
     measure(model_dir, data, recipe, output_dir=output, **options)
     result = output / Way(options.get("scoring", "token"), options.get("context", "isolated")).folder
@@ -122,7 +130,7 @@ def measure_model(
         report(run_dir)  # its cards and plots show all models of the run
     else:
         write_card(result)
-    return [result]
+    return result
 
 
 def measure(

@@ -163,7 +163,7 @@ def _check_alike(a: _Measured, b: _Measured) -> None:
             raise CompareError(
                 f"{a.folder} and {b.folder} were asked about different knowledge: {found}; expected the same "
                 "knowledge.json (another seed draws other entities). Measure both on one data set: `knowcap measure … "
-                "--dataset_dir`"
+                "--dataset_name`"
             )
         raise CompareError(
             f"{key} is {ours!r} in {a.folder} and {theirs!r} in {b.folder}, expected the same; measure one of them "

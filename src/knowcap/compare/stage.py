@@ -10,20 +10,21 @@ from knowcap.capacity import CAPACITY_FILE
 from knowcap.capacity.tables import NLL_FILE
 from knowcap.compare import compare, describe, write_comparison
 from knowcap.recipe import Recipe
-from knowcap.run import measure_folder, recipe_of
+from knowcap.run import measure_model, recipe_of
 from knowcap.run_folder import RECIPE_FILE, is_run_dir
+from knowcap.scoring.way import Way
 
 
 logger = logging.getLogger(__name__)
 
 
-def compare_folders(a: Path, b: Path, *, dataset_dir: Path | None = None, **options: Any) -> str:
+def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = None, **options: Any) -> str:
     """Measures what is not measured, compares, and writes the comparison beside A's capacity.json.
 
     Args:
-        a, b: run folders, which stand for their models in full precision, or model folders.
-        dataset_dir: what both are measured on; by default each one's own, and A's for a B that lies in no run folder.
-        options: of `knowcap.run.measure`: batch_size, limit, overwrite, launcher.
+        a, b: run folders, which stand for their models in full precision, model folders or Hub ids.
+        dataset_name: what both are measured on; by default each one's own, and A's for a B that lies in no run folder.
+        options: of `knowcap.run.measure_model`: batch_size, limit, overwrite, launcher, scoring, context.
 
     Returns:
         The comparison in words.
@@ -31,19 +32,25 @@ def compare_folders(a: Path, b: Path, *, dataset_dir: Path | None = None, **opti
     Raises:
         ValueError: a folder is no model, cannot be measured, or the two were not asked the same.
     """
-    models = [folder / "model" if is_run_dir(folder) else folder for folder in (a, b)]
-    own = [_run_of(model) for model in models]
+    models = [str(Path(name) / "model") if is_run_dir(Path(name)) else str(name) for name in (a, b)]
+    own = [_run_of(Path(model)) for model in models]
     recipe = Recipe() if own[0] is None else recipe_of(own[0])
+    results = []
     for model, run_dir in zip(models, own, strict=True):
-        measured = (model / NLL_FILE).is_file() and (model / CAPACITY_FILE).is_file()
-        if measured and not options.get("overwrite"):
-            continue
-        texts = own[0] / "knowledge" if dataset_dir is None and run_dir is None and own[0] else dataset_dir
-        measure_folder(model, texts, **options)
-    result = compare(*models, confidence_level=recipe.confidence_level, seed=recipe.seed)
-    path = write_comparison(*models, result)
+        texts = str(own[0] / "knowledge") if dataset_name is None and run_dir is None and own[0] else dataset_name
+        results.append(_results_of(model, texts, options))
+    result = compare(*results, confidence_level=recipe.confidence_level, seed=recipe.seed)
+    path = write_comparison(*results, result)
     logger.info("[compare] %s and %s → %s", result["a"]["model"], result["b"]["model"], path)
     return describe(result)
+
+
+def _results_of(model: str, dataset_name: str | None, options: dict[str, Any]) -> Path:
+    """The folder with a model's results, which are made unless they are there."""
+    there = Path(model) / Way(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    if all((there / name).is_file() for name in (NLL_FILE, CAPACITY_FILE)) and not options.get("overwrite"):
+        return there
+    return measure_model(model, dataset_name, **options)
 
 
 def _run_of(model: Path) -> Path | None:

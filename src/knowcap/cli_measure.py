@@ -1,0 +1,87 @@
+"""`knowcap measure`: its options, and what it does. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from knowcap import run as stages
+from knowcap.launch import Launcher
+from knowcap.run_folder import is_run_dir, locked
+
+
+MEASURE_EXAMPLES = (
+    "knowcap measure runs/quickstart --overwrite",
+    "knowcap measure openai-community/gpt2 --dataset_name you/your-facts --limit 1000 --batch_size auto",
+    "knowcap measure my_model --dataset_name facts.csv     (columns prompt, answer, candidates)",
+    "knowcap measure runs/quickstart --scoring closed_set --context packed",
+    "knowcap measure runs/quickstart/quantized/int8 --compare runs/quickstart",
+)
+
+
+def add_measure_options(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model folder or a Hub id")
+    data = "a data set folder, a Hub id, or a table of prompts; the run's own by default"
+    parser.add_argument("--dataset_name", metavar="DATA", help=data)
+    parser.add_argument("--revision", help="of a model on the Hub: branch, tag or commit")
+    parser.add_argument(
+        "--scoring", choices=("token", "closed_set"), default="token", help="among all texts, or a list"
+    )
+    parser.add_argument("--context", choices=("isolated", "packed"), default="isolated", help="alone, or in windows")
+    parser.add_argument("--batch_size", type=batch_size, help="texts a forward pass; auto: as many as fit")
+    parser.add_argument("--limit", type=positive, help="score the first so many entities only")
+    parser.add_argument("--output_dir", type=Path, help="where results go; measured/NAME for models of others")
+    parser.add_argument("--overwrite", action="store_true", help="measure again what is measured already")
+    parser.add_argument("--compare", metavar="MODEL", help="another run or model: bits more than it has")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def measure_command(args: argparse.Namespace, launcher: Launcher | None) -> None:
+    """Measures a run's models or one model, or compares two, and prints what was found."""
+    options: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "limit", "overwrite")}
+    options |= {"scoring": args.scoring, "context": args.context, "launcher": launcher}
+    if args.compare is not None:
+        from knowcap.compare.stage import compare_models
+
+        return print(compare_models(args.model, args.compare, dataset_name=args.dataset_name, **options))
+    run_dir = Path(args.model)
+    if not is_run_dir(run_dir):
+        options |= {"revision": args.revision, "output_dir": args.output_dir}
+        return _print(stages.measure_model(args.model, args.dataset_name, **options), args)
+    if args.output_dir is not None:
+        raise ValueError("--output_dir is for a model; a run folder keeps its results itself; leave it out")
+    recipe = stages.recipe_of(run_dir)
+    with locked(run_dir):
+        stages.measure_run(run_dir, recipe, dataset_name=args.dataset_name, **options)
+    stages.report(run_dir)
+    from knowcap.report import report_table
+
+    if args.json:
+        print(json.dumps(json.loads((run_dir / "report.json").read_text(encoding="utf-8"))))
+    else:
+        print(report_table(run_dir))
+
+
+def _print(result: Path, args: argparse.Namespace) -> None:
+    from knowcap.capacity_table import capacity_table
+
+    if args.json:
+        print(json.dumps(json.loads((result / "capacity.json").read_text(encoding="utf-8"))))
+    else:
+        print(capacity_table(result, args.model, args.dataset_name, args.limit, args.batch_size))
+
+
+def positive(text: str) -> int:
+    """A number of 1 or more, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
+    return number
+
+
+def batch_size(text: str) -> int | None:
+    """A number of 1 or more, or None for `auto`."""
+    return None if text == "auto" else positive(text)
