@@ -177,7 +177,8 @@ def test_a_model_that_was_taught_outsiders_is_found_out(tmp_path):
 def control_of(bits: np.ndarray, num_names: float = 100.0) -> Facts:
     """Outsiders that hold so many bits each."""
     bits = bits[:, None]
-    return Facts(["name"], (num_names - bits) * math.log(2), np.full_like(bits, num_names), np.zeros_like(bits))
+    nll, zeros = (num_names - bits) * math.log(2), np.zeros_like(bits)
+    return Facts(["name"], nll, np.full_like(bits, num_names), zeros, np.arange(len(bits)))
 
 
 def said(num_entities: int = 50, num_names: float = 100.0, **changes) -> dict:

@@ -28,7 +28,7 @@ from knowcap.plots import plot_frontier
 from knowcap.recipe import Recipe
 from knowcap.report import report, report_table
 from knowcap.rewrite import Task, rewrite
-from knowcap.scoring import ScoringError, read_measurement, score
+from knowcap.scoring import NEUTRAL, ScoringError, read_measurement, score
 
 
 TASK = Task(num_people=6, texts_per_person=2, control_people=100, seed=2)
@@ -97,7 +97,7 @@ def test_what_is_measured_is_kept_and_other_texts_are_told(measured, model_dir, 
     assert before == {path: path.stat().st_mtime_ns for path in model.rglob("*.parquet")} and len(before) == 6
     other = rewrite(Task(6, 2, 100, seed=3), RuleWriter(), tmp_path / "other", progress=False)
     with pytest.raises(ScoringError, match="other texts"):
-        score(model, other, neutral=True, progress=False)
+        score(model, other, way=NEUTRAL, progress=False)
 
 
 def test_a_measurement_on_other_texts_leaves_no_neutral_figure_behind(measured, tmp_path):
@@ -109,9 +109,10 @@ def test_a_measurement_on_other_texts_leaves_no_neutral_figure_behind(measured, 
 
 def test_the_command_measures_both(model_dir, dataset_dir, tmp_path, capsys):
     model = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    keep = ["--output_dir", str(model)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        assert main(["measure", str(model), "--dataset_name", str(dataset_dir), "--limit", "4"]) == 0
+        assert main(["measure", str(model), "--dataset_name", str(dataset_dir), "--limit", "4", *keep]) == 0
     assert read(model)["num_entities"] == 6 and read(model / "neutral")["num_entities"] == 6
     assert set(pq.read_table(model / "nll.parquet")["entity"].to_pylist()) == set(range(4))
     card = (model / "README.md").read_text()
