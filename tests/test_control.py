@@ -16,7 +16,7 @@ from knowcap.dataset import build, read_knowledge
 from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import encode_rows, score
-from knowcap.scoring.stage import _control_rows
+from knowcap.scoring.stage import CONFIGS, _control_rows
 from knowcap.tokens import save_tokenizer
 from knowcap.train import train
 
@@ -103,7 +103,7 @@ def leaking(model: torch.nn.Module, told: dict[tuple[int, ...], int]) -> torch.n
 def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
     _, run_dir = made
     knowledge = read_knowledge(run_dir / "knowledge")
-    rows, _ = _control_rows(run_dir / "knowledge", knowledge, None)
+    rows, _ = _control_rows(run_dir / "knowledge", CONFIGS, knowledge, None)
     encoded = encode_rows([row for row, _ in rows], load_tokenizer(untrained), knowledge)
     worth = [a.name for a in knowledge.attributes if a.determined_by is None]
     for leaked in worth:

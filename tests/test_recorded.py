@@ -238,7 +238,7 @@ def test_the_folder_brings_its_lists_cut_as_they_were_used_and_its_recipe(bios):
     recipe, folder = bios
     assert load_pools(folder / "pools") == pools_of(corpus_of(recipe)) == load_pools(None, 0.1)
     assert replace(read_shape(folder), **{key: getattr(recipe, key) for key in SETTINGS}) == recipe
-    block = (folder / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    block = (folder / "README.md").read_text().split("<<'END'\n")[1].split("END\n")[0]
     assert (folder / "recipe.yaml").read_text().endswith(block)
     assert "`pools/`" in (folder / "README.md").read_text()
 
