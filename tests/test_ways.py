@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from knowcap import cli
 from knowcap.capacity import capacity
 from knowcap.dataset import build, read_candidates
 from knowcap.recipe import Recipe
