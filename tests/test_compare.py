@@ -12,6 +12,7 @@ import pytest
 from test_capacity import CANDIDATES, N, fact, knowledge_json, perfect_facts, uniform_facts, write
 
 from knowcap.capacity import CapacityError, capacity
+from knowcap.cli import main
 from knowcap.compare import CompareError, compare, describe, write_comparison
 
 
@@ -162,6 +163,34 @@ def test_every_comparison_has_a_file_of_its_own(tmp_path: Path) -> None:
     content = json.loads(min(paths).read_text())
     assert (content["a"]["model"], content["b"]["model"]) == ("model", "small/quantized/int8")
     assert str(tmp_path) not in min(paths).read_text()
+
+
+def test_the_command_measures_what_is_not_measured_and_says_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir, alone = tmp_path / "run", tmp_path / "alone"
+    measured(run_dir / "model", noisy(0))
+    (run_dir / "recipe.yaml").write_text("model_name: gpt2-2-2\nnum_people: 8\nconfidence_level: 0.9\n")
+    asked: list[tuple[Path, Path | None]] = []
+
+    def measure(model: Path, dataset_dir: Path | None, **options: Any) -> None:
+        asked.append((model, dataset_dir))
+        assert options.keys() == {"batch_size", "limit", "overwrite", "launcher"}
+        measured(model, noisy(1))
+
+    monkeypatch.setattr("knowcap.compare.stage.measure_folder", measure)
+    words = ["measure", str(run_dir), "--compare", str(alone)]
+    assert main(words) == 0
+    assert asked == [(alone, run_dir / "knowledge")], "A is measured; B has no data set of its own"
+    assert "A minus B = " in (told := capsys.readouterr().out) and "90 % interval" in told
+    (path,) = (run_dir / "model").glob("comparison-alone-*.json")
+    assert json.loads(path.read_text())["confidence_level"] == 0.9
+    assert main(words) == 0 and len(asked) == 1
+    assert main([*words, "--overwrite", "--dataset_dir", str(tmp_path)]) == 0
+    assert asked[1:] == [(run_dir / "model", tmp_path), (alone, tmp_path)]
+    capacity(write(alone, noisy(1), context="packed"))
+    assert main(words) == 2
+    assert "context is 'isolated' in" in capsys.readouterr().err
 
 
 def test_the_words_say_both_models_the_difference_and_the_attributes(tmp_path: Path) -> None:

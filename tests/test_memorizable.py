@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_capacity import perfect_facts, write
 from test_card import make_run
-from tiny import bpe_tokenizer, knowledge, say
+from tiny import bpe_tokenizer, byte_tokenizer, knowledge, say, table_model
 from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -131,6 +131,19 @@ def tokenizes_as_a_beginning(tokenizer: PreTrainedTokenizerFast, row: Row, longe
     tokens = encoded.ids[encoded.targets[encoded.target_facts == 0]].tolist()
     whole = tokenizer(f" {longer}.", add_special_tokens=False)["input_ids"]
     return whole[: len(tokens)] == tokens
+
+
+def test_a_city_said_first_must_have_been_generated_too() -> None:
+    made = byte_tokenizer()
+    first = say(0, ("name", "Bo"), " works in ", ("work_city", "Oslo"), " for ", ("employer", "Acme"), ".")
+    wrong = say(0, ("name", "Bo"), " works in ", ("work_city", "Rome"), " for ", ("employer", "Acme"), ".")
+    after = say(0, ("name", "Bo"), " is with ", ("employer", "Acme"), " in ", ("work_city", "Oslo"), ".")
+    known = knowledge({"employer": 6}, determined={"work_city": "employer"})
+    for liked, expected in ((wrong, False), (first, True)):
+        model = table_model([(first, 1.0), (wrong, 1.0), (liked, 1.0), (after, 2.0)], made)
+        facts = score_rows(model, made, [(first, 0), (after, 1)], known).to_pylist()
+        found = [(f["attribute"], f["rendering"], f["greedy_match"]) for f in facts if f["attribute"] != "name"]
+        assert found == [("employer", 0, expected), ("employer", 1, True)], "Acme alone is sure in both texts"
 
 
 def person_facts(shares: dict[str, int]) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from knowcap.entities import EntityBits
+
 
 # Colours that the colour-blind tell apart (Okabe and Ito); a marker per precision, with its size and whether it is
 # filled, chosen so that equal points of several precisions are all seen.
@@ -88,6 +90,36 @@ def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
     axes.set_xlabel("bits per entity")
     axes.set_title(f"What {capacity['model_name']} ({capacity['precision']}) knows of one entity")
     axes.legend(loc="lower right", frameon=False, fontsize=8.5)
+    return _save(figure, path)
+
+
+def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Path) -> Path:
+    """How many entities hold how many bits, with the mean and the most that there could be of one.
+
+    Args:
+        entities: from `knowcap.entities.bits_by_entity`.
+        capacity: the content of the same model's capacity.json, for its name.
+        path: of the PNG file.
+    """
+    figure, axes = _figure((7.2, 4.0))
+    bits, most = entities.bits, float(entities.most.mean())
+    # Of many, the farthest half per mille below goes into the first bar, lest it squeeze all others together.
+    low = float(bits.min() if len(bits) < 2000 else np.quantile(bits, 0.0005))
+    high = max(float(bits.max()), most)
+    edges = np.linspace(low, high + 1e-9 * max(1.0, abs(high)), min(60, 10 + len(bits) // 20) + 1)
+    axes.hist(np.clip(bits, edges[0], edges[-1]), bins=edges, color=COLORS[0])
+    axes.axvline(float(bits.mean()), color=COLORS[1], linewidth=1.5, label=f"mean {bits.mean():.2f}")
+    label = f"all there is{'' if np.ptp(entities.most) < 1e-9 else ' (mean)'} {most:.2f}"
+    axes.axvline(most, color=GREY, linestyle="--", linewidth=1.5, label=label)
+    if below := int((bits < 0).sum()):
+        axes.axvline(0, color="#333333", linewidth=0.8, label=f"below zero: {below:,} of {len(bits):,}")
+    if farther := int((bits < low).sum()):
+        note = f"{farther:,} of fewer bits, down to {bits.min():.1f}, are in the first bar"
+        figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
+    axes.set_xlabel("bits of one entity")
+    axes.set_ylabel("entities")
+    axes.set_title(f"Who is remembered by {capacity['model_name']} ({capacity['precision']})")
+    axes.legend(loc="upper left", frameon=False, fontsize=8.5)
     return _save(figure, path)
 
 

@@ -18,8 +18,9 @@ from knowcap.card.results import (
     read_capacities,
     read_json,
 )
+from knowcap.entities import bits_by_entity
 from knowcap.folders import whole_file
-from knowcap.plots import plot_attributes, plot_frontier, plot_loss
+from knowcap.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.seed_groups import recipe_of, seed_groups
 
 
@@ -122,8 +123,11 @@ def _report_run(run_dir: Path) -> None:
     loss = [plot_loss(training, plots / "loss.png")] if has_loss else []
     for folder, capacity in capacities.items():
         trained = folder.name == "model"
-        name = "attributes.png" if trained else f"attributes_{folder.name}.png"
-        write_card(folder, plots=[frontier, plot_attributes(capacity, plots / name), *(loss if trained else [])])
+        suffix = ".png" if trained else f"_{folder.name}.png"
+        shown = [frontier, plot_attributes(capacity, plots / f"attributes{suffix}")]
+        if (folder / "nll.parquet").is_file():
+            shown.append(plot_entities(bits_by_entity(folder), capacity, plots / f"entities{suffix}"))
+        write_card(folder, plots=[*shown, *(loss if trained else [])])
     with whole_file(run_dir / "capacity.json") as made:
         shutil.copyfile(run_dir / "model" / "capacity.json", made)
 

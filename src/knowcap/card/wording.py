@@ -194,7 +194,8 @@ def measured(sources: Sources) -> str:
     return (
         f"{_CONTEXTS.get(capacity['context'], capacity['context'])}, {texts} an entity, for {everyone}; the negative "
         "log likelihood of a fact is summed over the tokens of its first mention, and averaged over the entity's "
-        f"texts. The sum of all facts' bits is {_bound(capacity)}. The interval is a bootstrap over entities."
+        f"texts. The sum of all facts' bits is {_bound(capacity)}. The interval is a bootstrap over entities, "
+        "their texts with them."
     )
 
 

@@ -230,6 +230,7 @@ def _description(model: _Measured) -> dict[str, Any]:
         **{key: model.measurement[key] for key in ("model_name", "precision", "num_parameters", "exposures", "seed")},
         "bits_per_parameter": knowledge_bits / model.num_parameters,
         "knowledge_bits": knowledge_bits,
+        "digest": model.measurement.get("digest"),  # of weights and texts: a model trained anew has another
     }
 
 
