@@ -25,7 +25,7 @@ from tokenizers import pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from knowcap.facts import FactError, Knowledge, Row, Span
-from knowcap.scoring import ScoringError, TextError, encode_rows, read_measurement, score, score_rows
+from knowcap.scoring import PLAIN, ScoringError, TextError, Way, encode_rows, read_measurement, score, score_rows
 from knowcap.scoring import batches as batches_module
 from knowcap.scoring import stage as stage_module
 from knowcap.scoring.__main__ import main
@@ -555,11 +555,12 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
         score_rows(model, tokenizer, pairs, full_knowledge())
 
 
-def test_entities_of_two_types_and_empty_batches_are_refused() -> None:
+def test_entities_of_two_types_and_empty_batches_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, model = tiny.byte_tokenizer(), tiny.UniformModel(257)
     row = biographies()[0][0]
     with pytest.raises(ScoringError, match="entities"):
         records(model, tokenizer, [row, Row(row.text, row.spans, "x")], full_knowledge())
+    monkeypatch.setattr(batches_module, "CHUNK_ROWS", 64)
     with pytest.raises(ScoringError, match="entities are int64 and string"):
         records(model, tokenizer, [row] * 64 + [Row(row.text, row.spans, "x")], full_knowledge(), batch_size=1)
     with pytest.raises(ScoringError, match="batch_size=0"):
@@ -735,14 +736,15 @@ def test_an_interrupted_scoring_is_never_taken_for_a_finished_one(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model_dir, dataset_dir = folders
-    for rank in (0, 1, 7):  # what a killed run of eight processes left
-        (model_dir / f".nll.rank{rank}.parquet").write_bytes(b"PAR1 and no more")
+    for shard in (0, 1, 7):  # what a killed scoring of something else left
+        (model_dir / f".nll.shard{shard:06d}.parquet").write_bytes(b"PAR1 and no more")
     (model_dir / ".control.parquet.partial").write_bytes(b"")
     with monkeypatch.context() as patch:
         patch.setattr(stage_module, "join_parts", _killed)
         with pytest.raises(KeyboardInterrupt):
             score(model_dir, dataset_dir, progress=False)
-    assert files(model_dir) == {f".{kind}.rank0.parquet" for kind in ("nll", "control", "control_swapped")}
+    shards = {f".{kind}.shard000000.parquet" for kind in ("nll", "control", "control_swapped")}
+    assert files(model_dir) == shards
     score(model_dir, dataset_dir, progress=False)
     assert files(model_dir) == {
         "nll.parquet",
@@ -750,6 +752,42 @@ def test_an_interrupted_scoring_is_never_taken_for_a_finished_one(
         "control_swapped.parquet",
     }
     assert_same(pq.read_table(model_dir / "nll.parquet"), expected_table(model_dir, biographies()))
+
+
+@pytest.mark.parametrize("way", [PLAIN, Way("token", "packed")])
+def test_an_interrupted_scoring_goes_on_from_its_last_whole_shard(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    model_dir, dataset_dir = folders
+    monkeypatch.setattr(stage_module, "SHARD_ROWS", 5)
+    asked: list[int] = []
+    stop_at = [math.inf]
+
+    def counted(model: Any, tokenizer: Any, rows: Any, knowledge: Any, **options: Any) -> Any:
+        asked.append(len(rows))
+        if len(asked) == stop_at[0]:
+            raise KeyboardInterrupt
+        return score_chunks(model, tokenizer, rows, knowledge, **options)
+
+    monkeypatch.setattr(stage_module, "score_chunks", counted)
+    again = {"progress": False, "way": way, "overwrite": True}
+    whole = score(model_dir, dataset_dir, **again).read_bytes()
+    everything = sum(asked)
+    asked.clear()
+    stop_at[0] = 7
+    with pytest.raises(KeyboardInterrupt):
+        score(model_dir, dataset_dir, **again)
+    stop_at[0] = math.inf
+    assert score(model_dir, dataset_dir, **again).read_bytes() == whole
+    assert sum(asked) - asked[6] == everything and max(asked) == 5  # what was whole is not done again
+
+    asked.clear()
+    stop_at[0] = 7
+    with pytest.raises(KeyboardInterrupt):
+        score(model_dir, dataset_dir, **again)
+    stop_at[0] = math.inf
+    score(model_dir, dataset_dir, **again, limit=3)  # of other entities: nothing is kept
+    assert read_measurement(model_dir / way.folder / "nll.parquet")["entities_scored"] == 3
 
 
 def _killed(*args: object) -> None:

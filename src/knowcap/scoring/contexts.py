@@ -15,7 +15,7 @@ from knowcap.scoring.errors import TextError
 if TYPE_CHECKING:
     from knowcap.scoring.spans import EncodedRows
 
-PACKED_GROUP = 4096  # rows that windows are made of at a time, whatever the batch size and the number of processes
+PACKED_GROUP = 1024  # rows that windows are made of at a time, whatever the batch size and the number of processes
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Every process writes its share to a part file; the main one joins them: control files first, nll.parquet last.
+"""Rows are scored in shards, each into a part file of its own; the main process joins them: control files first,
+nll.parquet last.
 
-Part files begin with a dot and are no measurement: whatever an interrupted run left is removed before the next.
+Part files begin with a dot and are no measurement. What an interrupted scoring of the same model, texts and settings
+left is gone on from, by however many processes: a shard's content does not depend on who makes it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from knowcap.scoring.measurement import MEASUREMENT_KEY
 # In the order of writing: whoever sees nll.parquet sees all. `control_swapped` is made where the control are
 # outsiders: their texts with the values of one another.
 CONTROL, SWAPPED, NLL = KINDS = ("control", "control_swapped", "nll")
+_NOTE = ".scoring.json"  # what the parts are of
 
 
 def final_path(model_dir: Path, kind: str) -> Path:
@@ -30,42 +33,48 @@ def final_path(model_dir: Path, kind: str) -> Path:
     return model_dir / f"{kind}.parquet"
 
 
-def part_path(model_dir: Path, kind: str, rank: int) -> Path:
-    """Where the process `rank` writes its share."""
-    return model_dir / f".{kind}.rank{rank}.parquet"
+def part_path(model_dir: Path, kind: str, shard: int) -> Path:
+    """Where a shard is written."""
+    return model_dir / f".{kind}.shard{shard:06d}.parquet"
+
+
+def keep_parts(model_dir: Path, settings: dict[str, Any]) -> int:
+    """Notes what is scored, and removes the parts of anything else; returns how many are left to go on from."""
+    note, content = model_dir / _NOTE, json.dumps(settings, sort_keys=True)
+    if not (note.is_file() and note.read_text(encoding="utf-8") == content):
+        remove_parts(model_dir)
+        note.write_text(content, encoding="utf-8")
+    return sum(len(_parts(model_dir, kind)) for kind in KINDS)
 
 
 def remove_parts(model_dir: Path) -> None:
-    """Removes what an interrupted scoring left, whatever the number of its processes."""
+    """Removes all that a scoring leaves on its way."""
+    (model_dir / _NOTE).unlink(missing_ok=True)
     for kind in KINDS:
-        for path in (*model_dir.glob(f".{kind}.rank*.parquet"), model_dir / f".{kind}.parquet.partial"):
+        for path in (*_parts(model_dir, kind), *model_dir.glob(f".*{kind}*.partial")):
             path.unlink(missing_ok=True)
 
 
 def write_part(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes tables as they come, so that memory stays flat; no file where there is none."""
-    writer = None
-    try:
-        for table in tables:
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+    """Writes a shard, whole or not at all."""
+    with whole_file(path) as made:
+        pq.write_table(pa.concat_tables(tables), made)
 
 
-def join_parts(model_dir: Path, num_processes: int, measurement: dict[str, Any]) -> int:
-    """Joins the parts in the order of processes, with the measurement in the schema; removes them.
+def _parts(model_dir: Path, kind: str) -> list[Path]:
+    """The shards that are there, in their order."""
+    return sorted(model_dir.glob(f".{kind}.shard*.parquet"))
+
+
+def join_parts(model_dir: Path, measurement: dict[str, Any]) -> int:
+    """Joins the parts in the order of shards, with the measurement in the schema; removes them.
 
     Adds `renderings` and `name_is_prefix_free` to the measurement. Returns the number of facts of nll.parquet.
 
     Raises:
         ScoringError: no facts, no control, or more entities than `entities_scored`.
     """
-    parts = {
-        kind: [path for rank in range(num_processes) if (path := part_path(model_dir, kind, rank)).is_file()]
-        for kind in KINDS
-    }
+    parts = {kind: _parts(model_dir, kind) for kind in KINDS}
     found = _unique(parts[NLL], ["entity"])
     if not 1 <= found.num_rows <= measurement["entities_scored"]:
         raise ScoringError(

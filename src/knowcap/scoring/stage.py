@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from accelerate import PartialState
@@ -29,8 +30,8 @@ from knowcap.scoring.parts import (
     SWAPPED,
     final_path,
     join_parts,
+    keep_parts,
     part_path,
-    remove_parts,
     write_part,
 )
 from knowcap.scoring.rows import OUTSIDERS, biographies, control_rows, shuffled
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+SHARD_ROWS = PACKED_GROUP  # rows that are scored together, whoever does; an interruption costs at most one shard each
 
 
 @dataclass(frozen=True)
@@ -64,31 +67,33 @@ class _Job:
         of control it is.
         """
         control, kind = control_rows(dataset_dir, way.configs, self.knowledge, limit)
-        self.score_share(CONTROL, control, len(control))
-        self.score_share(SWAPPED, *((shuffled(control), len(control)) if kind == OUTSIDERS else ((), 0)))
-        self.score_share(NLL, *biographies(dataset_dir, way.configs[0], self.knowledge, entities))
+        self.score_shards(CONTROL, control, len(control))
+        self.score_shards(SWAPPED, *((shuffled(control), len(control)) if kind == OUTSIDERS else ((), 0)))
+        self.score_shards(NLL, *biographies(dataset_dir, way.configs[0], self.knowledge, entities))
         self.state.wait_for_everyone()
         return kind
 
-    def score_share(self, kind: str, rows: Iterable[tuple[Row, int]], num_rows: int) -> None:
-        """Scores this process's share of rows, a stretch of them, into its part file."""
+    def score_shards(self, kind: str, rows: Iterable[tuple[Row, int]], num_rows: int) -> None:
+        """Scores every so many-th shard of rows into a part file, unless it is there."""
         rank, world = self.state.process_index, self.state.num_processes
-        group = PACKED_GROUP if self.packed else 1  # windows are made within groups, whoever makes them
-        start, stop = (min(num_rows, -(-num_rows // group) * r // world * group) for r in (rank, rank + 1))
-        mine = islice(rows, start, stop)
-        off = not (self.progress and self.state.is_main_process)
-        with tqdm(total=stop - start, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
-            tables = score_chunks(
-                self.model,
-                self.tokenizer,
-                mine,
-                self.knowledge,
-                batch_size=self.batch_size,
-                progress=bar.update,
-                closed_sets=self.closed_sets,
-                packed=self.packed,
-            )
-            write_part(part_path(self.output_dir, kind, rank), tables)
+        off, pairs = not (self.progress and self.state.is_main_process), iter(rows)
+        with tqdm(total=num_rows, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
+            for shard in range(-(-num_rows // SHARD_ROWS)):
+                mine = list(islice(pairs, SHARD_ROWS))
+                path = part_path(self.output_dir, kind, shard)
+                if shard % world == rank and not path.is_file():
+                    self.score_shard(path, mine, bar.update)
+                else:
+                    bar.update(len(mine))
+
+    def score_shard(self, path: Path, rows: list[tuple[Row, int]], progress: Callable[[int], object]) -> None:
+        """Scores one shard; no file where nothing in it is scored."""
+        options = {"closed_sets": self.closed_sets, "packed": self.packed, "progress": progress}
+        tables = list(
+            score_chunks(self.model, self.tokenizer, rows, self.knowledge, batch_size=self.batch_size, **options)
+        )
+        if tables:
+            write_part(path, tables)
 
 
 def score(
@@ -107,8 +112,8 @@ def score(
 
     What is scored in another way than alone and among all texts goes into a folder of its own in there.
 
-    Under `accelerate launch` every process scores a share of the rows; the result is that of one process, up to
-    float32 rounding. A finished measurement is kept; an interrupted one is made again.
+    Under `accelerate launch` every process scores a share of the shards; the result is that of one process.
+    A finished measurement is kept, an interrupted one goes on from its last whole shard.
 
     Args:
         model_dir: a folder made by save_pretrained, with its tokenizer, training.json and quantization.json if any; an
@@ -139,7 +144,9 @@ def score(
     digest = digest_of(model_dir, dataset_dir, way.configs)
     if not overwrite and _is_finished(output, knowledge, entities, digest):
         return final_path(output, NLL)
-    _start_afresh(output, state)
+    in_memory = uuid4().hex if model_dir is None else None  # of such a model no earlier shards can be told
+    settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge)}
+    _start(output, state, settings | {"in_memory": in_memory})
     began = time.monotonic()
     model, tokenizer = loaded or _load(_needed(model_dir), state)
     closed_sets = _closed_sets(dataset_dir, tokenizer) if way.scoring == "closed_set" else None
@@ -149,7 +156,7 @@ def score(
     if state.is_main_process:
         measurement = describe(model_dir, model, knowledge) | {"scoring": way.scoring, "context": way.context}
         measurement |= {"entities_scored": entities, "control_kind": kind, "digest": digest}
-        facts = join_parts(output, state.num_processes, measurement)
+        facts = join_parts(output, measurement)
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(output, NLL)
@@ -194,12 +201,14 @@ def _knowledge_to_score(dataset_dir: Path, neutral: bool) -> Knowledge:
     return replace(knowledge, bound=True, missing_texts=0) if neutral else knowledge
 
 
-def _start_afresh(output_dir: Path, state: PartialState) -> None:
-    """An output folder without what an interrupted scoring left, for all processes."""
+def _start(output_dir: Path, state: PartialState, settings: dict[str, Any]) -> None:
+    """An output folder with no parts but those of the same scoring, for all processes."""
     state.wait_for_everyone()
     if state.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
-        remove_parts(output_dir)
+        kept = keep_parts(output_dir, settings)
+        if kept:
+            logger.info("going on from %d shards that an interrupted scoring left", kept)
     state.wait_for_everyone()
 
 
