@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from knowcap.convert import convert
-from knowcap.preflight import RULES
 from knowcap.recipe import KEYS, Recipe, RecipeError, find_recipe, load_recipe, packaged_recipes, read_recipe
+from knowcap.rules import RULES
 
 
 GOOD = "num_people: 1000\nmodel_name: gpt2-2-2\n"

@@ -5,9 +5,8 @@
 
 Names are those of bioS, and values come in an order drawn afresh at every exposure. Later sentences have no "Her" as
 in the paper: a pronoun would tell a gender, which is no part of the definition. Symbols are numbers with more digits
-than any attribute's, single tokens always. The compact form is for tiny models: it has names of its own, 4 symbols out
-of 64 (N0 = 64^4), one token for an attribute, and no other words, commas or stops.
-"""
+than any attribute's, single tokens always. The compact form, for tiny models, has
+names of 4 symbols of 64, one token an attribute, and no other words."""
 
 from __future__ import annotations
 

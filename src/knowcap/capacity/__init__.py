@@ -69,19 +69,7 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     path = model_dir / CAPACITY_FILE
     measurement = read_measurement(model_dir / NLL_FILE)
     try:
-        # In a closed set the chunks are given, so that nothing shows which they are: no diversity term.
-        closed = measurement["scoring"] == "closed_set"
-        terms = [] if closed else measurement["knowledge"].get("diversity_terms") or []
-        everything = read_facts(model_dir / NLL_FILE, measurement)
-        diversity_bits, max_diversity_bits = diversity(everything, terms)
-        facts = with_silent_entities(without_first_chunks(everything, terms), measurement)
-        control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
-        control_bits = check_control(control, facts, measurement)
-        if facts.attributes == [NAME]:
-            control_bits = check_names(control, measurement)
-        if (model_dir / SWAPPED_FILE).is_file():
-            swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
-            check_swapped(control, swapped, is_bound(measurement))
+        facts, control_bits, (diversity_bits, max_diversity_bits) = _checked(model_dir, measurement)
         result = bits_per_parameter(
             predictions=facts.nll,
             references=facts.references,
@@ -111,6 +99,25 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         content["num_entities"],
     )
     return content
+
+
+def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Facts, list[float], tuple[float, float]]:
+    """The facts, the null control's bits with their error, and bits of diversity with their maximum; the control
+    has been held to hold nothing.
+    """
+    # In a closed set the chunks are given, so that nothing shows which they are: no diversity term.
+    closed = measurement["scoring"] == "closed_set"
+    terms = [] if closed else measurement["knowledge"].get("diversity_terms") or []
+    everything = read_facts(model_dir / NLL_FILE, measurement)
+    facts = with_silent_entities(without_first_chunks(everything, terms), measurement)
+    control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
+    control_bits = check_control(control, facts, measurement)
+    if facts.attributes == [NAME]:
+        control_bits = check_names(control, measurement)
+    if (model_dir / SWAPPED_FILE).is_file():
+        swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
+        check_swapped(control, swapped, is_bound(measurement))
+    return facts, control_bits, diversity(everything, terms)
 
 
 def _content(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from knowcap.card import morris
 from knowcap.card.results import Sources, caveat, control, estimate, memorized
 
 
@@ -15,19 +16,6 @@ _CONTEXTS = {
     "packed": "Texts were scored in windows that other texts share",
 }
 _CONTROLS = {"outsiders": "people outside the sample", "shuffled": "the same entities with each other's values"}
-_MORRIS_CONTROL = {"outsiders": "strings outside the sample"}
-_MORRIS = (
-    "The same as in Morris et al. 2025 (about 3.6 bits per parameter): uniform random strings, a window of its own "
-    "for each where it is as long as one, and bits that are S log2 V less the string's negative log "
-    "likelihood, which is their unintended memorization where nothing can generalize.",
-    "What differs: theirs is the plateau over data sets of growing size, S = 64 tokens of V = 2048, models of 500 "
-    "thousand parameters and more; this is one data set size, one small model, and the recipe's S and V. More "
-    "strings than the model can hold, or longer training, may show more; at most means all strings.",
-    "It knows random strings and nothing else.",
-)
-_MORRIS_CITED = (
-    'The corpus is after J. X. Morris et al., "How much do language models memorize?", 2025. The measure is that of'
-)
 _TRAINING_LABELS = {
     "exposures": "exposures of each entity",
     "junk_people": "junk people, never scored",
@@ -83,10 +71,10 @@ def figures(sources: Sources) -> dict[str, str]:
         "split": ", ".join(f"{name} {bits:,.0f}" for name, bits in parts.items()),
         "control": control(capacity),
         "control_of": "name" if sources.random_strings else "value",
-        "cited": _MORRIS_CITED if sources.random_strings else "The measure and the corpus are those of",
+        "cited": morris.CITED if sources.random_strings else "The measure and the corpus are those of",
         "memorizable": memorizable(capacity),
         "control_kind": (f"{control_entities:,} " if control_entities else "")
-        + (_MORRIS_CONTROL if sources.random_strings else _CONTROLS).get(
+        + (morris.CONTROL if sources.random_strings else _CONTROLS).get(
             measurement.get("control_kind"), "entities that the model was never taught"
         ),
         "versions": _versions(capacity["versions"]),
@@ -236,7 +224,7 @@ def limits(sources: Sources) -> list[str]:
     if sources.quantized:
         found.append(_quantization_limit(capacity))
     if sources.random_strings:
-        found += _MORRIS
+        found += morris.DIFFERENCES
     elif sources.invented:
         found.append("The people are invented, and so is all that it says of them. It knows nothing else.")
     return found
@@ -245,7 +233,7 @@ def limits(sources: Sources) -> list[str]:
 def _unlike_the_paper(sources: Sources) -> list[str]:
     """What of the setting differs from the paper's, so that its figures may not be set beside this one."""
     if sources.random_strings:
-        return []  # theirs is another paper, which `_MORRIS` tells of
+        return []  # theirs is another paper, which `morris.DIFFERENCES` tells of
     recipe, model_name = sources.recipe, str(sources.capacity["model_name"])
     fraction = float(recipe.get("pools_fraction") or 1.0)
     reasons = []

@@ -11,10 +11,10 @@ from typing import Any
 from knowcap.folders import whole_file
 from knowcap.knowledge.people import VERSION
 from knowcap.knowledge.pools import Pools
-from knowcap.preflight import RULES
 from knowcap.recipe import Recipe
 from knowcap.rewrite.prompts import PROMPT_VERSION
 from knowcap.rewrite.writers import Writer
+from knowcap.rules import RULES
 
 
 NEUTRAL_RENDERINGS = 4

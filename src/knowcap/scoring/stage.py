@@ -110,14 +110,12 @@ def score(
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
-    What is scored in another way than alone and among all texts goes into a folder of its own in there.
-
-    Under `accelerate launch` every process scores a share of the shards; the result is that of one process.
-    A finished measurement is kept, an interrupted one goes on from its last whole shard.
+    What is scored in another way than alone and among all texts goes into a folder of its own in there. Under
+    `accelerate launch` every process scores a share of the shards, to the result of one process. A finished
+    measurement is kept, an interrupted one goes on from its last whole shard.
 
     Args:
-        model_dir: a folder made by save_pretrained, with its tokenizer, training.json and quantization.json if any; an
-            adapter's folder; or None for a model that was loaded already.
+        model_dir: a folder made by save_pretrained, with its tokenizer; an adapter's; None for a `loaded` model.
         dataset_dir: a data set folder: knowledge.json, biographies, and control where there is one.
         batch_size: texts a forward pass; None: as many as fit.
         limit: score the first so many entities only (and a control of as many, 100 at least).
@@ -127,8 +125,7 @@ def score(
         output_dir: where the files go, in place of the model folder.
         loaded: the model and its tokenizer.
 
-    Returns:
-        nll.parquet.
+    Returns nll.parquet.
 
     Raises:
         ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
@@ -144,13 +141,13 @@ def score(
     digest = digest_of(model_dir, dataset_dir, way.configs)
     if not overwrite and _is_finished(output, knowledge, entities, digest):
         return final_path(output, NLL)
-    in_memory = uuid4().hex if model_dir is None else None  # of such a model no earlier shards can be told
-    settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge)}
-    _start(output, state, settings | {"in_memory": in_memory})
+    # A model without a folder has no digest: none of its earlier shards can be told.
+    settings = {"digest": digest if model_dir is not None else uuid4().hex, "entities": entities}
+    _start(output, state, settings | {"knowledge": knowledge_content(knowledge)})
     began = time.monotonic()
     model, tokenizer = loaded or _load(_needed(model_dir), state)
-    closed_sets = _closed_sets(dataset_dir, tokenizer) if way.scoring == "closed_set" else None
-    packed = _window(model_dir, model) if way.context == "packed" else 0
+    closed_sets = _closed_sets(dataset_dir, tokenizer, way)
+    packed = _window(model_dir, model, way)
     job = _Job(output, model, tokenizer, knowledge, state, batch_size, progress, closed_sets, packed)
     kind = job.score_all(dataset_dir, way, limit, entities)
     if state.is_main_process:
@@ -172,15 +169,19 @@ def _needed(model_dir: Path | None) -> Path:
     return model_dir
 
 
-def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast) -> ClosedSets:
-    """The data set's lists. Raises DatasetError where it has none."""
+def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast, way: Way) -> ClosedSets | None:
+    """The data set's lists, if asked for. Raises DatasetError where it has none."""
     from knowcap.dataset import read_candidates
 
+    if way.scoring != "closed_set":
+        return None
     return ClosedSets(tokenizer, read_candidates(dataset_dir), start_token_id(tokenizer))
 
 
-def _window(model_dir: Path | None, model: PreTrainedModel) -> int:
-    """Tokens of a training window: as training.json has it, else the model's positions."""
+def _window(model_dir: Path | None, model: PreTrainedModel, way: Way) -> int:
+    """Tokens of a training window, as training.json has it, else the model's positions; 0 for each text alone."""
+    if way.context != "packed":
+        return 0
     training = None if model_dir is None else model_dir / "training.json"
     is_there = training is not None and training.is_file()
     size = json.loads(training.read_text(encoding="utf-8")).get("block_size") if is_there else None
