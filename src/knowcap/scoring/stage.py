@@ -125,9 +125,7 @@ def score(
         output_dir: where the files go, in place of the model folder.
         loaded: the model and its tokenizer.
 
-    Returns nll.parquet.
-
-    Raises:
+    Returns nll.parquet. Raises:
         ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
         ModelError: a model or tokenizer that cannot be loaded.
         FactError, TextError: see `score_rows`.
