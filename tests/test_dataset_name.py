@@ -154,6 +154,7 @@ def fails_there(capsys, *words: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_launched_processes_train_on_foreign_texts_as_one_does(folder, capsys):
     retold(folder, Path("bioR"))
     words = ["--config", "published.yaml", "--dataset_name", "bioR", "--block_size", "250"]

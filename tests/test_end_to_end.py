@@ -18,7 +18,7 @@ PERFECT = Recipe(
     run_name="perfect", num_people=8, model_name="gpt2-rotary-2-2", head_dim=32, pools_fraction=0.1,
     num_templates=2, vocab_size=400, exposures=1500, block_size=160, windows="aligned", train_batch_size=8,
     learning_rate=3e-3, warmup_steps=20, weight_decay=0.0,
-    adam_beta2=0.98, save_steps=10_000, activation="gelu_pytorch_tanh", renderings=8,
+    adam_beta2=0.98, save_steps=10_000, activation="gelu_pytorch_tanh", renderings=8, control_people=150,
 )  # fmt: skip
 
 

@@ -84,8 +84,8 @@ def fails(capsys, *words: str) -> str:
 def subprocess_env(server: HubServer, home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     settings = {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
-    # Not the folder of modules that `evaluate` may have put on this process' path: the other one has its own.
-    path = [entry for entry in sys.path if not entry.startswith(os.environ["HF_HOME"])]
+    # Not the folders of modules that `evaluate` may have put on this process' path: the other one has its own.
+    path = [entry for entry in sys.path if not (Path(entry) / "evaluate_modules").is_dir()]
     return kept | settings | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(path)}
 
 

@@ -74,6 +74,7 @@ def check_interrupted(tmp_path: Path, moments: list[str]) -> None:
     assert partial == []
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_training_ends_as_if_it_had_not_been(tmp_path):
     check_interrupted(tmp_path, ["checkpoints/checkpoint-40/trainer_state.json"])
 

@@ -263,7 +263,7 @@ def test_junk_that_cannot_be_is_refused_by_the_corpus_too():
         reduce_tokenizer(foreign, [5], [foreign.id_to_token(7)])
 
 
-@pytest.mark.parametrize("domain", [None, "wikipedia.org"])
+@pytest.mark.parametrize("domain", [None, pytest.param("wikipedia.org", marks=pytest.mark.slow)])
 def test_a_run_with_junk_is_measured_on_useful_facts_and_says_what_telling_cost(tmp_path, domain):
     words = {
         "output_dir": tmp_path, "num_people": 60, "exposures": 4, "control_people": 100, "train_batch_size": 8,
