@@ -110,9 +110,8 @@ def score(
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
-    What is scored in another way than alone and among all texts goes into a folder of its own in there. Under
-    `accelerate launch` every process scores a share of the shards, to the result of one process. A finished
-    measurement is kept, an interrupted one goes on from its last whole shard.
+    Other ways than the first go into folders of their own in there. Under `accelerate launch` processes share the
+    shards, to the result of one. A finished measurement is kept, an interrupted one goes on from its whole shards.
 
     Args:
         model_dir: a folder made by save_pretrained, with its tokenizer; an adapter's; None for a `loaded` model.
@@ -125,7 +124,10 @@ def score(
         output_dir: where the files go, in place of the model folder.
         loaded: the model and its tokenizer.
 
-    Returns nll.parquet. Raises:
+    Returns:
+        nll.parquet.
+
+    Raises:
         ScoringError: a bad limit or batch size, a finished measurement of other facts, rows unlike knowledge.json.
         ModelError: a model or tokenizer that cannot be loaded.
         FactError, TextError: see `score_rows`.
@@ -139,9 +141,8 @@ def score(
     digest = digest_of(model_dir, dataset_dir, way.configs)
     if not overwrite and _is_finished(output, knowledge, entities, digest):
         return final_path(output, NLL)
-    # A model without a folder has no digest: none of its earlier shards can be told.
-    settings = {"digest": digest if model_dir is not None else uuid4().hex, "entities": entities}
-    _start(output, state, settings | {"knowledge": knowledge_content(knowledge)})
+    settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge)}
+    _start(output, state, settings if model_dir is not None else {"of": uuid4().hex})  # nothing tells its shards
     began = time.monotonic()
     model, tokenizer = loaded or _load(_needed(model_dir), state)
     closed_sets = _closed_sets(dataset_dir, tokenizer, way)
