@@ -18,7 +18,7 @@ from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.dataset_lists import write_lists
-from knowcap.facts import Knowledge, Row, Span, check_row
+from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.folders import whole_folder
 from knowcap.listed import listed
 from knowcap.parquet import CHUNK, Table, write_tables
@@ -95,10 +95,11 @@ def write_rows(
     """Makes a data set folder of texts that are there already, each with its rendering's number; no card.
 
     Raises:
-        FactError: a row that breaks the contract.
+        FactError: a row that breaks the contract, or says a value unmarked before its span.
     """
     for row, _ in rows:
         check_row(row, knowledge)
+        check_values(row, {s.attribute: row.text[s.start : s.end] for s in reversed(row.spans[1:])}, knowledge)
     texts, numbers = [row for row, _ in rows], np.array([number for _, number in rows])
 
     def batch(first: int, end: int) -> pa.RecordBatch:
