@@ -7,6 +7,7 @@ import json
 import pytest
 
 from knowcap.capacity import capacity
+from knowcap.card import write_card
 from knowcap.dataset import build, read_candidates
 from knowcap.recipe import Recipe
 from knowcap.scoring import OTHERS, PLAIN, Way, score
@@ -51,6 +52,17 @@ def test_every_way_is_measured_beside_the_others(run):
     most = plain["max_knowledge_bits"] - closed["max_knowledge_bits"]
     assert (most > 0) == (recipe.corpus == "bioD")  # the diversity term has no place in a closed set
     assert closed["diversity_bits"] == 0.0
+
+
+def test_the_card_shows_every_way_with_its_distance(run):
+    _, data, model = run
+    for way in (PLAIN, Way(context="packed")):
+        capacity(score(model, data, progress=False, way=way).parent)
+    card = write_card(model).read_text()
+    plain, packed = (json.loads((model / f / "capacity.json").read_text()) for f in ("", "packed"))
+    gap = packed["bits_per_parameter"] - plain["bits_per_parameter"]
+    (line,) = [line for line in card.splitlines() if line.startswith("| `packed/` |")]
+    assert line.startswith("| `packed/` | token, packed |") and line.endswith(f"| {gap:+.3f} |")
 
 
 def test_lists_of_the_data_set_are_those_of_its_knowledge(run):

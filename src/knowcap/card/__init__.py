@@ -63,6 +63,7 @@ def write_card(
         precisions=[wording.precision_row(c) for c in sources.capacities],
         plots=[(path.stem.replace("_", " "), f"plots/{path.name}") for path in shown],
         attributes=[wording.attribute_row(name, row) for name, row in sources.capacity["attributes"].items()],
+        ways=wording.way_rows(sources),
         snippet=wording.snippet(sources, hub_model_id),
         loading_note=wording.loading_note(sources),
         training=wording.training_rows(sources.training),

@@ -20,7 +20,8 @@ class CardError(ValueError):
 class Sources:
     """The contents of a model folder's files; {} where there is no such file.
 
-    `capacities` are those of all precisions of the run, the full one first; `measurement` is that of nll.parquet.
+    `capacities` are those of all precisions of the run, the full one first; `measurement` is that of nll.parquet;
+    `others` are the capacities of this model scored in other ways, by their folder.
     """
 
     capacity: dict[str, Any]
@@ -28,6 +29,7 @@ class Sources:
     training: dict[str, Any]
     recipe: dict[str, Any]
     measurement: dict[str, Any]
+    others: dict[str, dict[str, Any]]
 
     @property
     def dataset(self) -> str:
@@ -81,6 +83,7 @@ def read_sources(model_dir: Path, recipe: dict[str, Any] | None = None) -> Sourc
         training=read_json(model_dir / "training.json"),
         recipe=recipe,
         measurement=measurement_of(model_dir / "nll.parquet"),
+        others={path.parent.name: read_json(path) for path in sorted(model_dir.glob("*/capacity.json"))},
     )
 
 

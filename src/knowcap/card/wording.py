@@ -117,6 +117,21 @@ def attribute_row(name: str, row: dict[str, float | None]) -> list[str]:
     return [name, f"{row['bits_per_entity']:.3f}", f"{row['max_bits_per_entity']:.3f}", accuracy]
 
 
+def way_rows(sources: Sources) -> list[list[str]]:
+    """A row for each other way in which the model was scored, with its distance from the figure above."""
+    here = sources.capacity["bits_per_parameter"]
+    return [
+        [
+            f"`{folder}/`",
+            f"{c['scoring'].replace('_', ' ')}, {c['context']}" + (", neutral texts" if "neutral" in folder else ""),
+            estimate(c),
+            f"{c['max_bits_per_parameter']:.3f}",
+            f"{c['bits_per_parameter'] - here:+.3f}",
+        ]
+        for folder, c in sources.others.items()
+    ]
+
+
 def training_rows(training: dict[str, Any]) -> list[list[str]]:
     """What training.json says, one row a figure."""
     present = {label: training[key] for key, label in _TRAINING_LABELS.items() if training.get(key) is not None}

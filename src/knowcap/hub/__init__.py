@@ -27,7 +27,7 @@ _MODEL_FILES = (
     "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quanto_qmap.json",
     "quantization.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
     "capacity.json", "training.json", "nll.parquet", "control.parquet",
-    "control_swapped.parquet", "neutral/*.parquet", "neutral/capacity.json", "plots/*.png",
+    "control_swapped.parquet", "*/*.parquet", "*/capacity.json", "plots/*.png",
 )  # fmt: skip
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
@@ -163,7 +163,9 @@ def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> lis
         base = None if folder.name == "model" else hub_model_id
         repo_id = hub_model_id if base is None else f"{hub_model_id}-{folder.name}"
         files = _files(folder, _MODEL_FILES) | {"README.md": _card(folder, repo_id, base, hub_dataset_id)}
-        artefacts.append(Artefact(repo_id, "model", files, ours=("*.safetensors", "neutral/*", "plots/*.png")))
+        artefacts.append(
+            Artefact(repo_id, "model", files, ours=("*.safetensors", "*/*.parquet", "*/capacity.json", "plots/*.png"))
+        )
     return artefacts
 
 
