@@ -50,7 +50,7 @@ def score_rows(
     """Scores every fact of every row.
 
     Args:
-        model: a causal language model, on any device; its logits are read in float32.
+        model: a causal language model, on any device; its logits are read in float32, or in float64 if they are so.
         tokenizer: a fast tokenizer with an eos token (or a bos token).
         rows: (row, rendering) pairs, all entities of one type.
         knowledge: which facts are scored, and out of how many candidates.
@@ -210,7 +210,8 @@ def _score_batch(
     positions = encoded.targets[which] - contexts.starts[target_contexts] - 1
     truth = torch.from_numpy(encoded.ids[encoded.targets[which]]).to(device)
     at = (torch.from_numpy(in_batch[target_contexts]).to(device), torch.from_numpy(positions).to(device))
-    scored = logits[at].float()
+    scored = logits[at]
+    scored = scored if scored.dtype == torch.float64 else scored.float()
     if encoded.allowed is not None:
         return _among(scored, truth, *encoded.allowed, which)
     nll = -torch.log_softmax(scored, dim=-1).gather(-1, truth[:, None])[:, 0].double()
