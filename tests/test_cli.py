@@ -258,7 +258,7 @@ def test_only_the_first_process_tells_a_problem(recipe, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["measure", "nowhere"], "there is no such folder"),
+        (["measure", "./nowhere"], "no such folder"),
         (["measure", "."], "but it holds mine.yaml"),
         (["quantize", "."], "expected a run folder with a recipe.yaml, but it holds mine.yaml"),
         (["report", "."], "holds no measured run"),

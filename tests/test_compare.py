@@ -171,23 +171,23 @@ def test_the_command_measures_what_is_not_measured_and_says_the_difference(
     run_dir, alone = tmp_path / "run", tmp_path / "alone"
     measured(run_dir / "model", noisy(0))
     (run_dir / "recipe.yaml").write_text("model_name: gpt2-2-2\nnum_people: 8\nconfidence_level: 0.9\n")
-    asked: list[tuple[Path, Path | None]] = []
+    asked: list[tuple[str, str | None]] = []
 
-    def measure(model: Path, dataset_dir: Path | None, **options: Any) -> None:
-        asked.append((model, dataset_dir))
-        assert options.keys() == {"batch_size", "limit", "overwrite", "launcher"}
-        measured(model, noisy(1))
+    def measure(model: str, dataset_name: str | None, **options: Any) -> Path:
+        asked.append((model, dataset_name))
+        assert options.keys() == {"batch_size", "limit", "overwrite", "launcher", "scoring", "context"}
+        return measured(Path(model), noisy(1))
 
-    monkeypatch.setattr("knowcap.compare.stage.measure_folder", measure)
+    monkeypatch.setattr("knowcap.compare.stage.measure_model", measure)
     words = ["measure", str(run_dir), "--compare", str(alone)]
     assert main(words) == 0
-    assert asked == [(alone, run_dir / "knowledge")], "A is measured; B has no data set of its own"
+    assert asked == [(str(alone), str(run_dir / "knowledge"))], "A is measured; B has no data set of its own"
     assert "A minus B = " in (told := capsys.readouterr().out) and "90 % interval" in told
     (path,) = (run_dir / "model").glob("comparison-alone-*.json")
     assert json.loads(path.read_text())["confidence_level"] == 0.9
     assert main(words) == 0 and len(asked) == 1
-    assert main([*words, "--overwrite", "--dataset_dir", str(tmp_path)]) == 0
-    assert asked[1:] == [(run_dir / "model", tmp_path), (alone, tmp_path)]
+    assert main([*words, "--overwrite", "--dataset_name", str(tmp_path)]) == 0
+    assert asked[1:] == [(str(run_dir / "model"), str(tmp_path)), (str(alone), str(tmp_path))]
     capacity(write(alone, noisy(1), context="packed"))
     assert main(words) == 2
     assert "context is 'isolated' in" in capsys.readouterr().err

@@ -9,14 +9,14 @@ import pytest
 import torch
 from countries import write_table
 
-import knowcap.models
+import knowcap.loading
 from knowcap.capacity import LeakError, capacity
 from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.dataset import build, read_knowledge
 from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
-from knowcap.scoring import encode_rows, score
-from knowcap.scoring.stage import CONFIGS, _control_rows
+from knowcap.scoring import PLAIN, encode_rows, score
+from knowcap.scoring.rows import control_rows
 from knowcap.tokens import save_tokenizer
 from knowcap.train import train
 
@@ -103,7 +103,7 @@ def leaking(model: torch.nn.Module, told: dict[tuple[int, ...], int]) -> torch.n
 def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
     _, run_dir = made
     knowledge = read_knowledge(run_dir / "knowledge")
-    rows, _ = _control_rows(run_dir / "knowledge", CONFIGS, knowledge, None)
+    rows, _ = control_rows(run_dir / "knowledge", PLAIN.configs, knowledge, None)
     encoded = encode_rows([row for row, _ in rows], load_tokenizer(untrained), knowledge)
     worth = [a.name for a in knowledge.attributes if a.determined_by is None]
     for leaked in worth:
@@ -113,7 +113,7 @@ def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
                 start = int(encoded.row_starts[encoded.fact_rows[fact]])
                 told[tuple(encoded.ids[start:target].tolist())] = int(encoded.ids[target])
         with monkeypatch.context() as patch:
-            patch.setattr(knowcap.models, "load_model", lambda path, told=told: leaking(load_model(path), told))
+            patch.setattr(knowcap.loading, "load_model", lambda path, told=told: leaking(load_model(path), told))
             score(untrained, run_dir / "knowledge", progress=False, overwrite=True)
         with pytest.raises(LeakError, match=leaked):
             capacity(untrained)

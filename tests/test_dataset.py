@@ -30,6 +30,7 @@ from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.dataset import DatasetError, build, has_config, num_rows, read_knowledge, read_rows, tables, write
 from knowcap.facts import Span, check_row
 from knowcap.front_matter import size_category
+from knowcap.listed import listed
 from knowcap.parquet import Table, write_tables
 from knowcap.processes import ProcessError
 from knowcap.recipe import Recipe
@@ -38,7 +39,7 @@ from knowcap.recipe import Recipe
 RECIPE = Recipe(
     num_people=251, seed=5, pools_fraction=0.1, num_templates=3, renderings=2, control_people=120, vocab_size=400
 )
-CONFIGS = ("people", "biographies", "qa", "control")
+CONFIGS = ("people", "biographies", "qa", "candidates", "control")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,8 @@ def test_load_dataset_gives_back_what_the_corpus_says(folder, config, streaming)
         columns = corpus.questions(np.arange(251))
         expected = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         assert sorted(rows, key=repr) == sorted(expected, key=repr)
+    elif config == "candidates":
+        assert rows == [row._asdict() for row in listed(corpus)]
     else:
         persons = np.arange(251) if config == "biographies" else np.arange(251, 371)
         told = zip(*(corpus.rows(persons, e) for e in range(2)), strict=True)
@@ -370,5 +373,5 @@ def test_tables_are_described_before_they_are_made():
     made = {(t.config, t.split): t.end - t.first for t in tables(RECIPE, corpus_of(RECIPE))}
     assert made == {
         ("people", "train"): 251, ("biographies", "train"): 251, ("qa", "train"): 126, ("qa", "test"): 125,
-        ("control", "train"): 120,
+        ("candidates", "train"): 534, ("control", "train"): 120,
     }  # fmt: skip
