@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.card import wording
+from knowcap.card.limits import limits
 from knowcap.card.results import CardError, Sources, caveat, read_sources
 from knowcap.folders import whole_file
 
@@ -69,7 +70,7 @@ def write_card(
         training=wording.training_rows(sources.training),
         recipe_yaml=wording.recipe_yaml(sources.recipe),
         measured=wording.measured(sources),
-        limits=wording.limits(sources),
+        limits=limits(sources),
     )
     with whole_file(model_dir / "README.md") as made:
         made.write_text(str(card).rstrip() + "\n", encoding="utf-8")
