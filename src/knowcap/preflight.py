@@ -39,10 +39,19 @@ def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
         unusable: keys that had a problem already: they are not looked at again.
     """
     bad = set(unusable)
+    return check_settings(recipe, bad) + check_corpus(recipe, bad)
+
+
+def check_settings(recipe: Recipe, bad: set[str]) -> list[str]:
+    """What is wrong with the keys themselves and with the model that they name; no file is read.
+
+    Args:
+        recipe: with its run_name.
+        bad: keys that had a problem already; those that have one here are added.
+    """
     problems = _check_values(recipe, bad)
     problems += _check_together(recipe, bad)
     problems += _check_idle(recipe, bad)
-    problems += _check_corpus(recipe, bad)
     if not bad & set(_MODEL_KEYS):
         from knowcap.models import model_problems
 
@@ -142,8 +151,8 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
     ]
 
 
-def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
-    """Value lists, templates, and the vocabulary that they need."""
+def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
+    """What is wrong with value lists, templates, and the vocabulary that they need, but for keys that are `bad`."""
     if recipe.dataset_name is not None:
         from knowcap.dataset_check import check_dataset
 

@@ -50,7 +50,8 @@ class TrainingProgress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Moves the bar."""
+        """Moves the bar. A checkpoint comes with a log entry, so that no mean loss spans an interruption."""
+        control.should_log |= control.should_save and state.global_step < state.max_steps
         self.seconds = self._before + time.monotonic() - self._start
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
