@@ -44,7 +44,7 @@ class Sweep:
         name: the file's stem.
         file: the sweep file.
         base: the base recipe, as the file names it.
-        folder: where its run folders, table and page lie: output_dir/name.
+        folder: where its run folders, table and page lie: output_dir/sweeps/name.
         cells: in the order of the file, the last key changing fastest.
         best_of: the key whose best value wins among cells that are alike in all else; None: every cell stands for
             itself.
@@ -64,13 +64,18 @@ def combine(items: Sequence[Overrides], grid: Mapping[str, Sequence[Any]]) -> li
     return [{**item, **combination} for item in items for combination in combinations]
 
 
-def cell_name(overrides: Overrides, grid: Mapping[str, Sequence[Any]]) -> str:
+def cell_name(overrides: Overrides, grid: Mapping[str, Sequence[Any]], alone: bool = False) -> str:
     """A run folder's name from what a cell changes: `gpt2-rotary-2-2_lr0.001_seed0`.
 
     A `run_name` among the overrides stands for all of them but the grid's.
+
+    Args:
+        overrides: the cell's.
+        grid: the sweep's grid; its keys are always in the name, so that it can grow.
+        alone: there is one item of a list, so that its keys tell no cells apart: they are left out beside a grid.
     """
     told = overrides
-    if "run_name" in overrides:
+    if "run_name" in overrides or (alone and grid):
         told = {key: value for key, value in overrides.items() if key == "run_name" or key in grid}
     return "_".join(_part(key, value) for key, value in told.items())
 

@@ -5,7 +5,8 @@
     list: [{num_people: 10000, train_batch_size: 24}, {num_people: 20000, train_batch_size: 48}]
     best_of: learning_rate                # optional: the best of these wins, the others are shown
 
-A grid is the product of its lists; with a list beside it every item meets every combination.
+A grid is the product of its lists; with a list beside it every item meets every combination. What is the same in all
+cells is a list of one item.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from knowcap.sweep.cells import Cell, Sweep, cell_name, combine
 from knowcap.sweep.errors import SweepError
 
 
+SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
 _PARTS = ("base", "grid", "list", "best_of")
 _NOT_OVERRIDES = {"output_dir": "is the sweep's; give --output_dir to the command"}
 _LONGEST_NAME = 200  # characters; file systems end at 255 bytes
@@ -65,9 +67,9 @@ def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tupl
     overrides = combine(content.items, content.grid)
     base = _find_base(file, content.base, problems)
     cells: tuple[Cell, ...] = ()
-    folder = Path(output_dir or "runs") / file.stem
+    folder = Path(output_dir or "runs") / SWEEPS / file.stem
     if base is not None and not problems:
-        folder, cells = _cells(base, file.stem, overrides, content.grid, output_dir, problems)
+        folder, cells = _cells(base, file.stem, content, overrides, output_dir, problems)
         problems += _name_problems(cells)
         _check_best_of(content, overrides, problems)
     return Sweep(file.stem, file, content.base, folder, cells, content.best_of), problems
@@ -208,8 +210,8 @@ def _find_base(file: Path, base: str, problems: list[str]) -> Path | None:
 def _cells(
     base: Path,
     name: str,
+    content: _Content,
     overrides: Sequence[dict[str, Any]],
-    grid: Mapping[str, Any],
     output_dir: str | Path | None,
     problems: list[str],
 ) -> tuple[Path, tuple[Cell, ...]]:
@@ -222,11 +224,11 @@ def _cells(
             read[keys], wrong = read_recipe(base, changed, check=False)
             problems += [f"base: {problem}" for problem in wrong if f"base: {problem}" not in problems]
         if folder is None:
-            folder = Path(output_dir or read[keys].output_dir) / name
-        called = cell_name(changed, grid)
+            folder = Path(output_dir or read[keys].output_dir) / SWEEPS / name
+        called = cell_name(changed, content.grid, len(content.items) == 1)
         recipe = replace(read[keys], **(changed | {"run_name": called, "output_dir": str(folder)}))
         cells.append(Cell(called, changed, recipe))
-    return folder or Path(output_dir or "runs") / name, tuple(cells)
+    return folder or Path(output_dir or "runs") / SWEEPS / name, tuple(cells)
 
 
 def _name_problems(cells: Sequence[Cell]) -> list[str]:
