@@ -24,7 +24,7 @@ def frontier(rows: Sequence[Row]) -> str:
     x_low, x_high = _ends([row["num_parameters"] for row in rows])
     y_low, y_high = _ends([row["knowledge_bits"] for row in shown] + [row["max_knowledge_bits"] for row in rows])
     chart = Chart(
-        860, 460, Axis(x_low, x_high, 70, 620, True), Axis(y_low, y_high, 410, 15, True), "bits against parameters"
+        860, 485, Axis(x_low, x_high, 70, 620, True), Axis(y_low, y_high, 410, 15, True), "bits against parameters"
     )
     chart.grid("parameters", "knowledge learned (bits)")
     for at, (ratio, dash) in enumerate(((2, ""), (1, "6 4"))):
@@ -45,7 +45,7 @@ def frontier(rows: Sequence[Row]) -> str:
         chart.mark(row["num_parameters"], row["knowledge_bits"], number, color, row["won"] is not False, told)
     if len(shown) < len(rows):
         text = f"{len(rows) - len(shown)} of {len(rows)} hold no bits (zero or below) and are not shown"
-        chart.text(620, 455, text, "end", GREY)
+        chart.text(620, 474, text, "end", GREY)
     return chart.svg()
 
 
