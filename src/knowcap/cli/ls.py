@@ -7,13 +7,14 @@ from typing import Any
 
 from knowcap.cli.parsers import add_command
 from knowcap.recipe import packaged_recipes
+from knowcap.sweep import packaged_sweeps
 
 
 def add(commands: Any) -> None:
     """The command's parser."""
-    examples = ("knowcap ls recipes", "knowcap ls models")
+    examples = ("knowcap ls recipes", "knowcap ls models", "knowcap ls sweeps")
     parser = add_command(commands, "ls", _ls, "what there is to choose from", examples)
-    parser.add_argument("what", choices=("recipes", "models"))
+    parser.add_argument("what", choices=("recipes", "models", "sweeps"))
 
 
 def _ls(args: argparse.Namespace, _: list[str]) -> None:
@@ -23,9 +24,8 @@ def _ls(args: argparse.Namespace, _: list[str]) -> None:
         print("L layers, H heads, hidden size H x head_dim:")
         rows = {f"{family}-L-H": text for family, text in MODEL_FAMILIES.items()}
     else:
-        first_lines = (
-            (name, path.read_text(encoding="utf-8").split("\n")[0]) for name, path in packaged_recipes().items()
-        )
+        files = packaged_sweeps() if args.what == "sweeps" else packaged_recipes()
+        first_lines = ((name, path.read_text(encoding="utf-8").split("\n")[0]) for name, path in files.items())
         rows = {name: line.lstrip("# ") for name, line in first_lines}
     for name, text in rows.items():
         print(f"{name:<24}{text}")

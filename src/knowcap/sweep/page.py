@@ -16,6 +16,7 @@ from knowcap.seed_groups import recipe_of, seed_groups
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.charts import frontier, training
 from knowcap.sweep.chosen import tell_winners
+from knowcap.sweep.file import packaged_sweeps
 from knowcap.sweep.loop import failure_file
 from knowcap.sweep.table import RESULTS_FILE
 
@@ -63,7 +64,7 @@ def write_page(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
         curves="\n".join(_curve(row, trainings[row["run"]]) for row in rows),
         file=escape(sweep.file.read_text(encoding="utf-8-sig").strip()),
         version=escape(__version__),
-        config=escape(str(sweep.file)),
+        config=escape(sweep.name if packaged_sweeps().get(sweep.name) == sweep.file else str(sweep.file)),
     )
     page = sweep.folder / PAGE_FILE
     with whole_file(page) as made:
