@@ -176,10 +176,17 @@ def test_a_run_folder_of_another_recipe_is_told(tmp_path):
     assert "belongs to another recipe: num_people is 61 there and 60 here" in problem
 
 
-def test_what_a_cell_counts_is_what_its_estimate_counts(tmp_path):
-    sweep = sweep_of(
-        tmp_path, "grid: {model_name: [gpt2-2-2, gpt2-rotary-3-2], exposures: [5, 7], windows: [cut, aligned]}"
-    )
+@pytest.mark.parametrize(
+    ("base", "overrides"),
+    [
+        ("base.yaml", "{exposures: 5, windows: cut}"),
+        ("quickstart", "{num_people: 90, model_name: gpt2-3-2}"),
+        ("biod/compact-cpu", "{num_people: 300, windows: cut}, {num_people: 200, model_name: gpt2-2-2}"),
+        ("morris/cpu", "{exposures: 7}"),
+    ],
+)
+def test_what_a_cell_counts_is_what_its_estimate_counts(tmp_path, base, overrides):
+    sweep = load_sweep(write_sweep(tmp_path, f"base: {base}\nlist: [{overrides}]"))
     found = count_cells(sweep.cells)
     for cell in sweep.cells:
         e, got = estimate(cell.recipe, measure_speed=False), found[cell.name]
