@@ -17,7 +17,7 @@ head_dim: 8
 pools_fraction: 0.05
 num_templates: 1
 vocab_size: 200
-exposures: 24
+exposures: 16
 renderings: 2
 control_people: 100
 block_size: 96

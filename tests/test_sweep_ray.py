@@ -66,10 +66,18 @@ def kill_node(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+SWEEP = """
+base: base.yaml
+list: [{quantize_bits: []}]
+grid: {seed: [0, 1, 2]}
+"""
+
+
 @pytest.mark.slow
 def test_cells_of_a_node_that_dies_go_on_elsewhere_to_the_same_table(tmp_path):
     pytest.importorskip("ray", reason="needs the extra [ray]")
-    write_sweep(tmp_path / "alone"), write_sweep(tmp_path / "cluster")
+    for name in ("alone", "cluster"):
+        write_sweep(tmp_path / name, SWEEP)
     assert run_until(start(tmp_path / "alone"), lambda: False, lambda: None) == 0
 
     address = f"127.0.0.1:{free_port()}"

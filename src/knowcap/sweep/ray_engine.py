@@ -99,6 +99,7 @@ def _connected(address: str | None) -> ModuleType:
         ImportError: ray is not installed.
         ConnectionError: there is no cluster at the address.
     """
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # the lines of different cells are not repetitions
     try:
         import ray
     except ImportError as error:

@@ -25,7 +25,7 @@ RESULTS_FILE = "results.parquet"
 _CAPACITY = (
     "model_name", "num_entities", "exposures", "num_parameters", "num_parameters_non_embedding",
     "num_parameters_used_vocabulary", "bits_per_parameter", "max_bits_per_parameter", "knowledge_bits",
-    "max_knowledge_bits", "memorizable_accuracy", "precision",
+    "max_knowledge_bits", "precision",
 )  # fmt: skip
 SCHEMA = pa.schema(
     {
@@ -66,6 +66,7 @@ def row_of(cell: Cell) -> dict[str, Any]:
     row = {key: capacity[key] for key in _CAPACITY}
     row |= {
         "run": cell.name,
+        "memorizable_accuracy": capacity.get("memorizable_accuracy"),  # an older capacity.json has none
         "num_tokens": training["num_tokens"],
         "num_steps": training["num_steps"],
         "flops": training_flops(capacity["num_parameters"], training["num_tokens"]),
