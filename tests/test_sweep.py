@@ -180,7 +180,6 @@ def test_a_run_folder_of_another_recipe_is_told(tmp_path):
     ("base", "overrides"),
     [
         ("base.yaml", "{exposures: 5, windows: cut}"),
-        ("quickstart", "{num_people: 90, model_name: gpt2-3-2}"),
         ("biod/compact-cpu", "{num_people: 300, windows: cut}, {num_people: 200, model_name: gpt2-2-2}"),
         ("morris/cpu", "{exposures: 7}"),
     ],

@@ -46,6 +46,7 @@ class Stages:
 def command(tmp_path, monkeypatch):
     """Runs the sweep of RATES with made-up stages; returns the status."""
     file = write_sweep(tmp_path, RATES)
+    monkeypatch.setattr("knowcap.sweep.run.text_problems", lambda cells: [])  # seconds a call, and no texts are made
 
     def run(stages: Stages, *words: str) -> int:
         monkeypatch.setattr("knowcap.sweep.loop.stages", stages)
