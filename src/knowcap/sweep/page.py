@@ -29,13 +29,13 @@ _COLUMNS = (
     ("parameters", "num_parameters", ",d"),
     ("N", "num_entities", ",d"),
     ("exposures", "exposures", ",d"),
+    ("bits/param", "bits_per_parameter", ".3f"),
+    ("R max", "max_bits_per_parameter", ".3f"),
+    ("loss", "loss", ".4f"),
     ("learning rate", "learning_rate", "g"),
     ("seed", "seed", "d"),
     ("tokens", "num_tokens", ",d"),
     ("FLOP", "flops", ".2e"),
-    ("loss", "loss", ".4f"),
-    ("bits/param", "bits_per_parameter", ".3f"),
-    ("R max", "max_bits_per_parameter", ".3f"),
     ("int8", "int8_bits_per_parameter", ".3f"),
     ("int4", "int4_bits_per_parameter", ".3f"),
     ("memorized", "memorizable_accuracy", ".1%"),
@@ -95,7 +95,7 @@ def _summary(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
     """How many cells, of what, and how many are finished."""
     keys = ", ".join(dict.fromkeys(key for cell in sweep.cells for key in cell.overrides))
     finished = "all finished" if len(rows) == len(sweep.cells) else f"{len(rows):,} finished"
-    return f"{len(sweep.cells):,} cells ({finished}): the recipe {sweep.base}, with other {keys}."
+    return f"{len(sweep.cells):,} cells ({finished}) of the recipe {sweep.base}; what changes: {keys}."
 
 
 def _failures(sweep: Sweep, finished: set[str]) -> str:
