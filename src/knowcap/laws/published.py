@@ -3,8 +3,8 @@
 Constants quoted from a paper have no interval here: the papers' own, where they print one, stand in `source`. Units:
 parameters, tokens, FLOPs, nats a token. Needs the standard library alone.
 
-Sources: Allen-Zhu and Li, arXiv 2404.05405 (Part 3.3); Kaplan et al. 2020, arXiv 2001.08361; Hoffmann et al. 2022, arXiv
-2203.15556; Besiroglu et al. 2024, arXiv 2404.10102 (Epoch AI).
+Sources: Allen-Zhu and Li, arXiv 2404.05405 (Part 3.3); Kaplan et al. 2020, arXiv 2001.08361; Hoffmann et al. 2022,
+arXiv 2203.15556; Besiroglu et al. 2024, arXiv 2404.10102 (Epoch AI).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ HOFFMANN_PARAMETRIC = Law(
 EPOCH_PARAMETRIC = Law(
     "chinchilla-parametric",
     {"A": 482.00572, "B": 2085.4342, "E": 1.81686, "alpha": 0.34781, "beta": 0.36585},
-    "Besiroglu et al. 2024, approach 3 refitted to 240 of Hoffmann's runs (standard errors: alpha 0.0154, beta 0.0206)",
+    "Besiroglu et al. 2024, approach 3 refitted to 240 of the runs (standard errors: alpha 0.0154, beta 0.0206)",
     tested=HOFFMANN_RUNS | {"flops": (1.4e18, 1.3e22)},
 )
 

@@ -15,8 +15,8 @@ PARAMETRIC = ("chinchilla-parametric", "kaplan-nd")
 def optimum(law: Law, flops: float, constants: Constants | None = None) -> tuple[float, float]:
     """Parameters and tokens at which a budget gives the least loss.
 
-    - parametric, E + A/N^alpha + B/D^beta: N = G (C/6)^(beta/(alpha+beta)), G = (alpha A / (beta B))^(1/(alpha+beta))
-      (Hoffmann et al. 2022, eq. 4), D = C / (6 N). Kaplan's L(N, D) is the same with alpha = alpha_N / alpha_D, beta = 1.
+    - parametric, E + A/N^alpha + B/D^beta: N = G (C/6)^(beta/(alpha+beta)), G = (alpha A / (beta B))^(1/(alpha+beta)),
+      D = C / (6 N) (Hoffmann et al. 2022, eq. 4). Kaplan's L(N, D): alpha = alpha_N / alpha_D, beta = 1.
     - envelope, IsoFLOP: N = k C^a and D = l C^b, as fitted.
     - Kaplan's allocation: by C_min = C / 2, at the critical batch size (section 6); D = C / (6 N).
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knowcap.laws.published import Law
+from knowcap.plan.quantity import figure
 
 
 _WIDTH = 119
-_NAMES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 Interval = tuple[float, float]
 
 
@@ -86,18 +86,6 @@ class Answer:
         ]
 
 
-def figure(value: float, unit: str = "") -> str:
-    """A number as people read it: 4 digits, in millions, billions (1e9), trillions; beyond 1e15 in powers of ten."""
-    tail = f" {unit}" if unit else ""
-    size = abs(value)
-    if size and (size >= 1e15 or size < 1e-3):
-        return f"{value:.3e}{tail}"
-    for least, name in _NAMES:
-        if size >= least:
-            return f"{value / least:.4g} {name}{tail}"
-    return f"{value:,.0f}{tail}" if size >= 1000 else f"{value:.4g}{tail}"
-
-
 def _fitted(laws: Sequence[Law]) -> bool:
     return any(law.fitted for law in laws)
 
@@ -135,7 +123,8 @@ def _table_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     left = [all(isinstance(row[name], str) for row in table) for name in header]
     return [
-        "  " + "  ".join(f"{c:<{w}}" if l else f"{c:>{w}}" for c, w, l in zip(r, widths, left, strict=True)).rstrip()
+        "  "
+        + "  ".join(f"{c:<{w}}" if text else f"{c:>{w}}" for c, w, text in zip(r, widths, left, strict=True)).rstrip()
         for r in rows
     ]
 

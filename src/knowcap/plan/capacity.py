@@ -1,4 +1,4 @@
-"""How many bits a parameter holds: by exposures, architecture, precision and junk, after Part 3.3 or one's own fits."""
+"""How many bits a parameter holds: by exposures, architecture, precision and junk, after Part 3.3 or a fit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from knowcap.laws.published import (
     USEFUL_SHARE,
     Law,
 )
-from knowcap.plan.answer import Interval, PlanError, Step, figure
+from knowcap.plan.answer import Interval, PlanError, Step
 from knowcap.plan.fitted import outermost
+from knowcap.plan.quantity import figure
 
 
 MOST_EXPOSURES = max(BITS_PER_PARAMETER)
@@ -57,8 +58,8 @@ class Setting:
         ]
         if self.exposures is not None and not (math.isfinite(self.exposures) and self.exposures >= 1):
             problems.append(
-                f"exposures={self.exposures:g}, expected 1 or more: what is not seen once cannot be stored, and no law "
-                "here is about part of a pass; raise exposures"
+                f"exposures={self.exposures:g}, expected 1 or more: what is not seen once cannot be stored, and no "
+                "law here is about part of a pass; raise exposures"
             )
         elif self.exposures is not None and self.junk != "none" and self.exposures < min(JUNK[self.junk][0]):
             problems.append(
@@ -144,9 +145,10 @@ def _published(setting: Setting) -> Rate:
     steps = (Step("bits per parameter, GPT2", value, "", f"{figure(exposures)} exposures; {source}"),)
     warnings = []
     if exposures > max(anchors):
+        with_junk = " with such junk" if setting.junk != "none" else ""
         warnings.append(
-            f"exposures={figure(exposures)}: Part 3.3 {'with such junk ' if setting.junk != 'none' else ''}has runs of "
-            f"up to {max(anchors)}; what more would add is not known, and nothing is counted for it"
+            f"exposures={figure(exposures)}: Part 3.3 has runs{with_junk} of up to {max(anchors)}; what more would add "
+            "is not known, and nothing is counted for it"
         )
     elif setting.junk == "none" and exposures < 100:
         warnings.append(

@@ -11,13 +11,14 @@ from knowcap.laws.published import (
     HOFFMANN_ISOFLOP,
     HOFFMANN_PARAMETRIC,
     KAPLAN_ALLOCATION,
-    KAPLAN_OVERFITTING,
     Law,
 )
+from knowcap.plan import reach
 from knowcap.plan.allocation import exponent_parameters, loss, optimum
-from knowcap.plan.answer import Answer, Interval, Step, figure
+from knowcap.plan.answer import Answer, Interval, Step
 from knowcap.plan.content import positive
 from knowcap.plan.fitted import outermost, unused
+from knowcap.plan.quantity import figure
 
 
 _APPROACHES = (
@@ -29,8 +30,6 @@ _APPROACHES = (
 )
 _FITTED = {"chinchilla-envelope": "1 envelope", "chinchilla-isoflop": "2 IsoFLOP"}
 _FITTED |= {"chinchilla-parametric": "3 parametric", "kaplan-nd": "Kaplan L(N, D)"}
-_FAR = 4.0  # times more tokens a parameter than any approach advises: over-training
-_SLOPPY = 1.5  # times beyond the runs' budgets before it is told
 
 
 def compute(
@@ -39,7 +38,7 @@ def compute(
     num_parameters: float | None = None,
     unique_tokens: float | None = None,
 ) -> Answer:
-    """Parameters and tokens of least loss for a budget, by Hoffmann's three approaches, Epoch's refit, and Kaplan's law.
+    """Parameters and tokens of least loss for a budget, by Hoffmann's three approaches, Epoch's refit, Kaplan's law.
 
     Args:
         flops: the budget, C = 6 N D.
@@ -56,7 +55,6 @@ def compute(
             positive(name, value)
     used = _chosen(laws)
     rows = [_row(approach, source, law, flops) for approach, source, law in used]
-    sizes, tokens = [row["parameters"] for row in rows], [row["tokens"] for row in rows]
     results: dict[str, float] = {"flops": flops}
     intervals: dict[str, Interval] = {}
     for (approach, _, law), row in zip(used, rows, strict=True):
@@ -68,18 +66,18 @@ def compute(
     if num_parameters is not None:
         steps += _settled(num_parameters, flops, used)
         results["num_tokens"] = flops / (6 * num_parameters)
-    hoffmann = [row for row in rows if not row["approach"].startswith("Kaplan")]
+    chinchilla = [row for row in rows if not row["approach"].startswith("Kaplan")]
+    spans = [_range([row[name] for row in chinchilla]) for name in ("parameters", "tokens")]
     return Answer(
         "compute",
-        f"{_range([r['parameters'] for r in hoffmann])} parameters and {_range([r['tokens'] for r in hoffmann])} tokens, "
-        "by the approach (Kaplan apart).",
+        f"{spans[0]} parameters and {spans[1]} tokens, by the approach (Kaplan apart).",
         results,
         intervals,
         steps,
         table=rows,
         laws=tuple(law for _, _, law in used),
         warnings=(
-            *_doubts(flops, used, sizes, tokens, num_parameters, unique_tokens),
+            *reach.doubts(flops, [law for _, _, law in used], num_parameters, unique_tokens),
             *unused(laws, [law for _, _, law in used], "compute"),
         ),
     )
@@ -146,49 +144,3 @@ def _settled(num_parameters: float, flops: float, used: list[tuple[str, str, Law
 def _range(values: list[float]) -> str:
     low, high = figure(min(values)), figure(max(values))
     return low if low == high else f"{low} to {high}"
-
-
-def _doubts(
-    flops: float,
-    used: list[tuple[str, str, Law]],
-    sizes: list[float],
-    tokens: list[float],
-    num_parameters: float | None,
-    unique_tokens: float | None,
-) -> list[str]:
-    """Where the laws do not reach, and what was assumed."""
-    doubts = [f"{text}" for _, _, law in used for text in law.warnings]
-    tested = [law.tested["flops"] for _, _, law in used if "flops" in law.tested]
-    if tested:
-        low, high = min(r[0] for r in tested), max(r[1] for r in tested)
-        if flops > high * _SLOPPY:
-            confirmed = ", confirmed once, at 5.76e23 (Chinchilla)" if flops <= 6e23 else ""
-            doubts.append(
-                f"the budget is {figure(flops / high)} times the largest of Hoffmann's runs ({high:.2g} FLOPs): "
-                f"extrapolated{confirmed}; Hoffmann found the frontier to bend, so large optima may be too large"
-            )
-        elif flops < low:
-            doubts.append(f"the budget is below the smallest of Hoffmann's runs ({low:.2g} FLOPs): extrapolated")
-    if unique_tokens is not None and max(tokens) > unique_tokens:
-        doubts.append(
-            f"{figure(max(tokens))} tokens of {figure(unique_tokens)} different ones are {figure(max(tokens) / unique_tokens)} "
-            "passes: repeated data, for which no law here holds; losses will be higher than foretold"
-        )
-    if num_parameters is not None:
-        ratio, most = flops / (6 * num_parameters**2), max(t / n for t, n in zip(tokens, sizes, strict=True))
-        if ratio > _FAR * most:
-            doubts.append(
-                f"{figure(ratio)} tokens a parameter are {figure(ratio / most)} times what any approach advises: "
-                "over-training, which these laws were not fitted to; take the foretold loss as a guess"
-            )
-    if any(law is KAPLAN_ALLOCATION for _, _, law in used):
-        factor, power = KAPLAN_OVERFITTING
-        least = factor * optimum(KAPLAN_ALLOCATION, flops)[0] ** power
-        doubts.append(
-            "Kaplan counts parameters without embeddings, with C_min = C / 2 at the critical batch size; its runs kept one "
-            f"learning rate schedule, which Hoffmann blames for models too large; overfitting needs {figure(least)} tokens"
-        )
-    doubts.append(
-        "losses are on each paper's own text and tokenizer, and 2 IsoFLOP is biased where its grids are off-centre"
-    )
-    return doubts

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowcap.laws.published import BIOS_FACTS, BIOS_NAMES, BIOS_TOKENS, BIOS_VALUES
-from knowcap.plan.answer import PlanError, Step, figure
+from knowcap.plan.answer import PlanError, Step
+from knowcap.plan.quantity import figure
 
 
 TOKENS_PER_FACT = BIOS_TOKENS / BIOS_FACTS
@@ -74,17 +75,20 @@ def people(num_people: float) -> Content:
         raise PlanError(f"num_people={num_people:g}, expected 1 to {BIOS_NAMES:,}, the names there are; mend it")
     each = bits_per_person(num_people)
     steps = (
-        Step("bits a person", each, "bits", "log2(N0/N) + log2 S0, Part 3.3, Def. 4.3 (S0: 47.59 bits)"),
+        Step("bits a person", each, "bits", "log2(N0/N) + log2 S0 (47.59): Part 3.3, Def. 4.3"),
         Step("bits to store", num_people * each, "bits", f"x {figure(num_people)} people"),
     )
     return Content(num_people * each, num_people * BIOS_TOKENS, steps)
 
 
 def people_for(bits: float) -> float:
-    """How many people of bioS have so many bits, of at most N0: N (log2(N0/N) + log2 S0) = bits, solved by halving."""
+    """How many people of bioS have so many bits: N (log2(N0/N) + log2 S0) = bits, solved by halving.
+
+    Beyond N0 people there are no names left; as many as have those values, each log2 S0 bits.
+    """
     low, high = 0.0, float(BIOS_NAMES)
     if bits >= high * bits_per_person(high):
-        return high
+        return bits / bits_per_person(high)
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if middle * bits_per_person(middle) < bits else (low, middle)

@@ -63,18 +63,24 @@ def _read(path: Path) -> Law:
         if not _is_number(constants.get(key))
     ]
     intervals: dict[str, Interval] = {}
+    open_ended = []
     for key, pair in (content.get("intervals") or {}).items():
         if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] <= pair[1]:
             intervals[key] = (float(pair[0]), float(pair[1]))
-        elif pair is not None:
+        elif pair is None or (isinstance(pair, list) and len(pair) == 2 and None in pair):
+            open_ended.append(key)
+        else:
             problems.append(f"{path}: the interval of {key!r} is {pair!r}, expected [low, high]; fit it again")
     if problems:
         raise PlanError("\n".join(problems))
     points = content.get("num_points")
     source = f"{path.name}, fitted to {points} points" if points else path.name
-    warnings = tuple(f"{path.name}: {text}" for text in content.get("warnings") or ())
+    warnings = [f"{path.name}: {text}" for text in content.get("warnings") or ()]
+    if set(open_ended) & set(needed):
+        warnings.append(f"{path.name}: the data do not bound {', '.join(open_ended)}, so no interval is given")
+        intervals = {}
     numbers = {key: float(value) for key, value in constants.items() if _is_number(value)}
-    return Law(name, numbers, source, intervals, fitted=True, warnings=warnings)
+    return Law(name, numbers, source, intervals, fitted=True, warnings=tuple(warnings))
 
 
 def _is_number(value: Any) -> bool:

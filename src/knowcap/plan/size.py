@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from knowcap.laws.published import BIOS_NAMES, BIOS_VALUES, NEAR_PERFECT, PRECISIONS, Law
-from knowcap.plan.answer import Answer, Interval, Step, figure
+from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT, PRECISIONS, Law
+from knowcap.plan.answer import Answer, Interval, Step
 from knowcap.plan.capacity import Rate, Setting, rate
 from knowcap.plan.content import Content, bits_per_person, people_for, positive
 from knowcap.plan.fitted import unused
+from knowcap.plan.quantity import figure
 
 
 _BOOKS = 14e9  # by the authors' estimate more bits than English Wikipedia and textbooks together hold
@@ -93,8 +94,7 @@ def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | Non
     results |= {"weight_bytes": _bytes(num_parameters, setting)}
     return Answer(
         "holds",
-        f"{figure(num_parameters)} parameters can hold {figure(bits)} bits: {figure(people)} biographies of bioS"
-        + (", all there can be." if people >= BIOS_NAMES else "."),
+        f"{figure(num_parameters)} parameters can hold {figure(bits)} bits: {figure(people)} biographies of bioS.",
         results,
         intervals,
         steps,
@@ -109,14 +109,12 @@ def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | Non
 
 def _biographies(bits: float) -> list[Step]:
     people = people_for(bits)
+    values = bits_per_person(BIOS_NAMES)
     if people < BIOS_NAMES:
-        why = f"of {bits_per_person(people):.4g} bits: 47.59 of values and log2({BIOS_NAMES:,}/N) of a name"
-        return [Step("biographies", people, "", why)]
-    most = BIOS_NAMES * bits_per_person(BIOS_NAMES)
-    return [
-        Step("biographies", people, "", f"all the names there are; together they have {figure(most)} bits"),
-        Step("so often over", bits / most, "times", f"more names would be needed; S0 = {BIOS_VALUES:.4g}"),
-    ]
+        why = f"of {bits_per_person(people):.4g} bits: {values:.2f} of values, and log2({BIOS_NAMES:,}/N) of a name"
+    else:
+        why = f"of {values:.2f} bits, their values alone: more people than the {figure(BIOS_NAMES)} names"
+    return [Step("biographies", people, "", why)]
 
 
 def _bytes(num_parameters: float, setting: Setting) -> float:
@@ -148,6 +146,6 @@ def _range_warnings(num_parameters: float, law: Law) -> list[str]:
         return []
     side = "smaller than the smallest" if num_parameters < low else "larger than the largest"
     return [
-        f"{figure(num_parameters)} parameters are {side} of the runs behind the law ({figure(low)} to {figure(high)}): "
-        "the straight line is drawn on"
+        f"{figure(num_parameters)} parameters are {side} of the runs behind the law ({figure(low)} to "
+        f"{figure(high)}): the straight line is drawn on"
     ]
