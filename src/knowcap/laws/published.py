@@ -23,6 +23,8 @@ class Law:
         constants: by name.
         source: where they come from.
         intervals: by constant, low and high; empty for a law quoted from a paper.
+        samples: by constant, its values in the refits of a bootstrap; empty where a fit tells none.
+        confidence_level: of the intervals.
         tested: the smallest and largest value of the runs behind it, by quantity (num_parameters, num_tokens, flops).
         fitted: whether `knowcap fit` made it.
         warnings: what its fit warned of.
@@ -32,6 +34,8 @@ class Law:
     constants: Mapping[str, float]
     source: str
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    confidence_level: float = 0.95
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     fitted: bool = False
     warnings: tuple[str, ...] = ()

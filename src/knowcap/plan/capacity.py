@@ -17,7 +17,7 @@ from knowcap.laws.published import (
     Law,
 )
 from knowcap.plan.answer import Interval, PlanError, Step
-from knowcap.plan.fitted import outermost
+from knowcap.plan.fitted import interval_of
 from knowcap.plan.quantity import figure
 
 
@@ -145,9 +145,9 @@ def _published(setting: Setting) -> Rate:
     steps = (Step("bits per parameter, GPT2", value, "", f"{figure(exposures)} exposures; {source}"),)
     warnings = []
     if exposures > max(anchors):
-        with_junk = " with such junk" if setting.junk != "none" else ""
+        junk = " with such junk" if setting.junk != "none" else ""
         warnings.append(
-            f"exposures={figure(exposures)}: Part 3.3 has runs{with_junk} of up to {max(anchors)}; what more would add "
+            f"exposures={figure(exposures)}: Part 3.3 has runs{junk} of up to {max(anchors)}; what more would do "
             "is not known, and nothing is counted for it"
         )
     elif setting.junk == "none" and exposures < 100:
@@ -169,7 +169,7 @@ def _fitted(setting: Setting, laws: Mapping[str, Law]) -> Rate | None:
 
         value, why = held(law.constants), f"{figure(exposures)} exposures; coefficient x exposures^exponent"
         return _junked(
-            Rate(value, outermost(law, held), (Step("bits per parameter", value, "", why),), law, law.warnings),
+            Rate(value, interval_of(law, held), (Step("bits per parameter", value, "", why),), law, law.warnings),
             setting,
         )
     if "capacity" not in laws:

@@ -17,7 +17,7 @@ from knowcap.plan import reach
 from knowcap.plan.allocation import exponent_parameters, loss, optimum
 from knowcap.plan.answer import Answer, Interval, Step
 from knowcap.plan.content import positive
-from knowcap.plan.fitted import outermost, unused
+from knowcap.plan.fitted import interval_of, unused
 from knowcap.plan.quantity import figure
 
 
@@ -113,7 +113,7 @@ def _box(law: Law, flops: float, key: str) -> dict[str, Interval]:
     """Intervals of parameters and tokens from those of the constants."""
     found = {}
     for i, name in enumerate(("num_parameters", "num_tokens")):
-        interval = outermost(law, lambda constants, i=i: optimum(law, flops, constants)[i])
+        interval = interval_of(law, lambda constants, i=i: optimum(law, flops, constants)[i])
         if interval is not None:
             found[f"{name}_{key}"] = interval
     return found

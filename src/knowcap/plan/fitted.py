@@ -62,42 +62,70 @@ def _read(path: Path) -> Law:
         for key in needed
         if not _is_number(constants.get(key))
     ]
-    intervals: dict[str, Interval] = {}
-    open_ended = []
+    intervals, open_ended = _intervals(path, content, problems)
+    if problems:
+        raise PlanError("\n".join(problems))
+    points = content.get("num_points")
+    warnings = [f"{path.name}: {text}" for text in content.get("warnings") or ()]
+    if open_ended & set(needed):
+        warnings.append(f"{path.name}: the data do not bound {', '.join(sorted(open_ended))}, so no interval is given")
+        intervals = {}
+    return Law(
+        name,
+        {key: float(value) for key, value in constants.items() if _is_number(value)},
+        f"{path.name}, fitted to {points} points" if points else path.name,
+        intervals,
+        content.get("samples") or {},
+        float(content.get("confidence_level") or 0.95),
+        {key: (float(low), float(high)) for key, (low, high) in (content.get("ranges") or {}).items()},
+        fitted=True,
+        warnings=tuple(warnings),
+    )
+
+
+def _intervals(path: Path, content: Mapping[str, Any], problems: list[str]) -> tuple[dict[str, Interval], set[str]]:
+    """The constants' intervals, and which of them the data leave open at an end."""
+    intervals, open_ended = {}, set()
     for key, pair in (content.get("intervals") or {}).items():
         if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] <= pair[1]:
             intervals[key] = (float(pair[0]), float(pair[1]))
         elif pair is None or (isinstance(pair, list) and len(pair) == 2 and None in pair):
-            open_ended.append(key)
+            open_ended.add(key)
         else:
             problems.append(f"{path}: the interval of {key!r} is {pair!r}, expected [low, high]; fit it again")
-    if problems:
-        raise PlanError("\n".join(problems))
-    points = content.get("num_points")
-    source = f"{path.name}, fitted to {points} points" if points else path.name
-    warnings = [f"{path.name}: {text}" for text in content.get("warnings") or ()]
-    if set(open_ended) & set(needed):
-        warnings.append(f"{path.name}: the data do not bound {', '.join(open_ended)}, so no interval is given")
-        intervals = {}
-    numbers = {key: float(value) for key, value in constants.items() if _is_number(value)}
-    return Law(name, numbers, source, intervals, fitted=True, warnings=tuple(warnings))
+    return intervals, open_ended
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def outermost(law: Law, found: Callable[[Mapping[str, float]], float]) -> Interval | None:
-    """The smallest and largest of `found(constants)` over the corners of the constants' intervals; None without any.
+def interval_of(law: Law, found: Callable[[Mapping[str, float]], float]) -> Interval | None:
+    """The interval of `found(constants)`; None where the fit has none.
 
-    Constants that a fit ties to one another vary freely here, so this is wider than it need be, never narrower.
+    Where the law brings the constants of a bootstrap's refits, their percentiles: constants move together there. Else the
+    smallest and largest over the corners of the constants' intervals, in which what a fit ties together varies freely:
+    wider than it need be, never narrower.
     """
     if not law.intervals:
         return None
+    if law.samples:
+        columns = [law.samples[name] for name in law.constants]
+        values = sorted(found(dict(zip(law.constants, row, strict=True))) for row in zip(*columns, strict=True))
+        tail = (1 - law.confidence_level) / 2
+        return _percentile(values, tail), _percentile(values, 1 - tail)
     ends = [law.intervals.get(name, (value, value)) for name, value in law.constants.items()]
     corners = itertools.product(*({low, high} for low, high in ends))
     values = [found(dict(zip(law.constants, corner, strict=True))) for corner in corners]
     return min(values), max(values)
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    """Of sorted values, straight between neighbours."""
+    place = share * (len(values) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (place - below) * (values[above] - values[below])
 
 
 def unused(laws: Mapping[str, Law], used: Sequence[Law], question: str) -> list[str]:

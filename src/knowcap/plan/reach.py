@@ -48,9 +48,9 @@ def doubts(
         factor, power = KAPLAN_OVERFITTING
         least = factor * optimum(KAPLAN_ALLOCATION, flops)[0] ** power
         yield (
-            "Kaplan counts parameters without embeddings, with C_min = C / 2 at the critical batch size; its runs kept "
-            "one learning rate schedule, which Hoffmann blames for models too large; to keep overfitting small it asks "
-            f"for {figure(least)} different tokens"
+            "Kaplan counts parameters without embeddings, with C_min = C / 2 at the critical batch size; its runs "
+            "kept one learning rate schedule, which Hoffmann blames for models too large; to keep overfitting small "
+            f"it asks for {figure(least)} different tokens"
         )
     yield ("losses are on each paper's own text and tokenizer; 2 IsoFLOP is biased where its grids are off-centre")
 

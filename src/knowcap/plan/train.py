@@ -9,7 +9,7 @@ from knowcap.laws.published import BIOS_TOKENS, Law
 from knowcap.plan.answer import Answer, Interval, PlanError, Step
 from knowcap.plan.capacity import MOST_EXPOSURES, Setting, exposures_for, rate
 from knowcap.plan.content import Content, people_for, positive
-from knowcap.plan.fitted import outermost, unused
+from knowcap.plan.fitted import interval_of, unused
 from knowcap.plan.quantity import figure
 from knowcap.plan.training import Hardware, Training, doubled
 
@@ -106,7 +106,7 @@ def _intervals(
         other = {"exposures": replace(law, constants=constants, intervals={})}
         return exposures_for(needed, setting, other) or float("inf")
 
-    interval = outermost(law, fewest)
+    interval = interval_of(law, fewest)
     if interval is None:
         return {}
     return {name: (interval[0] * factor, interval[1] * factor) for name, factor in per_exposure.items()}
