@@ -16,58 +16,18 @@ from knowcap.laws.published import (
     USEFUL_SHARE,
     Law,
 )
-from knowcap.plan.answer import Interval, PlanError, Step
+from knowcap.plan.answer import Interval, Step
 from knowcap.plan.fitted import interval_of
 from knowcap.plan.quantity import figure
+from knowcap.plan.setting import Setting
 
 
-MOST_EXPOSURES = max(BITS_PER_PARAMETER)
 _PART_33 = Law(
     "capacity",
     {f"bits_per_parameter_at_{exposures}": bits for exposures, bits in BITS_PER_PARAMETER.items()},
     "Allen-Zhu and Li, Part 3.3, at its peak, GPT2 on bioS",
     tested=GPT2_RUNS | {"exposures": (100.0, 1000.0)},
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a model is trained and kept.
-
-    Attributes:
-        exposures: how often each fact is seen; None: as in the runs of a fitted law, or 1000.
-        architecture: a key of ARCHITECTURES.
-        precision: a key of PRECISIONS.
-        junk: none, or a key of JUNK: 7/8 of the tokens tell of others.
-    """
-
-    exposures: float | None = None
-    architecture: str = "gpt2"
-    precision: str = "bf16"
-    junk: str = "none"
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{key}={value!r}, expected {' or '.join(known)}; choose one"
-            for key, value, known in (
-                ("architecture", self.architecture, tuple(ARCHITECTURES)),
-                ("precision", self.precision, tuple(PRECISIONS)),
-                ("junk", self.junk, ("none", *JUNK)),
-            )
-            if value not in known
-        ]
-        if self.exposures is not None and not (math.isfinite(self.exposures) and self.exposures >= 1):
-            problems.append(
-                f"exposures={self.exposures:g}, expected 1 or more: what is not seen once cannot be stored, and no "
-                "law here is about part of a pass; raise exposures"
-            )
-        elif self.exposures is not None and self.junk != "none" and self.exposures < min(JUNK[self.junk][0]):
-            problems.append(
-                f"exposures={self.exposures:g} with junk={self.junk}: the paper has no figure below "
-                f"{min(JUNK[self.junk][0])} exposures; raise exposures, or leave junk out"
-            )
-        if problems:
-            raise PlanError("\n".join(problems))
 
 
 @dataclass(frozen=True)
@@ -83,10 +43,16 @@ class Rate:
 
 def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
     """Bits per parameter at a setting, by the fitted laws `exposures` or `capacity` if there, else Part 3.3's."""
-    base = _fitted(setting, laws) or _published(setting)
+    exposures = most_exposures(laws) if setting.exposures is None else setting.exposures
+    if "exposures" in laws:
+        base = _junked(_by_exposures(laws["exposures"], exposures), setting.junk, exposures)
+    elif "capacity" in laws:
+        base = _junked(_by_capacity(laws["capacity"], setting.exposures), setting.junk, exposures)
+    else:
+        base = _published(setting.junk, exposures)
     value, interval, steps = base.value, base.interval, list(base.steps)
     divisors, why = ARCHITECTURES[setting.architecture]
-    divided = _between(divisors, setting.exposures or MOST_EXPOSURES)
+    divided = _between(divisors, exposures)
     kept, _, kept_why = PRECISIONS[setting.precision]
     for what, factor, source in (
         (f"architecture {setting.architecture}", 1 / divided, why),
@@ -103,8 +69,13 @@ def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
         value=value,
         interval=interval,
         steps=tuple(steps),
-        warnings=base.warnings + tuple(_doubts(setting, base)),
+        warnings=base.warnings + tuple(_doubts(setting, base, exposures)),
     )
+
+
+def most_exposures(laws: Mapping[str, Law]) -> float:
+    """The largest number of exposures among the runs behind the law that is used."""
+    return laws["exposures"].tested.get("exposures", (1.0, 1000.0))[1] if "exposures" in laws else 1000.0
 
 
 def exposures_for(bits_per_parameter: float, setting: Setting, laws: Mapping[str, Law]) -> float | None:
@@ -113,7 +84,7 @@ def exposures_for(bits_per_parameter: float, setting: Setting, laws: Mapping[str
     Solved by halving the interval in log exposures; the law grows with exposures.
     """
     low = math.log(1 if setting.junk == "none" else min(JUNK[setting.junk][0]))
-    high = math.log(MOST_EXPOSURES)
+    high = math.log(most_exposures(laws))
 
     def held(log_exposures: float) -> float:
         return rate(replace(setting, exposures=max(1.0, math.exp(log_exposures))), laws).value
@@ -128,11 +99,10 @@ def exposures_for(bits_per_parameter: float, setting: Setting, laws: Mapping[str
     return math.exp(high)
 
 
-def _published(setting: Setting) -> Rate:
-    exposures = MOST_EXPOSURES if setting.exposures is None else setting.exposures
+def _published(junk: str, exposures: float) -> Rate:
     anchors, source = BITS_PER_PARAMETER, "Part 3.3"
-    if setting.junk != "none":
-        anchors, source = JUNK[setting.junk]
+    if junk != "none":
+        anchors, source = JUNK[junk]
         source = f"7/8 of the tokens are junk: Part 3.3, {source}"
     elif exposures in CAPACITY_SOURCE:
         source = CAPACITY_SOURCE[int(exposures)]
@@ -145,12 +115,12 @@ def _published(setting: Setting) -> Rate:
     steps = (Step("bits per parameter, GPT2", value, "", f"{figure(exposures)} exposures; {source}"),)
     warnings = []
     if exposures > max(anchors):
-        junk = " with such junk" if setting.junk != "none" else ""
+        such = " with such junk" if junk != "none" else ""
         warnings.append(
-            f"exposures={figure(exposures)}: Part 3.3 has runs{junk} of up to {max(anchors)}; what more would do "
+            f"exposures={figure(exposures)}: Part 3.3 has runs{such} of up to {max(anchors)}; what more would do "
             "is not known, and nothing is counted for it"
         )
-    elif setting.junk == "none" and exposures < 100:
+    elif junk == "none" and exposures < 100:
         warnings.append(
             "below 100 exposures the figure rests on a rule of a lecture (0.1 bits per parameter at one exposure), "
             "not on published runs"
@@ -158,48 +128,52 @@ def _published(setting: Setting) -> Rate:
     return Rate(value, None, steps, _PART_33, tuple(warnings))
 
 
-def _fitted(setting: Setting, laws: Mapping[str, Law]) -> Rate | None:
-    """The rate by a fitted law, if one is given; `exposures` goes before `capacity`, which knows of no exposures."""
-    if "exposures" in laws:
-        law = laws["exposures"]
-        exposures = MOST_EXPOSURES if setting.exposures is None else setting.exposures
+def _by_exposures(law: Law, exposures: float) -> Rate:
+    """R / (1 + (half_exposures / exposures)^gamma), as `knowcap fit exposures` has it."""
 
-        def held(constants: Mapping[str, float]) -> float:
-            return constants["coefficient"] * exposures ** constants["exponent"]
+    def held(constants: Mapping[str, float]) -> float:
+        ratio = constants["half_exposures"] / exposures
+        return constants["bits_per_parameter"] / (1 + ratio ** constants["gamma"])
 
-        value, why = held(law.constants), f"{figure(exposures)} exposures; coefficient x exposures^exponent"
-        return _junked(
-            Rate(value, interval_of(law, held), (Step("bits per parameter", value, "", why),), law, law.warnings),
-            setting,
+    value, interval = held(law.constants), interval_of(law, held)
+    why = f"{figure(exposures)} exposures; {law.source}: R / (1 + (half / exposures)^gamma)"
+    low, high = law.tested.get("exposures", (0.0, math.inf))
+    warnings = list(law.warnings)
+    if not low <= exposures <= high:
+        warnings.append(
+            f"exposures={figure(exposures)} is outside those of the runs behind {law.source}, {figure(low)} to "
+            f"{figure(high)}: extrapolated"
         )
-    if "capacity" not in laws:
-        return None
-    law = laws["capacity"]
+    return Rate(value, interval, (Step("bits per parameter", value, "", why),), law, tuple(warnings))
+
+
+def _by_capacity(law: Law, exposures: float | None) -> Rate:
+    """R of a fit that knows of no exposures."""
     value = law.constants["bits_per_parameter"]
     warnings = list(law.warnings)
-    if setting.exposures is not None:
+    if exposures is not None:
         warnings.append(
-            f"exposures={figure(setting.exposures)} is not applied: {law.source} holds for the exposures of its own "
-            "runs; fit the law exposures to ask for another number"
+            f"exposures={figure(exposures)} is not applied: {law.source} holds for the exposures of its own runs; fit "
+            "the law exposures to ask for another number"
         )
     steps = (Step("bits per parameter", value, "", f"{law.source}"),)
-    return _junked(Rate(value, law.intervals.get("bits_per_parameter"), steps, law, tuple(warnings)), setting)
+    return Rate(
+        value, interval_of(law, lambda constants: constants["bits_per_parameter"]), steps, law, tuple(warnings)
+    )
 
 
-def _junked(found: Rate, setting: Setting) -> Rate:
+def _junked(found: Rate, junk: str, exposures: float) -> Rate:
     """A fitted rate among junk: by the ratio of the paper's rates with and without it."""
-    if setting.junk == "none":
+    if junk == "none":
         return found
-    exposures = MOST_EXPOSURES if setting.exposures is None else setting.exposures
-    factor = _between(JUNK[setting.junk][0], exposures) / _between(BITS_PER_PARAMETER, exposures)
+    factor = _between(JUNK[junk][0], exposures) / _between(BITS_PER_PARAMETER, exposures)
     interval = None if found.interval is None else (found.interval[0] * factor, found.interval[1] * factor)
-    step = Step(f"x junk {setting.junk}", factor, "", f"7/8 of the tokens; Part 3.3, {JUNK[setting.junk][1]}")
+    step = Step(f"x junk {junk}", factor, "", f"7/8 of the tokens; Part 3.3, {JUNK[junk][1]}")
     return replace(found, value=found.value * factor, interval=interval, steps=(*found.steps, step))
 
 
-def _doubts(setting: Setting, base: Rate) -> list[str]:
+def _doubts(setting: Setting, base: Rate, exposures: float) -> list[str]:
     doubts = []
-    exposures = MOST_EXPOSURES if setting.exposures is None else setting.exposures
     changed = [
         f"architecture {setting.architecture}" * (setting.architecture != "gpt2"),
         f"precision {setting.precision}" * (PRECISIONS[setting.precision][0] != 1),

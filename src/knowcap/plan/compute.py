@@ -105,7 +105,8 @@ def _row(approach: str, source: str, law: Law, flops: float) -> dict[str, Any]:
 
 def _key(approach: str, law: Law) -> str:
     """The approach in a result's name."""
-    name = {"1": "envelope", "2": "isoflop", "3": "parametric"}.get(approach[0], "kaplan")
+    other = "kaplan_nd" if law.law == "kaplan-nd" else "kaplan"
+    name = {"1": "envelope", "2": "isoflop", "3": "parametric"}.get(approach[0], other)
     return "epoch" if law is EPOCH_PARAMETRIC else name
 
 

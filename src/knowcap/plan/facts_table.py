@@ -143,6 +143,8 @@ def _summary(
         problems.append("facts_templates is for a table of facts, not for one of counts; leave it out")
     counts = {}
     for number, row in enumerate(rows, start=2):
+        if row["attribute"] in counts:
+            problems.append(f"{path.name} line {number}: {row['attribute']!r} is there twice; remove one")
         try:
             counts[row["attribute"]] = (int(row["entities"]), int(row["distinct_values"]))
         except ValueError:

@@ -17,7 +17,7 @@ _ALLOCATION = ("exponent_parameters", "coefficient_parameters", "exponent_tokens
 # The laws that some question asks for, and the constants that it needs of them.
 CONSTANTS = {
     "capacity": ("bits_per_parameter",),
-    "exposures": ("coefficient", "exponent"),
+    "exposures": ("bits_per_parameter", "half_exposures", "gamma"),
     "chinchilla-parametric": ("A", "B", "E", "alpha", "beta"),
     "chinchilla-isoflop": _ALLOCATION,
     "chinchilla-envelope": _ALLOCATION,
@@ -103,9 +103,9 @@ def _is_number(value: Any) -> bool:
 def interval_of(law: Law, found: Callable[[Mapping[str, float]], float]) -> Interval | None:
     """The interval of `found(constants)`; None where the fit has none.
 
-    Where the law brings the constants of a bootstrap's refits, their percentiles: constants move together there. Else the
-    smallest and largest over the corners of the constants' intervals, in which what a fit ties together varies freely:
-    wider than it need be, never narrower.
+    Where the law brings the constants of a bootstrap's refits: percentiles over those, in which constants go together.
+    Else the smallest and largest over the corners of the constants' intervals, in which what a fit ties together
+    varies freely: wider than it need be, never narrower.
     """
     if not law.intervals:
         return None

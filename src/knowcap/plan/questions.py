@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.plan.answer import Answer, PlanError
-from knowcap.plan.capacity import Setting
 from knowcap.plan.compute import compute
 from knowcap.plan.content import content_of
 from knowcap.plan.fitted import read_laws
+from knowcap.plan.setting import Setting
 from knowcap.plan.size import holds, size
 from knowcap.plan.train import train
 from knowcap.plan.training import Hardware

@@ -11,7 +11,9 @@ from knowcap.plan.quantity import figure
 
 _BEYOND = 1.5  # times the largest budget of the runs
 _OVER_TRAINED = 4.0  # times the tokens a parameter that any approach advises
-_CONFIRMED = 6e23  # Chinchilla itself had 5.76e23 FLOPs
+_CHINCHILLA = 6e23
+_CONFIRMED = ", confirmed once, by Chinchilla at 5.76e23"
+_BENT = "; Hoffmann found the frontier to bend, so large optima may be too large"
 
 
 def doubts(
@@ -56,15 +58,19 @@ def doubts(
 
 
 def _budget(flops: float, used: Sequence[Law]) -> Iterator[str]:
-    tested = [law.tested["flops"] for law in used if "flops" in law.tested]
-    if not tested:
-        return
-    low, high = min(r[0] for r in tested), max(r[1] for r in tested)
-    if flops > high * _BEYOND:
-        confirmed = ", confirmed once, by Chinchilla at 5.76e23" if flops <= _CONFIRMED else ""
-        yield (
-            f"the budget is {figure(flops / high)} times the largest of the runs behind the laws ({high:.2g} FLOPs): "
-            f"extrapolated{confirmed}; Hoffmann found the frontier to bend, so large optima may be too large"
-        )
-    elif flops < low:
-        yield f"the budget is below the smallest of the runs behind the laws ({low:.2g} FLOPs): extrapolated"
+    """Where the budget is beyond the runs: once for the papers' laws, once for each fit."""
+    known = [law for law in used if "flops" in law.tested]
+    groups = [("Hoffmann's runs", [law for law in known if not law.fitted])]
+    groups += [(f"the runs behind {law.source}", [law]) for law in known if law.fitted]
+    for runs, laws in groups:
+        if not laws:
+            continue
+        low = min(law.tested["flops"][0] for law in laws)
+        high = max(law.tested["flops"][1] for law in laws)
+        if flops > high * _BEYOND:
+            yield (
+                f"the budget is {figure(flops / high)} times the largest of {runs} ({high:.2g} FLOPs): extrapolated"
+                + ("" if laws[0].fitted else _CONFIRMED if flops <= _CHINCHILLA else _BENT)
+            )
+        elif flops < low:
+            yield f"the budget is below the smallest of {runs} ({low:.2g} FLOPs): extrapolated"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT, PRECISIONS, Law
 from knowcap.plan.answer import Answer, Interval, Step
-from knowcap.plan.capacity import Rate, Setting, rate
+from knowcap.plan.capacity import Rate, rate
 from knowcap.plan.content import Content, bits_per_person, people_for, positive
 from knowcap.plan.fitted import unused
 from knowcap.plan.quantity import figure
+from knowcap.plan.setting import Setting
 
 
 _BOOKS = 14e9  # by the authors' estimate more bits than English Wikipedia and textbooks together hold
@@ -52,7 +53,7 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
         "size",
         headline,
         results,
-        _intervals("num_parameters", interval, found),
+        _intervals("num_parameters", interval, found) | _weight_interval(interval, setting),
         steps,
         laws=(found.law,),
         warnings=(*warnings, *_range_warnings(needed, found.law), *unused(laws, (found.law,), "size")),
@@ -132,9 +133,16 @@ def _weights(num_parameters: float, setting: Setting) -> Step:
 
 
 def _intervals(name: str, interval: Interval | None, found: Rate) -> dict[str, Interval]:
+    """Of the number asked for and of the rate."""
     if interval is None or found.interval is None:
         return {}
     return {name: interval, "bits_per_parameter": found.interval}
+
+
+def _weight_interval(interval: Interval | None, setting: Setting) -> dict[str, Interval]:
+    if interval is None:
+        return {}
+    return {"weight_bytes": (_bytes(interval[0], setting), _bytes(interval[1], setting))}
 
 
 def _range_warnings(num_parameters: float, law: Law) -> list[str]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from knowcap.laws.published import BIOS_TOKENS, Law
 from knowcap.plan.answer import Answer, Interval, PlanError, Step
-from knowcap.plan.capacity import MOST_EXPOSURES, Setting, exposures_for, rate
+from knowcap.plan.capacity import exposures_for, most_exposures, rate
 from knowcap.plan.content import Content, people_for, positive
 from knowcap.plan.fitted import interval_of, unused
 from knowcap.plan.quantity import figure
+from knowcap.plan.setting import Setting
 from knowcap.plan.training import Hardware, Training, doubled
 
 
@@ -85,9 +86,10 @@ def _exposures(
         )
     exposures = exposures_for(needed, setting, laws)
     if exposures is None:
-        most = rate(replace(setting, exposures=float(MOST_EXPOSURES)), laws).value
+        tried = most_exposures(laws)
+        most = rate(replace(setting, exposures=tried), laws).value
         raise PlanError(
-            f"{figure(num_parameters)} parameters hold {figure(num_parameters * most)} bits after {MOST_EXPOSURES:,} "
+            f"{figure(num_parameters)} parameters hold {figure(num_parameters * most)} bits after {figure(tried)} "
             f"exposures, and {figure(bits)} are to be stored; give {figure(bits / most)} parameters or more, or "
             "exposures, to see what a training would cost all the same"
         )

@@ -17,10 +17,11 @@ from knowcap.laws.published import (
 )
 from knowcap.plan.allocation import tokens_exponent
 from knowcap.plan.answer import Step
-from knowcap.plan.capacity import Setting, exposures_for
+from knowcap.plan.capacity import exposures_for
 from knowcap.plan.content import positive
 from knowcap.plan.gpus import GPUS, gpu_hours
 from knowcap.plan.quantity import figure
+from knowcap.plan.setting import Setting
 
 
 @dataclass(frozen=True)
