@@ -38,7 +38,7 @@ def test_a_capacity_fit_gives_bits_per_parameter_and_its_interval(tmp_path):
     factor = 0.35 / 1.3
     assert answer.results["num_parameters"] == pytest.approx(3.6e6 / (1.6 * factor))
     assert answer.intervals["num_parameters"] == pytest.approx((2.0e6 / factor, 2.4e6 / factor))
-    assert answer.laws[0].fitted and "capacity.json, fitted to 12 points; fitted" in answer.text()
+    assert answer.laws[0].fitted and "capacity.json, fitted to 12 points; intervals at 95 %" in answer.text()
     holds = ask("holds", law=[path], num_parameters=1e6)
     assert holds.intervals["bits"] == pytest.approx((1.5e6, 1.8e6))
     low, high = holds.intervals["biographies"]
@@ -95,7 +95,9 @@ def test_a_bootstrap_gives_narrower_intervals_than_corners(tmp_path):
     listed = {name: values.tolist() for name, values in samples.items()}
     intervals = {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in samples.items()}
     corners = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, intervals=intervals)
-    low, high = ask("compute", law=[corners], flops=1e21).intervals["num_parameters_isoflop"]
+    answer = ask("compute", law=[corners], flops=1e21)
+    low, high = answer.intervals["num_parameters_isoflop"]
+    assert "wider than need be" in " ".join(answer.text().split())
     boot = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, intervals=intervals, samples=listed, confidence_level=0.9)
     found = ask("compute", law=[boot], flops=1e21).intervals["num_parameters_isoflop"]
     assert found == pytest.approx(tuple(np.percentile(coefficient * 1e21**exponent, [5, 95])))
@@ -128,6 +130,14 @@ def test_budgets_beyond_a_fit_and_its_warnings_are_told(tmp_path):
     told = ask("compute", law=[path], flops=1e20).warnings
     assert any("1,000 times the largest of the runs behind chinchilla-isoflop.json" in warning for warning in told)
     assert "chinchilla-isoflop.json: few runs" in told
+
+
+def test_an_optimum_beyond_the_runs_of_a_fit_is_told(tmp_path):
+    ranges = {"num_parameters": [1e7, 2e9], "num_tokens": [1e8, 1e10]}
+    path = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, ranges=ranges)
+    told = " ".join(ask("compute", law=[path], flops=1e20).warnings)
+    assert "16.67 billion tokens are outside the runs behind chinchilla-isoflop.json" in told
+    assert "parameters are outside" not in told
 
 
 def test_laws_that_a_question_has_no_use_for_are_told(tmp_path):

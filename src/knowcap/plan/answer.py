@@ -91,7 +91,19 @@ def _fitted(laws: Sequence[Law]) -> bool:
 
 
 def _kind(law: Law) -> str:
-    return "fitted" if law.fitted else "quoted, no interval"
+    """Whether a law has an interval, and what it is."""
+    if not law.fitted:
+        return "quoted, no interval"
+    if not law.intervals:
+        return "no interval"
+    level = f"intervals at {100 * law.confidence_level:g} %"
+    if law.samples:
+        return f"{level}, by its bootstrap"
+    return (
+        level
+        if len(law.intervals) == 1
+        else f"{level}, by the corners of its constants' intervals: wider than need be"
+    )
 
 
 def _law_content(law: Law) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def doubts(
     for law in used:
         yield from law.warnings
     yield from _budget(flops, used)
+    for law in used:
+        yield from _beyond_fit(law, flops)
     optima = [optimum(law, flops) for law in used]
     tokens = max(tokens for _, tokens in optima)
     if num_parameters is not None:
@@ -74,3 +76,17 @@ def _budget(flops: float, used: Sequence[Law]) -> Iterator[str]:
             )
         elif flops < low:
             yield f"the budget is below the smallest of {runs} ({low:.2g} FLOPs): extrapolated"
+
+
+def _beyond_fit(law: Law, flops: float) -> Iterator[str]:
+    """Where the optimum of a fit lies beyond its runs."""
+    if not law.fitted:
+        return
+    names = ("num_parameters", "parameters"), ("num_tokens", "tokens")
+    for (name, what), value in zip(names, optimum(law, flops), strict=True):
+        low, high = law.tested.get(name, (value, value))
+        if not low <= value <= high:
+            yield (
+                f"{figure(value)} {what} are outside the runs behind {law.source} ({figure(low)} to {figure(high)}): "
+                "extrapolated"
+            )
