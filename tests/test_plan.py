@@ -102,6 +102,13 @@ def test_a_doubled_model_needs_fewer_than_half_the_passes_over_the_same_facts():
         assert (twice["tokens_x"], twice["FLOPs_x"]) == (2, 4)
 
 
+def test_for_least_loss_a_doubled_model_asks_for_tokens_by_the_printed_exponents():
+    rows = {row["twice_the_parameters"]: row["tokens_x"] for row in ask("train", num_parameters=1e8, bits=1e8).table}
+    for approach, a, b in (("approach 1", 0.50, 0.50), ("approach 2", 0.49, 0.51), ("approach 3", 0.46, 0.54)):
+        assert rows[f"least loss: Hoffmann et al. 2022, {approach}"] == pytest.approx(2 ** (b / a), rel=0.03)
+    assert rows["least loss: Kaplan et al. 2020"] == pytest.approx(2 ** (0.27 / 0.73))
+
+
 def test_more_exposures_never_hold_less_whatever_the_setting():
     grid = np.geomspace(1, 1000, 40)
     kinds = product(published.ARCHITECTURES, published.PRECISIONS, ("none", *published.JUNK))

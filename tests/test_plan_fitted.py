@@ -86,6 +86,14 @@ def test_fitted_approaches_stand_in_place_of_the_papers(tmp_path):
     assert answer.table[2]["exponent_a"] == pytest.approx(a)
 
 
+def test_a_fit_says_what_doubling_asks_of_the_data(tmp_path):
+    constants = ALLOCATION | {"exponent_parameters": 0.25, "exponent_tokens": 0.75}
+    path = fit(tmp_path, "chinchilla-isoflop", constants)
+    answer = ask("train", law=[path], num_parameters=1e8, bits=1e8)
+    [row] = [row for row in answer.table if "chinchilla-isoflop.json" in row["twice_the_parameters"]]
+    assert row["tokens_x"] == pytest.approx(8) and not any("no use" in warning for warning in answer.warnings)
+
+
 def test_a_bootstrap_gives_narrower_intervals_than_corners(tmp_path):
     random = np.random.default_rng(3)
     exponent = 0.5 + 0.01 * random.standard_normal(400)

@@ -12,7 +12,7 @@ from knowcap.plan.content import Content, people_for, positive
 from knowcap.plan.fitted import interval_of, unused
 from knowcap.plan.quantity import figure
 from knowcap.plan.setting import Setting
-from knowcap.plan.training import Hardware, Training, doubled
+from knowcap.plan.training import LOSS_LAWS, Hardware, Training, doubled
 
 
 _LECTURE = "the authors' lecture on Part 3.3 says that doubling a model asks for more than twice the training tokens"
@@ -33,7 +33,7 @@ def train(
         content: what is to be stored.
         setting: if it has exposures, those; else the fewest by which the knowledge is held.
         hardware: what trains.
-        laws: fitted ones by name (`exposures`, `capacity`), which go before the paper's.
+        laws: fitted ones by name, which go before the papers'.
         tokens_per_exposure: tokens that tell all of the knowledge once; None: as long as the paper's biographies.
 
     Raises:
@@ -56,7 +56,11 @@ def train(
         *content.steps,
         Step("bits per parameter needed", needed, "", share),
         Step("exposures", exposures, "", why),
+        *found.steps,
+        once,
+        *training.steps(hardware),
     ]
+    used = [found.law, *(laws[law.law] for law, _ in LOSS_LAWS if law.law in laws)]
     warnings = [*_shortfall(needed, found.value, content.bits), *found.warnings, *content.notes, _LECTURE]
     if tokens_per_exposure is None:
         warnings.append("texts are taken to be as long as the paper's; tokens_per_exposure says otherwise")
@@ -66,10 +70,10 @@ def train(
         f"{figure(hours)} GPU-hours on {hardware.gpu}.",
         results,
         _intervals(needed, setting, laws, {name: results[name] / exposures for name in tuple(results)[:5]}),
-        [*steps, once, *training.steps(hardware)],
+        steps,
         doubled(training, needed, laws),
-        (found.law,),
-        (*warnings, *unused(laws, (found.law,), "train")),
+        used,
+        (*warnings, *unused(laws, used, "train")),
     )
 
 

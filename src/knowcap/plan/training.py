@@ -24,6 +24,14 @@ from knowcap.plan.quantity import figure
 from knowcap.plan.setting import Setting
 
 
+LOSS_LAWS = (
+    (HOFFMANN_ENVELOPE, "Hoffmann et al. 2022, approach 1"),
+    (HOFFMANN_ISOFLOP, "Hoffmann et al. 2022, approach 2"),
+    (HOFFMANN_PARAMETRIC, "Hoffmann et al. 2022, approach 3"),
+    (KAPLAN_ALLOCATION, "Kaplan et al. 2020"),
+)
+
+
 @dataclass(frozen=True)
 class Hardware:
     """What trains: `num_gpus` of a GPU (a key of GPUS) at `utilisation`, the share of its peak that is reached."""
@@ -97,13 +105,9 @@ def doubled(training: Training, needed: float, laws: Mapping[str, Law]) -> list[
     if again is not None:
         rows.append(_row(f"the same knowledge, {figure(again)} exposures", again / training.exposures))
     rows.append(_row("twice the knowledge, as many exposures", 2.0))
-    for law, label in (
-        (HOFFMANN_ENVELOPE, "least loss, Hoffmann 1"),
-        (HOFFMANN_ISOFLOP, "least loss, Hoffmann 2"),
-        (HOFFMANN_PARAMETRIC, "least loss, Hoffmann 3"),
-        (KAPLAN_ALLOCATION, "least loss, Kaplan"),
-    ):
-        rows.append(_row(label, 2 ** tokens_exponent(law)))
+    for law, label in LOSS_LAWS:
+        fit = laws.get(law.law)
+        rows.append(_row(f"least loss: {label if fit is None else fit.source}", 2 ** tokens_exponent(fit or law)))
     return rows
 
 
