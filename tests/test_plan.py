@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -11,10 +14,10 @@ import pytest
 
 from knowcap.cli import main
 from knowcap.laws import published
-from knowcap.plan import PlanError
 from knowcap.plan.allocation import loss, optimum
+from knowcap.plan.answer import PlanError
 from knowcap.plan.capacity import exposures_for, rate
-from knowcap.plan.content import bits_per_person, content_of, people_for
+from knowcap.plan.content import bits_per_person, people_for
 from knowcap.plan.gpus import GPUS
 from knowcap.plan.quantity import figure, quantity
 from knowcap.plan.questions import ask
@@ -329,7 +332,7 @@ def test_bad_words_end_with_status_2(capsys):
         ["plan"],
         ["plan", "size", "--bits", "many"],
         ["plan", "holds"],
-        ["plan", "holds", "--precision", "int2"],
+        ["plan", "holds", "--layers", "2"],
     ):
         with pytest.raises(SystemExit) as stopped:
             main(words)
@@ -337,5 +340,16 @@ def test_bad_words_end_with_status_2(capsys):
     assert "give a question, size, holds, train, compute, or --web" in capsys.readouterr().err
 
 
-def test_content_needs_no_file_for_bits():
-    assert content_of(bits=5).bits == 5
+def test_the_help_names_every_choice(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "train", "--help"])
+    words = set(re.split(r"[\s,()]+", capsys.readouterr().out))
+    assert {*published.ARCHITECTURES, *published.PRECISIONS, *published.JUNK, *GPUS} <= words
+    assert main(["plan", "holds", "--num_parameters", "1", "--precision", "int2"]) == 2
+    assert "precision='int2', expected fp32 or bf16 or int8 or int4" in capsys.readouterr().err
+
+
+def test_the_command_line_does_not_wait_for_the_laws():
+    code = "import sys, knowcap.cli; knowcap.cli.make_parser(); print([m for m in sys.modules if 'knowcap.laws' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from knowcap.facts import Attribute, Knowledge
-from knowcap.plan import PlanError
+from knowcap.plan.answer import PlanError
 from knowcap.plan.questions import ask
 from knowcap.recipe import Recipe
 from knowcap.table import table_of

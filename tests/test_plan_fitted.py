@@ -12,8 +12,8 @@ import pytest
 
 from knowcap.cli import main
 from knowcap.laws.published import Law
-from knowcap.plan import PlanError, read_laws
-from knowcap.plan.fitted import interval_of
+from knowcap.plan.answer import PlanError
+from knowcap.plan.fitted import interval_of, read_laws
 from knowcap.plan.questions import ask
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from knowcap.cli import main
-from knowcap.plan import PlanError
+from knowcap.plan.answer import PlanError
 from knowcap.plan.page import TABS, answer
 from knowcap.plan.questions import ask
 from knowcap.plan.space import save_space

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command
-from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
-from knowcap.plan.gpus import GPUS
 from knowcap.plan.quantity import quantity
 
 
@@ -65,7 +63,8 @@ def _train(parser: argparse.ArgumentParser) -> None:
     _content(parser)
     _setting(parser, "[the fewest that will do]")
     _number(parser, "tokens_per_exposure", "T", "that tell all of the knowledge once [as in the paper's biographies]")
-    parser.add_argument("--gpu", choices=tuple(GPUS), default="h100-sxm", help="[h100-sxm]")
+    gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
+    parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
     parser.add_argument("--num_gpus", metavar="N", type=_quantity, default=1.0, help="[1]")
     reached = "share of the GPU's peak bf16 FLOP/s that the training reaches [0.4]"
     parser.add_argument("--utilisation", metavar="SHARE", type=_quantity, default=0.4, help=reached)
@@ -93,12 +92,14 @@ def _content(parser: argparse.ArgumentParser) -> None:
 
 def _setting(parser: argparse.ArgumentParser, exposures: str) -> None:
     _number(parser, "exposures", "E", f"how often each fact is seen {exposures}")
-    parser.add_argument("--architecture", choices=tuple(ARCHITECTURES), default="gpt2", help="[gpt2]")
-    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="bf16", help="of the model in use [bf16]")
+    kinds = "gpt2, gpt2-quarter-mlp, gpt2-no-mlp, llama, mistral or moe (32 experts) [gpt2]"
+    parser.add_argument("--architecture", metavar="KIND", default="gpt2", help=kinds)
+    parser.add_argument("--precision", metavar="P", default="bf16", help="in use: fp32, bf16, int8 or int4 [bf16]")
     junk = (
-        "7/8 of the tokens tell of others: ever new ones, few again and again, or new ones with a token before useful"
+        "7/8 of the tokens tell of others: ever new ones (unique), few again and again (repeated), or new ones and a "
+        "token before what is useful (marked) [none]"
     )
-    parser.add_argument("--junk", choices=("none", *JUNK), default="none", help=f"{junk} [none]")
+    parser.add_argument("--junk", metavar="KIND", default="none", help=junk)
 
 
 def _number(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, required: bool = False) -> None:
