@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sweep_cells import BASE, write_sweep
 
-from knowcap.cli import main
+from knowcap.cli import main, make_parser
 from knowcap.estimate import estimate
 from knowcap.launch import Launcher
 from knowcap.models import build_model, count_parameters, model_config
-from knowcap.recipe import KEYS, load_recipe
+from knowcap.recipe import KEYS, RECIPES_DIR, load_recipe
 from knowcap.sweep import SweepError, counts, load_sweep, packaged_sweeps
 from knowcap.sweep.checks import TRAINING_KEYS, start_problems
 from knowcap.sweep.counts import count_cells
@@ -231,6 +231,29 @@ def test_a_dry_run_makes_nothing_and_needs_no_torch(tmp_path):
     ]
     assert "4 cells, 4 to run" in done.stdout and "FLOP" in done.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_ray_is_told_before_the_first_cell(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    file = write_sweep(tmp_path)
+    assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs"), "--engine", "ray"]) == 2
+    assert "pip install 'knowcap[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_slurm_array_runs_the_cell_of_its_job(tmp_path):
+    script = RECIPES_DIR / "slurm" / "sweep.slurm"
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "7"}
+    command = ["bash", str(script), "my.yaml", "--output_dir", "/shared/runs"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    words = done.stdout.split()
+    assert words == ["knowcap", "sweep", "my.yaml", "--output_dir", "/shared/runs", "--cell", "7"]
+    args = make_parser().parse_args(words[1:])
+    assert args.cell == [7] and args.file == "my.yaml"
+    missing = subprocess.run(command, env={"PATH": environment["PATH"]}, capture_output=True, text=True)
+    assert missing.returncode == 2 and "--array" in missing.stderr
 
 
 def test_keys_that_no_corpus_depends_on_are_keys():

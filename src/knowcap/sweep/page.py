@@ -93,7 +93,7 @@ def results_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _summary(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
     """How many cells, of what, and how many are finished."""
-    keys = ", ".join(dict.fromkeys(key for cell in sweep.cells for key in cell.overrides))
+    keys = ", ".join(_varied(sweep)) or "nothing"
     finished = "all finished" if len(rows) == len(sweep.cells) else f"{len(rows):,} finished"
     return f"{len(sweep.cells):,} cells ({finished}) of the recipe {sweep.base}; what changes: {keys}."
 
@@ -159,9 +159,15 @@ def _cell(row: Mapping[str, Any], key: str, form: str | None) -> str:
 
 
 def _other_keys(sweep: Sweep) -> list[str]:
-    """Keys that the sweep changes and that have no column of their own."""
+    """Keys in which cells differ and that have no column of their own."""
     known = {key for _, key, _ in _COLUMNS} | {"num_people", "run_name"}
-    return [key for key in dict.fromkeys(k for cell in sweep.cells for k in cell.overrides) if key not in known]
+    return [key for key in _varied(sweep) if key not in known]
+
+
+def _varied(sweep: Sweep) -> list[str]:
+    """Keys in which cells differ."""
+    keys = dict.fromkeys(key for cell in sweep.cells for key in cell.overrides if key != "run_name")
+    return [key for key in keys if len({getattr(cell.recipe, key) for cell in sweep.cells}) > 1]
 
 
 def _has(row: Mapping[str, Any], key: str) -> bool:

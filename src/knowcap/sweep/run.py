@@ -48,9 +48,9 @@ def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | N
         SweepError: all that would stop it, before the first cell starts.
         CellsFailed: cells failed, all others are finished; table and page are written.
     """
-    problems = start_problems(sweep.cells, launcher) or text_problems(sweep.cells)
-    if not problems and isinstance(engine, Checked):
-        problems = engine.problems()
+    problems = start_problems(sweep.cells, launcher)
+    problems += engine.problems() if isinstance(engine, Checked) else []
+    problems = problems or text_problems(sweep.cells)
     if problems:
         raise SweepError(problems, sweep.file)
     with locked(sweep.folder):
