@@ -65,7 +65,7 @@ def main() -> None:
 def engine(place: Path, count: int) -> None:
     """What a sweep does outside its runs' stages, in wall and CPU seconds.
 
-    The check of the texts, once for each kind of text, stands apart: `knowcap run` has it too. Imports are paid before.
+    The check of the texts, once for each kind of text, stands apart: `knowcap run` has it too.
     """
     spent: dict[str, list[tuple[float, float]]] = {"stages": [], "texts": [], "sweep": []}
 
