@@ -207,7 +207,8 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
     """
     from torch import nn
 
-    total = sum(p.numel() for p in model.parameters())
+    packed = sum(getattr(m, "packed_parameters", 0) for m in model.modules())  # kept as integers, not as parameters
+    total = sum(p.numel() for p in model.parameters()) + packed
     tokens, head = model.get_input_embeddings(), model.get_output_embeddings()
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     rows = tokens.weight.shape[0]
@@ -275,7 +276,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
 
     folder = check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():
-        from knowcap.quantized import load_quantized
+        from knowcap.quantized.folder import load_quantized
 
         return load_quantized(folder)
     with quiet_transformers():
