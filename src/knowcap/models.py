@@ -194,12 +194,11 @@ def closed_form_parameters(model_name: str, *, vocab_size: int, block_size: int,
 
 
 def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None) -> ParameterCounts:
-    """Counts parameters, tied ones once. Quantized weights keep their shapes, so they count as in their original.
+    """Counts a model's parameters, tied ones once. Quantized weights count as in their original.
 
     Non-embedding leaves out token and position embeddings and an untied output head.
 
     Args:
-        model: any causal language model, quantized or not.
         used_vocabulary: how many vocabulary rows the corpus can use; None for all of them.
 
     Raises:
@@ -207,8 +206,8 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
     """
     from torch import nn
 
-    packed = sum(getattr(m, "packed_parameters", 0) for m in model.modules())  # kept as integers, not as parameters
-    total = sum(p.numel() for p in model.parameters()) + packed
+    total = sum(p.numel() for p in model.parameters())
+    total += sum(getattr(module, "packed_parameters", 0) for module in model.modules())
     tokens, head = model.get_input_embeddings(), model.get_output_embeddings()
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     rows = tokens.weight.shape[0]

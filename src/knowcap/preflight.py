@@ -43,6 +43,7 @@ def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
     problems += _check_together(recipe, bad)
     problems += _check_idle(recipe, bad)
     problems += _check_corpus(recipe, bad)
+    problems += _check_quantizing(recipe, bad)
     if not bad & set(_MODEL_KEYS):
         from knowcap.models import model_problems
 
@@ -140,6 +141,19 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
         for name in idle
         if not bad & {name, "corpus"} and getattr(recipe, name) != KEYS[name].default
     ]
+
+
+def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
+    """Whether the copies can be made of a model of that width, with what is installed."""
+    from knowcap.models import ModelError, parse_model_name
+    from knowcap.quantized.settings import check_recipe
+
+    if bad & {"quantize_bits", "quantization_method", "quantization_group_size", "quantization_symmetric"}:
+        return []
+    try:
+        return check_recipe(recipe, parse_model_name(recipe.model_name).num_heads * recipe.head_dim)
+    except ModelError:
+        return check_recipe(recipe, None)  # told by the model's own check
 
 
 def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:

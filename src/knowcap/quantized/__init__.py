@@ -1,1 +1,1 @@
-"""Models with int8 or int4 weights: settings, layers, the two methods, folders. The stage that makes them is `quantize`."""
+"""Models with int8 or int4 weights: settings, layers, the two methods, folders; `knowcap.quantize` makes them."""

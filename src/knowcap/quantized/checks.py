@@ -1,4 +1,4 @@
-"""What a quantized copy is held to: finite numbers, an exact rewrite, and a reload that is the same to the last bit."""
+"""What a quantized copy is held to: finite numbers, an exact rewrite, a reload the same to the last bit."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ def check_finite(model_dir: Path, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def check_rewritten(model: PreTrainedModel, rewrite: Callable[[], object]) -> None:
-    """Rewrites a model's layers in place; raises QuantizationError where its logits move by more than rounding does."""
+    """Rewrites a model's layers in place; raises QuantizationError where its logits move beyond rounding."""
     expected = _logits(model)
+    if not torch.isfinite(expected).all():
+        raise QuantizationError("the model's logits are not finite before quantizing; expected a trained model")
     rewrite()
     found = _logits(model)
     if not torch.allclose(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0):
         raise QuantizationError(
-            f"unsupported architecture {type(model).__name__}: with its layers as nn.Linear it computes something else, "
+            f"unsupported architecture {type(model).__name__}: as nn.Linear its layers compute something else, "
             f"logits differ by {(expected - found).abs().max().item():.3g} of {expected.abs().max().item():.3g}"
         )
 
 
 def check_same(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
-    """Raises QuantizationError unless a reloaded model is the one in memory: the same tensors, the same finite logits."""
+    """Raises QuantizationError unless a reloaded model has the tensors and the finite logits of the one in memory."""
     from knowcap.quantized.folder import stored_state
 
     other = stored_state(reloaded)

@@ -66,7 +66,7 @@ def linearize(model: nn.Module) -> list[str]:
 
 
 def _fused(module: nn.Module) -> bool:
-    """Whether a module holds experts as Mixtral does: gate and up one above the other, (outputs, inputs), no biases."""
+    """Whether a module holds experts as Mixtral does: gate above up, (outputs, inputs), no biases."""
     shapes = {name: p.dim() for name, p in module.named_parameters(recurse=False)}
     return (
         shapes == {"gate_up_proj": 3, "down_proj": 3}
@@ -109,7 +109,7 @@ def blocks_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def block_weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """The weights of the transformer blocks by name: their parameters of two dimensions or more, empty ones left out."""
+    """The weights of the transformer blocks by name: those of two dimensions or more, none empty."""
     name, blocks = blocks_of(model)
     return {key: p for key, p in blocks.named_parameters(prefix=name) if p.dim() >= 2 and p.numel() > 0}
 

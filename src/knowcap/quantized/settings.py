@@ -111,9 +111,28 @@ class Settings:
         }
 
 
-def check_recipe(recipe: Recipe) -> list[str]:
-    """What is wrong with a recipe's quantizing, in its keys' names, once each."""
-    found = [problem for bits in recipe.quantize_bits for problem in Settings.of(recipe, bits).problems()]
+def check_recipe(recipe: Recipe, width: int | None) -> list[str]:
+    """What is wrong with a recipe's quantizing, in its keys' names, once each.
+
+    Args:
+        recipe: with valid values.
+        width: of the model, whose attention has rows of so many weights; None where the model is not known.
+    """
+    copies = [Settings.of(recipe, bits) for bits in recipe.quantize_bits]
+    found = [problem for settings in copies for problem in settings.problems()]
+    for settings in copies:
+        multiple = GPTQ_INPUTS if settings.method == "gptq" else 1
+        if width is not None and (width % (settings.row_group or 1) or width % multiple):
+            found.append(
+                f"group_size={settings.group_size}: rows of {width} weights (the model's width) can't be cut into "
+                f"groups for {settings.method}'s int{settings.bits}; "
+                + (
+                    f"gptq needs a width of a multiple of {multiple}"
+                    if width % multiple
+                    else "give one that divides it"
+                )
+                + ("" if settings.method == "gptq" else ", or 0 for whole rows")
+            )
     return list(dict.fromkeys(_with_keys(problem) for problem in found))
 
 
