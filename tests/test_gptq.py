@@ -226,7 +226,7 @@ def test_an_expert_that_no_text_reaches_is_an_error_that_names_it(data, tmp_path
         gate.zero_()
         gate[3] = -1  # inputs are positive: the last expert is the least likely of four, and two are taken
     model.save_pretrained(folder)
-    with pytest.raises(QuantizationError, match=r"reaches model.layers.0.mlp.experts.3.gate_up_proj.*exclude"):
+    with pytest.raises(QuantizationError, match=r"reaches .*layers.0.mlp.experts.3.gate_up_proj.*exclude"):
         quantize(folder, tmp_path / "q", 4, method="gptq", dataset_dir=data)
     assert not (tmp_path / "q").exists()
 

@@ -1,4 +1,4 @@
-"""Settings of quantizing: what is refused before anything is loaded, by recipe, command and function; packed integers."""
+"""Settings of quantizing: what is refused before anything is loaded; packed integers."""
 
 from __future__ import annotations
 
