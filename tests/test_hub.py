@@ -200,6 +200,12 @@ def test_cards_name_where_they_stand_and_keep_their_figures(published, made_run)
         assert all("path = " in line or "snapshot_download" in line for line in changed)
     assert card.data.base_model == "me/tiny"
     assert card.data.to_dict()["base_model_relation"] == "quantized"
+    for bits in (8, 4):
+        own = json.loads((made_run / "quantized" / f"int{bits}" / "capacity.json").read_text())
+        index = ModelCard(server.files(f"me/tiny-int{bits}")["README.md"].decode()).data.eval_results
+        figures = [round(own[key], 6) for key in ("bits_per_parameter", "max_bits_per_parameter")]
+        assert [result.metric_value for result in index] == figures
+        assert all(f"int{bits}" in result.metric_name for result in index)
     assert ModelCard(server.files("me/tiny")["README.md"].decode()).data.base_model is None
 
 
