@@ -154,15 +154,15 @@ def _table(models: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> str:
     return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
 
-def _row(model: dict[str, Any]) -> list[str]:
-    """A model's cells, in the order of COLUMNS."""
+def _row(model: dict[str, Any], way: str = "") -> list[str]:
+    """A model's cells, in the order of COLUMNS; `way` is what its precision is told with."""
     return [
         model["run"],
         str(model["model_name"]),
         f"{model['num_parameters']:,}",
         _entities(model["entities_scored"], model["num_entities"]),
         "unknown" if model["exposures"] is None else f"{model['exposures']:,}",
-        precision(model),
+        precision(model) + way,
         estimate(model) + caveat(model),
         f"{model['max_bits_per_parameter']:.3f}",
         per_stored_bit(model),
@@ -173,10 +173,7 @@ def _row(model: dict[str, Any]) -> list[str]:
 
 def _way_rows(model: dict[str, Any]) -> list[list[str]]:
     """A row for each other way in which a model was scored too, such as `fp32, closed set`."""
-    return [
-        _row(model | capacity | {"precision": f"{model['precision']}, {way.replace('_', ' ')}"})
-        for way, capacity in model["other_ways"].items()
-    ]
+    return [_row(model | capacity, f", {way.replace('_', ' ')}") for way, capacity in model["other_ways"].items()]
 
 
 def _seed_row(group: dict[str, Any]) -> list[str]:

@@ -162,7 +162,14 @@ def _kept_out(model: PreTrainedModel, layers: Mapping[str, nn.Linear]) -> Iterat
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without gptqmodel's banner and boxes on stdout, and Optimum's line for every layer; progress bars stay."""
+    """Without gptqmodel's banner and boxes on stdout, Optimum's line for every layer, and the handler that they give
+    the root logger; progress bars stay."""
     logging.getLogger("optimum.gptq").setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
