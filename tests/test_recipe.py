@@ -139,6 +139,8 @@ BAD_VALUES = {
     "head_dim": "0",
     "rotary_fraction": "0",
     "initializer_range": "0",
+    "num_experts_per_tok": "0",
+    "router_aux_loss_coef": "-1",
     "train_batch_size": "0",
     "gradient_accumulation_steps": "0",
     "learning_rate": "0",

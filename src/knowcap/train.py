@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.callback import R_MAX, KnowledgeCallback, R
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
@@ -26,7 +26,7 @@ from knowcap.dataset_import import published_source
 from knowcap.folders import whole_file, whole_folder
 from knowcap.machine import machine_problems
 from knowcap.mixture import Mixture
-from knowcap.models import build_model, count_parameters, model_config
+from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
@@ -84,7 +84,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     windows = Windows(stream, recipe.train_batch_size)
     args.max_steps = windows.steps
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
-    model = _model(recipe, rows)
+    model = build_model(recipe_config(recipe, rows), recipe.seed)
     if recipe.warmup_steps >= windows.steps:
         logger.warning("warmup_steps=%d, but there are %d steps: no cosine", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
@@ -106,22 +106,6 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
             _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
-
-
-def _model(recipe: Recipe, rows: int) -> PreTrainedModel:
-    """The recipe's model with fresh weights, for so many vocabulary rows."""
-    return build_model(
-        model_config(
-            model_name=recipe.model_name,
-            vocab_size=rows,
-            block_size=recipe.block_size,
-            head_dim=recipe.head_dim,
-            rotary_fraction=recipe.rotary_fraction,
-            activation=recipe.activation,
-            initializer_range=recipe.initializer_range,
-        ),
-        recipe.seed,
-    )
 
 
 def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
