@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -30,9 +29,11 @@ from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
+from knowcap.routing import AUX_LOSS, SHARES
 from knowcap.run_folder import versions
 from knowcap.tokens import save_tokenizer, wrap
-from knowcap.windows import From, Windows
+from knowcap.trainer import StreamTrainer
+from knowcap.windows import Windows
 
 
 logger = logging.getLogger(__name__)
@@ -44,15 +45,6 @@ _MOST_COUNTING = 32  # processes; each may hold 144 MB
 
 class TrainError(ValueError):
     """Training that cannot start as asked; the message says what was got, what was expected and how to mend it."""
-
-
-class StreamTrainer(Trainer):
-    """The Trainer over a stream that is shuffled already."""
-
-    first_window = 0
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return From(self.first_window, len(self.train_dataset))
 
 
 def train(recipe: Recipe, run_dir: Path) -> Path:
@@ -244,6 +236,7 @@ def _save(
                 "loss": e["loss"],
                 "learning_rate": e["learning_rate"],
                 "tokens": round(num_tokens * e["step"] / steps),
+                **{key: e[key] for key in (AUX_LOSS, SHARES) if key in e},
             }
             for e in log
         ],

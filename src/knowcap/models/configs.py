@@ -6,6 +6,7 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any
 
+from knowcap.models.empty import empty_weights_are_meant
 from knowcap.models.families import ModelError, inner_size, key_value_heads
 from knowcap.models.names import ModelName, model_problems, parse_model_name
 
@@ -138,7 +139,7 @@ def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), empty_weights_are_meant():
         # The CPU's generator alone: torch.manual_seed would seed the accelerators too.
         torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)

@@ -1,6 +1,6 @@
 """The families of models by name: which stock transformers configuration each is, and what it matches in the paper.
 
-A family's entry settles its shape: the MLP's inner size is `inner` times the hidden size d, rounded to a whole number.
+A family's entry settles its shape: the MLP's inner size is `inner` times the hidden size d, rounded.
 Imports neither torch nor transformers, so that checking a recipe costs no seconds.
 """
 
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+
+
+EXPERT_MULTIPLE = 8  # torch's grouped product of experts wants rows of 16 bytes or a multiple, in bf16 too
 
 
 class ModelError(ValueError):
@@ -78,8 +81,8 @@ MODEL_FAMILIES = {
     ),
     "gpt2-moe": Family(
         "Mixtral", Fraction(2, 3), "a mixture of E experts of 2 d² weights each, tied embeddings",
-        "GPT2 with 32 experts d → d → d (section 9), as near as stock Mixtral comes: experts are gated, there is no "
-        "capacity factor, norms are RMSNorm, nothing has a bias, whole heads rotate",
+        "GPT2 with 32 experts d → d → d (section 9), as near as stock Mixtral comes: experts are gated, 2 d / 3 "
+        "wide to the nearest multiple of 8, there is no capacity factor, norms are RMSNorm, nothing has a bias, whole heads rotate",
         experts=True,
     ),
 }  # fmt: skip
@@ -94,5 +97,7 @@ def key_value_heads(num_heads: int) -> int:
 
 
 def inner_size(family: Family, hidden_size: int) -> int:
-    """The MLP's inner size, an expert's where there are experts: the nearest whole number, the even one of two."""
+    """The MLP's inner size: `inner` times d to the nearest whole number; an expert's to the nearest multiple of 8."""
+    if family.experts:
+        return max(EXPERT_MULTIPLE, EXPERT_MULTIPLE * round(family.inner * hidden_size / EXPERT_MULTIPLE))
     return round(family.inner * hidden_size)

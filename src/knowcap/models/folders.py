@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knowcap.models.empty import empty_weights_are_meant
 from knowcap.models.families import ModelError
 
 
@@ -49,7 +50,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
         from knowcap.quantized import load_quantized
 
         return load_quantized(folder)
-    with quiet_transformers():
+    with quiet_transformers(), empty_weights_are_meant():
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )

@@ -6,7 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from knowcap.models.families import MODEL_FAMILIES, Family, ModelError
+from knowcap.models.families import EXPERT_MULTIPLE, MODEL_FAMILIES, Family, ModelError
 
 
 # The activations of transformers that have no parameters of their own (a test holds this list to theirs).
@@ -96,6 +96,11 @@ def model_problems(
     if name and name.num_experts and not 1 <= num_experts_per_tok <= name.num_experts:
         problems.append(
             f"num_experts_per_tok={num_experts_per_tok}; expected 1 to {name.num_experts}, the experts of {model_name}"
+        )
+    if name and name.num_experts and head_dim >= 1 and name.num_heads * head_dim % EXPERT_MULTIPLE:
+        problems.append(
+            f"{name.num_heads} heads of head_dim={head_dim} make a hidden size of {name.num_heads * head_dim}; expected a "
+            f"multiple of {EXPERT_MULTIPLE}, as torch multiplies experts in groups"
         )
     if not router_aux_loss_coef >= 0:
         problems.append(f"router_aux_loss_coef={router_aux_loss_coef}; expected 0 or more, such as 0.01")
