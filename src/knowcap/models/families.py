@@ -45,13 +45,13 @@ class Family:
 MODEL_FAMILIES = {
     "gpt2": Family(
         "GPT2", Fraction(4), "learned positions, standard MLP, tied embeddings",
-        "nothing: the paper's GPT2 is gpt2-rotary",
+        "none: its GPT2 is gpt2-rotary",
     ),
     "gpt2-rotary": Family(
-        "GPTNeoX", Fraction(4), "rotary positions, standard MLP, tied embeddings", "GPT2 (section 2.3), exactly",
+        "GPTNeoX", Fraction(4), "rotary positions, standard MLP, tied embeddings", "GPT2 (section 2.3), to the parameter",
     ),
     "gpt2-rotary-quarter-mlp": Family(
-        "GPTNeoX", Fraction(1), "gpt2-rotary with an MLP d → d → d", "GPT2 with a quarter MLP (section 7), exactly",
+        "GPTNeoX", Fraction(1), "gpt2-rotary with an MLP d → d → d", "GPT2 with a quarter MLP (section 7)",
     ),
     "gpt2-rotary-no-mlp": Family(
         "GPTNeoX", Fraction(0), "gpt2-rotary without MLPs",
@@ -59,30 +59,31 @@ MODEL_FAMILIES = {
         "that does nothing, 3 d parameters a layer",
     ),
     "llama": Family(
-        "Llama", Fraction(8, 3), "rotary positions, RMSNorm, gated MLP, untied", "LLaMA (section 7), exactly",
+        "Llama", Fraction(8, 3), "rotary positions, RMSNorm, gated MLP, untied", "LLaMA (section 7); the MLP is 8 d / 3 wide, rounded",
         activation="silu", tied=False,
     ),
     "llama-tied": Family(
-        "Llama", Fraction(8, 3), "llama with tied embeddings", "LLaMA with tied weights (Figure 5 a, c), exactly",
+        "Llama", Fraction(8, 3), "llama with tied embeddings", "LLaMA with tied weights (Figure 5 a, c)",
         activation="silu",
     ),
     "llama-plain-mlp": Family(
         "Arcee", Fraction(4), "llama-tied with a standard MLP",
-        "LLaMA with tied weights and a standard MLP (Figure 5 b, d), exactly", activation="silu",
+        "LLaMA with tied weights and a standard MLP (Figure 5 b, d)", activation="silu",
     ),
     "mistral": Family(
-        "Mistral", Fraction(7, 2), "llama with a wider MLP and grouped queries", "Mistral (section 7), exactly",
+        "Mistral", Fraction(7, 2), "llama with a wider MLP and grouped queries", "Mistral (section 7), with its rule for grouped queries",
         activation="silu", tied=False, grouped=True,
     ),
     "mixtral": Family(
         "Mixtral", Fraction(7, 2), "mistral with a mixture of E experts in place of the MLP",
-        "nothing: the paper's mixture is GPT2's (gpt2-moe)",
+        "none: its mixture is gpt2-moe",
         activation="silu", tied=False, grouped=True, experts=True,
     ),
     "gpt2-moe": Family(
         "Mixtral", Fraction(2, 3), "a mixture of E experts of 2 d² weights each, tied embeddings",
-        "GPT2 with 32 experts d → d → d (section 9), as near as stock Mixtral comes: experts are gated, 2 d / 3 "
-        "wide to the nearest multiple of 8, there is no capacity factor, norms are RMSNorm, nothing has a bias, whole heads rotate",
+        "GPT2 with 32 experts d → d → d (section 9), as near as stock Mixtral comes: experts are gated and "
+        "2 d / 3 wide to the nearest multiple of 8, there is no capacity factor, norms are RMSNorm, nothing has a "
+        "bias, whole heads rotate",
         experts=True,
     ),
 }  # fmt: skip

@@ -97,10 +97,10 @@ def model_problems(
         problems.append(
             f"num_experts_per_tok={num_experts_per_tok}; expected 1 to {name.num_experts}, the experts of {model_name}"
         )
-    if name and name.num_experts and head_dim >= 1 and name.num_heads * head_dim % EXPERT_MULTIPLE:
+    if name and name.num_experts and head_dim >= 1 and (width := name.num_heads * head_dim) % EXPERT_MULTIPLE:
         problems.append(
-            f"{name.num_heads} heads of head_dim={head_dim} make a hidden size of {name.num_heads * head_dim}; expected a "
-            f"multiple of {EXPERT_MULTIPLE}, as torch multiplies experts in groups"
+            f"head_dim={head_dim} makes a hidden size of {width}; expected a multiple of {EXPERT_MULTIPLE}, as torch "
+            "multiplies experts in groups"
         )
     if not router_aux_loss_coef >= 0:
         problems.append(f"router_aux_loss_coef={router_aux_loss_coef}; expected 0 or more, such as 0.01")
