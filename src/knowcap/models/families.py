@@ -48,7 +48,8 @@ MODEL_FAMILIES = {
         "none: its GPT2 is gpt2-rotary",
     ),
     "gpt2-rotary": Family(
-        "GPTNeoX", Fraction(4), "rotary positions, standard MLP, tied embeddings", "GPT2 (section 2.3), to the parameter",
+        "GPTNeoX", Fraction(4), "rotary positions, standard MLP, tied embeddings",
+        "GPT2 (section 2.3), to the parameter",
     ),
     "gpt2-rotary-quarter-mlp": Family(
         "GPTNeoX", Fraction(1), "gpt2-rotary with an MLP d → d → d", "GPT2 with a quarter MLP (section 7)",
@@ -59,8 +60,8 @@ MODEL_FAMILIES = {
         "that does nothing, 3 d parameters a layer",
     ),
     "llama": Family(
-        "Llama", Fraction(8, 3), "rotary positions, RMSNorm, gated MLP, untied", "LLaMA (section 7); the MLP is 8 d / 3 wide, rounded",
-        activation="silu", tied=False,
+        "Llama", Fraction(8, 3), "rotary positions, RMSNorm, gated MLP, untied",
+        "LLaMA (section 7); the MLP is 8 d / 3 wide, rounded", activation="silu", tied=False,
     ),
     "llama-tied": Family(
         "Llama", Fraction(8, 3), "llama with tied embeddings", "LLaMA with tied weights (Figure 5 a, c)",
@@ -71,8 +72,8 @@ MODEL_FAMILIES = {
         "LLaMA with tied weights and a standard MLP (Figure 5 b, d)", activation="silu",
     ),
     "mistral": Family(
-        "Mistral", Fraction(7, 2), "llama with a wider MLP and grouped queries", "Mistral (section 7), with its rule for grouped queries",
-        activation="silu", tied=False, grouped=True,
+        "Mistral", Fraction(7, 2), "llama with a wider MLP and grouped queries",
+        "Mistral (section 7), with its rule for grouped queries", activation="silu", tied=False, grouped=True,
     ),
     "mixtral": Family(
         "Mixtral", Fraction(7, 2), "mistral with a mixture of E experts in place of the MLP",
