@@ -82,10 +82,10 @@ def test_mistral_groups_queries_by_the_papers_rule(heads, keys):
 
 
 @pytest.mark.parametrize("family", MODEL_FAMILIES)
-@pytest.mark.parametrize("head_dim", [8, 24, 64])
+@pytest.mark.parametrize("head_dim", [8, 24])
 def test_the_closed_form_is_the_size_of_the_model(family, head_dim):
-    for heads in (1, 2, 4, 5):
-        name = named(family, f"3-{heads}")
+    for heads in (1, 4):
+        name = named(family, f"2-{heads}")
         found = count_parameters(meta_model(name, head_dim=head_dim)).num_parameters
         assert found == closed_form_parameters(name, **SIZES, head_dim=head_dim)
 
@@ -102,9 +102,8 @@ def test_a_small_share_of_the_papers_mixture_is_active():
     """Part 3.3, section 9: (4 + 2) / (4 + 64) of the blocks, 8.8 %, with one expert a token."""
     sizes = {"vocab_size": 1, "block_size": 512}
     active = closed_form_active_parameters("gpt2-moe-8-12-32", **sizes, num_experts_per_tok=1)
-    assert active / closed_form_parameters("gpt2-moe-8-12-32", **sizes) == pytest.approx(
-        6 / 68, rel=0.01
-    )  # norms and routers are in it
+    share = active / closed_form_parameters("gpt2-moe-8-12-32", **sizes)
+    assert share == pytest.approx(6 / 68, rel=0.01)  # it has norms and routers in it
     two = closed_form_active_parameters("gpt2-moe-8-12-32", **sizes)
     assert two - active == 8 * 2 * 768 * 768
     dense = {"vocab_size": 7, "block_size": 8}
@@ -119,7 +118,8 @@ def test_every_family_is_stock_without_dropout_ends_texts_with_token_0_and_train
     head, tokens = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     assert (head is tokens) == (family not in ("llama", "mistral", "mixtral"))
     assert not any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
-    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (0, 0, 0)
+    assert (config.bos_token_id, config.eos_token_id) == (0, 0)
+    assert tokens.shape[0] == 61 and getattr(model.get_input_embeddings(), "padding_idx", None) is None
     assert config.use_cache is False and getattr(config, "sliding_window", None) is None
     ids = torch.randint(61, (3, 24), generator=torch.Generator().manual_seed(0))
     model(input_ids=ids, labels=ids).loss.backward()

@@ -47,7 +47,7 @@ def model_config(
 ) -> PreTrainedConfig:
     """The stock transformers configuration of a name; use_cache is off, as training wants it.
 
-    Dropout is 0; token 0 is bos, eos and pad. A mixture's says output_router_logits, so that its loss has the
+    Dropout is 0; token 0 begins and ends texts. A mixture's says output_router_logits, so that its loss has the
     auxiliary part.
 
     Raises:
@@ -73,8 +73,10 @@ def model_config(
         "initializer_range": initializer_range,
         "tie_word_embeddings": name.of.tied,
         "use_cache": False,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0),
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), 0),
     }
+    # Llama and its kin never train the embedding of a padding token: an untied one could not tell the first token.
+    shared["pad_token_id"] = 0 if name.of.stock in ("GPT2", "GPTNeoX") else None
     activation = activation or name.of.activation
     if name.of.stock == "GPT2":
         return _gpt2(name, head_dim, block_size, activation, shared)
