@@ -16,7 +16,7 @@ from knowcap.train import train
 
 HANDFUL = Recipe(
     run_name="handful", corpus="bioD", compact=True, num_people=8, num_attributes=3, diversity=16, chunk_length=2,
-    alphabet_size=4, exposures=200, block_size=16, windows="aligned", head_dim=16, initializer_range=0.1,
+    alphabet_size=4, exposures=280, block_size=16, windows="aligned", head_dim=16, initializer_range=0.1,
     train_batch_size=8, learning_rate=5e-3, warmup_steps=20, weight_decay=0.0, adam_beta2=0.98, save_steps=10_000,
     logging_steps=50, renderings=4, control_people=100,
 )  # fmt: skip

@@ -50,7 +50,7 @@ def test_the_first_step_logs_each_experts_share_the_auxiliary_loss_and_a_loss_wi
     assert 0 < real.sum() < real.numel()  # some are padded
     for layer, logits in enumerate(found.router_logits):
         chosen = logits[real].topk(2).indices.flatten()
-        shares = torch.bincount(chosen, minlength=4) / len(chosen)
+        shares = torch.bincount(chosen, minlength=4).double() / len(chosen)
         assert step["expert_shares"][layer] == pytest.approx(shares.tolist(), abs=1e-12)
     assert step["router_aux_loss"] == pytest.approx(found.aux_loss.item(), rel=1e-5)
     logits, targets = found.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
