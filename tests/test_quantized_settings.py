@@ -86,9 +86,12 @@ def test_the_command_says_so_too_without_loading_a_model(without_gptq, tmp_path,
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"quantization_group_size": "48"}, "quantization_group_size=48: rows of 128 weights"),
+        ({"quantization_group_size": "48"}, "quantization_group_size=48: rows of 128 and 512 weights"),
         ({"quantization_group_size": "64", "head_dim": "24"}, "rows of 48 weights"),
-        ({"quantization_method": "gptq", "head_dim": "24", "quantization_group_size": "0"}, "gptq needs a width"),
+        (
+            {"quantization_method": "gptq", "head_dim": "24", "quantization_group_size": "0"},
+            "gptq needs multiples of 32",
+        ),
         ({"quantization_method": "gptq", "quantize_embeddings": "true"}, "blocks alone"),
         ({"quantization_symmetric": "false"}, "int8 is symmetric"),
     ],

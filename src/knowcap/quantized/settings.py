@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -111,29 +112,30 @@ class Settings:
         }
 
 
-def check_recipe(recipe: Recipe, width: int | None) -> list[str]:
+def check_recipe(recipe: Recipe, widths: Iterable[int]) -> list[str]:
     """What is wrong with a recipe's quantizing, in its keys' names, once each.
 
     Args:
         recipe: with valid values.
-        width: of the model, whose attention has rows of so many weights; None where the model is not known.
+        widths: of the rows of the model's weights, its own and its MLP's; empty where the model is not known.
     """
     copies = [Settings.of(recipe, bits) for bits in recipe.quantize_bits]
     found = [problem for settings in copies for problem in settings.problems()]
-    for settings in copies:
-        multiple = GPTQ_INPUTS if settings.method == "gptq" else 1
-        if width is not None and (width % (settings.row_group or 1) or width % multiple):
-            found.append(
-                f"group_size={settings.group_size}: rows of {width} weights (the model's width) can't be cut into "
-                f"groups for {settings.method}'s int{settings.bits}; "
-                + (
-                    f"gptq needs a width of a multiple of {multiple}"
-                    if width % multiple
-                    else "give one that divides it"
-                )
-                + ("" if settings.method == "gptq" else ", or 0 for whole rows")
-            )
+    found += [problem for settings in copies for problem in _width_problems(settings, [w for w in widths if w])]
     return list(dict.fromkeys(_with_keys(problem) for problem in found))
+
+
+def _width_problems(settings: Settings, widths: Iterable[int]) -> list[str]:
+    multiple = GPTQ_INPUTS if settings.method == "gptq" else 1
+    unfit = [width for width in widths if width % (settings.row_group or 1) or width % multiple]
+    if not unfit:
+        return []
+    mend = f"gptq needs multiples of {multiple}, else use quanto" if multiple > 1 else "give one that divides them"
+    rows = " and ".join(map(str, dict.fromkeys(unfit)))
+    return [
+        f"group_size={settings.group_size}: rows of {rows} weights can't be cut into groups for {settings.method}'s "
+        f"int{settings.bits}; {mend}, or 0 for whole rows"
+    ]
 
 
 def _with_keys(problem: str) -> str:
