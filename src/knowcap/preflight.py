@@ -28,7 +28,6 @@ _SETTLED = (
     "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
     "string_length", "renderings", "control_people", *JUNK_KEYS,
 )  # fmt: skip
-_MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
 
 def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
@@ -52,11 +51,25 @@ def check_settings(recipe: Recipe, bad: set[str]) -> list[str]:
     problems = _check_values(recipe, bad)
     problems += _check_together(recipe, bad)
     problems += _check_idle(recipe, bad)
-    if not bad & set(_MODEL_KEYS):
-        from knowcap.models import model_problems
+    problems += _check_quantizing(recipe, bad)
+    return problems + _check_model(recipe, bad)
 
-        problems += model_problems(**{key: getattr(recipe, key) for key in _MODEL_KEYS})
-    return problems
+
+def _check_model(recipe: Recipe, bad: set[str]) -> list[str]:
+    """The model's name and settings, and those of mixtures where there is none."""
+    from knowcap.models import MODEL_KEYS, model_problems, parse_model_name
+    from knowcap.recipe import KEYS
+
+    if bad & set(MODEL_KEYS):
+        return []
+    problems = model_problems(**{key: getattr(recipe, key) for key in MODEL_KEYS})
+    if problems or parse_model_name(recipe.model_name).num_experts:
+        return problems
+    return [
+        f"{key}={getattr(recipe, key)!r} is for mixtures, not {recipe.model_name}; leave it out"
+        for key in ("num_experts_per_tok", "router_aux_loss_coef")
+        if getattr(recipe, key) != KEYS[key].default
+    ]
 
 
 def _check_values(recipe: Recipe, bad: set[str]) -> list[str]:
@@ -149,6 +162,22 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
         for name in idle
         if not bad & {name, "corpus"} and getattr(recipe, name) != KEYS[name].default
     ]
+
+
+def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
+    """Whether the copies can be made of a model of that width, with what is installed."""
+    from knowcap.models import ModelError, parse_model_name
+    from knowcap.models.families import inner_size
+    from knowcap.quantized.settings import check_recipe
+
+    if bad & {"quantize_bits", "quantization_method", "quantization_group_size", "quantization_symmetric"}:
+        return []
+    try:
+        name = parse_model_name(recipe.model_name)
+    except ModelError:
+        return check_recipe(recipe, ())  # told by the model's own check
+    width = name.num_heads * recipe.head_dim
+    return check_recipe(recipe, (width, inner_size(name.of, width)))
 
 
 def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:

@@ -20,7 +20,9 @@ TRAINING_KEYS = frozenset(
     "run_name output_dir seed model_name head_dim rotary_fraction activation initializer_range train_batch_size "
     "gradient_accumulation_steps learning_rate min_learning_rate_ratio warmup_steps weight_decay adam_beta1 "
     "adam_beta2 adam_epsilon max_grad_norm precision torch_compile dataloader_num_workers logging_steps save_steps "
-    "save_total_limit report_to measure_every measure_limit eval_batch_size confidence_level quantize_bits".split()
+    "save_total_limit report_to measure_every measure_limit eval_batch_size confidence_level num_experts_per_tok "
+    "router_aux_loss_coef quantize_bits quantization_method quantization_group_size quantization_symmetric "
+    "quantization_exclude quantize_embeddings".split()
 )
 # Keys that say how many texts there are, but not what they are like.
 _AMOUNTS = frozenset({"num_people", "exposures", "control_people", "renderings", "shard_size"})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from knowcap import run as stages
 from knowcap.launch import Launcher
+from knowcap.quantized.settings import Settings
 from knowcap.run_folder import claim_run_dir, locked
 from knowcap.sweep.cells import Cell
 
@@ -39,8 +40,14 @@ class Outcome:
 
 def is_finished(cell: Cell) -> bool:
     """Whether all stages of a cell are done; its recipe was held to the folder's before (`start_problems`)."""
-    models = [cell.run_dir / "model", *(cell.run_dir / "quantized" / f"int{b}" for b in cell.recipe.quantize_bits)]
+    models = [cell.run_dir / "model", *quantized_dirs(cell).values()]
     return all(file.is_file() for file in (cell.run_dir / "report.md", *(m / "capacity.json" for m in models)))
+
+
+def quantized_dirs(cell: Cell) -> dict[int, Path]:
+    """The folders of a cell's quantized copies, by their bits a weight."""
+    found = {bits: Settings.of(cell.recipe, bits).folder for bits in cell.recipe.quantize_bits}
+    return {bits: cell.run_dir / "quantized" / folder for bits, folder in found.items()}
 
 
 def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) -> Outcome:

@@ -18,7 +18,7 @@ from knowcap.recipe import Recipe
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.chosen import choose
 from knowcap.sweep.counts import training_flops
-from knowcap.sweep.loop import is_finished
+from knowcap.sweep.loop import is_finished, quantized_dirs
 
 
 RESULTS_FILE = "results.parquet"
@@ -76,9 +76,8 @@ def row_of(cell: Cell) -> dict[str, Any]:
         "learning_rate": cell.recipe.learning_rate,
         "seed": cell.recipe.seed,
     }
-    for bits in (8, 4):
-        quantized = read_json(cell.run_dir / "quantized" / f"int{bits}" / "capacity.json")
-        row[f"int{bits}_bits_per_parameter"] = quantized.get("bits_per_parameter")
+    for bits, folder in quantized_dirs(cell).items():
+        row[f"int{bits}_bits_per_parameter"] = read_json(folder / "capacity.json")["bits_per_parameter"]
     told = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
     return row | {key: str(value) if isinstance(value, tuple) else value for key, value in told.items()}
 
