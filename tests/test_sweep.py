@@ -194,6 +194,16 @@ def test_what_a_cell_counts_is_what_its_estimate_counts(tmp_path, base, override
         assert got.flops == 6 * e.num_parameters * e.num_tokens
 
 
+def test_a_mixtures_flop_are_those_of_the_experts_that_a_token_goes_to(tmp_path):
+    sweep = sweep_of(tmp_path, "grid: {model_name: [mixtral-2-2-4, mixtral-2-2-8], num_experts_per_tok: [1, 2]}")
+    found = [count_cells(sweep.cells)[cell.name] for cell in sweep.cells]
+    assert [c.num_parameters for c in found[:2]] == [found[0].num_parameters] * 2
+    active = [round(c.flops / 6 / c.num_tokens) for c in found]
+    assert active[0] < active[1] < found[1].num_parameters
+    router = 2 * 4 * 16  # of two layers, four experts more, d = 2 heads of 8
+    assert active[3] - active[1] == router and found[3].num_parameters > 1.5 * found[1].num_parameters
+
+
 def test_parameters_are_those_of_the_built_model(tmp_path):
     sweep = sweep_of(tmp_path, "grid: {model_name: [gpt2-2-2, gpt2-rotary-3-2]}")
     for name, got in count_cells(sweep.cells).items():

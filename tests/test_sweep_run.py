@@ -40,6 +40,7 @@ class Stages:
         make_run(run_dir, self.shares.get((recipe.seed, recipe.learning_rate), 0.5), seed=recipe.seed)
         (run_dir / "recipe.yaml").write_text(kept)
         (run_dir / "report.md").write_text("")
+        (run_dir / "model" / "config.json").write_text('{"vocab_size": 200}')
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from knowcap.corpora import WholeTexts, knowledge_of, sample_of, stream_of, tokenizer_of
-from knowcap.models import closed_form_parameters
+from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe
 from knowcap.sweep.cells import Cell
@@ -57,12 +57,28 @@ class _Texts:
     windows: float
 
 
-def training_flops(num_parameters: int, num_tokens: int) -> float:
+def training_flops(recipe: Recipe, rows: int, num_tokens: int) -> float:
     """6 N D: forward and backward passes over D tokens with N parameters (Kaplan et al. 2020, 2.1; Hoffmann et al.).
 
-    All parameters are counted, as in Hoffmann et al.; attention over the context is left out.
+    All parameters are counted, as in Hoffmann et al., of a mixture those that one token passes through; attention over
+    the context is left out.
+
+    Args:
+        recipe: names the model.
+        rows: of its vocabulary.
+        num_tokens: D.
     """
-    return 6.0 * num_parameters * num_tokens
+    return (
+        6.0
+        * num_tokens
+        * closed_form_active_parameters(
+            recipe.model_name,
+            vocab_size=rows,
+            block_size=recipe.block_size,
+            head_dim=recipe.head_dim,
+            num_experts_per_tok=recipe.num_experts_per_tok,
+        )
+    )
 
 
 def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
@@ -100,7 +116,7 @@ def _counts(recipe: Recipe, texts: _Texts, num_people: int, total_bits: float) -
         max_knowledge_bits=total_bits,
         num_tokens=tokens,
         num_steps=-(-windows // recipe.train_batch_size),
-        flops=training_flops(parameters, tokens),
+        flops=training_flops(recipe, texts.rows, tokens),
     )
 
 

@@ -60,7 +60,10 @@ def _totals(
         told += f", about {whole} of training one after another ({from_what})"
     else:
         told += "; time unknown until a cell is finished, or with --measure_speed"
-    return [told, f"FLOP = 6 x parameters x tokens; tokens and steps from a sample of texts → {sweep.folder}"]
+    return [
+        told,
+        f"FLOP = 6 x parameters x tokens, of a mixture the active ones; tokens and steps from a sample of texts → {sweep.folder}",
+    ]
 
 
 def _state(cell: Cell) -> str:

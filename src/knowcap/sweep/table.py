@@ -69,7 +69,7 @@ def row_of(cell: Cell) -> dict[str, Any]:
         "memorizable_accuracy": capacity.get("memorizable_accuracy"),  # an older capacity.json has none
         "num_tokens": training["num_tokens"],
         "num_steps": training["num_steps"],
-        "flops": training_flops(capacity["num_parameters"], training["num_tokens"]),
+        "flops": training_flops(cell.recipe, _vocabulary_rows(cell), training["num_tokens"]),
         "loss": training["final_loss"],
         "bits_per_parameter_low": low,
         "bits_per_parameter_high": high,
@@ -80,6 +80,10 @@ def row_of(cell: Cell) -> dict[str, Any]:
         row[f"int{bits}_bits_per_parameter"] = read_json(folder / "capacity.json")["bits_per_parameter"]
     told = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
     return row | {key: str(value) if isinstance(value, tuple) else value for key, value in told.items()}
+
+
+def _vocabulary_rows(cell: Cell) -> int:
+    return read_json(cell.run_dir / "model" / "config.json")["vocab_size"]
 
 
 def rows_of(sweep: Sweep, known: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
