@@ -62,7 +62,8 @@ def _totals(
         told += "; time unknown until a cell is finished, or with --measure_speed"
     return [
         told,
-        f"FLOP = 6 x parameters x tokens, of a mixture the active ones; tokens and steps from a sample of texts → {sweep.folder}",
+        "FLOP = 6 x parameters (of a mixture, active ones) x tokens; tokens and steps from a sample of texts",
+        f"→ {sweep.folder}",
     ]
 
 
