@@ -15,7 +15,6 @@ from knowcap.recipe import Recipe
 from knowcap.sweep import load_sweep
 from knowcap.sweep.chosen import choose, tell_winners
 from knowcap.sweep.run import write_results
-from knowcap.sweep.table import rows_of
 
 
 FIT = (
@@ -156,7 +155,7 @@ def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path):
     assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs")]) == 0
     assert {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*.json")} == before
     write_results(sweep)
-    assert rows_of(sweep) == rows
+    assert table(tmp_path) == rows
 
 
 @pytest.mark.slow
