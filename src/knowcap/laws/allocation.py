@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.laws.fit import Fit, LawError
+
 
 FLOPS_PER_PARAMETER_TOKEN = 6.0  # C = 6 N D (Kaplan et al. 2020, 2.1)
 
@@ -87,3 +89,15 @@ def kaplan_allocation(constants: Mapping[str, float], b_star: float, alpha_b: fl
         "loss": loss,
         "exponent_parameters": float(exponent),
     }
+
+
+def allocate(fit: Fit, flops: float) -> Allocation:
+    """The best parameters and tokens for a budget by any of the three approaches.
+
+    Raises:
+        LawError: another law.
+    """
+    if not fit.law.startswith("chinchilla-"):
+        raise LawError(f"{fit.law} has no best spending of a budget; expected one of Chinchilla's approaches")
+    parametric = fit.law == "chinchilla-parametric"
+    return (parametric_allocation if parametric else power_allocation)(fit.constants, flops)

@@ -60,9 +60,8 @@ def fit_isoflop(
     best = np.exp(drawn[0])
     told = [{k: v for k, v in p.items() if k not in ("drawn", "why_not")} for p in kept]
     points = sum(p["num_points"] for p in kept)
-    fit = line_fit(
-        "chinchilla-isoflop", Optima(flops, best[1], best[2], drawn[1:]), points, options, {"budgets": told}
-    )
+    optima = Optima(flops, best[1], best[2], drawn[1:])
+    fit = line_fit("chinchilla-isoflop", optima, points, options, {"budgets": told})
     fit.warnings += warnings + [BIAS]
     if len(kept) == 2:
         fit.warnings.append("two budgets make a line whatever they are; add a third")
@@ -100,6 +99,8 @@ def _profile(sizes: np.ndarray, tokens: np.ndarray, loss: np.ndarray, weights: n
             "width": float(width),
             "terms": [float(start[0]), float(slope[0]), float(bend[0])],
         },
+        "sizes": sizes.tolist(),
+        "losses": loss.tolist(),
         "drawn": np.stack([log_size, log_tokens]),
     }
 

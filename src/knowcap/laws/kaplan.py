@@ -94,14 +94,21 @@ def fit_kaplan_nd(
     return fit
 
 
-def fit_kaplan_ns(num_parameters: np.ndarray, steps: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS) -> Fit:
-    """The law of `kaplan_ns_loss`; arrays of shape (n,), `steps` being S_min (see `min_steps`) after warm-up."""
-    return _fit_ns(num_parameters, steps, loss, None, options)
-
-
-def _fit_ns(
-    num_parameters: np.ndarray, steps: np.ndarray, loss: np.ndarray, groups: np.ndarray | None, options: Options
+def fit_kaplan_ns(
+    num_parameters: np.ndarray,
+    steps: np.ndarray,
+    loss: np.ndarray,
+    options: Options = _OPTIONS,
+    *,
+    groups: np.ndarray | None = None,
 ) -> Fit:
+    """The law of `kaplan_ns_loss`, on curves after their warm-up.
+
+    Args:
+        num_parameters, loss: of shape (n,).
+        steps: S_min, of shape (n,); see `min_steps`.
+        groups: the runs that points belong to, of shape (n,); intervals are then a bootstrap over runs.
+    """
     x, s = logs(num_parameters, steps)
 
     def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -37,9 +37,16 @@ def fit_kaplan_d(num_tokens: np.ndarray, loss: np.ndarray, options: Options = _O
     return _fit("kaplan-d", num_tokens, loss, options)
 
 
-def fit_kaplan_c(flops: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS) -> Fit:
-    """L(C) = (C_c / C)^alpha_C, of the best model for each compute. C_c is in FLOP, and in PF-days under `derived`."""
-    fit = _fit("kaplan-c", flops, loss, options)
+def fit_kaplan_c(
+    flops: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS, *, groups: np.ndarray | None = None
+) -> Fit:
+    """L(C) = (C_c / C)^alpha_C, of the best model for each compute. C_c is in FLOP, and in PF-days under `derived`.
+
+    Args:
+        flops, loss: of shape (n,).
+        groups: runs that several points belong to, of shape (n,); intervals are then a bootstrap over runs.
+    """
+    fit = _fit("kaplan-c", flops, loss, options, groups)
     fit.derived["C_c_pf_days"] = fit.constants["C_c"] / PF_DAY
     low, high = fit.intervals["C_c"]
     fit.derived_intervals["C_c_pf_days"] = (
@@ -49,7 +56,7 @@ def fit_kaplan_c(flops: np.ndarray, loss: np.ndarray, options: Options = _OPTION
     return fit
 
 
-def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options) -> Fit:
+def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options, groups: np.ndarray | None = None) -> Fit:
     scale, exponent, column = _NAMES[law]
     (log_x, y) = logs(x, loss)
 
@@ -65,7 +72,9 @@ def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options) -> Fit:
     alpha = -float(np.polyfit(log_x, y, 1)[0]) if np.ptp(log_x) > 0 else 0.0
     alpha = alpha if abs(alpha) > 1e-9 else 1e-9
     start = np.array([[log_x.mean() + y.mean() / alpha, alpha]])
-    fit = fit_curve(Curve(law, (scale, exponent), (True, False), model, points, predict), start, options)
+    method = "profile" if groups is None else "bootstrap"
+    curve = Curve(law, (scale, exponent), (True, False), model, points, predict, groups=groups, method=method)
+    fit = fit_curve(curve, start, options)
     if fit.constants[exponent] <= 0:
         fit.warnings.append(f"loss does not fall with {column}: {exponent} is {fit.constants[exponent]:.3g}")
     fit.warnings += _bend(log_x, y, column)

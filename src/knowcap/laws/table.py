@@ -1,0 +1,288 @@
+"""Tables of runs: CSV or Parquet files with whatever columns, and the numbers that a law needs from them."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knowcap.laws.fit import LawError
+
+
+MEANINGS = {
+    "num_parameters": "parameters of the model",
+    "num_parameters_non_embedding": "the same without embeddings",
+    "num_tokens": "training tokens",
+    "flops": "training FLOPs",
+    "budget": "FLOPs of an IsoFLOP profile",
+    "loss": "nats per token",
+    "step": "training steps",
+    "batch_tokens": "tokens in a batch",
+    "run": "which curve a row belongs to",
+    "knowledge_bits": "bits learned",
+    "max_knowledge_bits": "bits that there are to learn",
+    "exposures": "how often each fact was seen",
+}
+# What a column can be made from, best first.
+SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "num_tokens": (("step", "batch_tokens"), ("num_parameters", "flops"), ("num_parameters", "budget")),
+    "flops": (("num_parameters", "num_tokens"), ("budget",), ("num_parameters", "step", "batch_tokens")),
+    "step": (("num_tokens", "batch_tokens"),),
+}
+_MISSING = {"", "-", "na", "n/a", "nan", "none", "null"}
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_SHOWN = 5  # rows named in a message
+
+
+@dataclass
+class Taken:
+    """Columns of equal length without gaps.
+
+    Attributes:
+        values: numbers by name, and `run` as text.
+        rows: of the table, counted from 1, of shape (n,).
+        notes: what was left out or made up on the way.
+    """
+
+    values: dict[str, np.ndarray]
+    rows: np.ndarray
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def only(self, kept: np.ndarray) -> Taken:
+        """The rows where `kept` (booleans or indices) says so."""
+        return Taken({k: v[kept] for k, v in self.values.items()}, self.rows[kept], self.notes, self.warnings)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.values[name]
+
+
+def read_runs(path: str | Path) -> dict[str, list[Any]]:
+    """The columns of a CSV (comma, semicolon or tab; a header line) or Parquet file.
+
+    Raises:
+        LawError: no such file, no header, rows of unequal length.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LawError(f"{path}: no such file; expected a CSV or Parquet table of runs")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.read_table(path).to_pydict()
+        except pa.ArrowException as error:
+            raise LawError(f"{path}: not a Parquet file ({error})") from error
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LawError(f"{path}: not UTF-8 text; expected a CSV file, or a Parquet file named .parquet") from error
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    lines = [line for line in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    if len(lines) < 2:
+        raise LawError(
+            f"{path}: got {len(lines)} lines, expected a header line with names of columns and a row for each run"
+        )
+    header = [name.strip() for name in lines[0]]
+    if double := sorted({name for name in header if name and header.count(name) > 1}):
+        raise LawError(f"{path}: two columns are named {', '.join(double)}; rename one")
+    if uneven := [i for i, line in enumerate(lines[1:], 1) if len(line) != len(header)]:
+        raise LawError(f"{path}: rows {_some(uneven)} have other than {len(header)} cells")
+    return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
+
+
+def rename(table: Mapping[str, Iterable[Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
+    """The table with columns under the names that laws use: columns maps ours to the table's, as in {"loss": "eval_loss"}.
+
+    Raises:
+        LawError: a name that is not ours, or not in the table.
+    """
+    found = {str(name): list(values) for name, values in table.items()}
+    problems = [
+        f"--columns {ours}={theirs}: {ours} is none of {', '.join(MEANINGS)}"
+        for ours, theirs in columns.items()
+        if ours not in MEANINGS
+    ]
+    for ours, theirs in columns.items():
+        if theirs not in found:
+            near = difflib.get_close_matches(theirs, found, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            problems.append(f"--columns {ours}={theirs}: no column {theirs!r}{hint}; found: {', '.join(found)}")
+    if problems:
+        raise LawError(problems)
+    return {name: values for name, values in found.items() if name not in columns} | {
+        ours: found[theirs] for ours, theirs in columns.items()
+    }
+
+
+def take(
+    table: Mapping[str, Sequence[Any]],
+    law: str,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    below_zero: str = "",
+) -> Taken:
+    """The columns that a law needs, made from others where they are not there, without rows that lack a number.
+
+    Args:
+        table: columns by name.
+        law: for messages.
+        needed, optional: names of columns.
+        below_zero: a column where zero or less only leaves a row out.
+
+    Raises:
+        LawError: columns missing, no rows left, or values of zero or less; all problems at once.
+    """
+    read, problems = [], []
+    for name in needed:
+        source = _source(name, table)
+        if source is None:
+            problems.append(_missing(name, table))
+        else:
+            read += [n for n in source if n not in read]
+    if problems:
+        found = ", ".join(table) or "none"
+        hint = "name a column that is called otherwise by --columns, such as --columns loss=eval_loss"
+        raise LawError(f"{law}: missing {'; '.join(problems)}. Found: {found}. {hint[0].upper() + hint[1:]}")
+    lengths = {name: len(table[name]) for name in read}
+    if len(set(lengths.values())) > 1:
+        raise LawError(f"{law}: columns of unequal length: {lengths}")
+    extra = [n for n in optional if n in table and n not in read and len(table[n]) == lengths[read[0]]]
+    return _clean(table, law, read, extra, needed, below_zero)
+
+
+def _clean(
+    table: Mapping[str, Sequence[Any]],
+    law: str,
+    read: list[str],
+    extra: list[str],
+    needed: Sequence[str],
+    below_zero: str,
+) -> Taken:
+    values = {name: _numbers(table[name]) if name != "run" else _labels(table[name]) for name in read + extra}
+    rows = np.arange(1, len(table[read[0]]) + 1)
+    taken = Taken(values, rows)
+    gap = np.zeros(len(rows), dtype=bool)
+    for name in (n for n in read if n != "run"):
+        lacking = ~np.isfinite(values[name])
+        gap |= lacking
+        if lacking.any():
+            text = f"no number in {name}: rows {_some(rows[lacking])} of {len(rows)}"
+            words = sorted({str(table[name][i - 1]) for i in rows[lacking]} - {"nan", "None", ""})
+            taken.warnings.append(f"{text}{f' ({_some(words)})' if words else ''}; left out")
+    for name in extra:
+        if name != "run" and not np.isfinite(values[name][~gap]).all():
+            taken.notes.append(f"column {name} has gaps and is not used")
+            del values[name]
+    if below_zero:
+        with np.errstate(invalid="ignore"):
+            under = ~gap & (values[below_zero] <= 0)
+        if under.any():
+            taken.warnings.append(f"{below_zero} is zero or less in {int(under.sum())} of {len(rows)} rows; left out")
+        gap |= under
+    taken = taken.only(~gap)
+    problems = []
+    for name, column in taken.values.items():
+        if name != "run" and (bad := column <= 0).any():
+            got = _some(f"{v:g}" for v in column[bad])
+            text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {_some(taken.rows[bad])}"
+            problems.append(f"{law}: {text}; mend or remove them")
+    if problems:
+        raise LawError(problems)
+    if not len(taken.rows):
+        raise LawError(f"{law}: no row has numbers in all of {', '.join(read)}: " + "; ".join(taken.warnings))
+    _fill_in(taken, needed)
+    return taken
+
+
+def _fill_in(taken: Taken, needed: Sequence[str]) -> None:
+    """Makes missing columns from those there."""
+    v = taken.values
+    for name in (*needed, "step", "num_tokens", "flops"):
+        if name in v or name not in SOURCES:
+            continue
+        if name == "step" and "num_tokens" in v and "batch_tokens" in v:
+            v[name], how = v["num_tokens"] / v["batch_tokens"], "num_tokens / batch_tokens"
+        elif name == "num_tokens" and "step" in v and "batch_tokens" in v:
+            v[name], how = v["step"] * v["batch_tokens"], "step x batch_tokens"
+        elif name == "num_tokens" and "num_parameters" in v and ("flops" in v or "budget" in v):
+            flops = "flops" if "flops" in v else "budget"
+            v[name], how = v[flops] / (6 * v["num_parameters"]), f"{flops} / (6 num_parameters)"
+        elif name == "flops" and "num_parameters" in v and "num_tokens" in v:
+            v[name], how = 6 * v["num_parameters"] * v["num_tokens"], "6 num_parameters num_tokens"
+        elif name == "flops" and "budget" in v:
+            v[name], how = v["budget"], "budget"
+        elif name == "flops" and {"num_parameters", "step", "batch_tokens"} <= set(v):
+            v[name], how = (
+                6 * v["num_parameters"] * v["step"] * v["batch_tokens"],
+                "6 num_parameters step batch_tokens",
+            )
+        else:
+            continue
+        if name in needed and not (name == "flops" and "budget" in v):
+            taken.notes.append(f"no column {name}: made as {how}")
+
+
+def _source(name: str, table: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The columns that give a column; None if they are not there."""
+    if name in table:
+        return (name,)
+    return next((source for source in SOURCES.get(name, ()) if all(n in table for n in source)), None)
+
+
+def _missing(name: str, table: Mapping[str, Any]) -> str:
+    others = " or ".join(" with ".join(source) for source in SOURCES.get(name, ()))
+    near = (
+        difflib.get_close_matches(name, table, 1, 0.7) or [n for n in table if name in n.lower().replace(" ", "_")][:1]
+    )
+    hint = f"; is it {near[0]!r}?" if near else ""
+    return f"column {name} ({MEANINGS[name]}{f'; or {others}' if others else ''}{hint})"
+
+
+def _numbers(column: Sequence[Any]) -> np.ndarray:
+    return np.array([_number(value) for value in column], dtype=float)
+
+
+def _number(value: Any) -> float:
+    """A finite number, or NaN. Text may have thousands separators (1,000) or a suffix (70B)."""
+    if isinstance(value, str):
+        text = value.strip().lower().replace("_", "")
+        if text in _MISSING:
+            return math.nan
+        if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d*)?", text):
+            text = text.replace(",", "")
+        scale = 1.0
+        if re.fullmatch(r"\d+(\.\d*)?\s*[kmbgt]", text):
+            text, scale = text[:-1], _SUFFIXES[text[-1]]
+        try:
+            number = float(text) * scale
+        except ValueError:
+            return math.nan
+    else:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _labels(column: Sequence[Any]) -> np.ndarray:
+    return np.array([str(value) for value in column])
+
+
+def _some(values: Iterable[Any]) -> str:
+    """The first few of them, in a row."""
+    shown = [str(v) for v in values]
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
