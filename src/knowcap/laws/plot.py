@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knowcap.laws.allocation import allocate
 from knowcap.laws.compare import Comparison
 from knowcap.laws.fit import Fit
 from knowcap.plots import COLORS, DPI, GREY
@@ -39,7 +40,7 @@ _AXES = {
     "chinchilla-envelope": ("flops", None, "best number of parameters"),
 }
 _LINES = 7  # at most, each with its colour
-_ABOUT_EQUAL = 0.12  # in the logarithm: sizes shown as one line
+_ABOUT_EQUAL = 0.15  # in the logarithm: how near to a line's value its points are
 
 
 def plot_fit(fit: Fit, path: str | Path) -> Path:
@@ -58,8 +59,10 @@ def plot_fit(fit: Fit, path: str | Path) -> Path:
     else:
         _points(top, fit)
     _residuals(bottom, fit) if not profiles else _points(bottom, fit)
-    told = ", ".join(f"{name} {value:.4g}" for name, value in fit.constants.items())
-    top.set_title(f"{fit.law}\n{told}", fontsize=10)
+    told = ", ".join(f"{name} {value:.4g}" for name, value in fit.constants.items() if "coefficient" not in name)
+    figure.suptitle(f"{fit.law}: {told}", fontsize=10)
+    if not profiles:
+        bottom.set_xlim(top.get_xlim())
     return _save(figure, path)
 
 
@@ -74,8 +77,6 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     flops = _span_of_flops(comparison)
     grid = np.geomspace(*flops, 100)
     for color, (law, fit) in zip(COLORS, comparison.fits.items(), strict=False):
-        from knowcap.laws.allocation import allocate
-
         axes.plot(grid, [allocate(fit, c).num_parameters for c in grid], color=color, label=law)
         if law != "chinchilla-parametric":
             axes.plot(fit.points["flops"], fit.points["observed"], "o", color=color, markersize=4)
@@ -126,18 +127,15 @@ def _save(figure: Figure, path: str | Path) -> Path:
 
 
 def _groups(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A number of a line for each point, and the lines' values: about equal ones are one line, most of them left without (-1)."""
-    order = np.argsort(column)
-    jumps = np.diff(np.log(column[order])) > _ABOUT_EQUAL
-    group = np.empty(len(column), dtype=int)
-    group[order] = np.concatenate([[0], np.cumsum(jumps)])
-    values = np.array([np.exp(np.log(column[group == g]).mean()) for g in range(group.max() + 1)])
+    """A number of a line for each point, and the lines' values. Of many values some are chosen, evenly in the logarithm,
+    and points near none of them get -1."""
+    logs = np.log(column)
+    values = np.unique(logs.round(6))
     if len(values) > _LINES:
-        kept = np.unique(np.linspace(0, len(values) - 1, _LINES).round().astype(int))
-        place = np.full(len(values), -1)
-        place[kept] = np.arange(len(kept))
-        group, values = place[group], values[kept]
-    return group, values
+        values = np.linspace(values[0], values[-1], _LINES)
+    distance = np.abs(logs[:, None] - values)
+    group = np.where(distance.min(1) < _ABOUT_EQUAL, distance.argmin(1), -1)
+    return group, np.exp(values)
 
 
 def _points(axes: Axes, fit: Fit) -> None:
@@ -151,13 +149,15 @@ def _points(axes: Axes, fit: Fit) -> None:
     for i, value in enumerate(values):
         color = COLORS[i % len(COLORS)]
         rows = group == i
-        for columns in _lines(fit, across, by, rows, grid, value):
+        for columns in _lines(fit, across, by, rows, grid, value) if rows.any() else ():
             axes.plot(grid, fit.predict(columns), color=color, linewidth=1.3)
         name = f"{_short(value)} {'bits there are' if by == 'max_knowledge_bits' else _LABELS.get(by or '', '')}"
-        axes.plot(x[rows], y[rows], "o", color=color, markersize=4, label=name if by else "runs")
+        if rows.any():
+            axes.plot(x[rows], y[rows], "o", color=color, markersize=4, label=name)
     axes.set(xscale="log", yscale="log", xlabel=_LABELS[across], ylabel=upward)
     _plain_ticks(axes)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if by:
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _lines(
@@ -233,6 +233,7 @@ def _plain_ticks(axes: Axes) -> None:
 
 def _short(value: float) -> str:
     """1.2M, 70B."""
+    value = float(f"{value:.3g}")
     for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
             return f"{value / scale:.3g}{letter}"
