@@ -15,6 +15,7 @@ from knowcap.student import t_quantile
 
 
 _OPTIONS = Options()
+_LEAST_SHARE = 0.5  # of the knowledge there is, that full runs hold
 
 
 def fit_capacity(
@@ -75,21 +76,28 @@ def _model(x: np.ndarray, m: np.ndarray, seen: bool) -> Model:
 
 
 def _best_split(x: np.ndarray, y: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """(log R, log s) with the least squares of all. Runs fill up in the order of P / M, so there are n + 1 ways to part them, each with
-    a closed form; where its bend falls among the wrong runs, the best bend is at a run."""
+    """(log R, log s) with the least squares of all.
+
+    Runs fill up in the order of P / M, so there are n ways to part them, each with a closed form; where its bend falls among
+    other runs, the best bend is at a run. That some are full at all is believed where the law asks for it (R P beyond M) or
+    where it fits better than none by an F of 4; a share of less than half is not.
+    """
     order = np.argsort(x - m, kind="stable")
     x, y, m = x[order], y[order], m[order]
+    ratio = float((y - x).mean())
+    none = np.array([ratio, max(0.0, float((ratio + x - m).max()))])
     candidates = []
-    for grow in range(1, len(x) + 1):
-        log_r = float((y - x)[:grow].mean())
-        log_s = float((y - m)[grow:].mean()) if grow < len(x) else max(0.0, float((log_r + x - m).max()))
-        candidates.append((log_r, log_s))
+    for grow in range(1, len(x)):
+        candidates.append((float((y - x)[:grow].mean()), float((y - m)[grow:].mean())))
     for bend in x - m:  # log s - log R
         log_r = float((y - np.minimum(x, m + bend)).mean())
         candidates.append((log_r, log_r + bend))
-    found = np.array(candidates)
+    found = np.array([c for c in candidates if c[1] >= np.log(_LEAST_SHARE)] or [none])
     squares = ((np.minimum(found[:, :1] + x, found[:, 1:] + m) - y) ** 2).sum(1)
-    return found[int(np.argmin(squares))]
+    best, least = found[int(np.argmin(squares))], float(squares.min())
+    without = float(((ratio + x - y) ** 2).sum())
+    believed = none[1] > 0 or without - least > 4 * least / max(1, len(x) - 2) + 1e-18 * len(x)
+    return best if believed else none
 
 
 def _tell(fit: Fit, x: np.ndarray, y: np.ndarray, full: np.ndarray) -> None:

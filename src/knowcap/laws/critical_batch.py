@@ -142,7 +142,6 @@ def _fit_crossings(
         points,
         lambda k, c: critical_batch(k, c["loss"]),
         groups=runs,
-        method="bootstrap",
     )
     fit = fit_curve(curve, np.array(starts), options)
     crit = critical_batch(fit.constants, loss)

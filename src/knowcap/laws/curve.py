@@ -11,6 +11,7 @@ import numpy as np
 from knowcap.laws.fit import Fit, LawError, Options
 from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile
 from knowcap.laws.solve import Model, condition_number, minimize
+from knowcap.student import t_quantile
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Curve:
         predict: (constants, columns) → what the law says.
         delta: of the Huber loss on log residuals; infinite is least squares.
         groups: of shape (n,): points that belong together, such as those of one run.
-        method: which intervals are the law's own.
+        method: which intervals are the law's own; where there are groups, those of the groups.
     """
 
     law: str
@@ -83,21 +84,24 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         groups=curve.groups,
     )
     samples = curve.constants(drawn)
+    groups = 0 if curve.groups is None else len(np.unique(curve.groups))
     kinds = {
+        "groups": _named(curve, curve.constants(_padded(_of_groups(theta, drawn, groups, level), len(theta)).T).T),
         "profile": _named(curve, curve.constants(_padded(ends, len(theta)).T).T),
         "bootstrap": _named(curve, percentiles(samples, level)),
     }
+    method = curve.method if curve.groups is None else "groups"
     constants = {name: float(v) for name, v in zip(curve.names, curve.constants(theta), strict=True)}
     return Fit(
         law=curve.law,
         constants=constants,
-        intervals=kinds[curve.method],
+        intervals=kinds[method],
         objective=2 * objective if squares else objective,
         objective_of="sum of squared log residuals" if squares else f"sum of Huber losses ({curve.delta:g}), log loss",
         num_points=len(curve.target),
         points=curve.points | {"fitted": np.exp(curve.model(theta[None])[0][0])},
         predict=lambda columns: curve.predict(constants, columns),
-        interval_method=curve.method,
+        interval_method=method,
         confidence_level=level,
         profile_intervals=kinds["profile"],
         bootstrap_intervals=kinds["bootstrap"],
@@ -105,6 +109,15 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         condition_number=condition_number(curve.model, theta),
         samples=samples,
     )
+
+
+def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) -> np.ndarray:
+    """theta ± t s, with s the standard deviation of the bootstrap over groups and t of Student: percentiles of so few groups are too
+    narrow. Two groups' worth of freedom goes to a line through them, in t and in s. Shape (p, 2)."""
+    if groups < 3:
+        return np.stack([theta - np.inf, theta + np.inf], 1)
+    half = t_quantile(0.5 + level / 2, groups - 2) * drawn.std(0) * np.sqrt(groups / (groups - 2))
+    return np.stack([theta - half, theta + half], 1)
 
 
 def _padded(ends: np.ndarray, width: int) -> np.ndarray:

@@ -54,7 +54,8 @@ class Fit:
         law: its name, as on the command line.
         constants: by name; sizes and tokens in the table's own units.
         intervals: [low, high] of each constant at `confidence_level`; None for an end that the data leave open.
-        interval_method: `profile`, `bootstrap` or `regression`: where `intervals` come from.
+        interval_method: where `intervals` come from: `profile`, `bootstrap` (percentiles), `groups` (Student's t with the
+            standard error of a bootstrap over runs), or `regression`.
         profile_intervals, bootstrap_intervals: both kinds, where there are both.
         standard_errors: of the bootstrap.
         objective: what was minimized, as `objective_of` says.

@@ -14,8 +14,8 @@ from knowcap.laws.line import Optima, line_fit
 _OPTIONS = Options()
 _SIZES = 3  # different sizes that a parabola needs
 BIAS = (
-    "approach 2 is biased where a profile is not a parabola, the more so for wide or off-centre grids of sizes "
-    "(exponents lean away from chinchilla-parametric's even without noise)"
+    "approach 2 is biased, a profile being no parabola: coefficients where sizes lie to one side of the optimum, exponents "
+    "where that changes from budget to budget; chinchilla-parametric is not"
 )
 
 

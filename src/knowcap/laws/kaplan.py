@@ -107,7 +107,7 @@ def fit_kaplan_ns(
     Args:
         num_parameters, loss: of shape (n,).
         steps: S_min, of shape (n,); see `min_steps`.
-        groups: the runs that points belong to, of shape (n,); intervals are then a bootstrap over runs.
+        groups: the runs that points belong to, of shape (n,); intervals are then of the bootstrap over runs.
     """
     x, s = logs(num_parameters, steps)
 
@@ -126,6 +126,5 @@ def fit_kaplan_ns(
     ]
     points = {"num_parameters": num_parameters, "min_steps": steps, "observed": loss}
     names, in_logs = ("N_c", "S_c", "alpha_N", "alpha_S"), (True, True, False, False)
-    clustered = "profile" if groups is None else "bootstrap"
-    curve = Curve("kaplan-ns", names, in_logs, model, points, predict, groups=groups, method=clustered)
+    curve = Curve("kaplan-ns", names, in_logs, model, points, predict, groups=groups)
     return fit_curve(curve, np.array(starts), options)

@@ -21,7 +21,7 @@ DELTA = 1e-3  # of the Huber loss, in log loss
 NAMES = ("A", "B", "E", "alpha", "beta")
 _OPTIONS = Options()
 _SAMPLE = 48  # points on which all starts are tried
-_TRIED, _KEPT, _FINISHED = 12, 200, 12  # steps from every start; starts kept then, and at the end
+_TRIED, _KEPT, _FINISHED = 10, 120, 12  # steps from every start; starts kept then, and at the end
 
 
 def parametric_loss(constants: Mapping[str, float], num_parameters: Any, num_tokens: Any) -> np.ndarray:

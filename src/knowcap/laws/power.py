@@ -44,7 +44,7 @@ def fit_kaplan_c(
 
     Args:
         flops, loss: of shape (n,).
-        groups: runs that several points belong to, of shape (n,); intervals are then a bootstrap over runs.
+        groups: runs that several points belong to, of shape (n,); intervals are then of the bootstrap over runs.
     """
     fit = _fit("kaplan-c", flops, loss, options, groups)
     fit.derived["C_c_pf_days"] = fit.constants["C_c"] / PF_DAY
@@ -72,8 +72,7 @@ def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options, groups: np
     alpha = -float(np.polyfit(log_x, y, 1)[0]) if np.ptp(log_x) > 0 else 0.0
     alpha = alpha if abs(alpha) > 1e-9 else 1e-9
     start = np.array([[log_x.mean() + y.mean() / alpha, alpha]])
-    method = "profile" if groups is None else "bootstrap"
-    curve = Curve(law, (scale, exponent), (True, False), model, points, predict, groups=groups, method=method)
+    curve = Curve(law, (scale, exponent), (True, False), model, points, predict, groups=groups)
     fit = fit_curve(curve, start, options)
     if fit.constants[exponent] <= 0:
         fit.warnings.append(f"loss does not fall with {column}: {exponent} is {fit.constants[exponent]:.3g}")

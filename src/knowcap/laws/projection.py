@@ -15,8 +15,8 @@ from knowcap.laws.terms import logs
 
 
 _LOW, _HIGH, _GRID = 0.02, 2.5, 14  # exponents of the first grid
-_ROUNDS, _SIZE, _SHRINK = 14, 5, 0.5  # then smaller and smaller grids about the best
-_REWEIGHTINGS = 30
+_ROUNDS, _SIZE, _SHRINK = 10, 5, 0.5  # then smaller and smaller grids about the best
+_REWEIGHTINGS = 12
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _surface(
     best, best_value = np.zeros((len(exponents), 3)), np.full(len(exponents), np.inf)
     for _ in range(_REWEIGHTINGS):
         linear = _non_negative(basis / fitted[..., None], 1 - np.log(fitted) + log_loss, weights)
-        new = np.maximum(np.einsum("bnk,bk->bn", basis, linear), 1e-300)
+        new = np.maximum((basis @ linear[..., None])[..., 0], 1e-300)
         residual = np.log(new) - log_loss
         value = huber(residual, delta).sum(1)
         better = value < best_value
@@ -89,9 +89,9 @@ def _surface(
 
 def _non_negative(basis: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted least squares with no negative coefficient: the best of all seven sets of coefficients that may be above zero."""
-    weighted = basis * weights[..., None]
-    normal = np.einsum("bnk,bnl->bkl", weighted, basis)
-    right = np.einsum("bnk,bn->bk", weighted, target)
+    weighted = (basis * weights[..., None]).transpose(0, 2, 1)
+    normal = weighted @ basis
+    right = (weighted @ target[..., None])[..., 0]
     best, best_value = np.zeros(right.shape), np.zeros(len(right))
     for chosen in ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)):
         at = np.ix_(range(len(right)), chosen, chosen)

@@ -78,7 +78,9 @@ def minimize(
     for first in range(0, rows, per_chunk):
         rows_of = slice(first, first + per_chunk)
         part = weights if len(weights) == 1 else weights[rows_of]
-        parts.append(_minimize(model, target, start[rows_of], part, delta, free[rows_of], max_iterations))
+        # A step too far may overflow; its value is then no better and it is not taken.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            parts.append(_minimize(model, target, start[rows_of], part, delta, free[rows_of], max_iterations))
     return Solution(
         np.concatenate([part.theta for part in parts]),
         np.concatenate([part.objective for part in parts]),
