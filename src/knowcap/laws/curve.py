@@ -84,6 +84,8 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         groups=curve.groups,
     )
     samples = curve.constants(drawn)
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = samples.std(0)
     groups = 0 if curve.groups is None else len(np.unique(curve.groups))
     kinds = {
         "groups": _named(curve, curve.constants(_padded(_of_groups(theta, drawn, groups, level), len(theta)).T).T),
@@ -105,7 +107,7 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         confidence_level=level,
         profile_intervals=kinds["profile"],
         bootstrap_intervals=kinds["bootstrap"],
-        standard_errors={n: float(s) for n, s in zip(curve.names, samples.std(0), strict=True)},
+        standard_errors={n: float(s) for n, s in zip(curve.names, errors, strict=True)},
         condition_number=condition_number(curve.model, theta),
         samples=samples,
     )

@@ -43,8 +43,12 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
     drawn = [_slopes(optima.drawn[:, 0], optima.drawn[:, i]) for i in (1, 2)]
     lines = [_slopes(c[None], column[None])[0] for column in columns]
     own = [_regression(c, column, options.confidence_level) for column in columns]
-    samples = np.stack([drawn[0][:, 0], drawn[1][:, 0], np.exp(drawn[0][:, 1]), np.exp(drawn[1][:, 1])], -1)
+    with np.errstate(over="ignore"):
+        scales = [np.exp(line[:, 1]) for line in drawn]
+    samples = np.stack([drawn[0][:, 0], drawn[1][:, 0], *scales], -1)
     samples = samples[np.isfinite(samples).all(1)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = samples.std(0) if len(samples) > 1 else ()
     values = [lines[0][0], lines[1][0], np.exp(lines[0][1]), np.exp(lines[1][1])]
     regression = dict(zip(NAMES, [own[0][0], own[1][0], _exp(own[0][1]), _exp(own[1][1])], strict=True))
     ends = percentiles(samples, options.confidence_level) if len(samples) > 1 else np.full((4, 2), np.nan)
@@ -70,7 +74,7 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
         confidence_level=options.confidence_level,
         profile_intervals=regression,
         bootstrap_intervals=boot,
-        standard_errors={n: float(s) for n, s in zip(NAMES, samples.std(0), strict=True)} if len(samples) > 1 else {},
+        standard_errors={n: float(s) for n, s in zip(NAMES, errors, strict=False)},
         samples=samples,
         extra=extra,
     )
