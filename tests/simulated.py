@@ -1,4 +1,4 @@
-"""Tables of runs that follow a law with known constants, for every law: by the papers' formulas, written out here again."""
+"""Tables of runs that follow a law with known constants, by the papers' formulas, written out here again."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def parametric(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
 
 
 def optimum(alpha: float, beta: float) -> Constants:
-    """Exponents and coefficients of the optimum of 406.4 / N^alpha + 410.7 / D^beta with 6 N D = C, by hand: with D = C / (6 N) the
-    derivative is zero where alpha A N^-alpha = beta B (C / 6 / N)^-beta."""
+    """Exponents and coefficients of the optimum of 406.4 / N^alpha + 410.7 / D^beta with 6 N D = C, by hand: with D =
+    C / (6 N) the derivative is zero where alpha A N^-alpha = beta B (C / 6 / N)^-beta."""
     a = beta / (alpha + beta)
     g = (alpha * 406.4 / (beta * 410.7)) ** (1 / (alpha + beta))
     return {

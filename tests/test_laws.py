@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from simulated import (
     SIMULATED,
-    grid,
     batch_curves,
     capacity,
     envelope,
+    grid,
     hoffmann,
     isoflop,
     noise_of,
@@ -146,8 +146,8 @@ def test_overfitting_and_the_tokens_against_it_are_kaplans() -> None:
 
 
 def test_kaplans_compute_optimal_exponent_follows_from_his_constants() -> None:
-    """alpha_C / alpha_N is 0.71 by his rounded exponents, N_opt = 1.3e9 C^0.73 (PF-days) was observed (Kaplan et al., 6.1 and
-    B.1); at the optimum no other size is better."""
+    """alpha_C / alpha_N is 0.71 by his rounded exponents, N_opt = 1.3e9 C^0.73 (PF-days) was observed (Kaplan et al.,
+    6.1 and B.1); at the optimum no other size is better."""
     constants = {"N_c": 6.5e13, "S_c": 2.1e3, "alpha_N": 0.077, "alpha_S": 0.76}
     found = kaplan_allocation(constants, 2.1e8, 0.21, 8.64e19)
     assert found["exponent_parameters"] == pytest.approx(0.71, abs=0.03)
@@ -165,7 +165,7 @@ def test_kaplans_compute_optimal_exponent_follows_from_his_constants() -> None:
 
 
 def test_the_parametric_optimum_is_the_best_on_a_fine_grid_and_near_hoffmanns() -> None:
-    """67B parameters and 1.5T tokens for 5.76e23 FLOPs by approach 1, 40B by approach 3 (Hoffmann et al., tables 3 and A3)."""
+    """67B parameters and 1.5T tokens for 5.76e23 FLOPs by approach 1, 40B by approach 3 (Hoffmann et al.)."""
     constants = {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}
     found = parametric_allocation(constants, 5.76e23)
     assert 6 * found.num_parameters * found.num_tokens == pytest.approx(5.76e23)
@@ -270,7 +270,7 @@ def test_the_surface_over_two_exponents_is_round_where_the_five_constants_lie_in
 
 
 def bias(alpha: float, beta: float, width: float, drift: float, centre: float = 1.0) -> float:
-    """Of approach 2, with sizes from 1 / width to width about `centre` times the optimum, which leave it as budgets grow."""
+    """Of approach 2, with sizes about `centre` times the optimum, which drift as budgets grow."""
     truth = optimum(alpha, beta)
     budget, factor = grid(np.geomspace(1e18, 1e22, 5), np.geomspace(1 / width, width, 9))
     best = truth["coefficient_parameters"] * budget ** truth["exponent_parameters"]
@@ -279,7 +279,7 @@ def bias(alpha: float, beta: float, width: float, drift: float, centre: float = 
 
 
 def test_the_bias_of_approach_2_comes_with_unequal_exponents_and_grids_that_drift() -> None:
-    """A profile of equal exponents is symmetric; a grid that keeps its place is wrong by the same factor at every budget."""
+    """A grid that keeps its place is wrong by the same factor at every budget."""
     assert abs(bias(0.3, 0.3, 4, 0.0)) < 1e-9
     assert abs(bias(0.46, 0.2, 4, 0.0)) < 1e-9
     assert abs(bias(0.46, 0.2, 4, 0.1, centre=3.0)) > 0.01
@@ -337,5 +337,6 @@ def test_a_budget_without_an_interior_minimum_is_left_out_and_told() -> None:
 
 
 def test_importing_the_laws_brings_no_torch() -> None:
-    code = "import sys, knowcap.laws; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'matplotlib', 'pyarrow')))"
+    heavy = ("torch", "transformers", "matplotlib", "pyarrow")
+    code = f"import sys, knowcap.laws; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

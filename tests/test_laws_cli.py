@@ -70,6 +70,19 @@ def test_columns_may_be_given_in_one_word_or_several_and_results_may_be_written_
     assert "named twice" in fails(capsys, "fit", "kaplan-n", str(path), "--columns", "loss=a", "loss=b")
 
 
+def test_rows_are_chosen_by_the_values_of_a_column(tmp_path: Path, capsys) -> None:
+    table, _ = SIMULATED["kaplan-n"][0](noise_of(0.0, seed=0))
+    both = {name: np.concatenate([column, column * 2]) for name, column in table.items()}
+    path = write(tmp_path / "runs.csv", both | {"dataset": np.repeat(["c4", "pile"], 9), "seed": np.repeat([1, 2], 9)})
+    out = tmp_path / "fit.json"
+    for chosen in ("dataset=c4", "seed=1.0"):
+        assert main(["fit", "kaplan-n", str(path), "--where", chosen, "--json", str(out), *FEW]) == 0
+        assert json.loads(out.read_text())["constants"]["N_c"] == pytest.approx(8.8e13)
+    capsys.readouterr()
+    assert "dataset has c4, pile" in fails(capsys, "fit", "kaplan-n", str(path), "--where", "dataset=c5")
+    assert "no column 'data'" in fails(capsys, "fit", "kaplan-n", str(path), "--where", "data=c4")
+
+
 def test_bad_input_is_one_message_and_nothing_is_written_over(runs: Path, tmp_path: Path, capsys) -> None:
     before = runs.read_bytes()
     assert "is named twice" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", str(runs))

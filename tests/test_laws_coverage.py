@@ -55,7 +55,9 @@ def test_the_bootstrap_of_approach_3_covers_at_its_rate() -> None:
 
 
 def runs_that_differ(seed: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Curves of L(N, S), each off by a factor of its own, which a profile over rows would take for so many observations."""
+    """Curves of L(N, S), each off by a factor of its own, which a profile over rows would take for so many
+    observations.
+    """
     table, truth = SIMULATED["kaplan-ns"][0](noise_of(0.003, seed))
     _, run = np.unique(table["num_parameters"], return_inverse=True)
     return table | {"run": run, "loss": table["loss"] * noise_of(0.01, seed + 10_000)(run.max() + 1)[run]}, truth

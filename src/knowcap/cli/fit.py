@@ -17,7 +17,7 @@ _LAWS = (
 _EXAMPLES = (
     "knowcap fit capacity runs.parquet --json capacity.json --plot capacity.png",
     "knowcap fit kaplan-nd runs.csv --columns loss=eval_loss num_parameters=size",
-    "knowcap fit chinchilla-isoflop runs.csv --flops 1e24        (how large a model, on how many tokens)",
+    "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24        (how large a model, on how many tokens)",
     "knowcap fit chinchilla runs.csv --flops 1e24 --plot all.png (all three approaches side by side)",
     "Columns: num_parameters, num_tokens, flops, loss; step, batch_tokens, run for curves; budget for IsoFLOP;",
     "knowledge_bits, max_knowledge_bits, exposures for ours. Counts are plain, losses in nats per token.",
@@ -35,6 +35,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw points, law and residuals there, as PNG")
     text = "names of the table's columns, such as loss=eval_loss"
     parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
+    text = "only rows with these values, such as dataset=c4"
+    parser.add_argument("--where", metavar="COLUMN=VALUE", nargs="+", action="extend", default=[], help=text)
     text = "FLOPs to spend: the best size and tokens; for chinchilla laws, may be several"
     parser.add_argument("--flops", metavar="BUDGET", type=float, nargs="+", default=[], help=text)
     text = "B_star,alpha_B: turn steps into S_min for kaplan-ns"
@@ -47,6 +49,7 @@ def add(commands: Any) -> None:
 def _fit(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws import fit_law, read_runs
     from knowcap.laws.compare import compare_approaches
+    from knowcap.laws.table import where
     from knowcap.laws.wording import describe, describe_comparison
 
     for path in (args.json, args.plot):
@@ -56,7 +59,8 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
         raise ValueError(f"--flops is for chinchilla laws, got {args.law}; leave it out, or see `knowcap plan`")
     if any(not budget > 0 for budget in args.flops):
         raise ValueError(f"--flops: got {args.flops}, expected numbers above zero")
-    table, columns = read_runs(args.runs), _columns(args.columns)
+    columns = _pairs("--columns", args.columns)
+    table = where(read_runs(args.runs), _pairs("--where", args.where))
     options = {"columns": columns, "critical_batch": args.critical_batch} | {
         key: getattr(args, key) for key in ("confidence_level", "num_bootstraps", "seed")
     }
@@ -75,17 +79,18 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
         (plot_comparison if args.law == "chinchilla" else plot_fit)(found, args.plot)
 
 
-def _columns(words: list[str]) -> dict[str, str]:
-    """OURS=THEIRS, one a word; commas part several in one word where each piece has its own sign of equality."""
+def _pairs(option: str, words: list[str]) -> dict[str, str]:
+    """NAME=VALUE, one a word; commas part several in one word where each piece has its own sign of equality."""
+    form = "OURS=THEIRS such as loss=eval_loss" if option == "--columns" else "COLUMN=VALUE such as dataset=c4"
     columns, problems = {}, []
     for word in words:
         pieces = word.split(",")
         for piece in pieces if all("=" in p for p in pieces) else [word]:
             ours, sign, theirs = piece.partition("=")
             if not (ours and sign and theirs):
-                problems.append(f"--columns: got {piece!r}, expected OURS=THEIRS such as loss=eval_loss")
+                problems.append(f"{option}: got {piece!r}, expected {form}")
             elif ours in columns:
-                problems.append(f"--columns: {ours} is named twice")
+                problems.append(f"{option}: {ours} is named twice")
             columns[ours.strip()] = theirs.strip()
     if problems:
         raise ValueError("; ".join(problems))

@@ -29,7 +29,9 @@ class Allocation:
 
 
 def optimal_exponents(constants: Mapping[str, float]) -> dict[str, float]:
-    """a and b of N_opt = G (C / 6)^a, D_opt = (C / 6)^b / G of the parametric law, and G (Hoffmann et al. 2022, eq. 4)."""
+    """a and b of N_opt = G (C / 6)^a, D_opt = (C / 6)^b / G of the parametric law, and G (Hoffmann et al. 2022, eq.
+    4).
+    """
     alpha, beta = constants["alpha"], constants["beta"]
     both = alpha + beta
     g = (alpha * constants["A"] / (beta * constants["B"])) ** (1 / both)
@@ -55,8 +57,8 @@ def power_allocation(constants: Mapping[str, float], flops: float) -> Allocation
 def kaplan_allocation(constants: Mapping[str, float], b_star: float, alpha_b: float, flops: Any) -> dict[str, float]:
     """Compute-optimal training by L(N, S_min) at the critical batch size (Kaplan et al. 2020, 6 and B.1).
 
-    C_min = 6 N B_crit(L) S_min is minimized for the loss reached; there the loss is 1 + alpha_N / alpha_S times that of
-    the converged model, and steps grow slowly with C_min.
+    C_min = 6 N B_crit(L) S_min is minimized for the loss reached; there the loss is 1 + alpha_N / alpha_S times that
+    of the converged model, and steps grow slowly with C_min.
 
     Args:
         constants: N_c, S_c, alpha_N, alpha_S.
@@ -64,7 +66,8 @@ def kaplan_allocation(constants: Mapping[str, float], b_star: float, alpha_b: fl
         flops: C_min.
 
     Returns:
-        num_parameters, num_tokens, batch_tokens, min_steps, loss, and exponent_parameters, of N_opt = … C_min^exponent.
+        num_parameters, num_tokens, batch_tokens, min_steps, loss, and exponent_parameters, of N_opt = …
+        C_min^exponent.
     """
     alpha_n, alpha_s = constants["alpha_N"], constants["alpha_S"]
     share = alpha_n / alpha_s  # of the size term, that the step term is

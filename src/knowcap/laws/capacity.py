@@ -23,8 +23,8 @@ def fit_capacity(
 ) -> Fit:
     """log bits = min(log R + log P, log s + log M): least squares of the logs, exact over all ways to part the runs.
 
-    R (`bits_per_parameter`) is told by the runs that are not full; s (`saturation`) is the share of the knowledge there is
-    that full ones hold, left out where no run is full.
+    R (`bits_per_parameter`) is told by the runs that are not full; s (`saturation`) is the share of the knowledge
+    there is that full ones hold, left out where no run is full.
 
     Args:
         num_parameters: P, of shape (n,).
@@ -42,7 +42,8 @@ def fit_capacity(
     if full.all():
         least = float(np.exp((y - x).max()))
         raise LawError(
-            f"capacity: every run holds about all there is, so R is only known to be {least:.4g} bits per parameter or more; "
+            f"capacity: every run holds about all there is, so R is only known to be "
+            f"{least:.4g} bits per parameter or more; "
             "add smaller models or more knowledge"
         )
     seen = bool(full.any())
@@ -78,9 +79,9 @@ def _model(x: np.ndarray, m: np.ndarray, seen: bool) -> Model:
 def _best_split(x: np.ndarray, y: np.ndarray, m: np.ndarray) -> np.ndarray:
     """(log R, log s) with the least squares of all.
 
-    Runs fill up in the order of P / M, so there are n ways to part them, each with a closed form; where its bend falls among
-    other runs, the best bend is at a run. That some are full at all is believed where the law asks for it (R P beyond M) or
-    where it fits better than none by an F of 4; a share of less than half is not.
+    Runs fill up in the order of P / M, so there are n ways to part them, each with a closed form; where its bend falls
+    among other runs, the best bend is at a run. That some are full at all is believed where the law asks for it (R P
+    beyond M) or where it fits better than none by an F of 4; a share of less than half is not.
     """
     order = np.argsort(x - m, kind="stable")
     x, y, m = x[order], y[order], m[order]
@@ -123,7 +124,8 @@ def _tell(fit: Fit, x: np.ndarray, y: np.ndarray, full: np.ndarray) -> None:
         fit.warnings.append(f"R rests on {growing} run{'s' * (growing > 1)} that is not full; add smaller models")
     if "saturation" in fit.constants and share > 1.02:
         fit.warnings.append(
-            f"full runs hold {share:.3f} of max_knowledge_bits, more than there is; bits or max_knowledge_bits are in other units"
+            f"full runs hold {share:.3f} of max_knowledge_bits, more than there is; "
+            "bits or max_knowledge_bits are in other units"
         )
     fit.warnings += growth_doubts(x[~full], y[~full])
 
@@ -138,6 +140,6 @@ def growth_doubts(x: np.ndarray, y: np.ndarray) -> list[str]:
     if abs(slope - 1) <= max(1e-6, t_quantile(0.9995, len(x) - 2) * error):
         return []
     return [
-        f"bits grow as parameters to the {slope:.2f} (± {error:.2f}), where the law has 1: R is the mean over these sizes, not a "
-        "constant; small models are short of training or of width"
+        f"bits grow as parameters to the {slope:.2f} (± {error:.2f}), where the law has 1: "
+        "R is the mean over these sizes, not a constant; small models are short of training or of width"
     ]

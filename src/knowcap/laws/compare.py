@@ -31,8 +31,8 @@ class Comparison:
         fits: by law, where the table allows it.
         missing: why an approach has none.
         allocations: by budget in FLOPs, then by law.
-        bias: by how much approach 2's exponents would be off on the same sizes and budgets without noise, were the fitted
-            parametric law the truth.
+        bias: by how much approach 2's exponents would be off on the same sizes and budgets without noise, were the
+            fitted parametric law the truth.
     """
 
     fits: dict[str, Fit]
@@ -136,6 +136,6 @@ def _add_bias(comparison: Comparison) -> None:
         return
     off = comparison.bias["exponent_parameters"]
     comparison.notes.append(
-        f"were chinchilla-parametric's law the truth, approach 2 would find an exponent of parameters {abs(off):.2g} too "
-        f"{'high' if off > 0 else 'low'} on these sizes and budgets, without any noise"
+        f"were chinchilla-parametric's law the truth, approach 2 would find an exponent of parameters "
+        f"{abs(off):.2g} too {'high' if off > 0 else 'low'} on these sizes and budgets, without any noise"
     )

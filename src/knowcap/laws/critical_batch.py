@@ -71,8 +71,8 @@ def fit_critical_batch_curves(
     if not crossings:
         batches = len(np.unique(batch_tokens))
         raise LawError(
-            f"critical-batch: no loss is reached at {_BATCHES} batch sizes of one model size (got {batches} batch sizes in "
-            f"{len(np.unique(runs))} runs), expected curves of the same size at {_BATCHES} batch sizes or more"
+            f"critical-batch: no loss is reached at {_BATCHES} batch sizes of one model size (got {batches} batch sizes "
+            f"in {len(np.unique(runs))} runs), expected curves of one size at {_BATCHES} batch sizes or more"
         )
     number = np.concatenate([np.full(len(found), i) for i, found in enumerate(crossings)])
     found = np.concatenate(crossings)
@@ -88,7 +88,7 @@ def _crossings(runs: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.n
         lowest = np.minimum.accumulate(loss[rows])
         falls = np.concatenate([[True], lowest[1:] < lowest[:-1]])
         curves.append((number, batch[rows[0]], np.log(step[rows][falls]), np.log(lowest[falls])))
-    ends = sorted((float(c[3][-1]) for c in curves))
+    ends = sorted(float(c[3][-1]) for c in curves)
     tops = sorted((float(c[3][0]) for c in curves), reverse=True)
     if len(curves) < _BATCHES:
         return np.zeros((0, 4))

@@ -114,8 +114,8 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
 
 
 def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) -> np.ndarray:
-    """theta ± t s, with s the standard deviation of the bootstrap over groups and t of Student: percentiles of so few groups are too
-    narrow. Two groups' worth of freedom goes to a line through them, in t and in s. Shape (p, 2)."""
+    """theta ± t s, with s the standard deviation of the bootstrap over groups and t of Student: percentiles of so few
+    groups are too narrow. Two groups' worth of freedom goes to a line through them, in t and in s. Shape (p, 2)."""
     if groups < 3:
         return np.stack([theta - np.inf, theta + np.inf], 1)
     half = t_quantile(0.5 + level / 2, groups - 2) * drawn.std(0) * np.sqrt(groups / (groups - 2))

@@ -33,8 +33,8 @@ def table_doubts(law: str, taken: Taken, given: Mapping[str, object]) -> list[st
             most = _largest(given.get(name))
             if most > 4:
                 doubts.append(
-                    f"{name} is up to {most:g}: this law is about fresh data and has no term for repeated ones, so it holds for these "
-                    "runs' way of repeating at best"
+                    f"{name} is up to {most:g}: this law is about fresh data and has no term "
+                    "for repeated ones, so it holds for these runs' way of repeating at best"
                 )
                 break
     return doubts
@@ -58,8 +58,8 @@ def tell_doubts(fit: Fit) -> None:
     fit.warnings += [text for name in fit.constants if (text := _loose(fit, name))]
     if fit.condition_number is not None and fit.condition_number > _STIFF:
         fit.warnings.append(
-            f"constants trade off against one another (condition number {fit.condition_number:.1g}): trust predictions within the "
-            "range, not single constants"
+            f"constants trade off against one another (condition number {fit.condition_number:.1g}): "
+            "trust predictions within the range, not single constants"
         )
     _outliers(fit)
     if (deviation := float(fit.residuals.std())) > _POOR:
@@ -89,6 +89,6 @@ def _outliers(fit: Fit) -> None:
     if len(far):
         shown = ", ".join(f"{fit.points['observed'][i]:.4g} for {fit.points['fitted'][i]:.4g}" for i in far[:3])
         fit.warnings.append(
-            f"{len(far)} of {len(size)} points lie over {_OUTLIER:g} times the median residual off the law (observed {shown}{'…' * (len(far) > 3)}); "
-            "see what the constants are without them"
+            f"{len(far)} of {len(size)} points lie over {_OUTLIER:g} times the median residual off the law "
+            f"(observed {shown}{'…' * (len(far) > 3)}); see what the constants are without them"
         )

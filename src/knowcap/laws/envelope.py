@@ -43,9 +43,10 @@ def fit_envelope(
 ) -> Fit:
     """Which size has the lowest loss for each compute, and a power law through that.
 
-    Hoffmann et al. fit the line to 1,500 FLOP values, over which the best size is a staircase; a line through a staircase of k steps is too flat by
-    1 - 1 / k². Here each size counts once, in the (geometric) middle of the stretch of compute in which it is best; the smallest and
-    the largest size, whose stretches have no outer end, are left out.
+    Hoffmann et al. fit the line to 1,500 FLOP values, over which the best size is a staircase; a line through a
+    staircase of k steps is too flat by 1 - 1 / k². Here each size counts once, in the (geometric) middle of the
+    stretch of compute in which it is best; the smallest and the largest size, whose stretches have no outer end, are
+    left out.
 
     Args:
         runs: which curve a row belongs to, of shape (n,); several curves may have one size.
@@ -131,5 +132,6 @@ def _doubt(fit: Fit, curves: Curves, sizes: np.ndarray, there: np.ndarray) -> No
         fit.warnings.append(f"{lost} of {len(sizes)} sizes between others are best at no compute in the curves' range")
     if len(curves.log_size) == len(sizes):
         fit.notes.append(
-            "one run a size: where the learning rate was to fall at the end, losses before it are too high; Hoffmann et al. had four lengths"
+            "one run a size: where the learning rate was to fall at the end, losses before it are "
+            "too high; Hoffmann et al. had four lengths"
         )

@@ -43,7 +43,8 @@ def fit_exposures(
     exposures: np.ndarray,
     options: Options = _OPTIONS,
 ) -> Fit:
-    """log bits = min(log R(e) + log P, log s + log M), R(e) as in `capacity_at`, beside R at each number of exposures by itself.
+    """log bits = min(log R(e) + log P, log s + log M), R(e) as in `capacity_at`, beside R at each number of exposures
+    by itself.
 
     Args:
         num_parameters, knowledge_bits, max_knowledge_bits: as in `fit_capacity`.
@@ -55,8 +56,8 @@ def fit_exposures(
     found = np.unique(exposures)
     if len(found) < 3:
         raise LawError(
-            f"exposures: got {len(found)} different numbers of exposures ({', '.join(f'{e:g}' for e in found)}), expected 3 or "
-            "more; add runs, or use the law capacity"
+            f"exposures: got {len(found)} different numbers of exposures ({', '.join(f'{e:g}' for e in found)}), "
+            "expected 3 or more; add runs, or use the law capacity"
         )
     x, y, m, e = logs(num_parameters, knowledge_bits, max_knowledge_bits, exposures)
     top = float((y - x).max())
@@ -132,8 +133,8 @@ def _doubt(fit: Fit, found: np.ndarray) -> None:
     fit.derived["bits_per_parameter_at_most_exposures"] = float(capacity_at(fit.constants, found.max()))
     if reached < 0.8:
         fit.warnings.append(
-            f"at {found.max():g} exposures, the most there are, models reach {100 * reached:.0f} % of the R of endless "
-            "exposures, which is extrapolated; add runs with more exposures"
+            f"at {found.max():g} exposures, the most there are, models reach {100 * reached:.0f} % of the R of "
+            "endless exposures, which is extrapolated; add runs with more exposures"
         )
     if fit.constants["gamma"] <= 0:
         fit.warnings.append("bits do not grow with exposures: gamma is negative")

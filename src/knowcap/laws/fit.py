@@ -54,8 +54,8 @@ class Fit:
         law: its name, as on the command line.
         constants: by name; sizes and tokens in the table's own units.
         intervals: [low, high] of each constant at `confidence_level`; None for an end that the data leave open.
-        interval_method: where `intervals` come from: `profile`, `bootstrap` (percentiles), `groups` (Student's t with the
-            standard error of a bootstrap over runs), or `regression`.
+        interval_method: where `intervals` come from: `profile`, `bootstrap` (percentiles), `groups` (Student's t
+            with the standard error of a bootstrap over runs), or `regression`.
         profile_intervals, bootstrap_intervals: both kinds, where there are both.
         standard_errors: of the bootstrap.
         objective: what was minimized, as `objective_of` says.
@@ -123,12 +123,20 @@ class Fit:
             "residual_standard_deviation": float(self.residuals.std()),
             "residuals": [float(r) for r in self.residuals],
             "ranges": {k: list(v) for k, v in self.ranges.items()},
+            "samples": self._samples(),
             "notes": self.notes,
         } | self.extra
         if self.non_embedding is not None:
             keys = ("constants", "intervals", "objective", "derived")
             content["non_embedding"] = {k: self.non_embedding.to_dict()[k] for k in keys}
         return finite(content)
+
+    def _samples(self) -> dict[str, list[float]]:
+        """Bootstrapped constants by name, those of one refit at one place, without refits that ran off."""
+        if self.samples is None:
+            return {}
+        kept = self.samples[np.isfinite(self.samples).all(1)]
+        return {name: [float(f"{v:.8g}") for v in column] for name, column in zip(self.constants, kept.T, strict=True)}
 
     def write(self, path: str | Path) -> Path:
         """Writes the JSON file, whole or not at all, and returns its path."""

@@ -22,8 +22,9 @@ _ROUNDING = 1e-18  # a mean square of log residuals below this is rounding, not 
 def loss_scale(residual: np.ndarray, num_constants: int, delta: float) -> float:
     """What turns twice the rise of the objective into a squared t: variance of the slopes over mean curvature.
 
-    With squares alone (infinite delta) this is the residual variance. With Huber's loss (M-estimation; Huber 1964) the curvature is
-    the share of residuals within delta, smoothed by a normal kernel (Silverman's bandwidth), since few may lie in there.
+    With squares alone (infinite delta) this is the residual variance. With Huber's loss (M-estimation; Huber 1964) the
+    curvature is the share of residuals within delta, smoothed by a normal kernel (Silverman's bandwidth), since few
+    may lie in there.
 
     Args:
         residual: in units of the target, of shape (n,).
@@ -53,8 +54,8 @@ def profile(
 ) -> np.ndarray:
     """For each constant the values between which the best fit of all others is not significantly worse.
 
-    The rise allowed is scale times t²/2, t of Student with n - p degrees of freedom: exact for laws that are linear in the
-    logs, constants such as N_c included, which are ratios (Fieller's intervals).
+    The rise allowed is scale times t²/2, t of Student with n - p degrees of freedom: exact for laws that are linear in
+    the logs, constants such as N_c included, which are ratios (Fieller's intervals).
 
     Args:
         model, target, delta: of the fit, see `knowcap.laws.solve.minimize`.
@@ -120,8 +121,8 @@ def _cross(
 def random_weights(num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Weights of shape (num_bootstraps, num_points): how often each point was drawn, with replacement.
 
-    Of fewer than 30 points (or groups), many a draw would leave one or two and no fit; there the weights are exponential
-    instead of counts, so that no point drops out (the Bayesian bootstrap, Rubin 1981).
+    Of fewer than 30 points (or groups), many a draw would leave one or two and no fit; there the weights are
+    exponential instead of counts, so that no point drops out (the Bayesian bootstrap, Rubin 1981).
 
     Args:
         num_points, num_bootstraps, seed: as they say.

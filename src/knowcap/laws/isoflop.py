@@ -14,8 +14,8 @@ from knowcap.laws.line import Optima, line_fit
 _OPTIONS = Options()
 _SIZES = 3  # different sizes that a parabola needs
 BIAS = (
-    "approach 2 is biased, a profile being no parabola: coefficients where sizes lie to one side of the optimum, exponents "
-    "where that changes from budget to budget; chinchilla-parametric is not"
+    "approach 2 is biased, a profile being no parabola: coefficients where sizes lie to one side of the "
+    "optimum, exponents where that changes from budget to budget; chinchilla-parametric is not"
 )
 
 
@@ -28,8 +28,8 @@ def fit_isoflop(
 ) -> Fit:
     """The lowest point of each budget's parabola, and power laws of those in the budget.
 
-    Tokens at the optimum are read off the profile's own line of log tokens in log parameters. The parabola is biased for unequal
-    exponents: see `BIAS`, and `knowcap.laws.compare` for how large that is on a given grid.
+    Tokens at the optimum are read off the profile's own line of log tokens in log parameters. The parabola is biased
+    for unequal exponents: see `BIAS`, and `knowcap.laws.compare` for how large that is on a given grid.
 
     Args:
         num_parameters, num_tokens: of shape (n,).
@@ -69,7 +69,9 @@ def fit_isoflop(
 
 
 def _profile(sizes: np.ndarray, tokens: np.ndarray, loss: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
-    """The optimum of one budget, its curve, and log size and log tokens there under each weighting (2, B); or why there is none."""
+    """The optimum of one budget, its curve, and log size and log tokens there under each weighting (2, B); or why
+    there is none.
+    """
     x, y = np.log(sizes), np.log(tokens)
     if (number := len(np.unique(x))) < _SIZES:
         return {"why_not": f"{number} different sizes, expected {_SIZES} or more"}
@@ -106,7 +108,8 @@ def _profile(sizes: np.ndarray, tokens: np.ndarray, loss: np.ndarray, weights: n
 
 
 def group_budgets(flops: np.ndarray, within: float = 0.1) -> tuple[np.ndarray, list[str]]:
-    """A budget for each run where the table has none: runs whose FLOPs follow one another by less than `within` share one.
+    """A budget for each run where the table has none: runs whose FLOPs follow one another by less than `within` share
+    one.
 
     Returns:
         The geometric mean of each group, of shape (n,), and what to tell about it.

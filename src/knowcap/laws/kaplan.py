@@ -24,7 +24,7 @@ def kaplan_nd_loss(constants: Mapping[str, float], num_parameters: Any, num_toke
 
 
 def overfitting(constants: Mapping[str, float], num_parameters: Any, num_tokens: Any) -> np.ndarray:
-    """By how much of itself the loss at D tokens is above that with data without end: L(N, D) / L(N, inf) - 1 (4.2)."""
+    """By how much of itself the loss at D tokens is above that of endless data: L(N, D) / L(N, inf) - 1 (4.2)."""
     return (
         kaplan_nd_loss(constants, num_parameters, num_tokens) / kaplan_nd_loss(constants, num_parameters, np.inf) - 1
     )

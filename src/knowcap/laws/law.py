@@ -58,8 +58,8 @@ def fit_law(
 
     Args:
         law: one of `LAWS`.
-        table: columns by name (a dictionary, a pandas data frame), or the path of a CSV or Parquet file. Units are plain
-            counts of parameters, tokens and FLOPs, and nats per token.
+        table: columns by name (a dictionary, a pandas data frame), or the path of a CSV or Parquet file. Units are
+            plain counts of parameters, tokens and FLOPs, and nats per token.
         columns: the table's own names, such as {"loss": "eval_loss"}.
         critical_batch: for kaplan-ns, (B_star, alpha_B) by which steps become S_min (needs batch_tokens).
         confidence_level, num_bootstraps, seed: of the intervals, see `Options`.
@@ -165,8 +165,8 @@ def _fit_ns(taken: Taken, options: Options) -> Fit:
         kaplan = min_steps(1.0, taken["batch_tokens"], taken["loss"], 2.1e8, 0.21)
         if kaplan.min() < 0.9:
             fit.warnings.append(
-                f"steps are taken as they are; by Kaplan's critical batch S_min would be {kaplan.min():.2g} to {kaplan.max():.2g} of "
-                "them; --critical_batch 2.1e8,0.21 makes it so"
+                f"steps are taken as they are; by Kaplan's critical batch S_min would be "
+                f"{kaplan.min():.2g} to {kaplan.max():.2g} of them; --critical_batch 2.1e8,0.21 makes it so"
             )
     return fit
 
@@ -227,12 +227,14 @@ def _fit_capacity(taken: Taken, options: Options) -> Fit:
         most = taken["exposures"] >= 0.95 * top
         if most.sum() >= 3:
             notes = [
-                f"exposures differ: the {int(most.sum())} of {len(most)} runs of {top:g} are points; see the law exposures"
+                f"exposures differ: the {int(most.sum())} of {len(most)} runs of {top:g} are points; "
+                "see the law exposures"
             ]
         else:
             most[:] = True
             notes = [
-                "exposures differ, and fewer than 3 runs have the most, so R is a mean over them; see the law exposures"
+                "exposures differ, and fewer than 3 runs have the most, so R is a mean over them; "
+                "see the law exposures"
             ]
     names = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
     fit = fit_capacity(*(taken[n][most] for n in names), options=options)

@@ -35,8 +35,8 @@ class Optima:
 def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra: dict[str, Any]) -> Fit:
     """N = coefficient x C^exponent and the same for D, by least squares of the logs.
 
-    Intervals are those of the regression (Student's t, k - 2 degrees of freedom: how far budgets lie off the line) from four budgets on,
-    of the bootstrap over points or runs below that.
+    Intervals are those of the regression (Student's t, k - 2 degrees of freedom: how far budgets lie off the line)
+    from four budgets on, of the bootstrap over points or runs below that.
     """
     c = np.log(optima.flops)
     columns = (np.log(optima.num_parameters), np.log(optima.num_tokens))

@@ -80,8 +80,9 @@ def fit_parametric(
     Args:
         num_parameters, num_tokens: of shape (n,).
         loss: nats per token, of shape (n,).
-        solver: `grid` is Hoffmann's: five constants at once, from 4,500 starts. `projection` searches the two exponents alone and
-            solves for A, B, E within (`knowcap.laws.projection`). `both` does both, takes the better and warns if they differ.
+        solver: `grid` is Hoffmann's: five constants at once, from 4,500 starts. `projection` searches the two
+            exponents alone and solves for A, B, E within (`knowcap.laws.projection`). `both` does both, takes the
+            better and warns if they differ.
 
     Raises:
         LawError: five points or fewer.

@@ -1,4 +1,4 @@
-"""Plots of fitted laws, as PNG files: points and law above, residuals below (matplotlib, imported when one is drawn)."""
+"""Plots of fitted laws, as PNG files: points and law above, residuals below (matplotlib, imported late)."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def _save(figure: Figure, path: str | Path) -> Path:
 
 
 def _groups(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A number of a line for each point, and the lines' values. Of many values some are chosen, evenly in the logarithm,
-    and points near none of them get -1."""
+    """A number of a line for each point, and the lines' values. Of many values some are chosen, evenly in the
+    logarithm, and points near none of them get -1."""
     logs = np.log(column)
     values = np.unique(logs.round(6))
     if len(values) > _LINES:

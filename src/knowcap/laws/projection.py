@@ -1,7 +1,8 @@
 """The parametric law by variable projection: a search over two exponents, A, B and E solved within.
 
-For given exponents the law is linear in A, B and E, none of which is negative, so what is left is a surface over (alpha, beta) that is
-nearly round, where the five constants at once lie in a long thin valley (Golub and Pereyra 1973).
+For given exponents the law is linear in A, B and E, none of which is negative, so what is left is a surface over
+(alpha, beta) that is nearly round, where the five constants at once lie in a long thin valley (Golub and Pereyra
+1973).
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _basis(exponents: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _surface(
     exponents: np.ndarray, x: np.ndarray, y: np.ndarray, loss: np.ndarray, delta: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The objective (B,) and the non-negative A, B, E (B, 3) at exponents (B, 2), by iteratively reweighted least squares.
+    """The objective (B,) and the non-negative A, B, E (B, 3) at exponents (B, 2), by iteratively reweighted least
+    squares.
 
     The residual is linearized about the last fit: log f - log L is (f - f_last) / f_last + log(f_last / L).
     """
@@ -88,7 +90,9 @@ def _surface(
 
 
 def _non_negative(basis: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares with no negative coefficient: the best of all seven sets of coefficients that may be above zero."""
+    """Weighted least squares with no negative coefficient: the best of all seven sets of coefficients that may be
+    above zero.
+    """
     weighted = (basis * weights[..., None]).transpose(0, 2, 1)
     normal = weighted @ basis
     right = (weighted @ target[..., None])[..., 0]

@@ -1,7 +1,7 @@
 """Many small robust least-squares fits at once, in plain numpy.
 
-Grids of starts, bootstraps and profiles are the same fit with other starts, weights or fixed constants, so all of them go
-through one batched Levenberg-Marquardt iteration. Shapes: B fits, n points, p constants.
+Grids of starts, bootstraps and profiles are the same fit with other starts, weights or fixed constants, so all of them
+go through one batched Levenberg-Marquardt iteration. Shapes: B fits, n points, p constants.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def minimize(
 ) -> Solution:
     """Minimizes the weighted sum of `huber(model(theta) - target)` from every start.
 
-    Where a residual lies beyond delta its curvature is zero, and its share of the majorizing parabola takes its place as far
-    as the step is damped: much damping is iteratively reweighted least squares, which always descends, none is Newton.
+    Where a residual lies beyond delta its curvature is zero, and its share of the majorizing parabola takes its place
+    as far as the step is damped: much damping is iteratively reweighted least squares, which always descends, none is
+    Newton.
 
     Args:
         model: see `Model`.

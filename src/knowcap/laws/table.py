@@ -104,7 +104,8 @@ def read_runs(path: str | Path) -> dict[str, list[Any]]:
 
 
 def rename(table: Mapping[str, Iterable[Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The table with columns under the names that laws use: columns maps ours to the table's, as in {"loss": "eval_loss"}.
+    """The table with columns under the names that laws use: columns maps ours to the table's, as in {"loss":
+    "eval_loss"}.
 
     Raises:
         LawError: a name that is not ours, or not in the table.
@@ -125,6 +126,24 @@ def rename(table: Mapping[str, Iterable[Any]], columns: Mapping[str, str]) -> di
     return {name: values for name, values in found.items() if name not in columns} | {
         ours: found[theirs] for ours, theirs in columns.items()
     }
+
+
+def where(table: Mapping[str, Sequence[Any]], kept: Mapping[str, str]) -> dict[str, list[Any]]:
+    """The rows whose columns have these values: equal as numbers where both are, as text otherwise.
+
+    Raises:
+        LawError: no such column, or no such row.
+    """
+    rows = set(range(len(next(iter(table.values()), ()))))
+    for name, value in kept.items():
+        if name not in table:
+            raise LawError(f"--where {name}={value}: no column {name!r}; found: {', '.join(table)}")
+        number = _number(value)
+        rows &= {i for i, cell in enumerate(table[name]) if str(cell) == value or _number(cell) == number}
+        if not rows:
+            found = _some(sorted({str(cell) for cell in table[name]}))
+            raise LawError(f"--where {name}={value}: no such row; {name} has {found}")
+    return {name: [column[i] for i in sorted(rows)] for name, column in table.items()}
 
 
 def take(

@@ -102,7 +102,7 @@ def describe_comparison(comparison: Comparison) -> str:
         rows.append([f"{budget:.3g} FLOPs: parameters", *(number(found[n].num_parameters) for n in names)])
         rows.append([f"{budget:.3g} FLOPs: tokens", *(number(found[n].num_tokens) for n in names)])
     lines = table(rows)
-    lines += [why for why in comparison.missing.values()]
+    lines += comparison.missing.values()
     lines += [f"note: {note}" for note in comparison.notes]
     return "\n".join(lines + [f"warning: {text}" for text in comparison.warnings])
 
