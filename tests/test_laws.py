@@ -287,7 +287,7 @@ def test_the_bias_of_approach_2_comes_with_unequal_exponents_and_grids_that_drif
 
 
 def test_the_three_approaches_agree_on_equal_exponents_and_stand_side_by_side() -> None:
-    """One table for all: profiles for IsoFLOP and curves for the envelope differ, so the envelope is told as missing."""
+    """One table for all: profiles for IsoFLOP and curves for the envelope differ, so the envelope is missing."""
     table, truth = isoflop(silence)
     found = compare_approaches(table, [1e21], **FEW)
     assert set(found.fits) == {"chinchilla-isoflop", "chinchilla-parametric"}

@@ -29,7 +29,7 @@ def write(path: Path, table: dict[str, np.ndarray]) -> Path:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*table, "comment"])
-        rows.writerows([*(repr(v.item()) for v in row), "ok, so far"] for row in zip(*table.values(), strict=True))
+        rows.writerows([*(v.item() for v in row), "ok, so far"] for row in zip(*table.values(), strict=True))
     return path
 
 

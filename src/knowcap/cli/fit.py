@@ -17,7 +17,7 @@ _LAWS = (
 _EXAMPLES = (
     "knowcap fit capacity runs.parquet --json capacity.json --plot capacity.png",
     "knowcap fit kaplan-nd runs.csv --columns loss=eval_loss num_parameters=size",
-    "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24        (how large a model, on how many tokens)",
+    "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24    (what size, how many tokens)",
     "knowcap fit chinchilla runs.csv --flops 1e24 --plot all.png (all three approaches side by side)",
     "Columns: num_parameters, num_tokens, flops, loss; step, batch_tokens, run for curves; budget for IsoFLOP;",
     "knowledge_bits, max_knowledge_bits, exposures for ours. Counts are plain, losses in nats per token.",
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
 def _fit(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws import fit_law, read_runs
     from knowcap.laws.compare import compare_approaches
-    from knowcap.laws.table import where
+    from knowcap.laws.reading import where
     from knowcap.laws.wording import describe, describe_comparison
 
     for path in (args.json, args.plot):

@@ -21,7 +21,7 @@ from knowcap.laws.kaplan import (
 from knowcap.laws.law import LAWS, fit_law
 from knowcap.laws.parametric import fit_parametric, parametric_loss
 from knowcap.laws.power import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n
-from knowcap.laws.table import read_runs
+from knowcap.laws.reading import read_runs
 
 
 __all__ = [

@@ -71,8 +71,8 @@ def fit_critical_batch_curves(
     if not crossings:
         batches = len(np.unique(batch_tokens))
         raise LawError(
-            f"critical-batch: no loss is reached at {_BATCHES} batch sizes of one model size (got {batches} batch sizes "
-            f"in {len(np.unique(runs))} runs), expected curves of one size at {_BATCHES} batch sizes or more"
+            f"critical-batch: no loss is reached at {_BATCHES} batch sizes of one model size (got {batches} batch "
+            f"sizes in {len(np.unique(runs))} runs), expected curves of one size at {_BATCHES} batch sizes or more"
         )
     number = np.concatenate([np.full(len(found), i) for i, found in enumerate(crossings)])
     found = np.concatenate(crossings)

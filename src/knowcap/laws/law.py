@@ -20,7 +20,8 @@ from knowcap.laws.isoflop import fit_isoflop, group_budgets
 from knowcap.laws.kaplan import fit_kaplan_nd, fit_kaplan_ns, min_steps
 from knowcap.laws.parametric import fit_parametric
 from knowcap.laws.power import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n
-from knowcap.laws.table import Taken, read_runs, rename, take
+from knowcap.laws.reading import read_runs, rename
+from knowcap.laws.table import Taken, take
 
 
 Runs = Mapping[str, Iterable[Any]] | str | Path

@@ -1,44 +1,24 @@
-"""Tables of runs: CSV or Parquet files with whatever columns, and the numbers that a law needs from them."""
+"""The numbers that a law needs from a table of runs."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from knowcap.laws.fit import LawError
+from knowcap.laws.reading import MEANINGS, parse_number, some
 
 
-MEANINGS = {
-    "num_parameters": "parameters of the model",
-    "num_parameters_non_embedding": "the same without embeddings",
-    "num_tokens": "training tokens",
-    "flops": "training FLOPs",
-    "budget": "FLOPs of an IsoFLOP profile",
-    "loss": "nats per token",
-    "step": "training steps",
-    "batch_tokens": "tokens in a batch",
-    "run": "which curve a row belongs to",
-    "knowledge_bits": "bits learned",
-    "max_knowledge_bits": "bits that there are to learn",
-    "exposures": "how often each fact was seen",
-}
 # What a column can be made from, best first.
 SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "num_tokens": (("step", "batch_tokens"), ("num_parameters", "flops"), ("num_parameters", "budget")),
     "flops": (("num_parameters", "num_tokens"), ("budget",), ("num_parameters", "step", "batch_tokens")),
     "step": (("num_tokens", "batch_tokens"),),
 }
-_MISSING = {"", "-", "na", "n/a", "nan", "none", "null"}
-_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_SHOWN = 5  # rows named in a message
 
 
 @dataclass
@@ -65,85 +45,6 @@ class Taken:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.values[name]
-
-
-def read_runs(path: str | Path) -> dict[str, list[Any]]:
-    """The columns of a CSV (comma, semicolon or tab; a header line) or Parquet file.
-
-    Raises:
-        LawError: no such file, no header, rows of unequal length.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise LawError(f"{path}: no such file; expected a CSV or Parquet table of runs")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return pq.read_table(path).to_pydict()
-        except pa.ArrowException as error:
-            raise LawError(f"{path}: not a Parquet file ({error})") from error
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LawError(f"{path}: not UTF-8 text; expected a CSV file, or a Parquet file named .parquet") from error
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in line)]
-    if len(lines) < 2:
-        raise LawError(
-            f"{path}: got {len(lines)} lines, expected a header line with names of columns and a row for each run"
-        )
-    header = [name.strip() for name in lines[0]]
-    if double := sorted({name for name in header if name and header.count(name) > 1}):
-        raise LawError(f"{path}: two columns are named {', '.join(double)}; rename one")
-    if uneven := [i for i, line in enumerate(lines[1:], 1) if len(line) != len(header)]:
-        raise LawError(f"{path}: rows {_some(uneven)} have other than {len(header)} cells")
-    return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
-
-
-def rename(table: Mapping[str, Iterable[Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The table with columns under the names that laws use: columns maps ours to the table's, as in {"loss":
-    "eval_loss"}.
-
-    Raises:
-        LawError: a name that is not ours, or not in the table.
-    """
-    found = {str(name): list(values) for name, values in table.items()}
-    problems = [
-        f"--columns {ours}={theirs}: {ours} is none of {', '.join(MEANINGS)}"
-        for ours, theirs in columns.items()
-        if ours not in MEANINGS
-    ]
-    for ours, theirs in columns.items():
-        if theirs not in found:
-            near = difflib.get_close_matches(theirs, found, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            problems.append(f"--columns {ours}={theirs}: no column {theirs!r}{hint}; found: {', '.join(found)}")
-    if problems:
-        raise LawError(problems)
-    return {name: values for name, values in found.items() if name not in columns} | {
-        ours: found[theirs] for ours, theirs in columns.items()
-    }
-
-
-def where(table: Mapping[str, Sequence[Any]], kept: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The rows whose columns have these values: equal as numbers where both are, as text otherwise.
-
-    Raises:
-        LawError: no such column, or no such row.
-    """
-    rows = set(range(len(next(iter(table.values()), ()))))
-    for name, value in kept.items():
-        if name not in table:
-            raise LawError(f"--where {name}={value}: no column {name!r}; found: {', '.join(table)}")
-        number = _number(value)
-        rows &= {i for i, cell in enumerate(table[name]) if str(cell) == value or _number(cell) == number}
-        if not rows:
-            found = _some(sorted({str(cell) for cell in table[name]}))
-            raise LawError(f"--where {name}={value}: no such row; {name} has {found}")
-    return {name: [column[i] for i in sorted(rows)] for name, column in table.items()}
 
 
 def take(
@@ -198,9 +99,9 @@ def _clean(
         lacking = ~np.isfinite(values[name])
         gap |= lacking
         if lacking.any():
-            text = f"no number in {name}: rows {_some(rows[lacking])} of {len(rows)}"
+            text = f"no number in {name}: rows {some(rows[lacking])} of {len(rows)}"
             words = sorted({str(table[name][i - 1]) for i in rows[lacking]} - {"nan", "None", ""})
-            taken.warnings.append(f"{text}{f' ({_some(words)})' if words else ''}; left out")
+            taken.warnings.append(f"{text}{f' ({some(words)})' if words else ''}; left out")
     for name in extra:
         if name != "run" and not np.isfinite(values[name][~gap]).all():
             taken.notes.append(f"column {name} has gaps and is not used")
@@ -215,8 +116,8 @@ def _clean(
     problems = []
     for name, column in taken.values.items():
         if name != "run" and (bad := column <= 0).any():
-            got = _some(f"{v:g}" for v in column[bad])
-            text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {_some(taken.rows[bad])}"
+            got = some(f"{v:g}" for v in column[bad])
+            text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {some(taken.rows[bad])}"
             problems.append(f"{law}: {text}; mend or remove them")
     if problems:
         raise LawError(problems)
@@ -271,37 +172,8 @@ def _missing(name: str, table: Mapping[str, Any]) -> str:
 
 
 def _numbers(column: Sequence[Any]) -> np.ndarray:
-    return np.array([_number(value) for value in column], dtype=float)
-
-
-def _number(value: Any) -> float:
-    """A finite number, or NaN. Text may have thousands separators (1,000) or a suffix (70B)."""
-    if isinstance(value, str):
-        text = value.strip().lower().replace("_", "")
-        if text in _MISSING:
-            return math.nan
-        if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d*)?", text):
-            text = text.replace(",", "")
-        scale = 1.0
-        if re.fullmatch(r"\d+(\.\d*)?\s*[kmbgt]", text):
-            text, scale = text[:-1], _SUFFIXES[text[-1]]
-        try:
-            number = float(text) * scale
-        except ValueError:
-            return math.nan
-    else:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            return math.nan
-    return number if math.isfinite(number) else math.nan
+    return np.array([parse_number(value) for value in column], dtype=float)
 
 
 def _labels(column: Sequence[Any]) -> np.ndarray:
     return np.array([str(value) for value in column])
-
-
-def _some(values: Iterable[Any]) -> str:
-    """The first few of them, in a row."""
-    shown = [str(v) for v in values]
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
