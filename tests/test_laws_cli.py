@@ -125,6 +125,7 @@ def test_all_approaches_are_printed_and_written_side_by_side(tmp_path: Path, cap
     assert "chinchilla-envelope: got 54 runs of fewer than 3 rows each, expected curves" in printed
     assert "exponent of parameters" in printed
     assert "approach 2 would find an exponent" in printed
+    assert "1e+22 FLOPs: chinchilla-isoflop extrapolated: 3.3 times the largest run" in printed
     assert plot.read_bytes().startswith(PNG)
 
 

@@ -104,3 +104,15 @@ def allocate(fit: Fit, flops: float) -> Allocation:
         raise LawError(f"{fit.law} has no best spending of a budget; expected one of Chinchilla's approaches")
     parametric = fit.law == "chinchilla-parametric"
     return (parametric_allocation if parametric else power_allocation)(fit.constants, flops)
+
+
+def beyond(fit: Fit, budget: float) -> str:
+    """How far a budget lies outside the FLOPs that a law was fitted to; empty inside."""
+    if "flops" in fit.points:
+        low, high = fit.ranges["flops"]
+    else:
+        flops = 6 * fit.points["num_parameters"] * fit.points["num_tokens"]
+        low, high = float(flops.min()), float(flops.max())
+    if budget > 1.001 * high:
+        return f"extrapolated: {budget / high:.2g} times the largest run"
+    return f"extrapolated: {budget / low:.2g} of the smallest run" if budget < 0.999 * low else ""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from knowcap.folders import whole_file
-from knowcap.laws.allocation import Allocation, allocate
+from knowcap.laws.allocation import Allocation, allocate, beyond
 from knowcap.laws.fit import Fit, LawError, Options, finite
 from knowcap.laws.intervals import Interval
 from knowcap.laws.isoflop import fit_isoflop
@@ -101,6 +101,10 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
     for law, fit in fits.items():
         comparison.notes += [f"{law}: {text}" for text in fit.notes]
         comparison.warnings += [f"{law}: {text}" for text in fit.warnings]
+    for flops in budgets:
+        told = [f"{law} {text}" for law, fit in fits.items() if (text := beyond(fit, flops))]
+        if told:
+            comparison.warnings.append(f"{flops:.3g} FLOPs: {'; '.join(told)}")
     _add_bias(comparison)
     return comparison
 

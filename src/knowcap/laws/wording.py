@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from knowcap.laws.allocation import allocate
+from knowcap.laws.allocation import allocate, beyond
 from knowcap.laws.fit import Fit
 from knowcap.laws.intervals import Interval
 
@@ -73,18 +73,6 @@ def _budget_rows(fit: Fit, budgets: Sequence[float]) -> list[list[str]]:
             [f"{budget:.3g}", number(found.num_parameters), number(found.num_tokens), ratio, beyond(fit, budget)]
         )
     return rows
-
-
-def beyond(fit: Fit, budget: float) -> str:
-    """How far a budget lies outside the FLOPs that a law was fitted to; empty inside."""
-    if "flops" in fit.points:
-        low, high = fit.ranges["flops"]
-    else:
-        flops = 6 * fit.points["num_parameters"] * fit.points["num_tokens"]
-        low, high = float(flops.min()), float(flops.max())
-    if budget > 1.001 * high:
-        return f"extrapolated: {budget / high:.2g} times the largest run"
-    return f"extrapolated: {budget / low:.2g} of the smallest run" if budget < 0.999 * low else ""
 
 
 def describe_comparison(comparison: Comparison) -> str:
