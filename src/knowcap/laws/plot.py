@@ -67,7 +67,7 @@ def plot_fit(fit: Fit, path: str | Path) -> Path:
 
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
-    """The best number of parameters for each compute by all approaches, with Hoffmann's and Kaplan's exponents beside.
+    """The best number of parameters for each compute by every approach, and its exponent with its interval.
 
     Args:
         comparison: of `compare_approaches`.
@@ -81,7 +81,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
         if law != "chinchilla-parametric":
             axes.plot(fit.points["flops"], fit.points["observed"], "o", color=color, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel=_LABELS["flops"], ylabel="best number of parameters")
-    axes.set_title("Compute-optimal size by three approaches")
+    axes.set_title("Compute-optimal size, by approach")
     axes.legend(frameon=False, fontsize=8.5)
     names = list(comparison.fits)
     for i, law in enumerate(names):
