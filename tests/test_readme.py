@@ -27,6 +27,7 @@ YAML = sorted((ROOT / "recipes").rglob("*.yaml"))
 TINY = {
     "num_people": 120, "pools_fraction": 0.05, "num_templates": 1, "exposures": 2, "renderings": 1, "head_dim": 8,
     "control_people": 100, "vocab_size": 200, "block_size": 100, "model_name": "gpt2-rotary-1-1", "windows": "aligned",
+    "quantization_group_size": 8,
 }  # fmt: skip
 # What a reader fills in.
 PLACEHOLDERS = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.launch import Launcher
+from knowcap.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE, is_run_dir
 
@@ -38,7 +39,7 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
-        measure(quantize(run_dir, bits), dataset_dir, recipe, launcher=launcher)
+        measure(quantize(run_dir, Settings.of(recipe, bits)), dataset_dir, recipe, launcher=launcher)
     return report(run_dir)
 
 
@@ -217,15 +218,15 @@ def _measure_texts(
     return _stage("capacity", result, summarize, _describe_capacity, summarized)
 
 
-def quantize(run_dir: Path, bits: int) -> Path:
-    """The quantizing stage: the model with weights of `bits` bits, in `run_dir/quantized/int<bits>`."""
-    output = run_dir / "quantized" / f"int{bits}"
-    kept = (output / "quantization.json").is_file()
+def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path:
+    """The quantizing stage: the model with fewer bits a weight, in `run_dir/quantized/int8`, `int4-gptq` and so on."""
+    output = run_dir / "quantized" / settings.folder
+    kept = (output / "quantization.json").is_file() and not overwrite
 
     def work() -> None:
         from knowcap.quantize import quantize
 
-        quantize(run_dir / "model", output, bits)
+        quantize(run_dir / "model", output, **vars(settings), dataset_dir=run_dir / "knowledge", overwrite=overwrite)
 
     return _stage("quantize", output, work, _describe_quantization, kept)
 
@@ -294,4 +295,4 @@ def _describe_capacity(output: Path) -> str:
 
 def _describe_quantization(folder: Path) -> str:
     q = _json(folder / "quantization.json")
-    return f"int{q['bits']}, {q['quantized_fraction']:.0%} of the block weights"
+    return f"int{q['bits']} by {q['method']}, {q['quantized_fraction']:.0%} of the block weights"

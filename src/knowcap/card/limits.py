@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from knowcap.card import morris
+from knowcap.card import morris, quantization
 from knowcap.card.results import Sources
 
 
@@ -32,7 +30,7 @@ def limits(sources: Sources) -> list[str]:
         published = sources.recipe.get("dataset_texts") == "published"
         found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
     if sources.quantized:
-        found.append(_quantization_limit(capacity))
+        found.append(quantization.limit(sources))
     if sources.random_strings:
         found += morris.DIFFERENCES
     elif sources.invented:
@@ -80,16 +78,4 @@ def _vocabulary_limit(tokenizer_name: str | None, published: bool) -> str:
     return (
         f"The tokenizer is {tokenizer_name}, reduced to the tokens that the corpus can use; for other texts "
         "it gives ids that the model has no row for."
-    )
-
-
-def _quantization_limit(capacity: dict[str, Any]) -> str:
-    """How the weights were quantized, and what was not."""
-    quantization = capacity["quantization"]
-    group = quantization.get("group_size")
-    size = "differs from layer to layer" if isinstance(group, dict) else f"is {group or 'a whole row'}"
-    return (
-        f"Quantized after training with {quantization.get('method', _UNKNOWN)}, weights only, without calibration "
-        f"(the paper used GPTQ); a group {size}. Quantized are {100 * (capacity['quantized_fraction'] or 0):.1f} % of "
-        f"the block weights, {100 * (capacity['quantized_fraction_all'] or 0):.1f} % of all parameters."
     )
