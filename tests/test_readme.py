@@ -34,7 +34,7 @@ TINY = {
 # What a reader fills in.
 PLACEHOLDERS = {
     "RECIPE": "quickstart", "RUN": "runs/quickstart", "DIR": "runs", "NAME": "quickstart", "R": "0",
-    "A": "runs/a", "B": "runs/b", "QUESTION": "holds --num_parameters 1",
+    "A": "runs/a", "B": "runs/b", "LAW": "capacity", "QUESTION": "holds --num_parameters 1",
     "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
     "recipes | models | sweeps": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
 }  # fmt: skip
