@@ -20,13 +20,14 @@ T = TypeVar("T")
 FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 _BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
 JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
-NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS)
-NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS)
+QA_KEYS = ("questions", "qa_share", "extract")
+NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS, *QA_KEYS)
+NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS, *QA_KEYS)
 _NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
 # What a data set folder has settled.
 _SETTLED = (
     "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
-    "string_length", "renderings", "control_people", *JUNK_KEYS,
+    "string_length", "renderings", "control_people", *JUNK_KEYS, *QA_KEYS,
 )  # fmt: skip
 _MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
@@ -92,9 +93,29 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
+    problems += _check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
         problems.append(f"report_to={tracker!r}, which is not installed; `pip install {tracker}`, or report_to: none")
+    return problems
+
+
+def _check_questions(recipe: Recipe, bad: set[str]) -> list[str]:
+    """What asks, or is mixed with questions, where the vocabulary has none of their words."""
+    if bad & {*QA_KEYS, "junk_people", "corpus"} or recipe.corpus != "bioS" or recipe.dataset_name is not None:
+        return []
+    problems, asks = [], {"qa_share": recipe.qa_share > 0, "extract": recipe.extract != "none"}
+    if not recipe.questions:
+        problems += [
+            f"{key}={getattr(recipe, key)!r}, but the tokenizer has no words for questions; give questions: true too"
+            for key, set_ in asks.items()
+            if set_
+        ]
+    if recipe.qa_share and recipe.junk_people:
+        problems.append(
+            f"qa_share={recipe.qa_share} and junk_people={recipe.junk_people}: training mixes biographies with one "
+            "of them; leave one out"
+        )
     return problems
 
 
@@ -174,7 +195,7 @@ def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
         from knowcap.bios import BioS
         from knowcap.knowledge.people import People
 
-        problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates))
+        problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates, asked=recipe.questions))
     return problems
 
 

@@ -271,6 +271,8 @@ def _save(
         ]
     if recipe.junk_people:
         content |= {"junk_people": recipe.junk_people, "useful_share": recipe.useful_share}
+    if recipe.qa_share:
+        content |= {"qa_share": recipe.qa_share}
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
