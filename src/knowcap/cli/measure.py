@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from knowcap import run as stages
-from knowcap.launch import Launcher
+from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
 from knowcap.run_folder import is_run_dir, locked
 
 
-MEASURE_EXAMPLES = (
+_EXAMPLES = (
     "knowcap measure runs/quickstart --overwrite",
     "knowcap measure openai-community/gpt2 --dataset_name you/your-facts --limit 1000 --batch_size auto",
     "knowcap measure my_model --dataset_name facts.csv     (columns prompt, answer, candidates)",
@@ -21,8 +21,11 @@ MEASURE_EXAMPLES = (
 )
 
 
-def add_measure_options(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+def add(commands: Any) -> None:
+    """The command's parser."""
+    text = "bits per parameter of a run's models, or of any model folder"
+    parser = add_command(commands, "measure", _measure, text, _EXAMPLES)
+    add_launcher_options(parser)
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model folder or a Hub id")
     data = "a data set folder, a Hub id, or a table of prompts; the run's own by default"
     parser.add_argument("--dataset_name", metavar="DATA", help=data)
@@ -31,7 +34,7 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
         "--scoring", choices=("token", "closed_set"), default="token", help="among all texts, or a list"
     )
     parser.add_argument("--context", choices=("isolated", "packed"), default="isolated", help="alone, or in windows")
-    parser.add_argument("--batch_size", type=batch_size, help="texts a forward pass; auto: as many as fit")
+    parser.add_argument("--batch_size", type=_batch_size, help="texts a forward pass; auto: as many as fit")
     parser.add_argument("--limit", type=positive, help="score the first so many entities only")
     parser.add_argument("--output_dir", type=Path, help="where results go; measured/NAME for models of others")
     parser.add_argument("--overwrite", action="store_true", help="measure again what is measured already")
@@ -39,10 +42,10 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
-def measure_command(args: argparse.Namespace, launcher: Launcher | None) -> None:
+def _measure(args: argparse.Namespace, _: list[str]) -> None:
     """Measures a run's models or one model, or compares two, and prints what was found."""
     options: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "limit", "overwrite")}
-    options |= {"scoring": args.scoring, "context": args.context, "launcher": launcher}
+    options |= {"scoring": args.scoring, "context": args.context, "launcher": launcher_of(args)}
     if args.compare is not None:
         from knowcap.compare.stage import compare_models
 
@@ -74,14 +77,6 @@ def _print(result: Path, args: argparse.Namespace) -> None:
         print(capacity_table(result, args.model, args.dataset_name, args.limit, args.batch_size))
 
 
-def positive(text: str) -> int:
-    """A number of 1 or more, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
-    return number
-
-
-def batch_size(text: str) -> int | None:
+def _batch_size(text: str) -> int | None:
     """A number of 1 or more, or None for `auto`."""
     return None if text == "auto" else positive(text)

@@ -1,0 +1,66 @@
+"""The command line: `knowcap run | data | train | measure | …`, one module a command. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from knowcap import __version__
+from knowcap.cli import ls, measure, parsers, push, quantize, report, run
+from knowcap.launch import LaunchError, is_main_process, set_up_process
+
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_COMMANDS = (run, measure, quantize, report, push, ls)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 2 for bad input (told in one message), 130 for Ctrl-C."""
+    parser = make_parser()
+    args, words = parser.parse_known_args(argv)
+    if words and not args.takes_recipe:
+        parser.error(f"unrecognized arguments: {' '.join(words)}")
+    return _guarded(lambda: args.command(args, words), show_traceback=args.traceback)
+
+
+def train_main(argv: Sequence[str]) -> int:
+    """What `accelerate launch -m knowcap.train` runs in every process: `--config RECIPE [--key value …]`."""
+    parser = argparse.ArgumentParser(prog="python -m knowcap.train", allow_abbrev=False)
+    parsers.add_recipe_options(parser)
+    parsers.add_traceback(parser)
+    args, words = parser.parse_known_args(argv)
+    return _guarded(lambda: run.train_process(args, words), show_traceback=args.traceback)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="knowcap",
+        description="How many bits of knowledge a language model stores per parameter.",
+        epilog="`knowcap COMMAND --help` has examples; `knowcap ls recipes` lists the packaged recipes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"knowcap {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser
+
+
+def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
+    """Runs a command. What a user can mend becomes one message and status 2; anything else keeps its traceback."""
+    set_up_process()
+    try:
+        command()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except (LaunchError, ValueError, OSError) as error:
+        if show_traceback:
+            traceback.print_exc()
+        elif is_main_process():
+            print(f"knowcap: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, LaunchError) else BAD_INPUT
+    return 0

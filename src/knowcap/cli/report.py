@@ -1,0 +1,24 @@
+"""`knowcap report`. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from knowcap import run as stages
+from knowcap.cli.parsers import add_command
+
+
+def add(commands: Any) -> None:
+    """The command's parser."""
+    text = "cards, plots and one table of all runs in a folder"
+    parser = add_command(commands, "report", _report, text, ("knowcap report runs",))
+    parser.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
+
+
+def _report(args: argparse.Namespace, _: list[str]) -> None:
+    stages.report(args.folder)
+    from knowcap.report import report_table
+
+    print(report_table(args.folder))

@@ -1,0 +1,122 @@
+"""`knowcap run | data | train`: the commands that take a recipe. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from knowcap import run as stages
+from knowcap.cli.parsers import add_command, add_launcher_options, add_recipe_options, launcher_of, positive
+from knowcap.launch import is_main_process
+from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, read_recipe
+from knowcap.run_folder import claim_run_dir, folder_problems, locked, run_dir_of
+
+
+_RECIPE_KEYS = "recipe keys (--key value wins over the file):\n" + "\n".join(
+    f"  --{name:<29}{key.metadata['help']}" + ("" if key.metadata.get("required") else f" [{key.default!r}]")
+    for name, key in KEYS.items()
+)
+_RUN_EXAMPLES = (
+    "knowcap run --config quickstart",
+    "knowcap run --config recipes/quickstart.yaml --num_people 500 --run_name small --dry_run",
+    "knowcap run --config my.yaml --output_dir /data/runs --accelerate_config multi_gpu --num_processes 4",
+    "An interrupted run goes on when the same command is given again.",
+)
+_DATA_EXAMPLES = ("knowcap data --config quickstart", "knowcap data --config my.yaml --num_proc 8")
+_TRAIN_EXAMPLES = ("knowcap train --config quickstart --accelerate_config cpu_2",)
+
+
+def add(commands: Any) -> None:
+    """The three commands' parsers."""
+    text = "every stage, from a recipe to a measured, quantized and documented model"
+    run = add_command(commands, "run", _run, text, _RUN_EXAMPLES)
+    run.add_argument("--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing")
+    data = add_command(commands, "data", _data, "only the data set of a recipe", _DATA_EXAMPLES)
+    train = add_command(commands, "train", _train, "only the trained model of a recipe", _TRAIN_EXAMPLES)
+    for command in (run, data):
+        text = "processes that write the data set; its files are the same"
+        command.add_argument("--num_proc", type=positive, default=1, help=text)
+    for command in (run, data, train):
+        add_recipe_options(command)
+        command.set_defaults(takes_recipe=True)
+        command.epilog += "\n" + _RECIPE_KEYS
+    for command in (run, train):
+        add_launcher_options(command)
+
+
+def _run(args: argparse.Namespace, words: list[str]) -> None:
+    if args.dry_run:
+        return _dry_run(args, words)
+    launcher = launcher_of(args)
+    with _claimed(args, words, trains=True) as (recipe, run_dir):
+        stages.run(recipe, run_dir, launcher, args.num_proc)
+        from knowcap.report import report_table
+
+        print(report_table(run_dir))
+
+
+def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
+    recipe, problems = read_recipe(args.config, words)
+    if not problems:
+        from knowcap import estimate
+
+        problems = _training_problems(args, recipe)
+        if not problems:
+            print(f"{'run folder':<28}{run_dir_of(recipe)}\n{estimate.describe(estimate.estimate(recipe))}")
+    problems += folder_problems(recipe, args.overwrite_output_dir)
+    if problems:
+        raise RecipeError(problems, args.config)
+
+
+def _data(args: argparse.Namespace, words: list[str]) -> None:
+    with _claimed(args, words, trains=False) as (recipe, run_dir):
+        stages.data(recipe, run_dir, args.num_proc)
+
+
+def _train(args: argparse.Namespace, words: list[str]) -> None:
+    launcher = launcher_of(args)
+    with _claimed(args, words, trains=True) as (recipe, run_dir):
+        stages.train(recipe, run_dir, launcher)
+
+
+def train_process(args: argparse.Namespace, words: list[str]) -> None:
+    """One of the processes that accelerate launched. Only the first one touches the run folder."""
+    if args.overwrite_output_dir:
+        raise ValueError(
+            "--overwrite_output_dir would be raced for by the processes; "
+            "use `knowcap train --overwrite_output_dir --accelerate_config …` instead"
+        )
+    recipe = load_recipe(args.config, words)
+    if is_main_process():
+        claim_run_dir(recipe)  # not locked: the command that launched the processes may hold the lock
+    stages.train(recipe, run_dir_of(recipe))
+
+
+@contextmanager
+def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> Iterator[tuple[Recipe, Path]]:
+    """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
+    from knowcap.dataset_check import check_source
+
+    recipe, problems = read_recipe(args.config, words)
+    if not problems and (args.overwrite_output_dir or not (run_dir_of(recipe) / "model").is_dir()):
+        problems += _training_problems(args, recipe) if trains else []
+    problems += folder_problems(recipe, args.overwrite_output_dir)
+    if args.overwrite_output_dir and not problems:
+        problems += check_source(recipe)
+    if problems:
+        raise RecipeError(problems, args.config)
+    with locked(run_dir_of(recipe)):
+        yield recipe, claim_run_dir(recipe, args.overwrite_output_dir)
+
+
+def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
+    """What would stop a sound recipe's training: its texts, this machine, the launcher."""
+    from knowcap import estimate
+    from knowcap.machine import machine_problems
+
+    launcher = launcher_of(args)
+    processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
+    return estimate.check_texts(recipe) + machine_problems(recipe, **processes)
