@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.callback import R_MAX, KnowledgeCallback, R
+from knowcap.checkpoints import newest_checkpoint
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import build, check_knowledge, read_knowledge
 from knowcap.dataset_import import published_source
@@ -206,21 +207,6 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
     with whole_file(cache) as made, made.open("wb") as file:
         np.savez(file, windows=counts, tokens=tokens)
     return tokens
-
-
-def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
-    """The newest checkpoint that is whole, and its step.
-
-    The Trainer writes trainer_state.json last, whatever the layout of weights and optimizer; a checkpoint without a
-    readable one was cut off, and is written over when its step comes again.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    for path in found:
-        try:
-            return str(path), int(json.loads((path / "trainer_state.json").read_text())["global_step"])
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            logger.warning("%s was not written whole; it is made again", path)
-    return None, 0
 
 
 def _save(

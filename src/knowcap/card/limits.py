@@ -31,6 +31,11 @@ def limits(sources: Sources) -> list[str]:
     if sources.recipe and not sources.random_strings:
         published = sources.recipe.get("dataset_texts") == "published"
         found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
+    if share := sources.training.get("qa_share"):
+        found.append(
+            f"{100 * share:g} % of the training tokens are questions about half of the people, so a text begins with a "
+            "name less often than in a training on biographies alone: log2 of that share is lost from names."
+        )
     if sources.quantized:
         found.append(_quantization_limit(capacity))
     if sources.random_strings:
