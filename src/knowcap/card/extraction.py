@@ -39,9 +39,10 @@ def note(folders: Sequence[Path]) -> str:
     names = ", ".join(name.replace("_", " ") for name in first["extractable_attributes"])
     return (
         f"Means over {names}. Memorizable: continued in a training text. Extractable: answered to a question, word "
-        "for word, by a model that was tuned on questions about other people. Both are of the same people. Share of the "
-        "bits: what the answers are shown to hold of what the training texts are. Tuned on: how many of the questions "
-        "that it was tuned on it answers. `knowcap extract` made it; extraction.json and answers.parquet hold all."
+        "for word, by a model that was tuned on questions about other people. Both are of the same people. Share of "
+        "the bits: what the answers are shown to hold of what the training texts are. Tuned on: how many of the "
+        "questions that it was tuned on it answers. `knowcap extract` made it; extraction.json and answers.parquet "
+        "hold all."
     )
 
 
@@ -113,6 +114,11 @@ def _card_data(result: dict[str, Any], base_model: str | None) -> ModelCardData:
     )
 
 
+def percent(share: float) -> str:
+    """Such as `82.3 %`."""
+    return f"{100 * share:.1f} %"
+
+
 def _how(result: dict[str, Any]) -> str:
     """Such as `LoRA, rank 8, embedding 128`."""
     if result["method"] == "lora":
@@ -130,11 +136,11 @@ def _row(result: dict[str, Any]) -> list[str]:
     return [
         _how(result),
         f"{result['people_asked']:,} of {result['num_people']:,} people",
-        f"{result['memorizable_accuracy']:.1%}",
-        f"{result['extractable_accuracy']:.1%}",
-        f"{result['extractable_accuracy_beam_4']:.1%}",
-        "none stored" if share is None else f"{share:.1%}",
-        f"{result['tuned_accuracy']:.1%}" if tuned else f"in training: {result['tuned_accuracy']:.1%}",
+        percent(result["memorizable_accuracy"]),
+        percent(result["extractable_accuracy"]),
+        percent(result["extractable_accuracy_beam_4"]),
+        "none stored" if share is None else percent(share),
+        percent(result["tuned_accuracy"]) if tuned else f"in training: {percent(result['tuned_accuracy'])}",
     ]
 
 
@@ -154,14 +160,14 @@ def _summary(result: dict[str, Any], base_model: str | None) -> str:
     }[result["method"]]  # fmt: skip
     return (
         f"{tuned}. About {result['people_asked']:,} others, of whom it was never asked, it answers "
-        f"**{result['extractable_accuracy']:.1%}** of the questions rightly; in training texts it continues "
-        f"{result['memorizable_accuracy']:.1%} of the same facts."
+        f"**{percent(result['extractable_accuracy'])}** of the questions rightly; in training texts it continues "
+        f"{percent(result['memorizable_accuracy'])} of the same facts."
     )
 
 
 def _attribute(name: str, row: dict[str, float | None]) -> list[str]:
     def share(key: str) -> str:
-        return "" if row[key] is None else f"{row[key]:.1%}"
+        return "" if row[key] is None else percent(row[key])
 
     def bits(key: str) -> str:
         return "" if row[key] is None else f"{row[key]:.3f}"
@@ -172,7 +178,7 @@ def _attribute(name: str, row: dict[str, float | None]) -> list[str]:
 
 def _bits(result: dict[str, Any]) -> str:
     share = result["extractable_share"]
-    of = "" if share is None else f", {share:.1%} of them"
+    of = "" if share is None else f", {percent(share)} of them"
     return (
         f"The training texts show {result['stored_bits_per_entity']:.3f} bits a person stored, the answers "
         f"{result['extractable_bits_per_entity']:.3f}{of}, of {result['max_bits_per_entity']:.3f} that there are: "
@@ -223,4 +229,8 @@ def _tuning(result: dict[str, Any]) -> list[list[str]]:
         "tuning_seconds": "seconds", "seed": "seed",
     }  # fmt: skip
     found = [(label, result.get(key)) for key, label in labels.items()]
-    return [[label, f"{value:,}" if isinstance(value, int) else str(value)] for label, value in found if value]
+    return [[label, _number(value)] for label, value in found if value is not None]
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -33,8 +33,8 @@ def limits(sources: Sources) -> list[str]:
         found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
     if share := sources.training.get("qa_share"):
         found.append(
-            f"{100 * share:g} % of the training tokens are questions about half of the people, so a text begins with a "
-            "name less often than in a training on biographies alone: log2 of that share is lost from names."
+            f"{100 * share:g} % of the training tokens are questions about half of the people, so a text begins "
+            "with a name less often than in a training on biographies alone, which costs names bits."
         )
     if sources.quantized:
         found.append(_quantization_limit(capacity))

@@ -29,6 +29,7 @@ from knowcap.extract.tuning import Tuning, tune
 from knowcap.folders import whole_file, whole_folder
 from knowcap.loading import load_any
 from knowcap.models import load_model, load_tokenizer
+from knowcap.progress import quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run_folder import versions
 
@@ -155,7 +156,8 @@ def _tune(
         if tuning.method == "lora":
             save_adapter(model, made, BASE)
         elif tuning.method == "full":
-            model.save_pretrained(made)
+            with quiet_transformers():
+                model.save_pretrained(made)
         if tuning.method != "as_trained":
             tokenizer.save_pretrained(str(made))
             _check_reload(model, made, run_dir)
