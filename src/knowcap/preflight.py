@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from knowcap.question_check import check_questions
 from knowcap.rules import RULES
 
 
@@ -93,29 +94,11 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
-    problems += _check_questions(recipe, bad)
+    if not bad & {*QA_KEYS, "junk_people", "corpus"}:
+        problems += check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
         problems.append(f"report_to={tracker!r}, which is not installed; `pip install {tracker}`, or report_to: none")
-    return problems
-
-
-def _check_questions(recipe: Recipe, bad: set[str]) -> list[str]:
-    """What asks, or is mixed with questions, where the vocabulary has none of their words."""
-    if bad & {*QA_KEYS, "junk_people", "corpus"} or recipe.corpus != "bioS" or recipe.dataset_name is not None:
-        return []
-    problems, asks = [], {"qa_share": recipe.qa_share > 0, "extract": recipe.extract != "none"}
-    if not recipe.questions:
-        problems += [
-            f"{key}={getattr(recipe, key)!r}, but the tokenizer has no words for questions; give questions: true too"
-            for key, set_ in asks.items()
-            if set_
-        ]
-    if recipe.qa_share and recipe.junk_people:
-        problems.append(
-            f"qa_share={recipe.qa_share} and junk_people={recipe.junk_people}: training mixes biographies with one "
-            "of them; leave one out"
-        )
     return problems
 
 
