@@ -162,6 +162,18 @@ def test_an_interrupted_one_goes_on_to_the_same_result(extracted: Path, run_dir:
     assert not (run_dir / "checkpoints" / f"extract-{LORA}").exists()
 
 
+def test_a_model_that_can_be_asked_is_measured_in_every_way(run_dir: Path) -> None:
+    token = json.loads((run_dir / "model" / "capacity.json").read_text())
+    for way, name in (({"scoring": "closed_set"}, "closed_set"), ({"context": "packed"}, "packed")):
+        stages.measure(run_dir / "model", run_dir / "knowledge", TINY, **way)
+        other = json.loads((run_dir / "model" / name / "capacity.json").read_text())
+        assert other["num_entities"] == 30
+        if name == "closed_set":  # where the candidates alone are possible, what cannot be meant costs nothing
+            assert all(
+                row["nll_nats"] <= token["attributes"][a]["nll_nats"] + 0.05 for a, row in other["attributes"].items()
+            )
+
+
 def test_what_a_run_lacks_is_told_at_once(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "knowledge" / "qa")
     (run_dir / "model" / "nll.parquet").unlink()
@@ -176,6 +188,8 @@ def test_recipes_that_ask_without_words_for_it_are_told() -> None:
     assert "qa_share=0.3, but the tokenizer has no words" in told and "extract='lora', but the tokenizer" in told
     assert "leave one out" in " ".join(check_recipe(replace(TINY, qa_share=0.3, junk_people=5)))
     assert "extract='lora' says nothing to corpus: bioD" in " ".join(check_recipe(replace(TINY, corpus="bioD")))
+    told = " ".join(check_recipe(replace(TINY, extract_rank=33, extract_embedding_rank=128)))
+    assert "extract_rank=33 exceeds the hidden size 32" in told and "extract_embedding_rank=128 exceeds" in told
     assert check_recipe(TINY) == []
 
 

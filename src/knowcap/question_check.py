@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from knowcap.recipe import Recipe
 
 
+_RANKS = ("extract_rank", "extract_embedding_rank")
+
+
 def check_questions(recipe: Recipe, bad: Collection[str]) -> list[str]:
     """What asks, or is mixed with questions, where the vocabulary has none of their words; ranks that no matrix has.
 
@@ -28,9 +31,7 @@ def check_questions(recipe: Recipe, bad: Collection[str]) -> list[str]:
             for key, set_ in asks.items()
             if set_
         ]
-    if recipe.extract == "lora" and not {"model_name", "head_dim", "extract_rank", "extract_embedding_rank"} & set(
-        bad
-    ):
+    if recipe.extract == "lora" and not {"model_name", "head_dim", *_RANKS}.intersection(bad):
         problems += _check_ranks(recipe)
     if recipe.qa_share and recipe.junk_people:
         problems.append(
@@ -46,7 +47,7 @@ def _check_ranks(recipe: Recipe) -> list[str]:
         width = parse_model_name(recipe.model_name).num_heads * recipe.head_dim
     except ModelError:
         return []  # told with the model's own problems
-    ranks = {key: getattr(recipe, key) for key in ("extract_rank", "extract_embedding_rank")}
+    ranks = {key: getattr(recipe, key) for key in _RANKS}
     return [
         f"{key}={rank} exceeds the hidden size {width} of {recipe.model_name}; give {width} or less"
         for key, rank in ranks.items()
