@@ -22,6 +22,7 @@ from knowcap.card.results import (
 from knowcap.entities import bits_by_entity
 from knowcap.folders import whole_file
 from knowcap.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
+from knowcap.scoring.way import OTHERS
 from knowcap.seed_groups import recipe_of, seed_groups
 
 
@@ -104,7 +105,9 @@ def _models(output_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                 "run": _run_name(run_dir, output_dir),
                 "folder": folder.relative_to(run_dir.absolute()).as_posix(),
             }
-            models.append(place | {"entities_scored": scored} | capacity)
+            ways = {way.folder: read_json(folder / way.folder / "capacity.json") for way in OTHERS if not way.neutral}
+            ways = {name: found for name, found in ways.items() if found}
+            models.append(place | {"entities_scored": scored} | capacity | {"other_ways": ways})
             recipes.append(recipe)
     return models, seed_groups(models, recipes)
 
@@ -137,7 +140,8 @@ def _report_run(run_dir: Path) -> None:
 
 def _table(models: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> str:
     """The models as a Markdown table, its columns as wide as their widest cell; numbers to the right."""
-    rows = [list(COLUMNS), *(_row(model) for model in models), *(_seed_row(group) for group in seeds)]
+    measured = [row for model in models for row in (_row(model), *_way_rows(model))]
+    rows = [list(COLUMNS), *measured, *(_seed_row(group) for group in seeds)]
     left = [column in _TEXT_COLUMNS for column in COLUMNS]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = []
@@ -164,6 +168,14 @@ def _row(model: dict[str, Any]) -> list[str]:
     ]
 
 
+def _way_rows(model: dict[str, Any]) -> list[list[str]]:
+    """A row for each other way in which a model was scored too, such as `fp32, closed set`."""
+    return [
+        _row(model | capacity | {"precision": f"{model['precision']}, {way.replace('_', ' ')}"})
+        for way, capacity in model["other_ways"].items()
+    ]
+
+
 def _seed_row(group: dict[str, Any]) -> list[str]:
     """The mean of runs that differ in their seed alone, in the order of COLUMNS; a control is that of one model."""
     name = f"mean of {len(group['runs'])} seeds: {', '.join(group['runs'])}"
@@ -187,7 +199,7 @@ def _markdown(table: str, models: list[dict[str, Any]], seeds: list[dict[str, An
         "- control: bits per entity of values that were never taught (mean ± standard error), zero or less unless "
         "something leaks\n"
         "- memorized: share of values that the model generates greedily after a training text up to them (mean over "
-        f"attributes)\n{_unbound(models)}\n"
+        f"attributes)\n{_ways(models)}{_unbound(models)}\n"
         "Made by `knowcap report`; report.json holds the figures in full.\n\n"
         f"![Knowledge learned against model size]({FRONTIER_FILE})\n"
     )
@@ -200,6 +212,16 @@ def _seeds(seeds: list[dict[str, Any]]) -> str:
     return (
         "- mean of seeds: of runs whose recipes differ in their seed alone; ± half the width of a t interval over "
         "them, which entities are in as well\n"
+    )
+
+
+def _ways(models: list[dict[str, Any]]) -> str:
+    """What the rows of other ways mean, where there are any."""
+    if not any(model["other_ways"] for model in models):
+        return ""
+    return (
+        "- closed set: at each token of a value, among the tokens that continue to some candidate; packed: in windows "
+        "of whole texts as in training, not each text alone\n"
     )
 
 

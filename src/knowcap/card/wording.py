@@ -127,7 +127,7 @@ def way_rows(sources: Sources) -> list[list[str]]:
             f"{c['scoring'].replace('_', ' ')}, {c['context']}" + (", neutral texts" if "neutral" in folder else ""),
             estimate(c),
             f"{c['max_bits_per_parameter']:.3f}",
-            f"{c['bits_per_parameter'] - here:+.3f}",
+            f"{round(c['bits_per_parameter'] - here, 3) + 0.0:+.3f}",  # + 0.0: no minus before a zero
         ]
         for folder, c in sources.others.items()
     ]
