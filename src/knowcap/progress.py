@@ -29,9 +29,12 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Without the warning that peft asks transformers for a name which that is about to drop."""
+    """Without peft's warnings of a name that transformers is about to drop, and of a tied embedding's adapter, which
+    knowcap leaves unmerged.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings", category=UserWarning)
         yield
 
 

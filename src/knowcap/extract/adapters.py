@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowcap.extract.errors import ExtractError
+from knowcap.progress import quiet_peft
 
 
 if TYPE_CHECKING:
@@ -77,5 +78,6 @@ def is_tied(model: PreTrainedModel) -> bool:
 def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
     """Writes the adapter, unmerged and without its base, which it names as `base`."""
     model.peft_config["default"].base_model_name_or_path = base
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    with quiet_peft():
+        model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's; knowcap writes its own
