@@ -174,6 +174,7 @@ def tune(
 
 def _arguments(tuning: Tuning, recipe: Recipe, output_dir: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
+    every = -(-tuning.steps // _CHECKPOINTS)
     return TrainingArguments(
         output_dir=str(output_dir),
         use_cpu=not cuda,
@@ -192,9 +193,9 @@ def _arguments(tuning: Tuning, recipe: Recipe, output_dir: Path) -> TrainingArgu
         optim="adamw_torch_fused",
         seed=recipe.seed,
         dataloader_pin_memory=cuda,
-        logging_steps=max(1, min(recipe.logging_steps, tuning.steps)),
+        logging_steps=every,  # as checkpoints are made, so that no logged mean spans an interruption
         logging_nan_inf_filter=False,
-        save_steps=-(-tuning.steps // _CHECKPOINTS),
+        save_steps=every,
         save_total_limit=recipe.save_total_limit,
         report_to="none",
         ignore_data_skip=True,
