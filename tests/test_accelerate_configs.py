@@ -58,6 +58,11 @@ def test_fsdp_is_version_2_and_saves_whole_checkpoints():
     assert launch_arguments("fsdp2").use_fsdp
 
 
+@pytest.mark.parametrize("name", ["multi_gpu", "multi_node", "fsdp2"])
+def test_what_no_gpu_has_run_is_marked_untested(name: str):
+    assert (RECIPES_DIR / "accelerate" / f"{name}.yaml").read_text().startswith("# Untested")
+
+
 def test_machines_have_equally_many_processes():
     config = load_config_from_file(str(RECIPES_DIR / "accelerate" / "multi_node.yaml"))
     assert config.num_machines == 2

@@ -224,6 +224,11 @@ def test_aligned_windows_and_learned_positions_are_said(tmp_path: Path) -> None:
     assert "positions are learned" in text
 
 
+def test_a_mixture_is_said_to_be_unlike_the_papers_and_its_positions_are_not(tmp_path: Path) -> None:
+    _, text = read_card(make_run(tmp_path / "tiny", model_name="gpt2-moe-2-2-4") / "model")
+    assert "experts are gated, there is no capacity factor" in text and "positions are learned" not in text
+
+
 def test_a_sample_of_the_entities_is_said(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     measurement = {"entities_scored": 100, "control_kind": "outsiders", "control_entities": 500}

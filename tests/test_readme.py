@@ -31,7 +31,7 @@ TINY = {
 # What a reader fills in.
 PLACEHOLDERS = {
     "RECIPE": "quickstart", "RUN": "runs/quickstart", "DIR": "runs", "NAME": "quickstart", "R": "0",
-    "A": "runs/a", "B": "runs/b",
+    "A": "runs/a", "B": "runs/b", "QUESTION": "holds --num_parameters 1",
     "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
     "recipes | models": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
 }  # fmt: skip

@@ -139,6 +139,8 @@ BAD_VALUES = {
     "head_dim": "0",
     "rotary_fraction": "0",
     "initializer_range": "0",
+    "num_experts_per_tok": "0",
+    "router_aux_loss_coef": "-1",
     "train_batch_size": "0",
     "gradient_accumulation_steps": "0",
     "learning_rate": "0",
@@ -272,6 +274,15 @@ def test_a_rotary_part_that_is_no_even_number_is_told(write):
     assert "rotary" in problem
 
 
+def test_keys_of_mixtures_beside_a_model_without_experts_are_told(write):
+    (problem,) = problems_of(write(GOOD), ["--num_experts_per_tok=1"])
+    assert problem == "num_experts_per_tok=1 is for mixtures, not gpt2-2-2; leave it out"
+    mixture = ["--model_name=mixtral-2-2-4", "--num_experts_per_tok=1", "--router_aux_loss_coef=0.1"]
+    assert load_recipe(write(GOOD), mixture).num_experts_per_tok == 1
+    (problem,) = problems_of(write(GOOD), ["--model_name=mixtral-2-2-4", "--num_experts_per_tok=5"])
+    assert "expected 1 to 4" in problem
+
+
 def test_a_tracker_that_is_not_installed_is_told(write, monkeypatch):
     monkeypatch.setattr("knowcap.preflight.find_spec", lambda name: None)
     (problem,) = problems_of(write(GOOD), ["--report_to=trackio"])
@@ -290,8 +301,8 @@ def test_a_missing_recipe_is_told_with_those_that_exist(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
-def test_every_packaged_recipe_loads(name):
-    recipe = load_recipe(name)
+def test_every_packaged_recipe_is_named_after_its_file(name):
+    recipe, _ = read_recipe(name, check=False)  # test_recipe_files.py looks at all of it
     assert recipe.run_name in (Path(name).name, name.replace("/", "-"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from knowcap.corpora import knowledge_of, sample_of, stream_of, tokenizer_of
 from knowcap.mixture import Mixture
-from knowcap.models import build_model, closed_form_parameters, model_config
+from knowcap.models import build_model, closed_form_parameters, recipe_config
 from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe
 from knowcap.tokens import TokenizerError
@@ -124,17 +124,7 @@ def _seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(
-        model_config(
-            recipe.model_name,
-            vocab_size=rows,
-            block_size=recipe.block_size,
-            head_dim=recipe.head_dim,
-            rotary_fraction=recipe.rotary_fraction,
-            activation=recipe.activation,
-        ),
-        recipe.seed,
-    )
+    model = build_model(recipe_config(recipe, rows), recipe.seed)
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     micro = recipe.train_batch_size // recipe.gradient_accumulation_steps

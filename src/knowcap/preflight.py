@@ -30,7 +30,6 @@ _SETTLED = (
     "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
     "string_length", "renderings", "control_people", *JUNK_KEYS, *QA_KEYS,
 )  # fmt: skip
-_MODEL_KEYS = ("model_name", "head_dim", "rotary_fraction", "activation")
 
 
 def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
@@ -45,11 +44,24 @@ def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
     problems += _check_together(recipe, bad)
     problems += _check_idle(recipe, bad)
     problems += _check_corpus(recipe, bad)
-    if not bad & set(_MODEL_KEYS):
-        from knowcap.models import model_problems
+    return problems + _check_model(recipe, bad)
 
-        problems += model_problems(**{key: getattr(recipe, key) for key in _MODEL_KEYS})
-    return problems
+
+def _check_model(recipe: Recipe, bad: set[str]) -> list[str]:
+    """The model's name and settings, and those of mixtures where there is none."""
+    from knowcap.models import MODEL_KEYS, model_problems, parse_model_name
+    from knowcap.recipe import KEYS
+
+    if bad & set(MODEL_KEYS):
+        return []
+    problems = model_problems(**{key: getattr(recipe, key) for key in MODEL_KEYS})
+    if problems or parse_model_name(recipe.model_name).num_experts:
+        return problems
+    return [
+        f"{key}={getattr(recipe, key)!r} is for mixtures, not {recipe.model_name}; leave it out"
+        for key in ("num_experts_per_tok", "router_aux_loss_coef")
+        if getattr(recipe, key) != KEYS[key].default
+    ]
 
 
 def _check_values(recipe: Recipe, bad: set[str]) -> list[str]:

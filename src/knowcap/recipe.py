@@ -86,11 +86,13 @@ class Recipe:
     windows: str = _key("cut", "cut (the paper's) or aligned to biographies", choices=("cut", "aligned"))
     shard_size: int = _key(65536, "people a shard")
     # model
-    model_name: str = _key("", "gpt2-L-H or gpt2-rotary-L-H (L layers, H heads)", required=True)
+    model_name: str = _key("", "such as gpt2-rotary-L-H (L layers, H heads); see `knowcap ls models`", required=True)
     head_dim: int = _key(64, "width of a head; hidden size = heads x head_dim")
-    rotary_fraction: float = _key(0.25, "share of each head that rotates (rotary models)")
-    activation: str = _key("gelu_new", "the MLP's activation")
+    rotary_fraction: float = _key(0.25, "gpt2-rotary: share of each head that rotates")
+    activation: str | None = _key(None, "the MLP's activation; by default the family's, gelu_new or silu")
     initializer_range: float = _key(0.02, "standard deviation of the initial weights")
+    num_experts_per_tok: int = _key(2, "mixtures: experts that a token goes to (top-k)")
+    router_aux_loss_coef: float = _key(0.01, "mixtures: weight of the loss that balances their experts")
     # training
     train_batch_size: int = _key(96, "windows a step, over all processes")
     gradient_accumulation_steps: int = _key(1, "micro-batches a step", free=True)

@@ -38,6 +38,8 @@ RULES: dict[str, Rule] = {
     "head_dim": _AT_LEAST_ONE,
     "rotary_fraction": _SHARE,
     "initializer_range": _POSITIVE,
+    "num_experts_per_tok": _AT_LEAST_ONE,
+    "router_aux_loss_coef": _NOT_NEGATIVE,
     "train_batch_size": _AT_LEAST_ONE,
     "gradient_accumulation_steps": _AT_LEAST_ONE,
     "learning_rate": _POSITIVE,

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.callback import R_MAX, KnowledgeCallback, R
 from knowcap.checkpoints import newest_checkpoint
@@ -27,13 +26,15 @@ from knowcap.dataset_import import published_source
 from knowcap.folders import whole_file, whole_folder
 from knowcap.machine import machine_problems
 from knowcap.mixture import Mixture
-from knowcap.models import build_model, count_parameters, model_config
+from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
+from knowcap.routing import AUX_LOSS, SHARES
 from knowcap.run_folder import versions
 from knowcap.tokens import save_tokenizer, wrap
-from knowcap.windows import From, Windows
+from knowcap.trainer import StreamTrainer
+from knowcap.windows import Windows
 
 
 logger = logging.getLogger(__name__)
@@ -45,15 +46,6 @@ _MOST_COUNTING = 32  # processes; each may hold 144 MB
 
 class TrainError(ValueError):
     """Training that cannot start as asked; the message says what was got, what was expected and how to mend it."""
-
-
-class StreamTrainer(Trainer):
-    """The Trainer over a stream that is shuffled already."""
-
-    first_window = 0
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return From(self.first_window, len(self.train_dataset))
 
 
 def train(recipe: Recipe, run_dir: Path) -> Path:
@@ -85,7 +77,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     windows = Windows(stream, recipe.train_batch_size)
     args.max_steps = windows.steps
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
-    model = _model(recipe, rows)
+    model = build_model(recipe_config(recipe, rows), recipe.seed)
     if recipe.warmup_steps >= windows.steps:
         logger.warning("warmup_steps=%d, but there are %d steps: no cosine", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
@@ -107,22 +99,6 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
             _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
-
-
-def _model(recipe: Recipe, rows: int) -> PreTrainedModel:
-    """The recipe's model with fresh weights, for so many vocabulary rows."""
-    return build_model(
-        model_config(
-            model_name=recipe.model_name,
-            vocab_size=rows,
-            block_size=recipe.block_size,
-            head_dim=recipe.head_dim,
-            rotary_fraction=recipe.rotary_fraction,
-            activation=recipe.activation,
-            initializer_range=recipe.initializer_range,
-        ),
-        recipe.seed,
-    )
 
 
 def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
@@ -246,6 +222,7 @@ def _save(
                 "loss": e["loss"],
                 "learning_rate": e["learning_rate"],
                 "tokens": round(num_tokens * e["step"] / steps),
+                **{key: e[key] for key in (AUX_LOSS, SHARES) if key in e},
             }
             for e in log
         ],

@@ -64,7 +64,9 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
         reasons.append(f"templates a sentence are cut to {recipe['num_templates']} (num_templates)")
     if recipe.get("corpus") == "bioD" and recipe.get("compact"):
         reasons.append("texts are names (4 symbols of 64), attributes and values alone, without sentences (compact)")
-    if model_name.startswith("gpt2-") and not model_name.startswith("gpt2-rotary-"):
+    if model_name.startswith("gpt2-moe-"):
+        reasons.append("experts are gated, there is no capacity factor, and norms are RMSNorm (stock Mixtral)")
+    elif model_name.startswith("gpt2-") and not model_name.startswith("gpt2-rotary-"):
         reasons.append("positions are learned (stock GPT2), where the paper's GPT2 is rotary (gpt2-rotary)")
     return reasons
 

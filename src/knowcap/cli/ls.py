@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import wrap
 from typing import Any
 
 from knowcap.cli.parsers import add_command
@@ -18,14 +19,29 @@ def add(commands: Any) -> None:
 
 def _ls(args: argparse.Namespace, _: list[str]) -> None:
     if args.what == "models":
-        from knowcap.models import MODEL_FAMILIES
-
-        print("L layers, H heads, hidden size H x head_dim:")
-        rows = {f"{family}-L-H": text for family, text in MODEL_FAMILIES.items()}
+        _ls_models()
     else:
-        first_lines = (
-            (name, path.read_text(encoding="utf-8").split("\n")[0]) for name, path in packaged_recipes().items()
+        _ls_recipes()
+
+
+def _ls_recipes() -> None:
+    """Every packaged recipe with its first line, which says what it is for."""
+    recipes = packaged_recipes()
+    width = max(map(len, recipes)) + 2
+    for name, path in recipes.items():
+        print(f"{name:<{width}}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+
+
+def _ls_models() -> None:
+    """Every family with the parameters of one size, what it is, and what it matches in the paper."""
+    from knowcap.models import MODEL_FAMILIES, closed_form_parameters, pattern
+
+    print("L layers, H heads, hidden size d = H x head_dim, E experts; parameters with all experts and embeddings,")
+    print("of L = H = 12, head_dim 64, E = 32 and the paper's 3,275 tokens:\n")
+    for name, family in MODEL_FAMILIES.items():
+        size = closed_form_parameters(
+            pattern(name).replace("L-H", "12-12").replace("-E", "-32"), vocab_size=3275, block_size=512
         )
-        rows = {name: line.lstrip("# ") for name, line in first_lines}
-    for name, text in rows.items():
-        print(f"{name:<24}{text}")
+        print(f"{pattern(name):<30}{size:>13,}  {family.text}")
+        for line in wrap(f"in the paper: {family.paper}", 74):
+            print(f"{'':<45}{line}")

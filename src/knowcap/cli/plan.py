@@ -1,0 +1,135 @@
+"""`knowcap plan`. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from knowcap.cli.parsers import add_command
+from knowcap.plan.quantity import quantity
+
+
+_EXAMPLES = (
+    "knowcap plan size --bits 1e9 --exposures 1000 --precision int8",
+    "knowcap plan size --facts facts.csv --architecture moe --junk marked --exposures 300",
+    "knowcap plan holds --num_parameters 7B",
+    "knowcap plan train --num_parameters 100M --num_people 2M --gpu a100 --num_gpus 8 --utilisation 0.4",
+    "knowcap plan compute --flops 1e21 --law parametric.json --json",
+    "knowcap plan --web",
+)
+_QUESTIONS = {
+    "size": "how many parameters hold so many bits, people or facts",
+    "holds": "how many bits a model holds, and how many biographies that is",
+    "train": "how long a model must be trained to hold so much, and what doubling it asks of the data",
+    "compute": "parameters and tokens of least loss for a budget of FLOPs, by every approach",
+}
+
+
+def add(commands: Any) -> None:
+    """The command's parser, and one a question."""
+    text = "how large a model, how much data, how long a training: by fitted laws or the papers'"
+    parser = add_command(commands, "plan", _plan, text, _EXAMPLES)
+    parser.add_argument(
+        "--web", action="store_true", help="the same as a page in the browser; pip install knowcap[space]"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="of the page [7860]")
+    parser.add_argument("--save_space", metavar="DIR", type=Path, help="write the page as a folder, ready as a Space")
+    parser.set_defaults(question=None, usage=parser.error)
+    questions = parser.add_subparsers(title="questions", metavar="QUESTION")
+    for name, what in _QUESTIONS.items():
+        examples = [example for example in _EXAMPLES if example.startswith(f"knowcap plan {name} ")]
+        question = add_command(questions, name, _answer, what, examples)
+        question.set_defaults(question=name)
+        _OPTIONS[name](question)
+        fit = "JSON of `knowcap fit`, in place of the paper's law; may be repeated"
+        question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
+        question.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _size(parser: argparse.ArgumentParser) -> None:
+    _content(parser)
+    _setting(parser, "[1000]")
+
+
+def _holds(parser: argparse.ArgumentParser) -> None:
+    _number(parser, "num_parameters", "P", "all of them, embeddings included", required=True)
+    _setting(parser, "[1000]")
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    _number(parser, "num_parameters", "P", "all of them, embeddings included", required=True)
+    _content(parser)
+    _setting(parser, "[the fewest that will do]")
+    _number(parser, "tokens_per_exposure", "T", "that tell all of the knowledge once [as in the paper's biographies]")
+    gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
+    parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
+    parser.add_argument("--num_gpus", metavar="N", type=_quantity, default=1.0, help="[1]")
+    reached = "share of the GPU's peak bf16 FLOP/s that the training reaches [0.4]"
+    parser.add_argument("--utilisation", metavar="SHARE", type=_quantity, default=0.4, help=reached)
+
+
+def _compute(parser: argparse.ArgumentParser) -> None:
+    _number(parser, "flops", "C", "the budget, 6 x parameters x tokens", required=True)
+    _number(parser, "num_parameters", "P", "a size that is settled: what the budget gives with it")
+    _number(parser, "unique_tokens", "T", "how many different tokens there are")
+
+
+_OPTIONS = {"size": _size, "holds": _holds, "train": _train, "compute": _compute}
+
+
+def _content(parser: argparse.ArgumentParser) -> None:
+    """One of these says what is to be stored."""
+    _number(parser, "bits", "B", "to store so many bits")
+    _number(parser, "num_people", "N", "to store so many people of bioS")
+    table = "to store a table: entity,attribute,value or attribute,entities,distinct_values; or a data set folder"
+    parser.add_argument("--facts", metavar="FILE", type=Path, help=table)
+    yaml = "the YAML of such a table (candidates, determined_by); without one, values count by frequency"
+    parser.add_argument("--facts_templates", metavar="YAML", type=Path, help=yaml)
+    _number(parser, "entity_space", "N0", "how many names there could have been [names count nothing]")
+
+
+def _setting(parser: argparse.ArgumentParser, exposures: str) -> None:
+    _number(parser, "exposures", "E", f"how often each fact is seen {exposures}")
+    kinds = "gpt2, gpt2-quarter-mlp, gpt2-no-mlp, llama, mistral or moe (32 experts) [gpt2]"
+    parser.add_argument("--architecture", metavar="KIND", default="gpt2", help=kinds)
+    parser.add_argument("--precision", metavar="P", default="bf16", help="in use: fp32, bf16, int8 or int4 [bf16]")
+    junk = (
+        "7/8 of the tokens tell of others: ever new ones (unique), few again and again (repeated), or new ones and a "
+        "token before what is useful (marked) [none]"
+    )
+    parser.add_argument("--junk", metavar="KIND", default="none", help=junk)
+
+
+def _number(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, required: bool = False) -> None:
+    parser.add_argument(f"--{name}", metavar=metavar, type=_quantity, required=required, help=text)
+
+
+def _quantity(text: str) -> float:
+    try:
+        return quantity(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _answer(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.plan.questions import ask
+
+    options = {k: v for k, v in vars(args).items() if k not in ("question", "law", "json", "command")}
+    answer = ask(args.question, args.law, **options)
+    print(json.dumps(answer.content()) if args.json else answer.text())
+
+
+def _plan(args: argparse.Namespace, _: list[str]) -> None:
+    """Without a question."""
+    if args.save_space is not None:
+        from knowcap.plan.space import save_space
+
+        print(f"{save_space(args.save_space)}: a Space; `hf upload you/plan {args.save_space} --repo-type space`")
+    elif args.web:
+        from knowcap.plan.page import build
+
+        build().launch(server_port=args.port)
+    else:
+        args.usage(f"give a question, {', '.join(_QUESTIONS)}, or --web")

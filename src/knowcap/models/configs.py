@@ -1,0 +1,154 @@
+"""A name → the stock transformers configuration; a configuration → a model with fresh weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+from knowcap.models.empty import empty_weights_are_meant
+from knowcap.models.families import ModelError, inner_size, key_value_heads
+from knowcap.models.names import ModelName, model_problems, parse_model_name
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from knowcap.recipe import Recipe
+
+_ROTARY_BASE = 10_000.0  # of every rotary family, so that they differ in what their names say alone
+# The keys of a recipe that are its model's own.
+MODEL_KEYS = (
+    "model_name", "head_dim", "rotary_fraction", "activation", "num_experts_per_tok", "router_aux_loss_coef",
+)  # fmt: skip
+
+
+def recipe_config(recipe: Recipe, vocab_size: int) -> PreTrainedConfig:
+    """The configuration of a recipe's model, for so many vocabulary rows.
+
+    Raises:
+        ModelError: tells all problems at once.
+    """
+    settings = {key: getattr(recipe, key) for key in (*MODEL_KEYS, "block_size", "initializer_range")}
+    return model_config(vocab_size=vocab_size, **settings)
+
+
+def model_config(
+    model_name: str,
+    *,
+    vocab_size: int,
+    block_size: int,
+    head_dim: int = 64,
+    rotary_fraction: float = 0.25,
+    activation: str | None = None,
+    initializer_range: float = 0.02,
+    num_experts_per_tok: int = 2,
+    router_aux_loss_coef: float = 0.01,
+) -> PreTrainedConfig:
+    """The stock transformers configuration of a name; use_cache is off, as training wants it.
+
+    Dropout is 0; token 0 begins and ends texts. A mixture's says output_router_logits, so that its loss has the
+    auxiliary part.
+
+    Raises:
+        ModelError: tells all problems at once.
+    """
+    problems = model_problems(
+        model_name=model_name,
+        head_dim=head_dim,
+        rotary_fraction=rotary_fraction,
+        activation=activation,
+        num_experts_per_tok=num_experts_per_tok,
+        router_aux_loss_coef=router_aux_loss_coef,
+    )
+    sizes = {"vocab_size": vocab_size, "block_size": block_size}
+    problems += [f"{key}={size}; expected 1 or more" for key, size in sizes.items() if size < 1]
+    if not initializer_range > 0:
+        problems.append(f"initializer_range={initializer_range}; expected a standard deviation above 0, such as 0.02")
+    if problems:
+        raise ModelError("; ".join(problems))
+    name = parse_model_name(model_name)
+    shared = {
+        "vocab_size": vocab_size,
+        "initializer_range": initializer_range,
+        "tie_word_embeddings": name.of.tied,
+        "use_cache": False,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), 0),
+    }
+    # Llama and its kin never train the embedding of a padding token: an untied one could not tell the first token.
+    shared["pad_token_id"] = 0 if name.of.stock in ("GPT2", "GPTNeoX") else None
+    activation = activation or name.of.activation
+    if name.of.stock == "GPT2":
+        return _gpt2(name, head_dim, block_size, activation, shared)
+    shared |= {"max_position_embeddings": block_size, "hidden_act": activation, "attention_dropout": 0.0}
+    if name.num_experts:
+        shared |= {
+            "num_local_experts": name.num_experts,
+            "num_experts_per_tok": num_experts_per_tok,
+            "router_aux_loss_coef": router_aux_loss_coef,
+            "output_router_logits": True,
+        }
+    return _rotary(name, head_dim, rotary_fraction, shared)
+
+
+def _gpt2(
+    name: ModelName, head_dim: int, block_size: int, activation: str, shared: dict[str, Any]
+) -> PreTrainedConfig:
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        n_positions=block_size,
+        n_embd=name.num_heads * head_dim,
+        n_layer=name.num_layers,
+        n_head=name.num_heads,
+        activation_function=activation,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        **shared,
+    )
+
+
+def _rotary(name: ModelName, head_dim: int, rotary_fraction: float, shared: dict[str, Any]) -> PreTrainedConfig:
+    """GPT-NeoX with sequential residuals (GPT2 in all but the positions), or one of Llama's kin."""
+    import transformers
+
+    hidden_size = name.num_heads * head_dim
+    shared |= {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": name.num_layers,
+        "num_attention_heads": name.num_heads,
+        "intermediate_size": inner_size(name.of, hidden_size),
+    }
+    if name.of.stock == "GPTNeoX":
+        shared |= {"rotary_pct": rotary_fraction, "use_parallel_residual": False, "hidden_dropout": 0.0}
+    else:
+        shared |= {
+            "head_dim": head_dim,
+            "num_key_value_heads": key_value_heads(name.num_heads) if name.of.grouped else name.num_heads,
+            "rope_parameters": {"rope_type": "default", "rope_theta": _ROTARY_BASE},
+        }
+    if name.of.stock in ("Mistral", "Mixtral"):
+        shared["sliding_window"] = None
+    return getattr(transformers, f"{name.of.stock}Config")(**shared)
+
+
+def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+    """A float32 model on the CPU with fresh weights, the same for the same config and seed.
+
+    torch's global random state is left as it was. GPT-NeoX models get GPT2's residual-scaled initialisation, which
+    stock GPT-NeoX lacks: the two projections of each block that write into the residual stream (attention.dense,
+    mlp.dense_4h_to_h) are scaled by 1 / sqrt(2 L). Llama and its kin begin as they do in transformers.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), empty_weights_are_meant():
+        # The CPU's generator alone: torch.manual_seed would seed the accelerators too.
+        torch.default_generator.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+    if config.model_type == "gpt_neox":
+        scale = 1 / math.sqrt(2 * config.num_hidden_layers)
+        with torch.no_grad():
+            for layer in model.gpt_neox.layers:
+                layer.attention.dense.weight.mul_(scale)
+                layer.mlp.dense_4h_to_h.weight.mul_(scale)
+    return model

@@ -1,0 +1,147 @@
+"""Compute-optimal size and tokens for a budget of FLOPs, by every approach side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from knowcap.laws.published import (
+    EPOCH_PARAMETRIC,
+    HOFFMANN_ENVELOPE,
+    HOFFMANN_ISOFLOP,
+    HOFFMANN_PARAMETRIC,
+    KAPLAN_ALLOCATION,
+    Law,
+)
+from knowcap.plan import reach
+from knowcap.plan.allocation import exponent_parameters, loss, optimum
+from knowcap.plan.answer import Answer, Interval, Step
+from knowcap.plan.content import positive
+from knowcap.plan.fitted import interval_of, unused
+from knowcap.plan.quantity import figure
+
+
+_APPROACHES = (
+    ("1 envelope", "Hoffmann", HOFFMANN_ENVELOPE),
+    ("2 IsoFLOP", "Hoffmann", HOFFMANN_ISOFLOP),
+    ("3 parametric", "Hoffmann", HOFFMANN_PARAMETRIC),
+    ("3 parametric", "Epoch's refit", EPOCH_PARAMETRIC),
+    ("Kaplan", "Kaplan", KAPLAN_ALLOCATION),
+)
+_FITTED = {"chinchilla-envelope": "1 envelope", "chinchilla-isoflop": "2 IsoFLOP"}
+_FITTED |= {"chinchilla-parametric": "3 parametric", "kaplan-nd": "Kaplan L(N, D)"}
+
+
+def compute(
+    flops: float,
+    laws: Mapping[str, Law] | None = None,
+    num_parameters: float | None = None,
+    unique_tokens: float | None = None,
+) -> Answer:
+    """Parameters and tokens of least loss for a budget, by Hoffmann's three approaches, Epoch's refit, Kaplan's law.
+
+    Args:
+        flops: the budget, C = 6 N D.
+        laws: fitted ones by name; each stands in place of the papers' same approach.
+        num_parameters: a size that is settled: what the budget gives with it, beside the optimum.
+        unique_tokens: how many different tokens there are; beyond them data are repeated, which no law here covers.
+
+    Raises:
+        PlanError: a number that is not above zero.
+    """
+    laws = laws or {}
+    for name, value in (("flops", flops), ("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
+        if value is not None:
+            positive(name, value)
+    used = _chosen(laws)
+    rows = [_row(approach, source, law, flops) for approach, source, law in used]
+    results: dict[str, float] = {"flops": flops}
+    intervals: dict[str, Interval] = {}
+    for (approach, _, law), row in zip(used, rows, strict=True):
+        key = _key(approach, law)
+        results |= {f"num_parameters_{key}": row["parameters"], f"num_tokens_{key}": row["tokens"]}
+        if law.intervals:
+            intervals |= _box(law, flops, key)
+    steps = [Step("budget", flops, "FLOPs", "C = 6 N D")]
+    if num_parameters is not None:
+        steps += _settled(num_parameters, flops, used)
+        results["num_tokens"] = flops / (6 * num_parameters)
+    chinchilla = [row for row in rows if not row["approach"].startswith("Kaplan")]
+    spans = [_range([row[name] for row in chinchilla]) for name in ("parameters", "tokens")]
+    return Answer(
+        "compute",
+        f"{spans[0]} parameters and {spans[1]} tokens, by the approach (Kaplan apart).",
+        results,
+        intervals,
+        steps,
+        table=rows,
+        laws=tuple(law for _, _, law in used),
+        warnings=(
+            *reach.doubts(flops, [law for _, _, law in used], num_parameters, unique_tokens),
+            *unused(laws, [law for _, _, law in used], "compute"),
+        ),
+    )
+
+
+def _chosen(laws: Mapping[str, Law]) -> list[tuple[str, str, Law]]:
+    """The approaches, each by the fitted law if there is one, else by the papers'."""
+    fitted = [(_FITTED[name], "your fit", law) for name, law in laws.items() if name in _FITTED]
+    papers = [row for row in _APPROACHES if row[2].law not in laws]
+    return sorted(fitted + papers, key=lambda row: row[0])
+
+
+def _row(approach: str, source: str, law: Law, flops: float) -> dict[str, Any]:
+    size, tokens = optimum(law, flops)
+    return {
+        "approach": approach,
+        "law_of": source,
+        "parameters": size,
+        "tokens": tokens,
+        "tokens_a_parameter": tokens / size,
+        "exponent_a": exponent_parameters(law),
+        "nats_a_token": loss(law, size, tokens),
+    }
+
+
+def _key(approach: str, law: Law) -> str:
+    """The approach in a result's name."""
+    other = "kaplan_nd" if law.law == "kaplan-nd" else "kaplan"
+    name = {"1": "envelope", "2": "isoflop", "3": "parametric"}.get(approach[0], other)
+    return "epoch" if law is EPOCH_PARAMETRIC else name
+
+
+def _box(law: Law, flops: float, key: str) -> dict[str, Interval]:
+    """Intervals of parameters and tokens from those of the constants."""
+    found = {}
+    for i, name in enumerate(("num_parameters", "num_tokens")):
+        interval = interval_of(law, lambda constants, i=i: optimum(law, flops, constants)[i])
+        if interval is not None:
+            found[f"{name}_{key}"] = interval
+    return found
+
+
+def _settled(num_parameters: float, flops: float, used: list[tuple[str, str, Law]]) -> list[Step]:
+    """What the budget gives with a size that is settled."""
+    tokens = flops / (6 * num_parameters)
+    steps = [
+        Step("parameters, settled", num_parameters, "", "as given"),
+        Step("tokens with them", tokens, "", f"C / (6 N), {figure(tokens / num_parameters)} a parameter"),
+    ]
+    for approach, source, law in used:
+        reached = loss(law, num_parameters, tokens)
+        if reached is not None:
+            best = loss(law, *optimum(law, flops)) or 0.0
+            steps.append(
+                Step(
+                    "nats a token",
+                    reached,
+                    "",
+                    f"{approach}, {source}; {reached - best:.4f} above the optimum's {best:.4f}",
+                )
+            )
+    return steps
+
+
+def _range(values: list[float]) -> str:
+    low, high = figure(min(values)), figure(max(values))
+    return low if low == high else f"{low} to {high}"

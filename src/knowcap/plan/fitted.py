@@ -1,0 +1,137 @@
+"""Laws fitted by `knowcap fit`, read from its JSON; they go before the papers'."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from knowcap.laws.published import Law
+from knowcap.plan.answer import Interval, PlanError
+
+
+_ALLOCATION = ("exponent_parameters", "coefficient_parameters", "exponent_tokens", "coefficient_tokens")
+# The laws that some question asks for, and the constants that it needs of them.
+CONSTANTS = {
+    "capacity": ("bits_per_parameter",),
+    "exposures": ("bits_per_parameter", "half_exposures", "gamma"),
+    "chinchilla-parametric": ("A", "B", "E", "alpha", "beta"),
+    "chinchilla-isoflop": _ALLOCATION,
+    "chinchilla-envelope": _ALLOCATION,
+    "kaplan-nd": ("N_c", "alpha_N", "D_c", "alpha_D"),
+}
+
+
+def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
+    """The laws of the files by name.
+
+    Raises:
+        PlanError: with all that is wrong with any of them: no file, no JSON of `knowcap fit`, constants that are
+            missing or not numbers, two files of one law.
+    """
+    laws: dict[str, Law] = {}
+    problems: list[str] = []
+    for path in map(Path, paths):
+        try:
+            law = _read(path)
+        except PlanError as error:
+            problems += str(error).split("\n")
+            continue
+        if law.law in laws:
+            problems.append(f"{path}: the law {law.law} is given twice, also by {laws[law.law].source}; drop one")
+        laws[law.law] = law
+    if problems:
+        raise PlanError("\n".join(problems))
+    return laws
+
+
+def _read(path: Path) -> Law:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PlanError(f"{path}: {error}; expected the JSON that `knowcap fit … --json` writes") from error
+    if not isinstance(content, dict) or not isinstance(content.get("constants"), dict) or "law" not in content:
+        raise PlanError(f"{path}: expected the JSON of `knowcap fit` with law and constants; give such a file")
+    name, constants = str(content["law"]), content["constants"]
+    needed = CONSTANTS.get(name, ())
+    problems = [
+        f"{path}: {name} needs the constant {key!r} as a finite number, got {constants.get(key)!r}; fit it again"
+        for key in needed
+        if not _is_number(constants.get(key))
+    ]
+    intervals, open_ended = _intervals(path, content, problems)
+    if problems:
+        raise PlanError("\n".join(problems))
+    points = content.get("num_points")
+    warnings = [f"{path.name}: {text}" for text in content.get("warnings") or ()]
+    if open_ended & set(needed):
+        warnings.append(f"{path.name}: the data do not bound {', '.join(sorted(open_ended))}, so no interval is given")
+        intervals = {}
+    return Law(
+        name,
+        {key: float(value) for key, value in constants.items() if _is_number(value)},
+        f"{path.name}, fitted to {points} points" if points else path.name,
+        intervals,
+        content.get("samples") or {},
+        float(content.get("confidence_level") or 0.95),
+        {key: (float(low), float(high)) for key, (low, high) in (content.get("ranges") or {}).items()},
+        fitted=True,
+        warnings=tuple(warnings),
+    )
+
+
+def _intervals(path: Path, content: Mapping[str, Any], problems: list[str]) -> tuple[dict[str, Interval], set[str]]:
+    """The constants' intervals, and which of them the data leave open at an end."""
+    intervals, open_ended = {}, set()
+    for key, pair in (content.get("intervals") or {}).items():
+        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) and pair[0] <= pair[1]:
+            intervals[key] = (float(pair[0]), float(pair[1]))
+        elif pair is None or (isinstance(pair, list) and len(pair) == 2 and None in pair):
+            open_ended.add(key)
+        else:
+            problems.append(f"{path}: the interval of {key!r} is {pair!r}, expected [low, high]; fit it again")
+    return intervals, open_ended
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def interval_of(law: Law, found: Callable[[Mapping[str, float]], float]) -> Interval | None:
+    """The interval of `found(constants)`; None where the fit has none.
+
+    Where the law brings the constants of a bootstrap's refits: percentiles over those, in which constants go together.
+    Else the smallest and largest over the corners of the constants' intervals, in which what a fit ties together
+    varies freely: wider than it need be, never narrower.
+    """
+    if not law.intervals:
+        return None
+    if law.samples:
+        columns = [law.samples[name] for name in law.constants]
+        values = sorted(found(dict(zip(law.constants, row, strict=True))) for row in zip(*columns, strict=True))
+        tail = (1 - law.confidence_level) / 2
+        return _percentile(values, tail), _percentile(values, 1 - tail)
+    ends = [law.intervals.get(name, (value, value)) for name, value in law.constants.items()]
+    corners = itertools.product(*({low, high} for low, high in ends))
+    values = [found(dict(zip(law.constants, corner, strict=True))) for corner in corners]
+    return min(values), max(values)
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    """Of sorted values, straight between neighbours."""
+    place = share * (len(values) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (place - below) * (values[above] - values[below])
+
+
+def unused(laws: Mapping[str, Law], used: Sequence[Law], question: str) -> list[str]:
+    """What to say of laws that were given and that a question has no use for."""
+    return [
+        f"{law.source}: `plan {question}` has no use for the law {name}"
+        for name, law in laws.items()
+        if law not in used
+    ]

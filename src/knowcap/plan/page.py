@@ -1,0 +1,144 @@
+"""The planner as a page (gradio): a tab a question, the same answers as `knowcap plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
+from knowcap.plan.answer import Answer, PlanError
+from knowcap.plan.gpus import GPUS
+from knowcap.plan.quantity import quantity
+from knowcap.plan.questions import ask
+
+
+if TYPE_CHECKING:
+    import gradio
+
+_TITLE = "knowcap plan"
+_LEAD = (
+    "How large a model, how much data, how long a training? Answers come from the laws of three papers, or from fits "
+    "of your own (`knowcap fit … --json`). Numbers may be written 7e9, 7_000_000_000 or 7B. A constant quoted from a "
+    "paper has no interval."
+)
+# An option's kind and label by its name; numbers come first with the value that they start with.
+_NUMBERS = {
+    "bits": "bits to store",
+    "num_people": "or: people of bioS to store",
+    "num_parameters": "parameters, embeddings included",
+    "exposures": "exposures of each fact (empty: 1000; to train, the fewest)",
+    "entity_space": "names there could have been",
+    "tokens_per_exposure": "tokens that tell all once (empty: as in the paper's biographies)",
+    "num_gpus": "number of GPUs",
+    "utilisation": "share of the GPU's peak that is reached",
+    "flops": "budget, FLOPs",
+    "unique_tokens": "different tokens there are",
+}
+_CHOICES = {
+    "architecture": tuple(ARCHITECTURES),
+    "precision": tuple(PRECISIONS),
+    "junk": ("none", *JUNK),
+    "gpu": tuple(GPUS),
+}
+_FILES = {
+    "facts": "entity,attribute,value or attribute,entities,distinct_values",
+    "facts_templates": "its YAML: candidates, determined_by",
+}
+_TABLE = ("facts", "facts_templates", "entity_space")
+_SETTING = ("exposures", "architecture", "precision", "junk")
+_CONTENT = ("bits", "num_people", *_TABLE)
+TABS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
+    "size": ("How large a model?", (*_CONTENT, *_SETTING), {"bits": "1e9", "precision": "int8"}),
+    "holds": ("What does it hold?", ("num_parameters", *_SETTING), {"num_parameters": "7e9"}),
+    "train": (
+        "How long a training?",
+        ("num_parameters", *_CONTENT, *_SETTING, "tokens_per_exposure", "gpu", "num_gpus", "utilisation"),
+        {"num_parameters": "100M", "num_people": "2M", "gpu": "h100-sxm", "num_gpus": "1", "utilisation": "0.4"},
+    ),
+    "compute": (
+        "What for a budget?",
+        ("flops", "num_parameters", "unique_tokens"),
+        {"flops": "1e21"},
+    ),
+}
+_STARTS = {"architecture": "gpt2", "precision": "bf16", "junk": "none"}
+
+
+def answer(question: str, values: dict[str, Any], law: list[str] | None = None) -> Answer:
+    """The answer to what stands in the fields of a tab; empty ones are not given.
+
+    Raises:
+        PlanError: with all that is wrong with them.
+    """
+    options, problems = {}, []
+    for name, value in values.items():
+        if name not in _NUMBERS:
+            options[name] = value
+        elif value and value.strip():
+            try:
+                options[name] = quantity(value)
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+    if problems:
+        raise PlanError("\n".join(problems))
+    return ask(question, law or (), **options)
+
+
+def build() -> gradio.Blocks:
+    """The page. Raises PlanError without gradio."""
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise PlanError("the page needs gradio; pip install 'knowcap[space]'") from error
+
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
+        gr.Markdown(f"# {_TITLE}\n{_LEAD}")
+        for question, (label, names, starts) in TABS.items():
+            with gr.Tab(label, elem_id=f"tab-{question}"), gr.Row():
+                with gr.Column(scale=2):
+                    button = gr.Button("Answer", variant="primary", elem_id=f"{question}-ask")
+                    fields = _fields(gr, question, names, _STARTS | starts)
+                    with gr.Accordion("fits of your own", open=False):
+                        law = gr.File(label="JSON of knowcap fit", file_count="multiple", file_types=[".json"])
+                with gr.Column(scale=5):
+                    shown = gr.Markdown(elem_id=f"{question}-answer")
+                    with gr.Accordion("as JSON", open=False):
+                        content = gr.JSON(show_label=False)
+            button.click(
+                _asked(gr, question, names),
+                [*(fields[name] for name in names), law],
+                [shown, content],
+                api_name=question,
+            )
+    return page
+
+
+def _fields(gr: Any, question: str, names: tuple[str, ...], starts: dict[str, str]) -> dict[str, Any]:
+    """The fields of a tab by name; those about a table of facts are folded away."""
+    fields = {name: _field(gr, name, starts, f"{question}-{name}") for name in names if name not in _TABLE}
+    if "facts" in names:
+        with gr.Accordion("or: a table of facts to store (empty the two fields above)", open=False):
+            fields |= {name: _field(gr, name, starts, f"{question}-{name}") for name in _TABLE}
+    return fields
+
+
+def _field(gr: Any, name: str, starts: dict[str, str], elem_id: str) -> Any:
+    if name in _NUMBERS:
+        return gr.Textbox(label=_NUMBERS[name], value=starts.get(name, ""), elem_id=elem_id)
+    if name in _CHOICES:
+        return gr.Dropdown(label=name, choices=list(_CHOICES[name]), value=starts[name], elem_id=elem_id)
+    return gr.File(label=_FILES[name], type="filepath", elem_id=elem_id)
+
+
+def _asked(gr: Any, question: str, names: tuple[str, ...]) -> Callable[..., tuple[str, dict[str, Any]]]:
+    """What the button of a tab does."""
+
+    def asked(*inputs: Any) -> tuple[str, dict[str, Any]]:
+        *values, law = inputs
+        try:
+            found = answer(question, dict(zip(names, values, strict=True)), law)
+        except PlanError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return f"```text\n{found.text()}\n```", found.content()
+
+    return asked

@@ -1,0 +1,94 @@
+"""The questions with their options by name, as the command line and the page ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from knowcap.plan.answer import Answer, PlanError
+from knowcap.plan.compute import compute
+from knowcap.plan.content import content_of
+from knowcap.plan.fitted import read_laws
+from knowcap.plan.setting import Setting
+from knowcap.plan.size import holds, size
+from knowcap.plan.train import train
+from knowcap.plan.training import Hardware
+
+
+_CONTENT = ("bits", "num_people", "facts", "facts_templates", "entity_space")
+_SETTING = ("exposures", "architecture", "precision", "junk")
+_HARDWARE = ("gpu", "utilisation", "num_gpus")
+
+
+def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer:
+    """The answer to a question.
+
+    Args:
+        question: size, holds, train or compute.
+        law: files of `knowcap fit`, whose laws go before the papers'.
+        options: those of the question; None: not given.
+
+    Raises:
+        PlanError: with all that is wrong with the options.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    return _QUESTIONS[question](given, law)
+
+
+def _size(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
+    content, setting, laws = _all(
+        lambda: content_of(**_some(given, _CONTENT)), lambda: Setting(**_some(given, _SETTING)), lambda: read_laws(law)
+    )
+    return size(content, setting, laws)
+
+
+def _holds(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
+    setting, laws, number = _all(
+        lambda: Setting(**_some(given, _SETTING)), lambda: read_laws(law), lambda: _needed(given, "num_parameters")
+    )
+    return holds(number, setting, laws)
+
+
+def _train(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
+    content, setting, hardware, laws, number = _all(
+        lambda: content_of(**_some(given, _CONTENT)),
+        lambda: Setting(**_some(given, _SETTING)),
+        lambda: Hardware(**_some(given, _HARDWARE)),
+        lambda: read_laws(law),
+        lambda: _needed(given, "num_parameters"),
+    )
+    return train(number, content, setting, hardware, laws, given.get("tokens_per_exposure"))
+
+
+def _compute(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
+    laws, flops = _all(lambda: read_laws(law), lambda: _needed(given, "flops"))
+    return compute(flops, laws, **_some(given, ("num_parameters", "unique_tokens")))
+
+
+_QUESTIONS: dict[str, Callable[[Mapping[str, Any], Iterable[str | Path]], Answer]] = {
+    "size": _size, "holds": _holds, "train": _train, "compute": _compute,
+}  # fmt: skip
+
+
+def _some(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _needed(given: Mapping[str, Any], name: str) -> float:
+    if name not in given:
+        raise PlanError(f"{name} is missing; give a number above 0")
+    return given[name]
+
+
+def _all(*makers: Callable[[], Any]) -> list[Any]:
+    """What each makes. Raises PlanError with the problems of all."""
+    made, problems = [], []
+    for make in makers:
+        try:
+            made.append(make())
+        except PlanError as error:
+            problems.append(str(error))
+    if problems:
+        raise PlanError("\n".join(problems))
+    return made

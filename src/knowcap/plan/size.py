@@ -1,0 +1,159 @@
+"""How many parameters hold so many bits, and how many bits so many parameters hold (Part 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT, PRECISIONS, Law
+from knowcap.plan.answer import Answer, Interval, Step
+from knowcap.plan.capacity import Rate, rate
+from knowcap.plan.content import Content, bits_per_person, people_for, positive
+from knowcap.plan.fitted import unused
+from knowcap.plan.quantity import figure
+from knowcap.plan.setting import Setting
+
+
+_BOOKS = 14e9  # by the authors' estimate more bits than English Wikipedia and textbooks together hold
+
+
+def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = None) -> Answer:
+    """How many parameters it takes to store `content`: bits / bits per parameter, all parameters counted.
+
+    Args:
+        content: what is to be stored.
+        setting: exposures, architecture, precision, junk.
+        laws: fitted ones by name (`exposures`, `capacity`), which go before the paper's.
+    """
+    laws = laws or {}
+    found = rate(setting, laws)
+    needed = content.bits / found.value
+    interval = None if found.interval is None else (content.bits / found.interval[1], content.bits / found.interval[0])
+    steps = [
+        *content.steps,
+        *found.steps,
+        Step("parameters", needed, "", f"{figure(content.bits)} bits / {figure(found.value)}"),
+        _weights(needed, setting),
+    ]
+    results = {"num_parameters": needed, "bits": content.bits, "bits_per_parameter": found.value}
+    results |= {"weight_bytes": _bytes(needed, setting)}
+    warnings = [*found.warnings, *content.notes]
+    if not found.law.fitted and setting.junk == "none" and found.value > NEAR_PERFECT:
+        roomy = content.bits / NEAR_PERFECT
+        steps.append(
+            Step(
+                "to forget nearly nothing",
+                roomy,
+                "",
+                f"{NEAR_PERFECT} bits a parameter or fewer: Part 3.3, Result 1(b)",
+            )
+        )
+        results["num_parameters_near_perfect"] = roomy
+    headline = f"{figure(needed)} parameters hold {figure(content.bits)} bits."
+    return Answer(
+        "size",
+        headline,
+        results,
+        _intervals("num_parameters", interval, found) | _weight_interval(interval, setting),
+        steps,
+        laws=(found.law,),
+        warnings=(*warnings, *_range_warnings(needed, found.law), *unused(laws, (found.law,), "size")),
+    )
+
+
+def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | None = None) -> Answer:
+    """How many bits a model can hold, and how many biographies of the paper's kind that is.
+
+    N people take N (log2(N0/N) + log2 S0) bits (Part 3.3, Def. 4.3), N0 names and S0 combinations of values.
+
+    Args:
+        num_parameters: all of them, embeddings included.
+        setting: exposures, architecture, precision, junk.
+        laws: fitted ones by name (`exposures`, `capacity`), which go before the paper's.
+    """
+    laws = laws or {}
+    positive("num_parameters", num_parameters)
+    found = rate(setting, laws)
+    bits = num_parameters * found.value
+    interval = (
+        None if found.interval is None else (num_parameters * found.interval[0], num_parameters * found.interval[1])
+    )
+    steps = [
+        Step("parameters", num_parameters, "", "as given"),
+        *found.steps,
+        Step("bits", bits, "", f"{figure(num_parameters)} x {figure(found.value)}"),
+        *_biographies(bits),
+        _weights(num_parameters, setting),
+    ]
+    if bits >= _BOOKS:
+        why = "by the authors' estimate more than English Wikipedia and textbooks together"
+        steps.append(Step("for comparison", _BOOKS, "bits", why))
+    people = people_for(bits)
+    intervals = _intervals("bits", interval, found)
+    if interval is not None:
+        intervals["biographies"] = (people_for(interval[0]), people_for(interval[1]))
+    results = {"bits": bits, "biographies": people, "bits_per_parameter": found.value}
+    results |= {"weight_bytes": _bytes(num_parameters, setting)}
+    return Answer(
+        "holds",
+        f"{figure(num_parameters)} parameters can hold {figure(bits)} bits: {figure(people)} biographies of bioS.",
+        results,
+        intervals,
+        steps,
+        laws=(found.law,),
+        warnings=(
+            *found.warnings,
+            *_range_warnings(num_parameters, found.law),
+            *unused(laws, (found.law,), "holds"),
+        ),
+    )
+
+
+def _biographies(bits: float) -> list[Step]:
+    people = people_for(bits)
+    values = bits_per_person(BIOS_NAMES)
+    if people < BIOS_NAMES:
+        why = f"of {bits_per_person(people):.4g} bits: {values:.2f} of values, and log2({BIOS_NAMES:,}/N) of a name"
+    else:
+        why = f"of {values:.2f} bits, their values alone: more people than the {figure(BIOS_NAMES)} names"
+    return [Step("biographies", people, "", why)]
+
+
+def _bytes(num_parameters: float, setting: Setting) -> float:
+    return num_parameters * PRECISIONS[setting.precision][1] / 8
+
+
+def _weights(num_parameters: float, setting: Setting) -> Step:
+    width = PRECISIONS[setting.precision][1]
+    why = (
+        f"{width} bits a weight, the scales of quantized weights not counted"
+        if width <= 8
+        else f"{width} bits a weight"
+    )
+    return Step("weights", _bytes(num_parameters, setting), "bytes", why)
+
+
+def _intervals(name: str, interval: Interval | None, found: Rate) -> dict[str, Interval]:
+    """Of the number asked for and of the rate."""
+    if interval is None or found.interval is None:
+        return {}
+    return {name: interval, "bits_per_parameter": found.interval}
+
+
+def _weight_interval(interval: Interval | None, setting: Setting) -> dict[str, Interval]:
+    if interval is None:
+        return {}
+    return {"weight_bytes": (_bytes(interval[0], setting), _bytes(interval[1], setting))}
+
+
+def _range_warnings(num_parameters: float, law: Law) -> list[str]:
+    """Where a model is smaller or larger than those of the runs."""
+    if "num_parameters" not in law.tested:
+        return []
+    low, high = law.tested["num_parameters"]
+    if low <= num_parameters <= high:
+        return []
+    side = "smaller than the smallest" if num_parameters < low else "larger than the largest"
+    return [
+        f"{figure(num_parameters)} parameters are {side} of the runs behind the law ({figure(low)} to "
+        f"{figure(high)}): the straight line is drawn on"
+    ]
