@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from knowcap.card.results import read_json
@@ -36,13 +37,15 @@ def table(folders: Sequence[Path]) -> str:
 def note(folders: Sequence[Path]) -> str:
     """What the table's columns mean."""
     first = read_json(folders[0] / RESULT_FILE)
-    names = ", ".join(name.replace("_", " ") for name in first["extractable_attributes"])
+    chosen = first["extractable_attributes"]
+    names = ", ".join(name.replace("_", " ") for name in chosen)
+    chances = [2 ** -first["attributes"][name]["max_bits"] for name in chosen]
     return (
-        f"Means over {names}. Memorizable: continued in a training text. Extractable: answered to a question, word "
-        "for word, by a model that was tuned on questions about other people. Both are of the same people. Share of "
-        "the bits: what the answers are shown to hold of what the training texts are. Tuned on: how many of the "
-        "questions that it was tuned on it answers. `knowcap extract` made it; extraction.json and answers.parquet "
-        "hold all."
+        f"Means over {names}; a guess among the candidates would be right in {percent(fmean(chances))}. Memorizable: "
+        "continued in a training text. Extractable: answered to a question, word for word, by a model that was tuned "
+        "on questions about other people. Both are of the same people. Share of the bits: what the answers are shown "
+        "to hold of what the training texts are. Tuned on: how many of the questions that it was tuned on it answers. "
+        "`knowcap extract` made it; extraction.json and answers.parquet hold all."
     )
 
 
