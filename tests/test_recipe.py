@@ -160,6 +160,14 @@ BAD_VALUES = {
     "eval_batch_size": "0",
     "confidence_level": "95",
     "quantize_bits": "[8, 2]",
+    "qa_share": "1",
+    "extract": "lore",
+    "extract_rank": "0",
+    "extract_embedding_rank": "0",
+    "extract_steps": "0",
+    "extract_batch_size": "0",
+    "extract_learning_rate": "0",
+    "extract_weight_decay": "-1",
 }
 
 
