@@ -72,6 +72,7 @@ def write_extraction_card(folder: Path, hub_model_id: str | None = None, base_mo
         snippet=_snippet(result, hub_model_id, base_model),
         loading_note=_loading_note(result),
         tuning=_tuning(result),
+        tuned=result["method"] != "as_trained",
         versions=", ".join(f"{name} {version}" for name, version in result["versions"].items()),
     )
     with whole_file(folder / "README.md") as made:
@@ -181,7 +182,7 @@ def _attribute(name: str, row: dict[str, float | None]) -> list[str]:
 
 def _bits(result: dict[str, Any]) -> str:
     share = result["extractable_share"]
-    of = "" if share is None else f", {percent(share)} of them"
+    of = "" if share is None or share < 0 else f", {percent(share)} of them"
     return (
         f"The training texts show {result['stored_bits_per_entity']:.3f} bits a person stored, the answers "
         f"{result['extractable_bits_per_entity']:.3f}{of}, of {result['max_bits_per_entity']:.3f} that there are: "
