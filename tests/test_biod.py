@@ -355,6 +355,7 @@ TINY = Recipe(
     run_name="tiny", corpus="bioD", compact=True, num_people=40, num_attributes=2, chunks_per_value=2, diversity=4,
     chunk_length=2, alphabet_size=4, exposures=60, model_name="gpt2-1-2", head_dim=8, block_size=65,
     windows="aligned", train_batch_size=16, learning_rate=1e-2, warmup_steps=10, renderings=2, control_people=200,
+    quantization_group_size=16,
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ ORDER = (
     "confidence_interval confidence_level attributes memorizable_accuracy memorizable_attributes "
     "control_bits_per_entity bound scoring context renderings "
     "precision quantization quantized_fraction quantized_fraction_all stored_bits_per_parameter exposures model_name "
-    "dataset seed versions"
+    "dataset seed versions bits_per_stored_bit"
 ).split()
 
 

@@ -249,9 +249,48 @@ def test_a_quantized_card_names_its_original_and_how_to_load_it(tmp_path: Path) 
     assert len(data["model-index"][0]["results"][0]["metrics"]) == 2, "its own figures only"
     assert "from knowcap.models import load_model" in text
     assert "a group is 32" in text
-    assert "47.0 % of all parameters" in text
+    assert "Quantized here are 47.0 % of all parameters. Embeddings dominate: embeddings are 52.2 % of them" in text
     unknown, _ = read_card(run_dir / "quantized" / "int8")
     assert "base_model" not in unknown and "base_model_relation" not in unknown
+
+
+def test_a_quantized_card_says_on_which_knowledge_the_loss_fell(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    path = run_dir / "quantized" / "int4" / "capacity.json"
+    capacity = json.loads(path.read_text())
+    before = json.loads((run_dir / "model" / "capacity.json").read_text())["attributes"]
+    lost = {"name": 0.5, "birth_date": 3.0, "employer": 0.5, "pronoun": 0.0}
+    for name, bits in lost.items():
+        capacity["attributes"][name]["bits_per_entity"] = before[name]["bits_per_entity"] - bits
+    path.write_text(json.dumps(capacity))
+    _, text = read_card(run_dir / "quantized" / "int4")
+    assert "| birth_date | 8.000 | 5.000 | 3.000 | 37.5 % | 75.0 % |" in text
+    assert "| employer | 6.400 | 5.900 | 0.500 | 7.8 % | 12.5 % |" in text
+    known = sum(row["bits_per_entity"] for row in before.values())
+    assert f"int4 lost 4.000 bits an entity, {100 * 4 / known:.1f} % of what was known, most of birth date" in text
+    assert "Where the loss" not in read_card(run_dir / "model")[1]
+    capacity["renderings"] = 2  # measured otherwise than the original was: no loss can be told
+    path.write_text(json.dumps(capacity))
+    assert "Where the loss" not in read_card(run_dir / "quantized" / "int4")[1]
+
+
+def test_how_it_was_quantized_is_said(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    path = run_dir / "quantized" / "int4" / "capacity.json"
+    capacity = json.loads(path.read_text())
+    capacity["quantization"] = {
+        "method": "gptq", "bits": 4, "group_size": 64, "symmetric": True, "embeddings": False, "exclude": ["*.mlp.*"],
+        "excluded": ["wte", "lm_head"], "calibration": {"texts": 1000, "tokens": 64_123},
+    }  # fmt: skip
+    path.write_text(json.dumps(capacity))
+    data, text = read_card(run_dir / "quantized" / "int4", base_model="lab/tiny")
+    assert "GPTQ, the paper's method, calibrated on 1,000 biographies of training (64,123 tokens)" in text
+    assert "a group is 64, steps even around zero. Left out by wish: `*.mlp.*`." in text
+    assert "Layers in full precision: `wte`, `lm_head`." in text
+    assert {"int4", "gptq"} <= set(data["tags"]) and "quanto" not in data["tags"]
+    assert "bits per parameter, int4 gptq" in {m["name"] for m in data["model-index"][0]["results"][0]["metrics"]}
+    stored = capacity["bits_per_parameter"] / 11.0
+    assert f"| 47.0 % | 11.00 | {stored:.3f} |" in text
 
 
 def test_plots_travel_with_the_model(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ RECIPE = """# A recipe to try things with.
 num_people: 60
 model_name: gpt2-2-2
 head_dim: 8
+quantization_group_size: 16
 pools_fraction: 0.05
 num_templates: 1
 vocab_size: 200
@@ -269,7 +270,8 @@ def test_a_folder_of_something_else_is_told_with_what_it_holds(recipe, capsys, w
 
 
 @pytest.mark.parametrize(
-    "words", [["measure", "x", "--limit=0"], ["quantize", "x", "--bits=3"], ["report", "x", "--y"], ["ls", "z"], []]
+    "words",
+    [["measure", "x", "--limit=0"], ["quantize", "x", "--method=awq"], ["report", "x", "--y"], ["ls", "z"], []],
 )
 def test_wrong_options_end_with_status_2(words):
     with pytest.raises(SystemExit) as error:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 TINY = {
     "run_name": "tiny", "num_people": 120, "model_name": "gpt2-2-2", "head_dim": 8, "pools_fraction": 0.05,
     "num_templates": 1, "vocab_size": 200, "exposures": 2, "block_size": 160, "windows": "aligned",
-    "train_batch_size": 8, "control_people": 100, "quantize_bits": (8, 4),
+    "train_batch_size": 8, "control_people": 100, "quantize_bits": (8, 4), "quantization_group_size": 16,
 }  # fmt: skip
 
 
@@ -200,6 +200,12 @@ def test_cards_name_where_they_stand_and_keep_their_figures(published, made_run)
         assert all("path = " in line or "snapshot_download" in line for line in changed)
     assert card.data.base_model == "me/tiny"
     assert card.data.to_dict()["base_model_relation"] == "quantized"
+    for bits in (8, 4):
+        own = json.loads((made_run / "quantized" / f"int{bits}" / "capacity.json").read_text())
+        index = ModelCard(server.files(f"me/tiny-int{bits}")["README.md"].decode()).data.eval_results
+        figures = [round(own[key], 6) for key in ("bits_per_parameter", "max_bits_per_parameter")]
+        assert [result.metric_value for result in index] == figures
+        assert all(f"int{bits}" in result.metric_name for result in index)
     assert ModelCard(server.files("me/tiny")["README.md"].decode()).data.base_model is None
 
 

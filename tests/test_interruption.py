@@ -17,7 +17,7 @@ import yaml
 KEYS = {
     "num_people": 120, "model_name": "gpt2-rotary-2-2", "head_dim": 8, "pools_fraction": 0.05, "num_templates": 1,
     "vocab_size": 200, "exposures": 20, "block_size": 96, "windows": "aligned", "train_batch_size": 16,
-    "learning_rate": 3e-3,
+    "learning_rate": 3e-3, "quantization_group_size": 16,
     "warmup_steps": 5, "save_steps": 20, "logging_steps": 10, "renderings": 2, "control_people": 150,
 }  # fmt: skip
 

@@ -219,7 +219,7 @@ def test_the_guard_holds_for_the_likeliest_cheat_and_for_any_sure_guess():
 TINY = Recipe(
     run_name="tiny", corpus="morris", num_people=24, alphabet_size=4, string_length=8, exposures=250,
     model_name="gpt2-1-2", head_dim=8, block_size=10, windows="aligned", train_batch_size=24, learning_rate=1e-2,
-    warmup_steps=10, control_people=100, initializer_range=0.1,
+    warmup_steps=10, control_people=100, initializer_range=0.1, quantization_group_size=16,
 )  # fmt: skip
 
 

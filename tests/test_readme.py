@@ -27,11 +27,12 @@ YAML = sorted((ROOT / "recipes").rglob("*.yaml"))
 TINY = {
     "num_people": 120, "pools_fraction": 0.05, "num_templates": 1, "exposures": 2, "renderings": 1, "head_dim": 8,
     "control_people": 100, "vocab_size": 200, "block_size": 100, "model_name": "gpt2-rotary-1-1", "windows": "aligned",
+    "quantization_group_size": 8,
 }  # fmt: skip
 # What a reader fills in.
 PLACEHOLDERS = {
     "RECIPE": "quickstart", "RUN": "runs/quickstart", "DIR": "runs", "NAME": "quickstart", "R": "0",
-    "A": "runs/a", "B": "runs/b", "QUESTION": "holds --num_parameters 1",
+    "A": "runs/a", "B": "runs/b", "LAW": "capacity", "QUESTION": "holds --num_parameters 1",
     "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
     "recipes | models": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
 }  # fmt: skip

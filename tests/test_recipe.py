@@ -160,6 +160,8 @@ BAD_VALUES = {
     "eval_batch_size": "0",
     "confidence_level": "95",
     "quantize_bits": "[8, 2]",
+    "quantization_group_size": "-1",
+    "quantization_method": "gtpq",
     "qa_share": "1",
     "extract": "lore",
     "extract_rank": "0",
@@ -278,7 +280,8 @@ def test_a_batch_that_accumulation_cannot_split_is_told_with_one_that_it_can(wri
 
 
 def test_a_rotary_part_that_is_no_even_number_is_told(write):
-    (problem,) = problems_of(write(GOOD), ["--model_name=gpt2-rotary-2-2", "--head_dim=6", "--rotary_fraction=0.5"])
+    words = ["--model_name=gpt2-rotary-2-2", "--head_dim=6", "--quantization_group_size=12"]
+    (problem,) = problems_of(write(GOOD), [*words, "--rotary_fraction=0.5"])
     assert "rotary" in problem
 
 

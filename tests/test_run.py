@@ -16,6 +16,7 @@ RECIPE = """
 num_people: 60
 model_name: gpt2-2-2
 head_dim: 8
+quantization_group_size: 16
 pools_fraction: 0.05
 num_templates: 1
 vocab_size: 200

@@ -33,6 +33,7 @@ from knowcap.train import train
 SETTINGS = {
     "run_name": "countries", "model_name": "gpt2-rotary-1-1", "head_dim": 16, "vocab_size": 300, "block_size": 80,
     "windows": "aligned", "exposures": 6, "train_batch_size": 16, "warmup_steps": 2, "renderings": 2,
+    "quantization_group_size": 16,
 }  # fmt: skip
 EVERYBODY = np.arange(len(COUNTRIES))
 ALL_BY_FREQUENCY = TEMPLATES.replace("entity_space: 1000\n", "").replace("    candidates: 195\n", "")

@@ -14,8 +14,9 @@ def convert(value: Any, hint: Any) -> Any:
     Raises:
         ValueError: says what was expected.
     """
-    if hint == tuple[int, ...]:
-        return tuple(convert(item, int) for item in _items(value))
+    for kind in (int, str):
+        if hint == tuple[kind, ...]:
+            return tuple(convert(item, kind) for item in _items(value))
     kind = next(k for k in (bool, int, float, str) if hint in (k, k | None))
     text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
     if hint == kind | None and (value is None or text.lower() in ("null", "none", "~")):

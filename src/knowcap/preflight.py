@@ -44,6 +44,7 @@ def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
     problems += _check_together(recipe, bad)
     problems += _check_idle(recipe, bad)
     problems += _check_corpus(recipe, bad)
+    problems += _check_quantizing(recipe, bad)
     return problems + _check_model(recipe, bad)
 
 
@@ -156,6 +157,22 @@ def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
         for name in idle
         if not bad & {name, "corpus"} and getattr(recipe, name) != KEYS[name].default
     ]
+
+
+def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
+    """Whether the copies can be made of a model of that width, with what is installed."""
+    from knowcap.models import ModelError, parse_model_name
+    from knowcap.models.families import inner_size
+    from knowcap.quantized.settings import check_recipe
+
+    if bad & {"quantize_bits", "quantization_method", "quantization_group_size", "quantization_symmetric"}:
+        return []
+    try:
+        name = parse_model_name(recipe.model_name)
+    except ModelError:
+        return check_recipe(recipe, ())  # told by the model's own check
+    width = name.num_heads * recipe.head_dim
+    return check_recipe(recipe, (width, inner_size(name.of, width)))
 
 
 def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:

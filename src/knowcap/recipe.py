@@ -118,6 +118,13 @@ class Recipe:
     confidence_level: float = _key(0.95, "of the interval over people")
     # quantizing
     quantize_bits: tuple[int, ...] = _key((8, 4), "weight bits to quantize to; [] for none", free=True)
+    quantization_method: str = _key("quanto", "rounding, or calibrated", free=True, choices=("quanto", "gptq"))
+    quantization_group_size: int = _key(32, "weights of a row that share a scale; 0: all. quanto: int4's", free=True)
+    quantization_symmetric: bool | None = _key(
+        None, "steps even around zero; by default all but quanto's int4", free=True
+    )
+    quantization_exclude: tuple[str, ...] = _key((), "block layers left as they are, as patterns: *.mlp.*", free=True)
+    quantize_embeddings: bool = _key(False, "embeddings and output head too (quanto)", free=True)
     # extracting
     extract: str = _key(
         "none", "answer questions after tuning on half the people", free=True, choices=("none", *EXTRACT_METHODS)
@@ -271,7 +278,7 @@ def _pairs(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any
             yield name, "".join(values)
         elif hint is bool and not values:
             yield name, "true"
-        elif hint == tuple[int, ...]:
+        elif hint in (tuple[int, ...], tuple[str, ...]):
             yield name, ",".join(values)
         else:
             problems.append(f"{name}: got {' '.join(values) or 'no value'}, expected one value (--{name})")

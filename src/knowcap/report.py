@@ -16,6 +16,8 @@ from knowcap.card.results import (
     estimate,
     measurement_of,
     memorized,
+    per_stored_bit,
+    precision,
     read_capacities,
     read_json,
 )
@@ -28,7 +30,10 @@ from knowcap.seed_groups import recipe_of, seed_groups
 
 SCHEMA_VERSION = 1
 FRONTIER_FILE = "bits_vs_parameters.png"
-COLUMNS = ("run", "model", "params", "N", "exposures", "precision", "bits/param", "max", "control", "memorized")
+COLUMNS = (
+    "run", "model", "params", "N", "exposures", "precision", "bits/param", "max", "bits/stored bit", "control",
+    "memorized",
+)  # fmt: skip
 _TEXT_COLUMNS = ("run", "model", "precision")
 
 logger = logging.getLogger(__name__)
@@ -152,17 +157,18 @@ def _table(models: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> str:
     return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
 
-def _row(model: dict[str, Any]) -> list[str]:
-    """A model's cells, in the order of COLUMNS."""
+def _row(model: dict[str, Any], way: str = "") -> list[str]:
+    """A model's cells, in the order of COLUMNS; `way` is what its precision is told with."""
     return [
         model["run"],
         str(model["model_name"]),
         f"{model['num_parameters']:,}",
         _entities(model["entities_scored"], model["num_entities"]),
         "unknown" if model["exposures"] is None else f"{model['exposures']:,}",
-        model["precision"],
+        precision(model) + way,
         estimate(model) + caveat(model),
         f"{model['max_bits_per_parameter']:.3f}",
+        per_stored_bit(model),
         control(model),
         memorized(model),
     ]
@@ -170,10 +176,7 @@ def _row(model: dict[str, Any]) -> list[str]:
 
 def _way_rows(model: dict[str, Any]) -> list[list[str]]:
     """A row for each other way in which a model was scored too, such as `fp32, closed set`."""
-    return [
-        _row(model | capacity | {"precision": f"{model['precision']}, {way.replace('_', ' ')}"})
-        for way, capacity in model["other_ways"].items()
-    ]
+    return [_row(model | capacity, f", {way.replace('_', ' ')}") for way, capacity in model["other_ways"].items()]
 
 
 def _seed_row(group: dict[str, Any]) -> list[str]:
@@ -195,7 +198,8 @@ def _markdown(table: str, models: list[dict[str, Any]], seeds: list[dict[str, An
         f"# Bits of knowledge per parameter\n\n{table}\n\n"
         f"- bits/param: ± half the width of the {levels} bootstrap interval over entities; training seeds left out\n"
         f"{_seeds(seeds)}"
-        "- max: all there is to know, over the parameters\n"
+        "- max: all there is to know, over the parameters; a quantized model counts those of its original\n"
+        "- bits/stored bit: bits of knowledge for each bit that the weights are stored in, scales included\n"
         "- control: bits per entity of values that were never taught (mean ± standard error), zero or less unless "
         "something leaks\n"
         "- memorized: share of values that the model generates greedily after a training text up to them (mean over "

@@ -59,6 +59,7 @@ RULES: dict[str, Rule] = {
     "eval_batch_size": _AT_LEAST_ONE,
     "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
+    "quantization_group_size": (lambda v: v >= 0, "so many weights, or 0 for a whole row"),
     "extract_rank": _AT_LEAST_ONE,
     "extract_embedding_rank": _AT_LEAST_ONE,
     "extract_steps": _AT_LEAST_ONE,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.launch import Launcher
+from knowcap.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE, is_run_dir
 from knowcap.stage import stage as _stage
@@ -34,7 +35,7 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
-        measure(quantize(run_dir, bits), dataset_dir, recipe, launcher=launcher)
+        measure(quantize(run_dir, Settings.of(recipe, bits)), dataset_dir, recipe, launcher=launcher)
     if recipe.extract != "none":
         extract(run_dir, recipe)
     return report(run_dir)
@@ -215,24 +216,21 @@ def _measure_texts(
     return _stage("capacity", result, summarize, _describe_capacity, summarized)
 
 
-def quantize(run_dir: Path, bits: int) -> Path:
-    """The quantizing stage: the model with weights of `bits` bits, in `run_dir/quantized/int<bits>`."""
-    output = run_dir / "quantized" / f"int{bits}"
-    kept = (output / "quantization.json").is_file()
+def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path:
+    """The quantizing stage: the model with fewer bits a weight, in `run_dir/quantized/int8`, `int4-gptq` and so on."""
+    output = run_dir / "quantized" / settings.folder
+    kept = (output / "quantization.json").is_file() and not overwrite
 
     def work() -> None:
         from knowcap.quantize import quantize
 
-        quantize(run_dir / "model", output, bits)
+        quantize(run_dir / "model", output, **vars(settings), dataset_dir=run_dir / "knowledge", overwrite=overwrite)
 
     return _stage("quantize", output, work, _describe_quantization, kept)
 
 
 def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
-    """The extracting stage: what the model answers about people whom it wasn't tuned on, in `run_dir/extraction`.
-
-    `how` are fields of `knowcap.extract.Tuning` in place of the recipe's; `limit` asks about so many people only.
-    """
+    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extract.Tuning`, for the recipe's."""
     from knowcap import extract as extraction
 
     tuning = extraction.Tuning.of(recipe, **how)
@@ -296,4 +294,4 @@ def _describe_capacity(output: Path) -> str:
 
 def _describe_quantization(folder: Path) -> str:
     q = _json(folder / "quantization.json")
-    return f"int{q['bits']}, {q['quantized_fraction']:.0%} of the block weights"
+    return f"int{q['bits']} by {q['method']}, {q['quantized_fraction']:.0%} of the block weights"

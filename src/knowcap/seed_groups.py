@@ -32,6 +32,8 @@ def seed_groups(models: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> 
         if recipe:
             setting = {key: value for key, value in recipe.items() if key not in _FREE}
             asked = [model[key] for key in ("folder", "entities_scored", "confidence_level", "scoring", "context")]
+            quantization = model.get("quantization") or {}
+            asked.append({name: quantization.get(name) for name in ("method", "group_size", "symmetric", "exclude")})
             key = json.dumps([setting, asked], sort_keys=True, default=str)
             groups.setdefault(key, {}).setdefault(recipe.get("seed"), (model, recipe))
     entries = []

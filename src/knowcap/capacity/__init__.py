@@ -153,6 +153,8 @@ def _content(
         "bound": is_bound(measurement),
         **{key: measurement[key] for key in SETTINGS},
     }
+    if (stored := measurement["stored_bits_per_parameter"]) is not None:
+        content["bits_per_stored_bit"] = result["bits_per_parameter"] / stored
     if (share := measurement.get("useful_share")) is not None:
         told = measurement["knowledge"].get("text_prefix")  # what stands before the name says that it's no junk
         content |= {"useful_share": share, "useful_share_bits_per_entity": 0.0 if told else -math.log2(share)}

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.card import wording
+from knowcap.card import quantization, wording
 from knowcap.card.extraction import extractions, note, table
 from knowcap.card.limits import limits
-from knowcap.card.results import CardError, Sources, caveat, read_sources, run_dir_of
+from knowcap.card.results import CardError, Sources, caveat, precision, read_sources, run_dir_of
 from knowcap.folders import whole_file
 
 
@@ -67,6 +67,9 @@ def write_card(
         attributes=[wording.attribute_row(name, row) for name, row in sources.capacity["attributes"].items()],
         ways=wording.way_rows(sources),
         extraction=_extraction(model_dir, sources),
+        quantization=quantization.summary(sources),
+        losses=quantization.loss_rows(sources),
+        loss_note=quantization.loss_note(sources),
         snippet=wording.snippet(sources, hub_model_id),
         loading_note=wording.loading_note(sources),
         training=wording.training_rows(sources.training),
@@ -113,7 +116,7 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
             dataset_revision=revision,
             dataset_args={"num_people": capacity["num_entities"]} | ({} if seed is None else {"seed": seed}),
             metric_type=metric,
-            metric_name=f"{metric.replace('_', ' ')}, {c['precision']}" + (", not a bound" if caveat(c) else ""),
+            metric_name=f"{metric.replace('_', ' ')}, {precision(c)}" + (", not a bound" if caveat(c) else ""),
             metric_value=round(c[metric], 6),
         )
         for measured in ([capacity] if sources.quantized else sources.capacities)
@@ -128,7 +131,7 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
         # transformers alone would load a quantized folder with random numbers in its blocks.
         library_name="knowcap" if sources.quantized else "transformers",
         pipeline_tag="text-generation",
-        tags=[*tags, *([capacity["precision"], "quanto"] if sources.quantized else [])],
+        tags=[*tags, *([capacity["precision"], quantization.method(sources)] if sources.quantized else [])],
         datasets=[dataset] if _HUB_ID.fullmatch(dataset) else None,
         metrics=["bits_per_parameter"],
         base_model=base_model if sources.quantized else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from knowcap.card import morris
+from knowcap.card import morris, quantization
 from knowcap.card.results import Sources
 
 
@@ -37,7 +37,7 @@ def limits(sources: Sources) -> list[str]:
             "with a name less often than in a training on biographies alone, which costs names bits."
         )
     if sources.quantized:
-        found.append(_quantization_limit(capacity))
+        found.append(quantization.limit(sources))
     if sources.random_strings:
         found += morris.DIFFERENCES
     elif sources.invented:
@@ -91,16 +91,4 @@ def _vocabulary_limit(recipe: dict[str, Any], published: bool) -> str:
     return (
         f"The tokenizer is {tokenizer_name}, reduced to the tokens that the corpus can use; for other texts "
         "it gives ids that the model has no row for."
-    )
-
-
-def _quantization_limit(capacity: dict[str, Any]) -> str:
-    """How the weights were quantized, and what was not."""
-    quantization = capacity["quantization"]
-    group = quantization.get("group_size")
-    size = "differs from layer to layer" if isinstance(group, dict) else f"is {group or 'a whole row'}"
-    return (
-        f"Quantized after training with {quantization.get('method', _UNKNOWN)}, weights only, without calibration "
-        f"(the paper used GPTQ); a group {size}. Quantized are {100 * (capacity['quantized_fraction'] or 0):.1f} % of "
-        f"the block weights, {100 * (capacity['quantized_fraction_all'] or 0):.1f} % of all parameters."
     )

@@ -58,6 +58,11 @@ class Sources:
         return self.capacity["quantization"] is not None
 
     @property
+    def original(self) -> dict[str, Any]:
+        """The capacity of the run's model as trained, beside a quantized copy; {} where it was not measured."""
+        return next((c for c in self.capacities if c["quantization"] is None), {})
+
+    @property
     def entities_scored(self) -> int:
         """How many entities the figures are computed from."""
         return self.measurement.get("entities_scored", self.capacity["num_entities"])
@@ -117,6 +122,19 @@ def estimate(capacity: dict[str, Any]) -> str:
     low, high = capacity["confidence_interval"]
     width = "" if low is None or high is None else f" ± {(high - low) / 2:.3f}"
     return f"{capacity['bits_per_parameter']:.3f}{width}"
+
+
+def per_stored_bit(capacity: dict[str, Any]) -> str:
+    """Bits of knowledge for each bit that the weights are stored in, such as `0.104`."""
+    stored = capacity["stored_bits_per_parameter"]
+    return "unknown" if stored is None else f"{capacity['bits_per_parameter'] / stored:.3f}"
+
+
+def precision(capacity: dict[str, Any]) -> str:
+    """Such as `int4`, or `int4 gptq, with embeddings` where it isn't quanto's or not of blocks alone."""
+    quantization = capacity["quantization"] or {}
+    gptq = " gptq" if quantization.get("method") == "gptq" else ""
+    return f"{capacity['precision']}{gptq}{', with embeddings' if quantization.get('embeddings') else ''}"
 
 
 def caveat(capacity: dict[str, Any]) -> str:

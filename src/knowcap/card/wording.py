@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.card import morris
-from knowcap.card.results import Sources, caveat, control, estimate, memorized
+from knowcap.card.results import Sources, caveat, control, estimate, memorized, per_stored_bit, precision
 
 
 _UNKNOWN = "unknown"
@@ -36,8 +36,8 @@ _TRAINING_LABELS = {
 def title(sources: Sources) -> str:
     """Such as `gpt2-2-2 on bioS(1,000), int8`."""
     capacity = sources.capacity
-    precision = f", {capacity['precision']}" if sources.quantized else ""
-    return f"{capacity['model_name']} on {sources.dataset}({capacity['num_entities']:,}){precision}"
+    quantized = f", {precision(capacity)}" if sources.quantized else ""
+    return f"{capacity['model_name']} on {sources.dataset}({capacity['num_entities']:,}){quantized}"
 
 
 def summary(sources: Sources) -> str:
@@ -86,15 +86,21 @@ def figures(sources: Sources) -> dict[str, str]:
 def precision_row(capacity: dict[str, Any]) -> list[str]:
     """A row of the table of precisions."""
     low, high = capacity["confidence_interval"]
-    fraction, stored = capacity["quantized_fraction"], capacity["stored_bits_per_parameter"]
+    stored = capacity["stored_bits_per_parameter"]
     return [
-        capacity["precision"],
+        precision(capacity),
         f"{capacity['bits_per_parameter']:.3f}{caveat(capacity)}",
         "none" if low is None else f"{low:.3f} to {high:.3f}",
         f"{capacity['max_bits_per_parameter']:.3f}",
-        "none" if fraction is None else f"{100 * fraction:.1f} %",
+        _share(capacity["quantized_fraction"]),
+        _share(capacity["quantized_fraction_all"]),
         _UNKNOWN if stored is None else f"{stored:.2f}",
+        per_stored_bit(capacity),
     ]
+
+
+def _share(fraction: float | None) -> str:
+    return "none" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def memorizable(capacity: dict[str, Any]) -> str:
@@ -182,8 +188,8 @@ def loading_note(sources: Sources) -> str:
     note = "A text begins after the end-of-text token, with the full name."
     if sources.quantized:
         note += (
-            " A quantized folder needs knowcap and optimum-quanto; transformers alone would fill its blocks with "
-            "random numbers."
+            " A quantized folder needs knowcap and optimum-quanto; transformers alone finds no weights there that it "
+            "knows."
         )
     return note
 

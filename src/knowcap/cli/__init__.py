@@ -8,12 +8,12 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from knowcap import __version__
-from knowcap.cli import extract, ls, measure, parsers, plan, push, quantize, report, run
+from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run
 from knowcap.launch import LaunchError, is_main_process, set_up_process
 
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-_COMMANDS = (run, measure, quantize, extract, report, push, plan, ls)
+_COMMANDS = (run, measure, quantize, extract, report, push, fit, plan, ls)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from knowcap.card import write_card
 from knowcap.card.results import run_dir_of
 from knowcap.hub.extraction import extraction_artefacts, published_extractions
 from knowcap.hub.upload import Artefact, HubError, Pushed, Uploader, check_repo_id
+from knowcap.quantized.settings import Settings
 from knowcap.run_folder import RECIPE_FILE, is_run_dir, locked
 
 
@@ -25,8 +26,8 @@ __all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_d
 METRIC_DIR = Path(__file__).parents[1] / "metrics" / "bits_per_parameter"
 # What a model folder is made of; nothing else in it is published.
 _MODEL_FILES = (
-    "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quanto_qmap.json",
-    "quantization.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quantization.json",
+    "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
     "capacity.json", "training.json", "nll.parquet", "control.parquet",
     "control_swapped.parquet", "*/*.parquet", "*/capacity.json", "plots/*.png",
 )  # fmt: skip
@@ -61,8 +62,8 @@ def push(
 
     Args:
         folder: the run folder; a data set folder will do where only `hub_dataset_id` is given.
-        hub_model_id: where the model goes; its quantized copies go to that name with -int8 and -int4 added, adapters
-            and models tuned on questions to it with theirs, such as -lora-8-128.
+        hub_model_id: where the model goes; copies go to that name with -int8, -int4-gptq and so on added, adapters and
+            models tuned on questions to it with theirs, such as -lora-8-128.
         hub_dataset_id: where the data set goes.
         hub_space_id: where the metric goes, as a Space; its name must be bits_per_parameter.
         options: `private`, `revision`, `api` and `wait` of Uploader.
@@ -237,4 +238,6 @@ def _wanted_copies(run_dir: Path) -> list[str]:
     import yaml
 
     recipe = yaml.safe_load((run_dir / RECIPE_FILE).read_text(encoding="utf-8")) or {}
-    return [f"int{bits}" for bits in recipe.get("quantize_bits") or ()]
+    method, embeddings = recipe.get("quantization_method", "quanto"), recipe.get("quantize_embeddings", False)
+    every = recipe.get("quantize_bits") or ()
+    return [Settings(bits=bits, method=method, embeddings=embeddings).folder for bits in every]

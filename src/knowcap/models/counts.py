@@ -97,6 +97,7 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
     from torch import nn
 
     total = sum(p.numel() for p in model.parameters())
+    total += sum(getattr(module, "packed_parameters", 0) for module in model.modules())  # GPTQ's, kept as integers
     tokens, head = model.get_input_embeddings(), model.get_output_embeddings()
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     rows = tokens.weight.shape[0]

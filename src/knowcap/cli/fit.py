@@ -1,0 +1,128 @@
+"""`knowcap fit`. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from knowcap.cli.parsers import add_command
+
+
+_LAWS = (
+    "capacity", "exposures", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
+    "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric",
+)  # fmt: skip
+_EXAMPLES = (
+    "knowcap fit capacity runs.parquet --json capacity.json --plot capacity.png",
+    "knowcap fit kaplan-nd runs.csv --columns loss=eval_loss num_parameters=size",
+    "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24    (what size, how many tokens)",
+    "knowcap fit chinchilla runs.csv --flops 1e24 --plot all.png (all three approaches side by side)",
+    "Columns: num_parameters, num_tokens, flops, loss; step, batch_tokens, run for curves; budget for IsoFLOP;",
+    "knowledge_bits, max_knowledge_bits, exposures for ours. Counts are plain, losses in nats per token.",
+)
+
+
+def add(commands: Any) -> None:
+    """The command's parser."""
+    parser = add_command(commands, "fit", _fit, "a law of scaling, fitted to a table of runs", _EXAMPLES)
+    parser.add_argument("law", metavar="LAW", choices=(*_LAWS, "chinchilla"), help=", ".join((*_LAWS, "chinchilla")))
+    parser.add_argument(
+        "runs", metavar="RUNS", type=Path, help="a CSV or Parquet file, one row a run (or a step of it)"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write constants, intervals and residuals there")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw points, law and residuals there, as PNG")
+    text = "names of the table's columns, such as loss=eval_loss"
+    parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
+    text = "only rows with these values, such as dataset=c4"
+    parser.add_argument("--where", metavar="COLUMN=VALUE", nargs="+", action="extend", default=[], help=text)
+    text = "FLOPs to spend: the best size and tokens; for chinchilla laws, may be several"
+    parser.add_argument("--flops", metavar="BUDGET", type=float, nargs="+", default=[], help=text)
+    text = "B_star,alpha_B: turn steps into S_min for kaplan-ns"
+    parser.add_argument("--critical_batch", metavar="B,ALPHA", type=_pair, help=text)
+    parser.add_argument("--confidence_level", type=float, default=0.95, help="of the intervals [0.95]")
+    parser.add_argument("--num_bootstraps", type=int, default=1000, help="refits behind the intervals [1000]")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap [0]")
+
+
+def _fit(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.laws import fit_law, read_runs
+    from knowcap.laws.compare import compare_approaches
+    from knowcap.laws.reading import where
+    from knowcap.laws.wording import describe, describe_comparison
+
+    for path in (args.json, args.plot):
+        if path is not None:
+            _check_output(path, args)
+    if args.flops and not args.law.startswith("chinchilla"):
+        raise ValueError(f"--flops is for chinchilla laws, got {args.law}; leave it out, or see `knowcap plan`")
+    if any(not budget > 0 for budget in args.flops):
+        raise ValueError(f"--flops: got {args.flops}, expected numbers above zero")
+    columns = _pairs("--columns", args.columns)
+    table = where(read_runs(args.runs), _pairs("--where", args.where))
+    options = {"columns": columns, "critical_batch": args.critical_batch} | {
+        key: getattr(args, key) for key in ("confidence_level", "num_bootstraps", "seed")
+    }
+    found: Any
+    if args.law == "chinchilla":
+        found = compare_approaches(table, args.flops, **options)
+        print(describe_comparison(found))
+    else:
+        found = fit_law(args.law, table, **options)
+        print(describe(found, args.flops))
+    if args.json is not None:
+        found.write(args.json)
+    if args.plot is not None:
+        from knowcap.laws.plot import plot_comparison, plot_fit
+
+        (plot_comparison if args.law == "chinchilla" else plot_fit)(found, args.plot)
+
+
+def _pairs(option: str, words: list[str]) -> dict[str, str]:
+    """NAME=VALUE, one a word; commas part several in one word where each piece has its own sign of equality."""
+    form = "OURS=THEIRS such as loss=eval_loss" if option == "--columns" else "COLUMN=VALUE such as dataset=c4"
+    columns, problems = {}, []
+    for word in words:
+        pieces = word.split(",")
+        for piece in pieces if all("=" in p for p in pieces) else [word]:
+            ours, sign, theirs = piece.partition("=")
+            if not (ours and sign and theirs):
+                problems.append(f"{option}: got {piece!r}, expected {form}")
+            elif ours in columns:
+                problems.append(f"{option}: {ours} is named twice")
+            columns[ours.strip()] = theirs.strip()
+    if problems:
+        raise ValueError("; ".join(problems))
+    return columns
+
+
+def _pair(text: str) -> tuple[float, float]:
+    try:
+        b_star, alpha = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {text}, expected two numbers such as 2.1e8,0.21") from error
+    if b_star <= 0 or alpha <= 0:
+        raise argparse.ArgumentTypeError(f"got {text}, expected numbers above zero")
+    return b_star, alpha
+
+
+def _check_output(path: Path, args: argparse.Namespace) -> None:
+    """A fit's own earlier output may be written again; nothing else may."""
+    if path.resolve() == args.runs.resolve() or (
+        args.json and args.plot and args.json.resolve() == args.plot.resolve()
+    ):
+        raise ValueError(f"{path} is named twice; give each output a file of its own")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected the name of a file")
+    if not path.exists():
+        return
+    if path == args.plot:
+        ours = path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    else:
+        try:
+            ours = "law" in json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError):
+            ours = False
+    if not ours:
+        raise ValueError(f"{path} exists and was not made by `knowcap fit`; name another file, or remove it")

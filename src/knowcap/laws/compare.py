@@ -1,0 +1,145 @@
+"""Chinchilla's three approaches side by side on one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knowcap.folders import whole_file
+from knowcap.laws.allocation import Allocation, allocate, beyond
+from knowcap.laws.fit import Fit, LawError, Options, finite
+from knowcap.laws.intervals import Interval
+from knowcap.laws.isoflop import fit_isoflop
+from knowcap.laws.law import Runs, fit_law
+from knowcap.laws.parametric import parametric_loss
+
+
+APPROACHES = ("chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric")
+_PARAMETRIC_NAMES = {"exponent_parameters": "a", "exponent_tokens": "b"}
+
+
+@dataclass
+class Comparison:
+    """What each approach makes of the same runs.
+
+    Attributes:
+        fits: by law, where the table allows it.
+        missing: why an approach has none.
+        allocations: by budget in FLOPs, then by law.
+        bias: by how much approach 2's exponents would be off on the same sizes and budgets without noise, were the
+            fitted parametric law the truth.
+    """
+
+    fits: dict[str, Fit]
+    missing: dict[str, str]
+    allocations: dict[float, dict[str, Allocation]]
+    bias: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def exponent(self, law: str, name: str) -> tuple[float, Interval]:
+        """An exponent of the optimum with its interval: exponent_parameters or exponent_tokens."""
+        fit = self.fits[law]
+        if law == "chinchilla-parametric":
+            return fit.derived[_PARAMETRIC_NAMES[name]], fit.derived_intervals[_PARAMETRIC_NAMES[name]]
+        return fit.constants[name], fit.intervals[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        return finite(
+            {
+                "law": "chinchilla",
+                "approaches": {law: fit.to_dict() for law, fit in self.fits.items()},
+                "missing": self.missing,
+                "allocations": [
+                    {"flops": flops}
+                    | {n: {"num_parameters": a.num_parameters, "num_tokens": a.num_tokens} for n, a in of.items()}
+                    for flops, of in self.allocations.items()
+                ],
+                "isoflop_bias": self.bias,
+                "notes": self.notes,
+                "warnings": self.warnings,
+            }
+        )
+
+    def write(self, path: str | Path) -> Path:
+        """Writes the JSON file, whole or not at all, and returns its path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+            unfinished.write_text(text + "\n", encoding="utf-8")
+        return path
+
+
+def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: Any) -> Comparison:
+    """Fits all three approaches, as far as the table has what they need.
+
+    Args:
+        table: as in `fit_law`; training curves (`run`, several rows each) for the envelope, budgets for IsoFLOP.
+        budgets: FLOPs to spend.
+        options: of `fit_law`.
+
+    Raises:
+        LawError: no approach can be fitted.
+    """
+    fits, missing = {}, {}
+    for law in APPROACHES:
+        try:
+            fits[law] = fit_law(law, table, **options)
+        except LawError as error:
+            missing[law] = str(error)
+    if not fits:
+        raise LawError([f"{why}" for why in missing.values()])
+    allocations = {flops: {law: allocate(fit, flops) for law, fit in fits.items()} for flops in budgets}
+    comparison = Comparison(fits, missing, allocations)
+    for law, fit in fits.items():
+        comparison.notes += [f"{law}: {text}" for text in fit.notes]
+        comparison.warnings += [f"{law}: {text}" for text in fit.warnings]
+    for flops in budgets:
+        told = [f"{law} {text}" for law, fit in fits.items() if (text := beyond(fit, flops))]
+        if told:
+            comparison.warnings.append(f"{flops:.3g} FLOPs: {'; '.join(told)}")
+    _add_bias(comparison)
+    return comparison
+
+
+def isoflop_bias(constants: dict[str, float], num_parameters: np.ndarray, budget: np.ndarray) -> dict[str, float]:
+    """Approach 2's exponents on noiseless losses of the parametric law, less the law's own.
+
+    Args:
+        constants: A, B, E, alpha, beta.
+        num_parameters, budget: the grid of sizes and FLOPs, of shape (n,).
+    """
+    tokens = budget / (6 * num_parameters)
+    loss = parametric_loss(constants, num_parameters, tokens)
+    found = fit_isoflop(num_parameters, tokens, loss, budget, Options(num_bootstraps=10)).constants
+    true = constants["beta"] / (constants["alpha"] + constants["beta"])
+    return {
+        "exponent_parameters": found["exponent_parameters"] - true,
+        "exponent_tokens": found["exponent_tokens"] - (1 - true),
+    }
+
+
+def _add_bias(comparison: Comparison) -> None:
+    if not {"chinchilla-isoflop", "chinchilla-parametric"} <= set(comparison.fits):
+        return
+    isoflop, parametric = comparison.fits["chinchilla-isoflop"], comparison.fits["chinchilla-parametric"]
+    budgets = isoflop.extra["budgets"]
+    sizes = np.concatenate([budget["sizes"] for budget in budgets])
+    flops = np.concatenate([np.full(budget["num_points"], budget["budget"]) for budget in budgets])
+    try:
+        comparison.bias = isoflop_bias(parametric.constants, sizes, flops)
+    except LawError as error:
+        comparison.notes.append(f"the bias of approach 2 on this grid cannot be told: {error}")
+        return
+    off = comparison.bias["exponent_parameters"]
+    comparison.notes.append(
+        f"were chinchilla-parametric's law the truth, approach 2 would find an exponent of parameters "
+        f"{abs(off):.2g} too {'high' if off > 0 else 'low'} on these sizes and budgets, without any noise"
+    )

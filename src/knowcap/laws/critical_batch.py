@@ -1,0 +1,156 @@
+"""The critical batch size B_crit(L) = B_star / L^(1 / alpha_B) (Kaplan et al. 2020, 5.1; McCandlish et al. 2018).
+
+To reach a loss with batches of B tokens takes S steps and E = B S tokens, with (S / S_min - 1)(E / E_min - 1) = 1 and
+B_crit = E_min / S_min, so S = S_min (1 + B_crit / B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from knowcap.laws.curve import Curve, fit_curve
+from knowcap.laws.fit import Fit, LawError, Options
+from knowcap.laws.terms import logs
+
+
+_OPTIONS = Options()
+_TARGETS = 8  # losses at which curves are compared
+_BATCHES = 3  # batch sizes that must reach a loss
+_NAMES, _LOGS = ("B_star", "alpha_B"), (True, False)
+
+
+def critical_batch(constants: Mapping[str, float], loss: Any) -> np.ndarray:
+    """B_crit(L) in tokens."""
+    return constants["B_star"] / np.asarray(loss, dtype=float) ** (1 / constants["alpha_B"])
+
+
+def fit_critical_batch(batch_tokens: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS) -> Fit:
+    """From critical batch sizes that were measured at several losses; arrays of shape (n,)."""
+    b, level = logs(batch_tokens, loss)
+
+    def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        alpha = theta[:, 1, None]
+        return theta[:, 0, None] - level / alpha, np.stack([1 + 0 * level / alpha, level / alpha**2], -1)
+
+    slope, start = np.polyfit(level, b, 1)
+    points = {"loss": loss, "observed": batch_tokens}
+    curve = Curve("critical-batch", _NAMES, _LOGS, model, points, lambda k, c: critical_batch(k, c["loss"]))
+    fit = fit_curve(curve, np.array([[start, -1 / slope if abs(slope) > 1e-9 else 1e9]]), options)
+    if fit.constants["alpha_B"] <= 0:
+        fit.warnings.append("the critical batch does not grow as the loss falls: alpha_B is negative")
+    return fit
+
+
+def fit_critical_batch_curves(
+    runs: np.ndarray,
+    batch_tokens: np.ndarray,
+    step: np.ndarray,
+    loss: np.ndarray,
+    num_parameters: np.ndarray | None = None,
+    options: Options = _OPTIONS,
+) -> Fit:
+    """From training curves at several batch sizes, read where they cross the same losses.
+
+    Args:
+        runs: which curve a row belongs to, of shape (n,).
+        batch_tokens, step, loss: of shape (n,); loss in nats per token.
+        num_parameters: S_min is another for each size; one size if absent.
+
+    Raises:
+        LawError: no loss that curves of three batch sizes reach, or no two losses.
+    """
+    sizes = np.zeros(len(loss)) if num_parameters is None else num_parameters
+    crossings = [
+        _crossings(*(column[sizes == size] for column in (runs, batch_tokens, step, loss)))
+        for size in np.unique(sizes)
+    ]
+    crossings = [found for found in crossings if len(found)]
+    if not crossings:
+        batches = len(np.unique(batch_tokens))
+        raise LawError(
+            f"critical-batch: no loss is reached at {_BATCHES} batch sizes of one model size (got {batches} batch "
+            f"sizes in {len(np.unique(runs))} runs), expected curves of one size at {_BATCHES} batch sizes or more"
+        )
+    number = np.concatenate([np.full(len(found), i) for i, found in enumerate(crossings)])
+    found = np.concatenate(crossings)
+    return _fit_crossings(found[:, 0], number, found[:, 1], found[:, 2], found[:, 3], options)
+
+
+def _crossings(runs: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Rows of run number, batch tokens, steps and loss, of every curve that crosses each of some losses."""
+    curves = []
+    for number, run in enumerate(np.unique(runs)):
+        rows = np.flatnonzero(runs == run)
+        rows = rows[np.argsort(step[rows], kind="stable")]
+        lowest = np.minimum.accumulate(loss[rows])
+        falls = np.concatenate([[True], lowest[1:] < lowest[:-1]])
+        curves.append((number, batch[rows[0]], np.log(step[rows][falls]), np.log(lowest[falls])))
+    ends = sorted(float(c[3][-1]) for c in curves)
+    tops = sorted((float(c[3][0]) for c in curves), reverse=True)
+    if len(curves) < _BATCHES:
+        return np.zeros((0, 4))
+    low, high = ends[_BATCHES - 1], tops[_BATCHES - 1]
+    levels = np.linspace(high, low, _TARGETS) if high > low else np.array([low])
+    rows = []
+    for level in levels:
+        reached = [
+            (number, size, float(np.exp(np.interp(-level, -losses, steps))), float(np.exp(level)))
+            for number, size, steps, losses in curves
+            if losses[-1] <= level + 1e-12 and losses[0] >= level - 1e-12
+        ]
+        if len({row[1] for row in reached}) >= _BATCHES:
+            rows += reached
+    return np.array(rows) if rows else np.zeros((0, 4))
+
+
+def _fit_crossings(
+    runs: np.ndarray, size: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.ndarray, options: Options
+) -> Fit:
+    """S = S_min (1 + B_crit / B), with an S_min of its own for each size and loss."""
+    _, cell = np.unique(np.stack([size, loss.round(12)], 1), axis=0, return_inverse=True)
+    cell = cell.reshape(-1)
+    cells = int(cell.max()) + 1
+    if len(np.unique(loss.round(12))) < 2:
+        raise LawError("critical-batch: the curves share one loss only, expected two or more; add longer curves")
+    b, level, target = logs(batch, loss, step)
+    own = np.eye(cells)[cell]
+
+    def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        b_star, alpha = theta[:, 0, None], theta[:, 1, None]
+        ratio = np.logaddexp(0.0, b_star - level / alpha - b)
+        share = -np.expm1(-ratio)
+        parts = np.stack([share, share * level / alpha**2], -1)
+        jacobian = np.concatenate([parts, np.broadcast_to(own, (len(theta), *own.shape))], -1)
+        return ratio + theta[:, 2 + cell], jacobian
+
+    starts = []
+    for alpha in (0.1, 0.2, 0.4):
+        for shift in (-2.0, 0.0, 2.0):
+            b_star = b.mean() + level.mean() / alpha + shift
+            over = target - np.logaddexp(0.0, b_star - level / alpha - b)
+            means = (own * over[:, None]).sum(0) / own.sum(0)
+            starts.append(np.concatenate([[b_star, alpha], means]))
+    points = {"batch_tokens": batch, "loss": loss, "observed": step}
+    curve = Curve(
+        "critical-batch",
+        _NAMES,
+        _LOGS,
+        model,
+        points,
+        lambda k, c: critical_batch(k, c["loss"]),
+        groups=runs,
+    )
+    fit = fit_curve(curve, np.array(starts), options)
+    crit = critical_batch(fit.constants, loss)
+    cover = crit / batch
+    fit.extra["critical_batch_range"] = [float(crit.min()), float(crit.max())]
+    if cover.max() < 0.3 or cover.min() > 3:
+        where = "above" if cover.max() < 0.3 else "below"
+        fit.warnings.append(
+            f"all batches lie {where} the critical one ({crit.min():.3g} to {crit.max():.3g} tokens), so it is hardly "
+            f"seen in the steps; add batches on the other side"
+        )
+    return fit

@@ -1,0 +1,135 @@
+"""Fitting a law that predicts the logarithm of a column: starts, constants, both kinds of interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from knowcap.laws.fit import Fit, LawError, Options
+from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile
+from knowcap.laws.solve import Model, condition_number, minimize
+from knowcap.student import t_quantile
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A law and the points to fit it to.
+
+    Attributes:
+        law: its name.
+        names: of the constants; the solver may have more of them behind these.
+        logs: whether the solver has the logarithm of a constant.
+        model: predicts log of what was observed.
+        points: columns by name, `observed` among them, each of shape (n,).
+        predict: (constants, columns) → what the law says.
+        delta: of the Huber loss on log residuals; infinite is least squares.
+        groups: of shape (n,): points that belong together, such as those of one run.
+        method: which intervals are the law's own; where there are groups, those of the groups.
+    """
+
+    law: str
+    names: tuple[str, ...]
+    logs: tuple[bool, ...]
+    model: Model
+    points: dict[str, np.ndarray]
+    predict: Callable[[Mapping[str, float], Mapping[str, Any]], np.ndarray]
+    delta: float = np.inf
+    groups: np.ndarray | None = None
+    method: str = "profile"
+
+    @property
+    def target(self) -> np.ndarray:
+        """The logarithm of what was observed, of shape (n,)."""
+        return np.log(self.points["observed"])
+
+    def constants(self, theta: np.ndarray) -> np.ndarray:
+        """The solver's constants (…, p) as the law's (…, len(names))."""
+        kept = theta[..., : len(self.names)]
+        with np.errstate(over="ignore"):
+            return np.where(self.logs, np.exp(np.where(self.logs, kept, 0.0)), kept)
+
+
+def fit_curve(curve: Curve, starts: np.ndarray, options: Options) -> Fit:
+    """The best of all starts (S, p), with intervals.
+
+    Raises:
+        LawError: as many constants as points, or more.
+    """
+    points, width = len(curve.target), starts.shape[1]
+    if points <= width:
+        raise LawError(
+            f"{curve.law} has {width} constants: got {points} point{'s' * (points != 1)}, "
+            f"expected {width + 1} or more; add runs"
+        )
+    theta = minimize(curve.model, curve.target, starts, delta=curve.delta, max_iterations=40)
+    best = theta.theta[np.argsort(theta.objective)[:8]]
+    solution = minimize(curve.model, curve.target, best, delta=curve.delta, max_iterations=500)
+    return with_intervals(curve, solution.best(), float(solution.objective.min()), options)
+
+
+def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: Options) -> Fit:
+    """The fit at its optimum theta (p,), whose objective is the sum of losses of log residuals."""
+    squares, level = np.isinf(curve.delta), options.confidence_level
+    ends = profile(curve.model, curve.target, theta, delta=curve.delta, level=level, first=len(curve.names))
+    drawn = bootstrap(
+        curve.model,
+        curve.target,
+        theta,
+        delta=curve.delta,
+        num_bootstraps=options.num_bootstraps,
+        seed=options.seed,
+        groups=curve.groups,
+    )
+    samples = curve.constants(drawn)
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = samples.std(0)
+    groups = 0 if curve.groups is None else len(np.unique(curve.groups))
+    kinds = {
+        "groups": _named(curve, curve.constants(_padded(_of_groups(theta, drawn, groups, level), len(theta)).T).T),
+        "profile": _named(curve, curve.constants(_padded(ends, len(theta)).T).T),
+        "bootstrap": _named(curve, percentiles(samples, level)),
+    }
+    method = curve.method if curve.groups is None else "groups"
+    constants = {name: float(v) for name, v in zip(curve.names, curve.constants(theta), strict=True)}
+    return Fit(
+        law=curve.law,
+        constants=constants,
+        intervals=kinds[method],
+        objective=2 * objective if squares else objective,
+        objective_of="sum of squared log residuals" if squares else f"sum of Huber losses ({curve.delta:g}), log loss",
+        num_points=len(curve.target),
+        points=curve.points | {"fitted": np.exp(curve.model(theta[None])[0][0])},
+        predict=lambda columns: curve.predict(constants, columns),
+        interval_method=method,
+        confidence_level=level,
+        profile_intervals=kinds["profile"],
+        bootstrap_intervals=kinds["bootstrap"],
+        standard_errors={n: float(s) for n, s in zip(curve.names, errors, strict=True)},
+        condition_number=condition_number(curve.model, theta),
+        samples=samples,
+    )
+
+
+def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) -> np.ndarray:
+    """theta ± t s, with s the standard deviation of the bootstrap over groups and t of Student: percentiles of so few
+    groups are too narrow. Two groups' worth of freedom goes to a line through them, in t and in s. Shape (p, 2)."""
+    if groups < 3:
+        return np.stack([theta - np.inf, theta + np.inf], 1)
+    half = t_quantile(0.5 + level / 2, groups - 2) * drawn.std(0) * np.sqrt(groups / (groups - 2))
+    return np.stack([theta - half, theta + half], 1)
+
+
+def _padded(ends: np.ndarray, width: int) -> np.ndarray:
+    """Ends (k, 2) with rows for the solver's own constants, so that they translate like theta."""
+    return np.vstack([ends, np.zeros((width - len(ends), 2))])
+
+
+def _named(curve: Curve, ends: np.ndarray) -> dict[str, Interval]:
+    """Ends (k, 2) by name; a log that runs off to zero or infinity is an open end."""
+    found = {}
+    for name, log, (low, high) in zip(curve.names, curve.logs, ends, strict=True):
+        found[name] = interval(-np.inf if log and low == 0 else low, high)
+    return found

@@ -1,0 +1,179 @@
+"""The numbers that a law needs from a table of runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from knowcap.laws.fit import LawError
+from knowcap.laws.reading import MEANINGS, parse_number, some
+
+
+# What a column can be made from, best first.
+SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "num_tokens": (("step", "batch_tokens"), ("num_parameters", "flops"), ("num_parameters", "budget")),
+    "flops": (("num_parameters", "num_tokens"), ("budget",), ("num_parameters", "step", "batch_tokens")),
+    "step": (("num_tokens", "batch_tokens"),),
+}
+
+
+@dataclass
+class Taken:
+    """Columns of equal length without gaps.
+
+    Attributes:
+        values: numbers by name, and `run` as text.
+        rows: of the table, counted from 1, of shape (n,).
+        notes: what was left out or made up on the way.
+    """
+
+    values: dict[str, np.ndarray]
+    rows: np.ndarray
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def only(self, kept: np.ndarray) -> Taken:
+        """The rows where `kept` (booleans or indices) says so."""
+        return Taken({k: v[kept] for k, v in self.values.items()}, self.rows[kept], self.notes, self.warnings)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.values[name]
+
+
+def take(
+    table: Mapping[str, Sequence[Any]],
+    law: str,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    below_zero: str = "",
+) -> Taken:
+    """The columns that a law needs, made from others where they are not there, without rows that lack a number.
+
+    Args:
+        table: columns by name.
+        law: for messages.
+        needed, optional: names of columns.
+        below_zero: a column where zero or less only leaves a row out.
+
+    Raises:
+        LawError: columns missing, no rows left, or values of zero or less; all problems at once.
+    """
+    read, problems = [], []
+    for name in needed:
+        source = _source(name, table)
+        if source is None:
+            problems.append(_missing(name, table))
+        else:
+            read += [n for n in source if n not in read]
+    if problems:
+        found = ", ".join(table) or "none"
+        hint = "name a column that is called otherwise by --columns, such as --columns loss=eval_loss"
+        raise LawError(f"{law}: missing {'; '.join(problems)}. Found: {found}. {hint[0].upper() + hint[1:]}")
+    lengths = {name: len(table[name]) for name in read}
+    if len(set(lengths.values())) > 1:
+        raise LawError(f"{law}: columns of unequal length: {lengths}")
+    extra = [n for n in optional if n in table and n not in read and len(table[n]) == lengths[read[0]]]
+    return _clean(table, law, read, extra, needed, below_zero)
+
+
+def _clean(
+    table: Mapping[str, Sequence[Any]],
+    law: str,
+    read: list[str],
+    extra: list[str],
+    needed: Sequence[str],
+    below_zero: str,
+) -> Taken:
+    values = {name: _numbers(table[name]) if name != "run" else _labels(table[name]) for name in read + extra}
+    rows = np.arange(1, len(table[read[0]]) + 1)
+    taken = Taken(values, rows)
+    gap = np.zeros(len(rows), dtype=bool)
+    for name in (n for n in read if n != "run"):
+        lacking = ~np.isfinite(values[name])
+        gap |= lacking
+        if lacking.any():
+            text = f"no number in {name}: rows {some(rows[lacking])} of {len(rows)}"
+            words = sorted({str(table[name][i - 1]) for i in rows[lacking]} - {"nan", "None", ""})
+            taken.warnings.append(f"{text}{f' ({some(words)})' if words else ''}; left out")
+    for name in extra:
+        if name != "run" and not np.isfinite(values[name][~gap]).all():
+            taken.notes.append(f"column {name} has gaps and is not used")
+            del values[name]
+    if below_zero:
+        with np.errstate(invalid="ignore"):
+            under = ~gap & (values[below_zero] <= 0)
+        if under.any():
+            taken.warnings.append(f"{below_zero} is zero or less in {int(under.sum())} of {len(rows)} rows; left out")
+        gap |= under
+    taken = taken.only(~gap)
+    problems = []
+    for name, column in taken.values.items():
+        if name != "run" and (bad := column <= 0).any():
+            got = some(f"{v:g}" for v in column[bad])
+            text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {some(taken.rows[bad])}"
+            problems.append(f"{law}: {text}; mend or remove them")
+    if problems:
+        raise LawError(problems)
+    if not len(taken.rows):
+        raise LawError(f"{law}: no row has numbers in all of {', '.join(read)}: " + "; ".join(taken.warnings))
+    _fill_in(taken, needed)
+    return taken
+
+
+def _fill_in(taken: Taken, needed: Sequence[str]) -> None:
+    """Makes missing columns from those there."""
+    v = taken.values
+    for name in (*needed, "step", "num_tokens", "flops"):
+        if name in v or name not in SOURCES:
+            continue
+        if name == "step" and "num_tokens" in v and "batch_tokens" in v:
+            v[name], how = v["num_tokens"] / v["batch_tokens"], "num_tokens / batch_tokens"
+        elif name == "num_tokens" and "step" in v and "batch_tokens" in v:
+            v[name], how = v["step"] * v["batch_tokens"], "step x batch_tokens"
+        elif name == "num_tokens" and "num_parameters" in v and ("flops" in v or "budget" in v):
+            flops = "flops" if "flops" in v else "budget"
+            v[name], how = v[flops] / (6 * v["num_parameters"]), f"{flops} / (6 num_parameters)"
+        elif name == "flops" and "num_parameters" in v and "num_tokens" in v:
+            v[name], how = 6 * v["num_parameters"] * v["num_tokens"], "6 num_parameters num_tokens"
+        elif name == "flops" and "budget" in v:
+            v[name], how = v["budget"], "budget"
+        elif name == "flops" and {"num_parameters", "step", "batch_tokens"} <= set(v):
+            v[name], how = (
+                6 * v["num_parameters"] * v["step"] * v["batch_tokens"],
+                "6 num_parameters step batch_tokens",
+            )
+        else:
+            continue
+        if name in needed and not (name == "flops" and "budget" in v):
+            taken.notes.append(f"no column {name}: made as {how}")
+
+
+def _source(name: str, table: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The columns that give a column; None if they are not there."""
+    if name in table:
+        return (name,)
+    return next((source for source in SOURCES.get(name, ()) if all(n in table for n in source)), None)
+
+
+def _missing(name: str, table: Mapping[str, Any]) -> str:
+    others = " or ".join(" with ".join(source) for source in SOURCES.get(name, ()))
+    near = (
+        difflib.get_close_matches(name, table, 1, 0.7) or [n for n in table if name in n.lower().replace(" ", "_")][:1]
+    )
+    hint = f"; is it {near[0]!r}?" if near else ""
+    return f"column {name} ({MEANINGS[name]}{f'; or {others}' if others else ''}{hint})"
+
+
+def _numbers(column: Sequence[Any]) -> np.ndarray:
+    return np.array([parse_number(value) for value in column], dtype=float)
+
+
+def _labels(column: Sequence[Any]) -> np.ndarray:
+    return np.array([str(value) for value in column])

@@ -1,0 +1,98 @@
+"""Quantized model folders: loading them, and what they store.
+
+A folder holds config.json of the original, `quanto.safetensors` or `gptq.safetensors`, and quantization.json, which
+says how the weights were quantized. transformers' own from_pretrained finds no model.safetensors there and stops.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from knowcap.models import QUANTIZATION_FILE, build_model, check_model_folder
+from knowcap.quantized import gptq, quanto
+from knowcap.quantized.layers import linearize, stored_tensors
+from knowcap.quantized.settings import METHODS, QuantizationError, Settings
+
+
+# quanto's scales of quantized activations; with weights alone quantized they are 1, and are not stored.
+_ACTIVATION_SCALES = (".input_scale", ".output_scale")
+
+
+def weights_file(method: str) -> str:
+    """The file of a quantized folder's weights. Not model.safetensors: from_pretrained would fill blocks at random."""
+    return f"{method}.safetensors"
+
+
+def stored_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a quantized model as they are written to the file: tied ones once, activation scales left out."""
+    state, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        pointer = tensor.data_ptr()
+        if name.endswith(_ACTIVATION_SCALES) or (pointer in seen and tensor.numel() > 0):
+            continue
+        seen.add(pointer)
+        state[name] = tensor
+    return state
+
+
+def stored_bits(model: nn.Module) -> int:
+    """Bits that a model's tensors take: packed integers, scales, shifts and zeros, and all that is not quantized."""
+    return sum(8 * t.numel() * t.element_size() for kept in stored_state(model).values() for t in stored_tensors(kept))
+
+
+def read_quantization(folder: Path) -> dict[str, Any]:
+    """The content of quantization.json.
+
+    Raises:
+        QuantizationError: it was made by another method, or lacks a setting.
+    """
+    path = folder / QUANTIZATION_FILE
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("method") not in METHODS:
+        raise QuantizationError(f"{path}: method={record.get('method')!r}; expected {' or '.join(METHODS)}")
+    missing = [key for key in Settings(bits=8).content() if key not in record]
+    if missing:
+        raise QuantizationError(f"{path} lacks {', '.join(missing)}; quantize the model again with this knowcap")
+    return record
+
+
+def settings_of(record: dict[str, Any]) -> Settings:
+    """The settings that a quantization.json records."""
+    known = {key: record[key] for key in Settings(bits=8).content()}
+    return Settings(**known | {"group_size": record["group_size"] or 0, "exclude": tuple(record["exclude"])})
+
+
+def load_quantized(folder: str | Path) -> PreTrainedModel:
+    """The quantized model of a folder made by `knowcap quantize`, on the CPU, in eval mode, its cache off.
+
+    Run it under torch.no_grad(): quanto's int4 weights raise in torch.inference_mode().
+
+    Raises:
+        ModelError: a file is missing.
+        QuantizationError: made by another method, or the tensors in the file are not exactly the model's.
+    """
+    from safetensors.torch import load_file
+
+    folder = check_model_folder(folder, ("config.json", QUANTIZATION_FILE))
+    settings = settings_of(read_quantization(folder))
+    file = check_model_folder(folder, (weights_file(settings.method),)) / weights_file(settings.method)
+    model = build_model(AutoConfig.from_pretrained(folder, local_files_only=True), seed=0)
+    linearize(model)
+    state = load_file(file)
+    names = set(state)
+    (quanto if settings.method == "quanto" else gptq).load_layers(model, settings, state)
+    # Loaded with strict=False, since quanto's state has other names: what the file lacks would stay random.
+    wrong = sorted(set(stored_state(model)) ^ names)
+    if wrong:
+        raise QuantizationError(
+            f"{file} does not fit config.json and {QUANTIZATION_FILE}: {', '.join(wrong[:12])} in one but not "
+            "in the other; expected a folder made by `knowcap quantize`: quantize the model again"
+        )
+    model.config.use_cache = False
+    return model.eval()

@@ -1,0 +1,153 @@
+"""Rounding to the nearest step by optimum-quanto: int8 with a scale a row, int4 with a scale and a shift a group."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from knowcap.quantized.layers import check_groups, embedding_layers, layers_to_quantize
+from knowcap.quantized.settings import QuantizationError, Settings
+
+
+_libraries: list[torch.library.Library] = []  # an override holds only as long as its Library lives
+
+
+@functools.cache
+def import_quanto() -> ModuleType:
+    """optimum.quanto, with its unpacking of int4 weights done by torch alone.
+
+    quanto would compile a C++ (or CUDA) extension at the first int4 product, which takes a minute and needs a compiler
+    and ninja at every run.
+
+    Raises:
+        QuantizationError: optimum-quanto is not installed.
+    """
+    try:
+        import optimum.quanto
+    except ImportError as error:
+        raise QuantizationError(
+            f'optimum-quanto is missing ({error}); install it: pip install "optimum>=2.3,<2.4" "optimum-quanto==0.2.7"'
+        ) from error
+    library = torch.library.Library("quanto", "IMPL")
+    with warnings.catch_warnings():
+        # torch warns of every override, and this one is meant.
+        warnings.filterwarnings("ignore", message="Warning only once for all operators", category=UserWarning)
+        for device in ("CPU", "CUDA"):
+            library.impl("unpack", _unpack, device, allow_override=True)
+    _libraries.append(library)
+    return optimum.quanto
+
+
+def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """uint8 (rows, …) holding 8 / bits values each → uint8 (rows * 8 / bits, …): all low values, then the next."""
+    return torch.cat([(packed >> (bits * i)) & (2**bits - 1) for i in range(8 // bits)])
+
+
+@functools.cache
+def _classes() -> dict[str, Any]:
+    """What quanto lacks, as subclasses of its own classes: quantized embeddings, and int4 even around zero."""
+    quanto = import_quanto()
+
+    class QEmbedding(quanto.QModuleMixin, nn.Embedding):
+        """An embedding whose rows are quantized as the rows of a QLinear are."""
+
+        bias = None
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            """Rows of the table, in float32."""
+            return functional.embedding(ids, self.qweight.dequantize())
+
+    class SymmetricMaxOptimizer(quanto.AffineOptimizer):
+        """Steps of absmax / (2^(bits - 1) - 1) around zero: with 4 bits -8 … 7 of them."""
+
+        def optimize(self, base: torch.Tensor, qtype: Any, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+            """Scale and shift of each group (one a row of `base`)."""
+            most = base.abs().amax(dim=list(range(1, base.ndim)), keepdim=True)
+            scale = most / (2 ** (qtype.bits - 1) - 1)
+            return scale, scale * 2 ** (qtype.bits - 1)
+
+    return {"embedding": QEmbedding, "symmetric": SymmetricMaxOptimizer}
+
+
+def quantize_layers(model: PreTrainedModel, settings: Settings) -> None:
+    """Quantizes a linearized model's block Linears, its embeddings too if asked for, in place.
+
+    Raises:
+        QuantizationError: the group size does not divide a layer's rows, or a pattern of `exclude` matches nothing.
+    """
+    _replace(model, settings)
+    import_quanto().freeze(model)
+    _tie(model, settings)
+
+
+def load_layers(model: PreTrainedModel, settings: Settings, state: dict[str, torch.Tensor]) -> None:
+    """Gives a linearized model's layers the quantized weights of a file, and all else the file's tensors, in place."""
+    _replace(model, settings)
+    # Copies, since quanto keeps the very tensors, which would lie unaligned in the mapped file.
+    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=False)
+    if settings.embeddings:
+        _tie(model, settings)
+    else:
+        model.tie_weights()
+
+
+def is_quantized(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is one of quanto's quantized tensors."""
+    return isinstance(parameter, import_quanto().QTensor)
+
+
+def check_layers(model: PreTrainedModel, settings: Settings) -> None:
+    """Raises QuantizationError where the settings do not fit the layers of a linearized model; needs no weights."""
+    rows = dict(layers_to_quantize(model, settings.exclude))
+    if settings.embeddings:
+        rows |= {name: _row(module) for name, module in embedding_layers(model).items()}
+    check_groups(rows, settings.row_group)
+
+
+def _row(module: nn.Module) -> nn.Linear:
+    rows, width = module.weight.shape
+    return nn.Linear(width, rows, bias=False, device="meta")
+
+
+def _replace(model: PreTrainedModel, settings: Settings) -> None:
+    """Puts quanto's modules in place of Linears and embeddings, with the weights as they are and the group size."""
+    quanto = import_quanto()
+    check_layers(model, settings)
+    kind = {"weights": quanto.qint8 if settings.bits == 8 else quanto.qint4, "optimizer": _optimizer(settings)}
+    names = list(layers_to_quantize(model, settings.exclude))
+    if settings.embeddings:
+        names += [name for name, m in embedding_layers(model).items() if isinstance(m, nn.Linear)]
+    quanto.quantize(model, include=names, **kind)
+    if settings.embeddings:
+        tables = {name: m for name, m in embedding_layers(model).items() if type(m) is nn.Embedding}
+        for name, table in tables.items():
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, _quantizable(table, kind))
+    for module in model.modules():
+        if isinstance(module, quanto.QModuleMixin):
+            module.weight_group_size = settings.row_group  # quanto would pick one by the layer's width
+
+
+def _optimizer(settings: Settings) -> Any:
+    """How scales are found: quanto's own way, but for int4 even around zero."""
+    return _classes()["symmetric"]() if settings.bits == 4 and settings.is_symmetric else None
+
+
+def _quantizable(table: nn.Embedding, kind: dict[str, Any]) -> nn.Module:
+    made = _classes()["embedding"](table.num_embeddings, table.embedding_dim, device="meta", **kind)
+    made.weight = table.weight
+    made.input_scale, made.output_scale = torch.ones(()), torch.ones(())
+    return made
+
+
+def _tie(model: PreTrainedModel, settings: Settings) -> None:
+    """Makes a tied head share the quantized table of the token embedding."""
+    if settings.embeddings and model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight

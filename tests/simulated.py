@@ -1,0 +1,155 @@
+"""Tables of runs that follow a law with known constants, by the papers' formulas, written out here again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+Table = dict[str, np.ndarray]
+Constants = dict[str, float]
+
+
+def grid(*axes: np.ndarray) -> list[np.ndarray]:
+    """Every combination, flat."""
+    return [axis.ravel() for axis in np.meshgrid(*axes)]
+
+
+def capacity(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    p, m = grid(np.geomspace(1e4, 4e6, 9), np.array([1e5, 1e6]))
+    bits = np.where(2.0 * p < m, 2.0 * p, m) * noise(len(p))
+    table = {"num_parameters": p, "knowledge_bits": bits, "max_knowledge_bits": m}
+    return table, {"bits_per_parameter": 2.0, "saturation": 1.0}
+
+
+def exposures(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    p, e = grid(np.geomspace(1e4, 1e6, 6), np.array([1.0, 10.0, 100.0, 1000.0]))
+    m = np.full_like(p, 5e5)
+    bits = np.minimum(2.3 * p / (1 + (130 / e) ** 0.8), m) * noise(len(p))
+    table = {"num_parameters": p, "knowledge_bits": bits, "max_knowledge_bits": m, "exposures": e}
+    return table, {"bits_per_parameter": 2.3, "half_exposures": 130.0, "gamma": 0.8, "saturation": 1.0}
+
+
+def kaplan_n(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    n = np.geomspace(1e6, 1e9, 9)
+    return {"num_parameters": n, "loss": (8.8e13 / n) ** 0.076 * noise(9)}, {"N_c": 8.8e13, "alpha_N": 0.076}
+
+
+def kaplan_d(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    d = np.geomspace(1e7, 1e10, 9)
+    return {"num_tokens": d, "loss": (5.4e13 / d) ** 0.095 * noise(9)}, {"D_c": 5.4e13, "alpha_D": 0.095}
+
+
+def kaplan_c(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    c = np.geomspace(1e16, 1e21, 9)
+    c_c = 3.1e8 * 8.64e19
+    return {"flops": c, "loss": (c_c / c) ** 0.05 * noise(9)}, {"C_c": c_c, "alpha_C": 0.05}
+
+
+def kaplan_nd(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    n, d = grid(np.geomspace(1e6, 1e9, 5), np.geomspace(2e7, 2e10, 5))
+    loss = ((6.4e13 / n) ** (0.076 / 0.103) + 1.8e13 / d) ** 0.103 * noise(len(n))
+    constants = {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}
+    return {"num_parameters": n, "num_tokens": d, "loss": loss}, constants
+
+
+def kaplan_ns(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    n, s = grid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e3, 2e5, 6))
+    loss = ((6.5e13 / n) ** 0.077 + (2.1e3 / s) ** 0.76) * noise(len(n))
+    return {"num_parameters": n, "step": s, "loss": loss}, {
+        "N_c": 6.5e13,
+        "S_c": 2.1e3,
+        "alpha_N": 0.077,
+        "alpha_S": 0.76,
+    }
+
+
+def critical_batch(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    loss = np.linspace(2.3, 5, 9)
+    return {"batch_tokens": 2.1e8 / loss ** (1 / 0.21) * noise(9), "loss": loss}, {"B_star": 2.1e8, "alpha_B": 0.21}
+
+
+def batch_curves(noise: Callable[[int], np.ndarray], batches: int = 6) -> tuple[Table, Constants]:
+    """Curves at several batch sizes, of S = S_min (1 + B_crit / B)."""
+    loss = np.linspace(7, 3, 80)
+    rows = []
+    for run, batch in enumerate(np.geomspace(2e4, 2e7, batches)):
+        step = 1e4 * (loss - 2) ** -1.5 * (1 + 2.1e8 / loss ** (1 / 0.21) / batch)
+        rows.append([np.full(80, run), np.full(80, batch), step, loss * noise(80)])
+    run, batch, step, losses = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return {"run": run, "batch_tokens": batch, "step": step, "loss": losses}, {"B_star": 2.1e8, "alpha_B": 0.21}
+
+
+def hoffmann(n: np.ndarray, d: np.ndarray, alpha: float = 0.34, beta: float = 0.28) -> np.ndarray:
+    """Hoffmann et al.'s parametric law with their constants, or other exponents."""
+    return 1.69 + 406.4 / n**alpha + 410.7 / d**beta
+
+
+def parametric(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    n, d = grid(np.geomspace(5e7, 1e10, 8), np.geomspace(1e9, 3e11, 8))
+    table = {"num_parameters": n, "num_tokens": d, "loss": hoffmann(n, d) * noise(64)}
+    return table, {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}
+
+
+def optimum(alpha: float, beta: float) -> Constants:
+    """Exponents and coefficients of the optimum of 406.4 / N^alpha + 410.7 / D^beta with 6 N D = C, by hand: with D =
+    C / (6 N) the derivative is zero where alpha A N^-alpha = beta B (C / 6 / N)^-beta."""
+    a = beta / (alpha + beta)
+    g = (alpha * 406.4 / (beta * 410.7)) ** (1 / (alpha + beta))
+    return {
+        "exponent_parameters": a,
+        "exponent_tokens": 1 - a,
+        "coefficient_parameters": g * 6**-a,
+        "coefficient_tokens": 6 ** (a - 1) / g,
+    }
+
+
+def isoflop(noise: Callable[[int], np.ndarray], alpha: float = 0.3, beta: float = 0.3) -> tuple[Table, Constants]:
+    """Profiles whose sizes lie about the optimum."""
+    truth = optimum(alpha, beta)
+    budget, factor = grid(np.geomspace(6e18, 3e21, 6), np.geomspace(0.25, 4, 9))
+    n = truth["coefficient_parameters"] * budget ** truth["exponent_parameters"] * factor
+    d = budget / 6 / n
+    loss = hoffmann(n, d, alpha, beta) * noise(len(n))
+    return {"num_parameters": n, "num_tokens": d, "budget": budget, "loss": loss}, truth
+
+
+def envelope(noise: Callable[[int], np.ndarray], sizes: int = 14) -> tuple[Table, Constants]:
+    """Curves of constant rate: the loss of the law at every number of tokens."""
+    n, d = grid(np.geomspace(7e7, 1e10, sizes), np.geomspace(1e8, 5e11, 120))
+    table = {
+        "run": n,
+        "num_parameters": n,
+        "num_tokens": d,
+        "flops": 6 * n * d,
+        "loss": hoffmann(n, d) * noise(len(n)),
+    }
+    return table, optimum(0.34, 0.28)
+
+
+# By law: the table, how near its constants are found without noise, and the noise of the other test.
+SIMULATED = {
+    "capacity": (capacity, 1e-9, 0.03),
+    "exposures": (exposures, 1e-6, 0.03),
+    "kaplan-n": (kaplan_n, 1e-9, 0.005),
+    "kaplan-d": (kaplan_d, 1e-9, 0.005),
+    "kaplan-c": (kaplan_c, 1e-8, 0.005),
+    "kaplan-nd": (kaplan_nd, 1e-6, 0.005),
+    "kaplan-ns": (kaplan_ns, 1e-6, 0.005),
+    "critical-batch": (critical_batch, 1e-9, 0.05),
+    "chinchilla-parametric": (parametric, 1e-6, 0.002),
+    "chinchilla-isoflop": (isoflop, 5e-3, 0.001),
+    "chinchilla-envelope": (envelope, 0.2, 0.0),
+}
+
+
+def silence(number: int) -> np.ndarray:
+    """No noise."""
+    return np.ones(number)
+
+
+def noise_of(size: float, seed: int) -> Callable[[int], np.ndarray]:
+    """Factors whose logarithms are normal with standard deviation `size`."""
+    generator = np.random.default_rng(seed)
+    return lambda number: np.exp(size * generator.standard_normal(number))
