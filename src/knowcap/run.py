@@ -230,7 +230,7 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
 
 
 def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
-    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extract.Tuning`, for the recipe's."""
+    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extract.Tuning`."""
     from knowcap import extract as extraction
 
     tuning = extraction.Tuning.of(recipe, **how)
