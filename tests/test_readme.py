@@ -17,6 +17,8 @@ from knowcap.cli import make_parser
 from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, load_recipe, packaged_recipes
 from knowcap.run_folder import claim_run_dir
+from knowcap.sweep import packaged_sweeps
+from knowcap.sweep.file import read_sweep
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +36,7 @@ PLACEHOLDERS = {
     "RECIPE": "quickstart", "RUN": "runs/quickstart", "DIR": "runs", "NAME": "quickstart", "R": "0",
     "A": "runs/a", "B": "runs/b", "LAW": "capacity", "QUESTION": "holds --num_parameters 1",
     "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
-    "recipes | models": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
+    "recipes | models | sweeps": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
 }  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_the_commands_of_the_pages_are_found():
     assert is_shown_in(README, "accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train")
     assert is_shown_in(ROOT / "recipes" / "quickstart.yaml", "knowcap run --config quickstart")
     assert is_shown_in(ROOT / "recipes" / "accelerate" / "multi_node.yaml", "accelerate launch --config_file")
-    stage_commands = ("run", "data", "train", "measure", "quantize", "report", "ls")
+    stage_commands = ("run", "data", "train", "measure", "quantize", "sweep", "report", "ls")
     assert all(is_shown_in(README, f"knowcap {name} ") for name in stage_commands)
 
 
@@ -116,6 +118,8 @@ def test_a_command_line_parses_and_its_recipe_has_no_problems(file: Path, comman
     assert args.takes_recipe or not rest
     if args.takes_recipe:
         load_recipe(args.config, rest)
+    if words[1] == "sweep" and (Path(args.file).is_file() or args.file in packaged_sweeps()):
+        assert read_sweep(args.file)[1] == []
     if getattr(args, "accelerate_config", None):
         assert Launcher.named(args.accelerate_config, args.num_processes).config_file.is_file()
 

@@ -75,7 +75,7 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     steps = -(-windows // recipe.train_batch_size)
     seconds = None
     if measure_speed and parameters <= _LARGEST_PROBE:
-        seconds = steps * _seconds_per_step(recipe, rows, parameters)
+        seconds = steps * seconds_per_step(recipe, rows, parameters)
     return Estimate(
         num_people=knowledge.num_people,
         bits_per_person=knowledge.bits_per_person,
@@ -119,7 +119,7 @@ def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
     return stream_of(sample, corpus, tokenizer), rows
 
 
-def _seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
+def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
     """Time of one training step: passes over a batch small enough to be quick, and AdamW's updates, are measured."""
     import torch
 

@@ -47,6 +47,15 @@ class Launcher:
         """Whether the processes shard the model."""
         return self._configuration().get("distributed_type") == "FSDP"
 
+    @property
+    def gpus_here(self) -> int:
+        """How many GPUs of each machine it uses; 0 for processes on the CPU."""
+        found = self._configuration()
+        hidden = "-1" in str(found.get("gpu_ids", "all"))
+        if found.get("use_cpu") or hidden or found.get("distributed_type") not in ("MULTI_GPU", "FSDP"):
+            return 0
+        return -(-self.world_size // int(str(found.get("num_machines", 1))))
+
     def _configuration(self) -> dict[str, object]:
         import yaml
 

@@ -31,6 +31,13 @@ class Parts:
     lists: list[tuple[str, list[str]]]
     members: np.ndarray
 
+    def taken(self) -> list[tuple[str, list[str]]]:
+        """The lists without what no member has."""
+        columns = [np.unique(column).tolist() for column in self.members.T]
+        return [
+            (context, [texts[i] for i in some]) for (context, texts), some in zip(self.lists, columns, strict=True)
+        ]
+
 
 @dataclass(frozen=True)
 class PieceTexts:
@@ -133,9 +140,15 @@ def used_tokens(texts: PieceTexts, tokenizer: Tokenizer, extras: Sequence[str] =
     """The ids that a corpus and extras (questions) can use with any tokenizer; markers are no part of it."""
     encodings = tokenizer.encode_batch_fast(list(extras), add_special_tokens=False)
     used = {token for encoding in encodings for token in encoding.ids}
-    for group, pieces in texts.encode(tokenizer).items():
-        for ids in pieces if group != MARKER else ():
-            used.update(ids)
+    for group, members in texts.groups.items():
+        # Of a group that is put together from lists, the lists have all its tokens.
+        lists = (
+            texts.parts[group].taken()
+            if group in texts.parts
+            else [("" if group in texts.beginnings else "a", members)]
+        )
+        for context, some in lists if group != MARKER else ():
+            used.update(token for ids in _encode_after(context, some, tokenizer) for token in ids)
     return used
 
 

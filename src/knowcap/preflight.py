@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from knowcap.question_check import check_questions
+from knowcap.question_check import QA_KEYS, check_questions
 from knowcap.rules import RULES
 
 
@@ -21,7 +21,6 @@ T = TypeVar("T")
 FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 _BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
 JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
-QA_KEYS = ("questions", "qa_share", "extract")
 NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS, *QA_KEYS)
 NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS, *QA_KEYS)
 _NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
@@ -40,10 +39,19 @@ def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
         unusable: keys that had a problem already: they are not looked at again.
     """
     bad = set(unusable)
+    return check_settings(recipe, bad) + check_corpus(recipe, bad)
+
+
+def check_settings(recipe: Recipe, bad: set[str]) -> list[str]:
+    """What is wrong with the keys themselves and with the model that they name; no file is read.
+
+    Args:
+        recipe: with its run_name.
+        bad: keys that had a problem already; those that have one here are added.
+    """
     problems = _check_values(recipe, bad)
     problems += _check_together(recipe, bad)
     problems += _check_idle(recipe, bad)
-    problems += _check_corpus(recipe, bad)
     problems += _check_quantizing(recipe, bad)
     return problems + _check_model(recipe, bad)
 
@@ -107,8 +115,7 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
-    if not bad & {*QA_KEYS, "junk_people", "corpus"}:
-        problems += check_questions(recipe, bad)
+    problems += check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
         problems.append(f"report_to={tracker!r}, which is not installed; `pip install {tracker}`, or report_to: none")
@@ -175,8 +182,8 @@ def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
     return check_recipe(recipe, (width, inner_size(name.of, width)))
 
 
-def _check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
-    """Value lists, templates, and the vocabulary that they need."""
+def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
+    """What is wrong with value lists, templates, and the vocabulary that they need, but for keys that are `bad`."""
     if recipe.dataset_name is not None:
         from knowcap.dataset_check import check_dataset
 

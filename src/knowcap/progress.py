@@ -53,7 +53,7 @@ class TrainingProgress(TrainerCallback):
         self._before = max((float(entry.get("seconds", 0.0)) for entry in state.log_history), default=0.0)
         self.seconds = self._before
         self._start = time.monotonic()
-        self._rate = self.num_tokens / state.max_steps
+        self._rate, self._first = self.num_tokens / state.max_steps, state.global_step
         if state.is_world_process_zero:
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", mininterval=1
@@ -62,7 +62,8 @@ class TrainingProgress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Moves the bar."""
+        """Moves the bar. A checkpoint comes with a log entry, so that no mean loss spans an interruption."""
+        control.should_log |= control.should_save and state.global_step < state.max_steps
         self.seconds = self._before + time.monotonic() - self._start
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
@@ -74,7 +75,8 @@ class TrainingProgress(TrainerCallback):
         entry = state.log_history[-1]
         entry["seconds"] = round(self.seconds, 1)
         if self._bar is not None and "loss" in entry:
-            rate = self._rate * (self._bar.n - self._bar.initial) / max(1e-9, self.seconds - self._before)
+            # A bar that TQDM_DISABLE switches off knows no steps.
+            rate = self._rate * (state.global_step - self._first) / max(1e-9, self.seconds - self._before)
             self._bar.set_postfix_str(f"loss {entry['loss']:.4f}, {rate / 1000:.1f}K tokens/s", refresh=False)
 
     def on_train_end(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from knowcap.recipe import Recipe
 
 
+QA_KEYS = ("questions", "qa_share", "extract")
 _RANKS = ("extract_rank", "extract_embedding_rank")
 
 
@@ -19,10 +20,14 @@ def check_questions(recipe: Recipe, bad: Collection[str]) -> list[str]:
     """What asks, or is mixed with questions, where the vocabulary has none of their words; ranks that no matrix has.
 
     Args:
-        recipe: whose keys questions, qa_share, extract, junk_people and corpus have no problem of their own.
-        bad: other keys, which have one.
+        recipe: of any corpus; others than bioS have no questions, which is told elsewhere.
+        bad: keys that have a problem of their own.
     """
-    if recipe.corpus != "bioS" or recipe.dataset_name is not None:
+    if (
+        {*QA_KEYS, "junk_people", "corpus"}.intersection(bad)
+        or recipe.corpus != "bioS"
+        or recipe.dataset_name is not None
+    ):
         return []
     problems, asks = [], {"qa_share": recipe.qa_share > 0, "extract": recipe.extract != "none"}
     if not recipe.questions:

@@ -218,7 +218,8 @@ def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
     import yaml
 
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
         return {}

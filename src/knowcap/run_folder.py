@@ -92,7 +92,7 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
             f"{run_dir} holds {', '.join(sorted(contents)[:5])} but no {RECIPE_FILE}, so it's no run folder; "
             "choose another run_name or output_dir, or empty it yourself"
         )
-    needed, free = _bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
+    needed, free = bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
     if needed > free:
         problems.append(
             f"output_dir: {nearest} has {free / 1e6:,.0f} MB free, the run needs about {needed / 1e6:,.0f} MB; "
@@ -126,7 +126,7 @@ def _delete_outputs(run_dir: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _bytes_needed(recipe: Recipe) -> int:
+def bytes_needed(recipe: Recipe) -> int:
     """About what a run writes: texts, scored facts, checkpoints with AdamW's moments, the model's quantized copies."""
     try:
         sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}

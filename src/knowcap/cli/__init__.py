@@ -8,12 +8,13 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from knowcap import __version__
-from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run
+from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run, sweep
 from knowcap.launch import LaunchError, is_main_process, set_up_process
+from knowcap.sweep.errors import CellsFailed
 
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-_COMMANDS = (run, measure, quantize, extract, report, push, fit, plan, ls)
+_COMMANDS = (run, measure, quantize, extract, report, push, sweep, fit, plan, ls)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,10 +58,10 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    except (LaunchError, ValueError, OSError) as error:
+    except (LaunchError, CellsFailed, ValueError, OSError) as error:
         if show_traceback:
             traceback.print_exc()
         elif is_main_process():
             print(f"knowcap: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, LaunchError) else BAD_INPUT
+        return FAILED if isinstance(error, (LaunchError, CellsFailed)) else BAD_INPUT
     return 0

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from knowcap.cli.parsers import add_command
 from knowcap.recipe import packaged_recipes
+from knowcap.sweep import packaged_sweeps
 
 
 def add(commands: Any) -> None:
     """The command's parser."""
-    examples = ("knowcap ls recipes", "knowcap ls models")
+    examples = ("knowcap ls recipes", "knowcap ls models", "knowcap ls sweeps")
     parser = add_command(commands, "ls", _ls, "what there is to choose from", examples)
-    parser.add_argument("what", choices=("recipes", "models"))
+    parser.add_argument("what", choices=("recipes", "models", "sweeps"))
 
 
 def _ls(args: argparse.Namespace, _: list[str]) -> None:
     if args.what == "models":
         _ls_models()
     else:
-        _ls_recipes()
+        _ls_files(packaged_sweeps() if args.what == "sweeps" else packaged_recipes())
 
 
-def _ls_recipes() -> None:
-    """Every packaged recipe with its first line, which says what it is for."""
-    recipes = packaged_recipes()
+def _ls_files(recipes: Mapping[str, Path]) -> None:
+    """Every packaged recipe or sweep with its first line, which says what it is for."""
     width = max(map(len, recipes)) + 2
     for name, path in recipes.items():
         print(f"{name:<{width}}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")

@@ -1,0 +1,91 @@
+"""`knowcap sweep`. Heavy imports wait."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
+from knowcap.launch import Launcher
+from knowcap.sweep import Sweep, SweepError, load_sweep
+
+
+_EXAMPLES = (
+    "knowcap sweep quickstart",
+    "knowcap sweep recipes/sweeps/quickstart.yaml --dry_run",
+    "knowcap sweep my.yaml --engine ray --gpus_per_cell 0.25",
+    "knowcap sweep my.yaml --cell 7            (the job of a Slurm array: recipes/slurm/sweep.slurm)",
+    "Given again, it skips what is finished, goes on with what was stopped, and tries again what failed.",
+)
+
+
+def add(commands: Any) -> None:
+    """The command's parser."""
+    text = "a grid of runs from a sweep file, with one table and one page of them all"
+    parser = add_command(commands, "sweep", _sweep, text, _EXAMPLES)
+    parser.add_argument("file", metavar="FILE", help="a sweep file, or a packaged sweep's name")
+    parser.add_argument("--output_dir", help="where the sweep's folder is made; the base recipe's by default")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--dry_run", action="store_true", help="print the cells and what they would cost; make nothing")
+    text = "only this cell, from 0, without table and page; may be repeated"
+    one.add_argument("--cell", type=int, action="append", metavar="NUMBER", help=text)
+    one.add_argument("--report_only", action="store_true", help="only table and page, of what is finished")
+    parser.add_argument("--measure_speed", action="store_true", help="with --dry_run: time a step of every model here")
+    parser.add_argument("--num_proc", type=positive, default=1, help="processes that write a data set")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where cells run")
+    parser.add_argument("--ray_address", metavar="ADDRESS", help="of a Ray cluster; by default one of this machine")
+    parser.add_argument("--cpus_per_cell", type=float, default=1.0, help="of a Ray node [1]")
+    parser.add_argument("--gpus_per_cell", type=float, default=0.0, help="of a Ray node; parts of one, too [0]")
+    add_launcher_options(parser)
+
+
+def _sweep(args: argparse.Namespace, _: list[str]) -> None:
+    launcher = launcher_of(args)
+    _check(args)
+    sweep = load_sweep(args.file, args.output_dir)
+    if args.dry_run:
+        return _dry_run(sweep, launcher, args.measure_speed)
+    from knowcap.sweep import run
+
+    if args.cell is not None:
+        return run.run_cells(sweep, args.cell, launcher, args.num_proc)
+    if args.report_only:
+        return _show(sweep, run.write_results(sweep))
+    engine = None
+    if args.engine == "ray":
+        from knowcap.sweep.ray_engine import RayEngine
+
+        engine = RayEngine(args.ray_address, args.cpus_per_cell, args.gpus_per_cell, args.num_proc)
+    _show(sweep, run.run_sweep(sweep, engine, launcher, args.num_proc))
+
+
+def _dry_run(sweep: Sweep, launcher: Launcher | None, measure_speed: bool) -> None:
+    """The cells, and then what would stop them here."""
+    from knowcap.sweep.checks import start_problems
+    from knowcap.sweep.dry_run import dry_run
+
+    print(dry_run(sweep, measure_speed))
+    problems = start_problems(sweep.cells, launcher)
+    if problems:
+        raise SweepError(problems, sweep.file)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Options that say nothing together."""
+    ray = args.engine == "ray"
+    if not ray and (args.ray_address or args.cpus_per_cell != 1.0 or args.gpus_per_cell):
+        raise ValueError("--ray_address, --cpus_per_cell and --gpus_per_cell are Ray's; give --engine ray too")
+    if ray and args.accelerate_config:
+        raise ValueError("--accelerate_config starts processes on this machine, --engine ray on its nodes; give one")
+    if args.measure_speed and not args.dry_run:
+        raise ValueError("--measure_speed is for --dry_run; leave it out")
+
+
+def _show(sweep: Sweep, page: Path) -> None:
+    from knowcap.sweep.chosen import tell_winners
+    from knowcap.sweep.page import results_table
+    from knowcap.sweep.table import rows_of
+
+    rows = rows_of(sweep)
+    print("\n".join([results_table(sweep, rows), *tell_winners(sweep, rows), f"\n{page}"]))

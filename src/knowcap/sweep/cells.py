@@ -1,0 +1,93 @@
+"""The cells of a sweep: the product of its lists, each cell a recipe with a name of its own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knowcap.recipe import Recipe
+
+
+_SHORT = {"model_name": "", "num_people": "N", "learning_rate": "lr", "train_batch_size": "batch", "seed": "seed"}
+Overrides = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        name: of its run folder.
+        overrides: what it changes in the base recipe, as values of the keys' types.
+        recipe: the whole recipe; its output_dir is the sweep's folder.
+    """
+
+    name: str
+    overrides: Overrides
+    recipe: Recipe
+
+    @property
+    def run_dir(self) -> Path:
+        """Its run folder."""
+        return Path(self.recipe.output_dir) / self.name
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked.
+
+    Attributes:
+        name: the file's stem.
+        file: the sweep file.
+        base: the base recipe, as the file names it.
+        folder: where its run folders, table and page lie: output_dir/sweeps/name.
+        cells: in the order of the file, the last key changing fastest.
+        best_of: the key whose best value wins among cells that are alike in all else; None: every cell stands for
+            itself.
+    """
+
+    name: str
+    file: Path
+    base: str
+    folder: Path
+    cells: tuple[Cell, ...]
+    best_of: str | None
+
+
+def combine(items: Sequence[Overrides], grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The overrides of every cell: each item with each combination of the grid's values."""
+    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return [{**item, **combination} for item in items for combination in combinations]
+
+
+def cell_name(overrides: Overrides, grid: Mapping[str, Sequence[Any]], alone: bool = False) -> str:
+    """A run folder's name from what a cell changes: `gpt2-rotary-2-2_lr0.001_seed0`.
+
+    A `run_name` among the overrides stands for all of them but the grid's.
+
+    Args:
+        overrides: the cell's.
+        grid: the sweep's grid; its keys are always in the name, so that it can grow.
+        alone: there is one item of a list, so that its keys tell no cells apart: they are left out beside a grid.
+    """
+    told = overrides
+    if "run_name" in overrides or (alone and grid):
+        told = {key: value for key, value in overrides.items() if key == "run_name" or key in grid}
+    return "_".join(_part(key, value) for key, value in told.items())
+
+
+def _part(key: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        text = "-".join(map(str, value)) or "none"
+    elif value is None or isinstance(value, bool):
+        text = "null" if value is None else str(value).lower()
+    else:
+        text = repr(value) if isinstance(value, float) else str(value)
+    text = re.sub(r"[^A-Za-z0-9.+=-]+", "-", text).strip("-")
+    if key == "run_name":
+        return text
+    return f"{_SHORT[key]}{text}" if key in _SHORT else f"{key}-{text}"

@@ -1,0 +1,122 @@
+"""What is wrong with a sweep's cells, before the first one starts; equal problems of many cells are told once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from knowcap.launch import Launcher
+from knowcap.preflight import check_corpus, check_settings
+from knowcap.recipe import KEYS, Recipe
+from knowcap.run_folder import bytes_needed, folder_problems
+from knowcap.sweep.cells import Cell
+
+
+# Keys that neither corpus nor tokens depend on; all others may matter to them.
+TRAINING_KEYS = frozenset(
+    "run_name output_dir seed model_name head_dim rotary_fraction activation initializer_range train_batch_size "
+    "gradient_accumulation_steps learning_rate min_learning_rate_ratio warmup_steps weight_decay adam_beta1 "
+    "adam_beta2 adam_epsilon max_grad_norm precision torch_compile dataloader_num_workers logging_steps save_steps "
+    "save_total_limit report_to measure_every measure_limit eval_batch_size confidence_level num_experts_per_tok "
+    "router_aux_loss_coef quantize_bits quantization_method quantization_group_size quantization_symmetric "
+    "quantization_exclude quantize_embeddings".split()
+)
+# Keys that say how many texts there are, but not what they are like.
+_AMOUNTS = frozenset({"num_people", "exposures", "control_people", "renderings", "shard_size"})
+
+
+_corpus_values = attrgetter(*(key for key in KEYS if key not in TRAINING_KEYS))
+_texts_values = attrgetter(*(key for key in KEYS if key not in TRAINING_KEYS | _AMOUNTS))
+
+
+def corpus_key(recipe: Recipe) -> tuple[Any, ...]:
+    """Equal for recipes of the same corpus, up to the seed."""
+    return _corpus_values(recipe)
+
+
+def texts_key(recipe: Recipe) -> tuple[Any, ...]:
+    """Equal for recipes whose texts, tokens and windows are alike, however many there are."""
+    return _texts_values(recipe)
+
+
+def recipe_problems(cells: Sequence[Cell]) -> list[str]:
+    """What is wrong with the recipes: each one's keys, and each distinct corpus."""
+    found: list[tuple[str, str]] = []
+    corpora: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        bad: set[str] = set()
+        found += [(problem, cell.name) for problem in check_settings(cell.recipe, bad)]
+        if not bad:
+            corpora.setdefault(corpus_key(cell.recipe), cell)
+    for cell in corpora.values():
+        found += [(problem, cell.name) for problem in check_corpus(cell.recipe, set())]
+    return _told_once(found)
+
+
+def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> list[str]:
+    """What would stop cells that have no problem of their own: their folders, room on the disk, their devices.
+
+    Args:
+        cells: those of one sweep.
+        launcher: trains and scores them through accelerate.
+    """
+    found = [(problem, cell.name) for cell in cells for problem in folder_problems(cell.recipe)]
+    problems = _told_once(found)
+    todo = [cell for cell in cells if not (cell.run_dir / "model").is_dir()]
+    if todo and not problems:
+        problems += _room_problems(todo)
+    return problems + _machine_problems(todo, launcher)
+
+
+def text_problems(cells: Iterable[Cell]) -> list[str]:
+    """What only shows once texts are tokenized, as `knowcap.estimate.check_texts`: seconds for each kind of text."""
+    from knowcap.estimate import check_texts
+
+    kinds: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        if not (cell.run_dir / "model").is_dir():
+            kinds.setdefault(texts_key(cell.recipe), cell)
+    return _told_once([(problem, cell.name) for cell in kinds.values() for problem in check_texts(cell.recipe)])
+
+
+def _room_problems(cells: Sequence[Cell]) -> list[str]:
+    """One cell may fit where all of them do not."""
+    folder = Path(cells[0].recipe.output_dir).absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    needed, free = sum(bytes_needed(cell.recipe) for cell in cells), shutil.disk_usage(nearest).free
+    if needed <= free:
+        return []
+    return [
+        f"output_dir: {nearest} has {free / 1e6:,.0f} MB free, the {len(cells):,} cells need about "
+        f"{needed / 1e6:,.0f} MB together; make room or choose another output_dir"
+    ]
+
+
+def _machine_problems(cells: Sequence[Cell], launcher: Launcher | None) -> list[str]:
+    """What cells ask of this machine and it does not have. torch is imported only where something is asked."""
+    from knowcap.sweep.devices import launcher_problems
+
+    kinds = {(c.recipe.precision, c.recipe.train_batch_size, c.recipe.gradient_accumulation_steps): c for c in cells}
+    asking = [cell for (precision, *_), cell in kinds.items() if launcher is not None or precision == "fp16"]
+    if not asking:
+        return []
+    from knowcap.machine import machine_problems
+
+    processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
+    found = [(problem, cell.name) for cell in asking for problem in machine_problems(cell.recipe, **processes)]
+    return _told_once(found) + launcher_problems(launcher)
+
+
+def _told_once(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Each problem once, with the cells that have it: the first one by name."""
+    cells: dict[str, list[str]] = {}
+    for problem, name in found:
+        cells.setdefault(problem, []).append(name)
+    return [f"{names[0]}{_others(len(names) - 1)}: {problem}" for problem, names in cells.items()]
+
+
+def _others(count: int) -> str:
+    return "" if count == 0 else f" and {count:,} other{'s' if count > 1 else ''}"

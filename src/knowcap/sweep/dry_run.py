@@ -1,0 +1,126 @@
+"""What a sweep would make and cost, cell by cell, before any is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from knowcap.card.results import read_json
+from knowcap.sweep.cells import Cell, Sweep
+from knowcap.sweep.counts import CellCounts, count_cells
+from knowcap.sweep.loop import is_finished
+from knowcap.sweep.svg import number
+
+
+_HEADS = ("", "cell", "parameters", "R max", "tokens", "steps", "FLOP", "time", "state")
+
+
+def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
+    """The cells as a table for a terminal, with totals; makes nothing.
+
+    Args:
+        sweep: from `load_sweep`.
+        measure_speed: time a training step of every model (seconds each); else times are from the sweep's own
+            finished cells, by their FLOP, and unknown where there is none.
+
+    Raises:
+        SweepError: texts that tokenizer or windows cannot hold.
+    """
+    counts = count_cells(sweep.cells)
+    states = {cell.name: _state(cell) for cell in sweep.cells}
+    seconds = _measured(sweep.cells, counts) if measure_speed else _extrapolated(sweep.cells, counts, states)
+    lines = [_HEADS]
+    for place, cell in enumerate(sweep.cells):
+        c = counts[cell.name]
+        lines.append(
+            (
+                str(place), cell.name, f"{c.num_parameters:,}", f"{c.max_bits_per_parameter:.3f}",
+                number(_round(c.num_tokens)), f"{c.num_steps:,}", f"{c.flops:.1e}",
+                _duration(seconds.get(cell.name)), states[cell.name],
+            )
+        )  # fmt: skip
+    todo = [cell for cell in sweep.cells if states[cell.name] != "finished"]
+    return "\n".join([*_aligned(lines), "", *_totals(sweep, todo, counts, seconds, measure_speed)])
+
+
+def _totals(
+    sweep: Sweep,
+    todo: Sequence[Cell],
+    counts: Mapping[str, CellCounts],
+    seconds: Mapping[str, float],
+    measured: bool,
+) -> list[str]:
+    flops = sum(counts[cell.name].flops for cell in todo)
+    tokens = sum(counts[cell.name].num_tokens for cell in todo)
+    told = f"{len(sweep.cells):,} cells, {len(todo):,} to run: {number(_round(tokens))} tokens, {flops:.2e} FLOP"
+    if not todo:
+        return [told, str(sweep.folder)]
+    if seconds:
+        from_what = "a step of each model, timed here" if measured else "the finished cells' speed"
+        whole = _duration(sum(seconds[cell.name] for cell in todo))
+        told += f", about {whole} of training one after another ({from_what})"
+    else:
+        told += "; time unknown until a cell is finished, or with --measure_speed"
+    return [
+        told,
+        "FLOP = 6 x parameters (of a mixture, active ones) x tokens; tokens and steps from a sample of texts",
+        f"→ {sweep.folder}",
+    ]
+
+
+def _state(cell: Cell) -> str:
+    if is_finished(cell):
+        return "finished"
+    return "begun" if (cell.run_dir / "recipe.yaml").is_file() else ""
+
+
+def _extrapolated(
+    cells: Sequence[Cell], counts: Mapping[str, CellCounts], states: Mapping[str, str]
+) -> dict[str, float]:
+    """Seconds of training of every cell at the speed of those that are finished; {} where none is."""
+    done = [cell for cell in cells if states[cell.name] == "finished"]
+    took = {cell.name: read_json(cell.run_dir / "model" / "training.json")["train_seconds"] for cell in done}
+    if not sum(took.values()):
+        return {}
+    speed = sum(counts[name].flops for name in took) / sum(took.values())
+    return {cell.name: took.get(cell.name, counts[cell.name].flops / speed) for cell in cells}
+
+
+def _measured(cells: Sequence[Cell], counts: Mapping[str, CellCounts]) -> dict[str, float]:
+    """Seconds of training of every cell, from a few steps of each distinct model and batch on this machine."""
+    from knowcap.estimate import seconds_per_step
+
+    speeds: dict[tuple[object, ...], float] = {}
+    found = {}
+    for cell in cells:
+        r, c = cell.recipe, counts[cell.name]
+        shape = (r.model_name, c.num_parameters, r.block_size, r.train_batch_size, r.gradient_accumulation_steps)
+        if shape not in speeds:
+            speeds[shape] = seconds_per_step(r, c.rows, c.num_parameters)
+        found[cell.name] = c.num_steps * speeds[shape]
+    return found
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell; numbers to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADS))]
+    left = {"cell", "state"}
+    return [
+        "  ".join(
+            cell.ljust(width) if head in left else cell.rjust(width)
+            for cell, width, head in zip(line, widths, _HEADS, strict=True)
+        ).rstrip()
+        for line in lines
+    ]

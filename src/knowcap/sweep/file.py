@@ -1,0 +1,256 @@
+"""Sweep files: YAML with a base recipe, a grid and a list of overrides; what is wrong with one is told all at once.
+
+    base: gpt2/bios-1000-exposures        # a packaged recipe's name, or a path relative to this file
+    grid: {model_name: [gpt2-rotary-2-2, gpt2-rotary-4-2], learning_rate: [1e-3, 5e-4], seed: [0, 1]}
+    list: [{num_people: 10000, train_batch_size: 24}, {num_people: 20000, train_batch_size: 48}]
+    best_of: learning_rate                # optional: the best of these wins, the others are shown
+
+A grid is the product of its lists; with a list beside it every item meets every combination. What is the same in all
+cells is a list of one item.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from knowcap.convert import convert
+from knowcap.recipe import KEYS, RECIPES_DIR, Recipe, packaged_recipes, read_recipe
+from knowcap.sweep.cells import Cell, Sweep, cell_name, combine
+from knowcap.sweep.errors import SweepError
+
+
+SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
+_PARTS = ("base", "grid", "list", "best_of")
+_NOT_OVERRIDES = {"output_dir": "is the sweep's; give --output_dir to the command"}
+_LONGEST_NAME = 200  # characters; file systems end at 255 bytes
+_HINTS = get_type_hints(Recipe)
+
+
+@dataclass
+class _Content:
+    base: str = ""
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    items: list[dict[str, Any]] = field(default_factory=lambda: [{}])
+    best_of: str | None = None
+
+
+def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Sweep:
+    """Reads a sweep and checks it down to every cell's recipe (`knowcap.sweep.checks`).
+
+    Args:
+        config: a sweep file, or the name of a packaged sweep such as `quickstart`.
+        output_dir: where the sweep's folder is made; the base recipe's by default.
+
+    Raises:
+        SweepError: with every problem of the file, and of the recipes that it makes.
+    """
+    sweep, problems = read_sweep(config, output_dir)
+    if not problems:
+        from knowcap.sweep.checks import recipe_problems
+
+        problems = recipe_problems(sweep.cells)
+    if problems:
+        raise SweepError(problems, config)
+    return sweep
+
+
+def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tuple[Sweep, list[str]]:
+    """Like `load_sweep`, but returns the problems, and does not look at whether the recipes can work."""
+    file = find_sweep(config)
+    problems: list[str] = []
+    content = _read(file, problems)
+    overrides = combine(content.items, content.grid)
+    base = _find_base(file, content.base, problems)
+    cells: tuple[Cell, ...] = ()
+    folder = Path(output_dir or "runs") / SWEEPS / file.stem
+    if base is not None and not problems:
+        folder, cells = _cells(base, file.stem, content, overrides, output_dir, problems)
+        problems += _name_problems(cells)
+        _check_best_of(content, overrides, problems)
+    return Sweep(file.stem, file, content.base, folder, cells, content.best_of), problems
+
+
+def packaged_sweeps() -> dict[str, Path]:
+    """The sweeps that come with knowcap, by name."""
+    folder = RECIPES_DIR / "sweeps"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def find_sweep(config: str | Path) -> Path:
+    """The file of a sweep: a path, or else a packaged name. Raises SweepError with the names that exist."""
+    if Path(config).is_file():
+        return Path(config)
+    packaged = packaged_sweeps()
+    name = str(config).removesuffix(".yaml")
+    if name in packaged:
+        return packaged[name]
+    told = f"no such file, nor one of the packaged sweeps ({', '.join(packaged) or 'none'}){_meant(name, packaged)}"
+    raise SweepError([told], f"sweep {str(config)!r}")
+
+
+def _read(file: Path, problems: list[str]) -> _Content:
+    """The file's parts, with the overrides' values converted."""
+    import yaml
+
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
+        return _Content()
+    raw = None if root is None else _plain(root, "", problems)
+    if not isinstance(raw, dict):
+        problems.append(f"expected {', '.join(_PARTS)}, such as `base: quickstart` and `grid: {{seed: [0, 1]}}`")
+        return _Content()
+    for name in raw:
+        if name not in _PARTS:
+            meant = _meant(name, _PARTS) or f"; expected {', '.join(_PARTS)}"
+            problems.append(f"unknown key {name!r}{meant}")
+    content = _Content()
+    if isinstance(raw.get("base"), str):
+        content.base = raw["base"]
+    else:
+        problems.append("base is missing; give a recipe's name or its path from this file, such as `base: quickstart`")
+    if raw.get("grid") is None and raw.get("list") is None:
+        problems.append("neither grid nor list, so there is nothing to sweep over; give one, such as seed: [0, 1]")
+    if "grid" in raw:
+        content.grid = _grid(raw["grid"], problems)
+    if "list" in raw:
+        content.items = _items(raw["list"], content.grid, problems)
+    if raw.get("best_of") is not None:
+        content.best_of = str(raw["best_of"])
+    return content
+
+
+def _plain(node: Any, where: str, problems: list[str]) -> Any:
+    """Mappings, lists and scalars as they are written: `convert` alone decides on types. A key given twice is told."""
+    if isinstance(node.value, str):
+        return None if node.tag.endswith(":null") else node.value
+    if all(hasattr(item, "value") for item in node.value):
+        return [_plain(item, where, problems) for item in node.value]
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name in found:
+            problems.append(f"{where}{name}: given twice (line {key.start_mark.line + 1}); remove one")
+        found[name] = _plain(value, f"{where}{name}: ", problems)
+    return found
+
+
+def _grid(raw: Any, problems: list[str]) -> dict[str, list[Any]]:
+    if not isinstance(raw, dict) or not raw:
+        problems.append("grid: empty or no mapping; expected lists by recipe key, such as {seed: [0, 1]}")
+        return {}
+    grid: dict[str, list[Any]] = {}
+    for name, values in raw.items():
+        if not isinstance(values, list):
+            problems.append(f"grid: {name}: got {values!r}, expected a list of values, such as [{values}]")
+        elif not values:
+            problems.append(f"grid: {name}: an empty list makes no cells; give values, or leave {name} out")
+        else:
+            grid[name] = [_value(name, value, "grid", problems) for value in values]
+            _known(name, "grid", problems)
+    return grid
+
+
+def _items(raw: Any, grid: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
+    if not isinstance(raw, list) or not raw or not all(isinstance(item, dict) and item for item in raw):
+        problems.append("list: empty, or not all of it overrides; expected such as [{num_people: 10000}]")
+        return [{}]
+    for name in dict.fromkeys(name for item in raw for name in item):
+        _known(name, "list", problems)
+        if name in grid:
+            problems.append(f"{name} stands in grid and in list; leave it in one of them")
+    return [{name: _value(name, value, "list", problems) for name, value in item.items()} for item in raw]
+
+
+def _known(name: str, where: str, problems: list[str]) -> None:
+    if name in _NOT_OVERRIDES:
+        problems.append(f"{where}: {name} {_NOT_OVERRIDES[name]}")
+    elif name not in KEYS:
+        meant = _meant(name, KEYS) or "; `knowcap run --help` lists them"
+        problems.append(f"{where}: unknown key {name!r}{meant}")
+
+
+def _value(name: str, value: Any, where: str, problems: list[str]) -> Any:
+    """The value as the key's type; one that cannot be is told once and returned as it is."""
+    if name not in KEYS:
+        return value
+    try:
+        return convert(value, _HINTS[name])
+    except ValueError as error:
+        told = f"{where}: {name}: got {'null' if value is None else repr(value)}, {error}"
+        if told not in problems:
+            problems.append(told)
+        return value
+
+
+def _find_base(file: Path, base: str, problems: list[str]) -> Path | None:
+    """The base recipe's file: beside the sweep file, or packaged."""
+    packaged = packaged_recipes()
+    if not base:
+        return None
+    beside = file.parent / base
+    if beside.is_file() and not beside.samefile(file):
+        return beside
+    if base.removesuffix(".yaml") in packaged:
+        return packaged[base.removesuffix(".yaml")]
+    names = ", ".join(packaged) or "none"
+    problems.append(
+        f"base: {base!r} is neither a file beside {file} nor one of the packaged recipes ({names})"
+        f"{_meant(base, packaged)}"
+    )
+    return None
+
+
+def _cells(
+    base: Path,
+    name: str,
+    content: _Content,
+    overrides: Sequence[dict[str, Any]],
+    output_dir: str | Path | None,
+    problems: list[str],
+) -> tuple[Path, tuple[Cell, ...]]:
+    """The sweep's folder and cells. The base is read once for all cells that change the same keys."""
+    read: dict[tuple[str, ...], Recipe] = {}
+    folder, cells = None, []
+    for changed in overrides:
+        keys = tuple(changed)
+        if keys not in read:
+            read[keys], wrong = read_recipe(base, changed, check=False)
+            problems += [f"base: {problem}" for problem in wrong if f"base: {problem}" not in problems]
+        if folder is None:
+            folder = Path(output_dir or read[keys].output_dir) / SWEEPS / name
+        called = cell_name(changed, content.grid, len(content.items) == 1)
+        recipe = replace(read[keys], **(changed | {"run_name": called, "output_dir": str(folder)}))
+        cells.append(Cell(called, changed, recipe))
+    return folder or Path(output_dir or "runs") / SWEEPS / name, tuple(cells)
+
+
+def _name_problems(cells: Sequence[Cell]) -> list[str]:
+    problems = []
+    for name, count in Counter(cell.name for cell in cells).items():
+        if count > 1:
+            problems.append(f"{count} cells are named {name!r}; remove all but one, or give them a run_name in list")
+    for name in (cell.name for cell in cells if len(cell.name) > _LONGEST_NAME):
+        told = f"a cell's name has {len(name)} characters, at most {_LONGEST_NAME} fit: {name[:80]}…"
+        return [*problems, f"{told}; give items of list a run_name, which stands for their other keys"]
+    return problems
+
+
+def _check_best_of(content: _Content, overrides: Sequence[Mapping[str, Any]], problems: list[str]) -> None:
+    key = content.best_of
+    if key is None or all(key in changed for changed in overrides):
+        return
+    varied = dict.fromkeys(name for changed in overrides for name in changed)
+    hint = _meant(key, varied) or "; give it values in grid, or leave best_of out"
+    problems.append(f"best_of: {key!r} is not among what every cell changes ({', '.join(varied)}){hint}")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

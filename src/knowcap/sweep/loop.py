@@ -1,0 +1,103 @@
+"""Cells one after another in this process. One that fails is told and left for the next call; the others go on."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from knowcap import run as stages
+from knowcap.launch import Launcher
+from knowcap.quantized.settings import Settings
+from knowcap.run_folder import claim_run_dir, locked
+from knowcap.sweep.cells import Cell
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended.
+
+    Attributes:
+        name: the cell's.
+        error: its exception in one line; "" where it is finished.
+        trace: the exception with its traceback.
+        seconds: that it took.
+    """
+
+    name: str
+    error: str = ""
+    trace: str = ""
+    seconds: float = 0.0
+
+
+def is_finished(cell: Cell) -> bool:
+    """Whether all stages of a cell are done; its recipe was held to the folder's before (`start_problems`)."""
+    models = [cell.run_dir / "model", *quantized_dirs(cell).values()]
+    return all(file.is_file() for file in (cell.run_dir / "report.md", *(m / "capacity.json" for m in models)))
+
+
+def quantized_dirs(cell: Cell) -> dict[int, Path]:
+    """The folders of a cell's quantized copies, by their bits a weight."""
+    found = {bits: Settings.of(cell.recipe, bits).folder for bits in cell.recipe.quantize_bits}
+    return {bits: cell.run_dir / "quantized" / folder for bits, folder in found.items()}
+
+
+def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) -> Outcome:
+    """All stages of a cell, from where it was stopped; what goes wrong is in the outcome, not raised.
+
+    Args:
+        cell: of a sweep without problems.
+        launcher, num_proc: as for `knowcap.run.run`.
+    """
+    began = time.perf_counter()
+    try:
+        with locked(cell.run_dir):
+            if not is_finished(cell):  # another command may have done it meanwhile
+                stages.run(cell.recipe, claim_run_dir(cell.recipe), launcher, num_proc)
+    except Exception as error:  # whatever it is, the other cells can go on
+        told = " ".join(str(error).split())
+        error_line, trace = f"{type(error).__name__}: {told}", traceback.format_exc()
+        return Outcome(cell.name, error_line, trace, time.perf_counter() - began)
+    finally:
+        _free_memory()
+    return Outcome(cell.name, seconds=time.perf_counter() - began)
+
+
+def run_here(cells: Iterable[Cell], launcher: Launcher | None = None, num_proc: int = 1) -> Iterator[Outcome]:
+    """Runs cells one after another; yields each one's outcome."""
+    cells = list(cells)
+    for number, cell in enumerate(cells, start=1):
+        logger.info("[sweep] cell %d of %d: %s", number, len(cells), cell.name)
+        yield run_cell(cell, launcher, num_proc)
+
+
+def failure_file(folder: Path, name: str) -> Path:
+    """Where the traceback of a failed cell is kept."""
+    return folder / "failures" / f"{name}.txt"
+
+
+def record(folder: Path, outcome: Outcome) -> None:
+    """Keeps a failure's traceback in the sweep's folder; of a cell that is finished, removes an earlier one."""
+    file = failure_file(folder, outcome.name)
+    if not outcome.error:
+        file.unlink(missing_ok=True)
+        return
+    logger.error("[sweep] %s failed: %s (%s)", outcome.name, outcome.error, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{outcome.error}\n\n{outcome.trace}", encoding="utf-8")
+
+
+def _free_memory() -> None:
+    """Gives back what a cell's model held, on a GPU too."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,111 @@
+"""Cells as tasks of a Ray cluster: as many at once as fit its nodes; the cells of a node that dies go elsewhere.
+
+All nodes see the same disk under the same paths, and have knowcap installed. A cell that is moved goes on from its
+newest checkpoint; the run folder's lock keeps it waiting while a process of the lost node still writes there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knowcap.sweep.cells import Cell
+from knowcap.sweep.devices import cluster_problems
+from knowcap.sweep.errors import SweepError
+from knowcap.sweep.loop import Outcome, run_cell
+
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+_RETRIES = 3  # of a cell whose process or node dies, before it counts as failed
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Runs cells on a Ray cluster; an engine for `run_sweep`.
+
+    Attributes:
+        address: of the cluster; None for RAY_ADDRESS, or else for one of this machine, which ends with the sweep.
+        cpus_per_cell, gpus_per_cell: what a cell is given; 0.25 GPUs let four cells share one.
+        num_proc: processes that write a cell's data set.
+    """
+
+    address: str | None = None
+    cpus_per_cell: float = 1.0
+    gpus_per_cell: float = 0.0
+    num_proc: int = 1
+
+    def problems(self) -> list[str]:
+        """Why no cell could start: no ray, no cluster, or no node with what a cell asks for. Connects to it."""
+        try:
+            ray = _connected(self.address)
+        except (ImportError, ConnectionError, RuntimeError, ValueError) as error:
+            return [" ".join(str(error).split())]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return cluster_problems(self.cpus_per_cell, self.gpus_per_cell, nodes)
+
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Runs cells; yields outcomes as they come.
+
+        Raises:
+            SweepError: see `problems`.
+        """
+        problems = self.problems()
+        if problems:
+            raise SweepError(problems, "--engine ray")
+        ray = _connected(self.address)
+        threads = max(1, int(self.cpus_per_cell))
+        environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        task = ray.remote(
+            num_cpus=self.cpus_per_cell,
+            num_gpus=self.gpus_per_cell,
+            max_retries=_RETRIES,
+            runtime_env={"env_vars": environment},
+        )(_run_there)
+        try:
+            waiting = {task.remote(cell, os.getcwd(), self.num_proc): cell for cell in cells}
+            while waiting:
+                done, _ = ray.wait(list(waiting), num_returns=1)
+                yield from (_outcome(ray, ref, waiting.pop(ref)) for ref in done)
+        finally:
+            ray.shutdown()
+
+
+def _run_there(cell: Cell, folder: str, num_proc: int) -> Outcome:
+    """A cell in a worker's process; relative paths are those of the process that started the sweep."""
+    from knowcap.launch import set_up_process
+
+    os.chdir(folder)
+    set_up_process()
+    return run_cell(cell, num_proc=num_proc)
+
+
+def _outcome(ray: ModuleType, reference: Any, cell: Cell) -> Outcome:
+    """What a task returned; or that its process or node died too often."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Outcome(cell.name, f"{type(error).__name__}: {' '.join(str(error).split())}", str(error))
+
+
+def _connected(address: str | None) -> ModuleType:
+    """ray, connected to the cluster.
+
+    Raises:
+        ImportError: ray is not installed.
+        ConnectionError: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # the lines of different cells are not repetitions
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--engine ray needs ray, which is not installed; `pip install 'knowcap[ray]'`") from error
+    if not ray.is_initialized():
+        # Cells bring no code along: every node has knowcap.
+        options: Mapping[str, Any] = {"include_dashboard": False} if address is None else {}
+        ray.init(address=address, log_to_driver=True, logging_level="WARNING", **options)
+    return ray

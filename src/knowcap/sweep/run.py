@@ -1,0 +1,140 @@
+"""A whole sweep: what is wrong told before the first cell, cells run by an engine, results in a table and a page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from knowcap.folders import whole_file
+from knowcap.launch import Launcher
+from knowcap.run_folder import locked
+from knowcap.sweep.cells import Cell, Sweep
+from knowcap.sweep.checks import start_problems, text_problems
+from knowcap.sweep.errors import CellsFailed, SweepError
+from knowcap.sweep.loop import Outcome, is_finished, record, run_here
+
+
+SWEEP_FILE = "sweep.yaml"
+Engine = Callable[[Sequence[Cell]], Iterator[Outcome]]
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An engine that can say beforehand why no cell could start."""
+
+    def problems(self) -> list[str]:
+        """Why no cell could start; empty where nothing speaks against it."""
+
+
+def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
+    """Runs the cells that are not finished, and writes results.parquet after each one, the page at the end.
+
+    Args:
+        sweep: from `load_sweep`.
+        engine: runs cells and yields their outcomes as they come; by default one after another in this process.
+        launcher: trains and scores each cell through accelerate; for the default engine.
+        num_proc: processes that write a cell's data set; for the default engine.
+
+    Returns:
+        the page, report.html in the sweep's folder.
+
+    Raises:
+        SweepError: all that would stop it, before the first cell starts.
+        CellsFailed: cells failed, all others are finished; table and page are written.
+    """
+    problems = start_problems(sweep.cells, launcher)
+    problems += engine.problems() if isinstance(engine, Checked) else []
+    problems = problems or text_problems(sweep.cells)
+    if problems:
+        raise SweepError(problems, sweep.file)
+    with locked(sweep.folder):
+        keep_file(sweep)
+        todo = [cell for cell in sweep.cells if not is_finished(cell)]
+        logger.info(
+            "[sweep] %s: %d cells, %d finished before, %d to run → %s",
+            sweep.name, len(sweep.cells), len(sweep.cells) - len(todo), len(todo), sweep.folder,
+        )  # fmt: skip
+        failed = _run(sweep, todo, engine or (lambda cells: run_here(cells, launcher, num_proc)))
+        page = write_results(sweep)
+    if failed:
+        told = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)
+        raise CellsFailed(
+            f"{sweep.file}: {len(failed)} of {len(sweep.cells)} cells failed, {page} has the others; the same command "
+            f"tries them again\n{told}"
+        )
+    return page
+
+
+def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = None, num_proc: int = 1) -> None:
+    """Runs some cells by their number in the sweep, from 0, and writes neither table nor page: a job of an array.
+
+    Raises:
+        SweepError: no such number, or what would stop these cells.
+        CellsFailed: one of them failed.
+    """
+    wrong = [number for number in numbers if not 0 <= number < len(sweep.cells)]
+    if wrong:
+        told = f"no cell {', '.join(map(str, wrong))}: there are {len(sweep.cells)}, from 0 to {len(sweep.cells) - 1}"
+        raise SweepError([told], sweep.file)
+    cells = [sweep.cells[number] for number in numbers]
+    problems = start_problems(cells, launcher) or text_problems(cells)
+    if problems:
+        raise SweepError(problems, sweep.file)
+    keep_file(sweep)
+    todo = [cell for cell in cells if not is_finished(cell)]
+    failed = []
+    for outcome in run_here(todo, launcher, num_proc):
+        record(sweep.folder, outcome)
+        failed += [outcome] if outcome.error else []
+    if failed:
+        raise CellsFailed("\n".join(f"{outcome.name} failed: {outcome.error}" for outcome in failed))
+
+
+def write_results(sweep: Sweep) -> Path:
+    """Writes results.parquet, bits_vs_parameters.png and report.html of what is finished; returns the page."""
+    from knowcap.plots import plot_frontier
+    from knowcap.sweep.page import PLOT_FILE, write_page
+    from knowcap.sweep.table import rows_of, write_table
+
+    rows = rows_of(sweep)
+    write_table(sweep, rows)
+    if rows:
+        with whole_file(sweep.folder / PLOT_FILE) as made:
+            plot_frontier([_capacity(row) for row in rows], made)
+    return write_page(sweep, rows)
+
+
+def keep_file(sweep: Sweep) -> None:
+    """A copy of the sweep file in the sweep's folder."""
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    kept = sweep.folder / SWEEP_FILE
+    if kept.resolve() != sweep.file.resolve():
+        # A name of its own, so that the jobs of an array don't meet in one file.
+        partial = sweep.folder / f".{SWEEP_FILE}.{os.getpid()}.partial"
+        shutil.copyfile(sweep.file, partial)
+        partial.replace(kept)
+
+
+def _run(sweep: Sweep, todo: Sequence[Cell], engine: Engine) -> list[Outcome]:
+    """Runs cells; the table follows each one. Returns those that failed."""
+    from knowcap.sweep.table import rows_of, write_table
+
+    failed, rows = [], {}
+    for number, outcome in enumerate(engine(todo), start=1):
+        record(sweep.folder, outcome)
+        failed += [outcome] if outcome.error else []
+        write_table(sweep, rows_of(sweep, rows))
+        how = "failed after" if outcome.error else "done in"
+        logger.info("[sweep] %d of %d: %s %s %.1f s", number, len(todo), outcome.name, how, outcome.seconds)
+    return failed
+
+
+def _capacity(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as what `plot_frontier` takes."""
+    return row | {"confidence_interval": [row["bits_per_parameter_low"], row["bits_per_parameter_high"]]}

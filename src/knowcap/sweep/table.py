@@ -1,0 +1,125 @@
+"""The results of a sweep as one Parquet table: a row a finished cell, the columns that `knowcap fit` reads among them.
+
+The table holds nothing of when or how long: the same sweep gives the same bytes, interrupted or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from knowcap.card.results import read_json
+from knowcap.folders import whole_file
+from knowcap.recipe import Recipe
+from knowcap.sweep.cells import Cell, Sweep
+from knowcap.sweep.chosen import choose
+from knowcap.sweep.counts import training_flops
+from knowcap.sweep.loop import is_finished, quantized_dirs
+
+
+RESULTS_FILE = "results.parquet"
+_CAPACITY = (
+    "model_name", "num_entities", "exposures", "num_parameters", "num_parameters_non_embedding",
+    "num_parameters_used_vocabulary", "bits_per_parameter", "max_bits_per_parameter", "knowledge_bits",
+    "max_knowledge_bits", "precision",
+)  # fmt: skip
+SCHEMA = pa.schema(
+    {
+        "run": pa.string(),
+        "model_name": pa.string(),
+        "num_parameters": pa.int64(),
+        "num_parameters_non_embedding": pa.int64(),
+        "num_parameters_used_vocabulary": pa.int64(),
+        "num_entities": pa.int64(),
+        "exposures": pa.int64(),
+        "num_tokens": pa.int64(),
+        "num_steps": pa.int64(),
+        "flops": pa.float64(),
+        "loss": pa.float64(),
+        "knowledge_bits": pa.float64(),
+        "max_knowledge_bits": pa.float64(),
+        "bits_per_parameter": pa.float64(),
+        "max_bits_per_parameter": pa.float64(),
+        "bits_per_parameter_low": pa.float64(),
+        "bits_per_parameter_high": pa.float64(),
+        "int8_bits_per_parameter": pa.float64(),
+        "int4_bits_per_parameter": pa.float64(),
+        "memorizable_accuracy": pa.float64(),
+        "learning_rate": pa.float64(),
+        "seed": pa.int64(),
+        "precision": pa.string(),
+        "won": pa.bool_(),
+    }
+)
+_ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+
+def row_of(cell: Cell) -> dict[str, Any]:
+    """A finished cell's row but for `won`: loss in nats a token, flops by `training_flops`, bits of the full model."""
+    capacity = read_json(cell.run_dir / "model" / "capacity.json")
+    training = read_json(cell.run_dir / "model" / "training.json")
+    low, high = capacity["confidence_interval"]
+    row = {key: capacity[key] for key in _CAPACITY}
+    row |= {
+        "run": cell.name,
+        "memorizable_accuracy": capacity.get("memorizable_accuracy"),  # an older capacity.json has none
+        "num_tokens": training["num_tokens"],
+        "num_steps": training["num_steps"],
+        "flops": training_flops(cell.recipe, _vocabulary_rows(cell), training["num_tokens"]),
+        "loss": training["final_loss"],
+        "bits_per_parameter_low": low,
+        "bits_per_parameter_high": high,
+        "learning_rate": cell.recipe.learning_rate,
+        "seed": cell.recipe.seed,
+    }
+    for bits, folder in quantized_dirs(cell).items():
+        row[f"int{bits}_bits_per_parameter"] = read_json(folder / "capacity.json")["bits_per_parameter"]
+    told = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
+    return row | {key: str(value) if isinstance(value, tuple) else value for key, value in told.items()}
+
+
+def _vocabulary_rows(cell: Cell) -> int:
+    return read_json(cell.run_dir / "model" / "config.json")["vocab_size"]
+
+
+def rows_of(sweep: Sweep, known: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The rows of all finished cells, in their order, with who won.
+
+    Args:
+        sweep: the sweep.
+        known: rows of finished cells by name, which are not read again; those that are read are added.
+    """
+    known = {} if known is None else known
+    for cell in sweep.cells:
+        if cell.name not in known and is_finished(cell):
+            known[cell.name] = row_of(cell)
+    won = choose(sweep, known)
+    return [known[cell.name] | {"won": won[cell.name]} for cell in sweep.cells if cell.name in known]
+
+
+def write_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes the rows of finished cells to the sweep's results.parquet; keys that the sweep changes are columns too.
+
+    Returns:
+        the file.
+    """
+    schema = _schema(cell.overrides for cell in sweep.cells)
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
+    file = sweep.folder / RESULTS_FILE
+    with whole_file(file) as made:
+        pq.write_table(pa.table(columns, schema=schema), made, compression="zstd")
+    return file
+
+
+def _schema(overrides: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """The columns that every sweep has, and the keys of this one."""
+    schema, hints = SCHEMA, get_type_hints(Recipe)
+    for key in dict.fromkeys(key for changed in overrides for key in changed):
+        if key not in SCHEMA.names and key != "run_name":
+            kind = next((arrow for of, arrow in _ARROW.items() if hints[key] in (of, of | None)), pa.string())
+            schema = schema.append(pa.field(key, kind))
+    return schema

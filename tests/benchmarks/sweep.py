@@ -1,0 +1,108 @@
+"""What a sweep adds to its runs, in seconds a cell, and how long a dry run of a thousand cells takes. Run by hand.
+
+What is wanted: less than 1 s a cell, and less than 5 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from knowcap import run as stages
+from knowcap.run_folder import claim_run_dir
+from knowcap.sweep import load_sweep
+from knowcap.sweep import run as sweep_run
+
+
+BASE = """
+num_people: 60
+model_name: gpt2-2-2
+head_dim: 8
+pools_fraction: 0.05
+num_templates: 1
+vocab_size: 200
+exposures: 8
+renderings: 2
+control_people: 100
+block_size: 160
+windows: aligned
+train_batch_size: 8
+quantize_bits: [8]
+"""
+THOUSAND = """
+base: gpt2/bios-1000-exposures
+grid:
+  model_name: [gpt2-rotary-2-2, gpt2-rotary-4-2, gpt2-rotary-4-4, gpt2-rotary-8-8, gpt2-rotary-12-12, gpt2-rotary-6-20]
+  num_people: [10000, 20000, 50000, 100000, 200000, 500000, 1000000]
+  learning_rate: [2e-3, 1e-3, 5e-4]
+  seed: [0, 1, 2, 3, 4, 5, 6, 7]
+"""
+
+
+def main() -> None:
+    """Prints seconds: of a dry run in a process of its own, and of a sweep outside its stages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, default=8)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "base.yaml").write_text(BASE)
+        (place / "grid.yaml").write_text(
+            f"base: base.yaml\ngrid: {{seed: [{', '.join(map(str, range(given.cells)))}]}}"
+        )
+        (place / "thousand.yaml").write_text(THOUSAND)
+        dry_run(place / "thousand.yaml")
+        engine(place, given.cells)
+
+
+def engine(place: Path, count: int) -> None:
+    """What a sweep does outside its runs' stages, in wall and CPU seconds.
+
+    The check of the texts, once for each kind of text, stands apart: `knowcap run` has it too.
+    """
+    spent: dict[str, list[tuple[float, float]]] = {"stages": [], "texts": [], "sweep": []}
+
+    def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            try:
+                return work(*words)
+            finally:
+                spent[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+
+        return call
+
+    warm = load_sweep(place / "grid.yaml", place / "warm").cells[0].recipe
+    stages.run(warm, claim_run_dir(warm))
+    stages.run, sweep_run.text_problems = timed("stages", stages.run), timed("texts", sweep_run.text_problems)
+    timed("sweep", lambda: sweep_run.run_sweep(load_sweep(place / "grid.yaml", place / "swept")))()
+    (wall, cpu), (texts_wall, texts_cpu) = spent["sweep"][0], spent["texts"][0]
+    inside = [sum(column) for column in zip(*spent["stages"], strict=True)]
+    print(
+        f"{count} cells in {wall:.1f} s: outside the stages {(wall - inside[0] - texts_wall) / count:.2f} s a cell "
+        f"({(cpu - inside[1] - texts_cpu) / count:.2f} s on the CPU), {wall / inside[0]:.3f} x the stages; wanted: "
+        f"less than 1 s; the check of the texts, once, {texts_wall:.1f} s ({texts_cpu:.1f} s)"
+    )
+
+
+def dry_run(file: Path) -> None:
+    """Seconds of `knowcap sweep FILE --dry_run`, its start included."""
+    command = [sys.executable, "-m", "knowcap.cli", "sweep", str(file), "--dry_run", "--output_dir", str(file.parent)]
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    took = time.perf_counter() - began
+    cells = next(line for line in done.stdout.splitlines() if " cells, " in line)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"dry run: {took:.1f} s, {cpu:.1f} s of them on the CPU ({cells}); wanted: less than 5 s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
