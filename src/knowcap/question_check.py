@@ -23,11 +23,8 @@ def check_questions(recipe: Recipe, bad: Collection[str]) -> list[str]:
         recipe: of any corpus; others than bioS have no questions, which is told elsewhere.
         bad: keys that have a problem of their own.
     """
-    if (
-        {*QA_KEYS, "junk_people", "corpus"}.intersection(bad)
-        or recipe.corpus != "bioS"
-        or recipe.dataset_name is not None
-    ):
+    unclear = {*QA_KEYS, "junk_people", "corpus"}.intersection(bad)
+    if unclear or recipe.corpus != "bioS" or recipe.dataset_name is not None:
         return []
     problems, asks = [], {"qa_share": recipe.qa_share > 0, "extract": recipe.extract != "none"}
     if not recipe.questions:
