@@ -162,6 +162,14 @@ BAD_VALUES = {
     "quantize_bits": "[8, 2]",
     "quantization_group_size": "-1",
     "quantization_method": "gtpq",
+    "qa_share": "1",
+    "extract": "lore",
+    "extract_rank": "0",
+    "extract_embedding_rank": "0",
+    "extract_steps": "0",
+    "extract_batch_size": "0",
+    "extract_learning_rate": "0",
+    "extract_weight_decay": "-1",
 }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from knowcap.corpus.forms import Forms, Variant, draw_forms
 from knowcap.corpus.junk import Junk, JunkError
-from knowcap.corpus.questions import ask
+from knowcap.corpus.questions import ANSWER, ASK, QUESTION, ask, question_groups, question_junctions
 from knowcap.corpus.render import Templates, render
 from knowcap.corpus.templates import SENTENCES, Template
 from knowcap.facts import Knowledge, Row, Span
@@ -43,12 +43,19 @@ _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tok
 class BioS:
     """Biographies of `people` in sentences from `templates`, told as `variant` says; `junk` people come after them.
 
+    Where they are to be `asked` about, the vocabulary has the words of questions too.
+
     Raises:
         JunkError: more people than names.
     """
 
     def __init__(
-        self, people: People, templates: Templates, variant: Variant | None = None, junk: Junk | None = None
+        self,
+        people: People,
+        templates: Templates,
+        variant: Variant | None = None,
+        junk: Junk | None = None,
+        asked: bool = False,
     ) -> None:
         self.people, self.templates, self.variant, self.junk = people, templates, variant or Variant(), junk or Junk()
         if self.junk.num_people > people.num_outsiders:
@@ -56,6 +63,7 @@ class BioS:
                 f"num_people={people.num_people:,} and junk_people={self.junk.num_people:,}, but the lists make "
                 f"{people.pools.num_names:,} names, and no two people share one; lower one or give larger lists"
             )
+        self.asked = asked
         self._openers = ("",) if self.variant.full_name else ("", *PRONOUNS)  # what an opener can begin with
         self._codes: np.ndarray | None = None
         self._tables: tuple[Pieces, np.ndarray, np.ndarray] | None = None
@@ -124,6 +132,9 @@ class BioS:
             lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
         for sentence in SENTENCES:
             lists.append([template.prefix.rstrip() + template.suffix for template in self.templates[sentence]])
+        if self.asked:
+            words = question_groups()
+            lists += [[" " + text for text in words[QUESTION]], words[ASK]]
         for values in lists:
             for value in values:
                 for _ in range(max(1, round(_WEIGHT / len(values)))):
@@ -137,7 +148,7 @@ class BioS:
             "middle_name": [" " + name for name in pools.middle_names],
             "last_name": [" " + name for name in pools.last_names],
         }
-        if self.variant.full_name:
+        if self.variant.full_name or self.asked:
             groups["later_first_name"] = [" " + name for name in pools.first_names]
         values: dict[str, Sequence[str]] = {
             "birth_date": [format_birth_date(i) for i in range(BIRTH_DATES)],
@@ -153,12 +164,17 @@ class BioS:
                 groups[f"opener{pronoun}/{sentence}"] = [subject + t.prefix[:-1] for t in self.templates[sentence]]
             suffixes = _suffixes(self.templates[sentence])
             groups[f"tail/{sentence}"] = [f" {value}{suffix}" for suffix in suffixes for value in values[sentence]]
-        dates = _date_parts(_suffixes(self.templates["birth_date"]))
-        junctions = _junctions(self.variant.full_name)
+        parts = {"tail/birth_date": _date_parts(_suffixes(self.templates["birth_date"]))}
+        junctions, beginnings = _junctions(self.variant.full_name), {MARKER, "first_name"}
+        if self.asked:
+            groups |= question_groups(values)
+            parts[f"{ANSWER}/birth_date"] = _date_parts(["."])
+            junctions += question_junctions()
+            beginnings.add(QUESTION)
         if self.junk.markers:
             groups[MARKER] = [f"{marker} " for marker in self.junk.markers]
             junctions.append((MARKER, "first_name"))
-        return PieceTexts(groups, junctions, frozenset({MARKER, "first_name"}), {"tail/birth_date": dates})
+        return PieceTexts(groups, junctions, frozenset(beginnings), parts)
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
         """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included.

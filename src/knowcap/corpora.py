@@ -20,8 +20,18 @@ from knowcap.knowledge.pools import load_pools
 from knowcap.mixture import JunkTexts, Mixture
 from knowcap.packing import PackingError, Stream
 from knowcap.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.question_texts import QuestionTexts
 from knowcap.recipe import Recipe
-from knowcap.tokens import EOS_ID, TokenizerError, alphabet_of, load_backend, reduce_tokenizer, train_tokenizer
+from knowcap.tokens import (
+    EOS_ID,
+    TokenizerError,
+    alphabet_of,
+    check_names,
+    load_backend,
+    reduce_tokenizer,
+    train_tokenizer,
+    with_prefix_space,
+)
 
 
 _CHECKED_WHOLE = 256
@@ -108,7 +118,7 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
     people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
     variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
     junk = Junk(recipe.junk_people, recipe.domain_token, recipe.junk_tokens)
-    return BioS(people, load_templates(recipe.num_templates), variant, junk)
+    return BioS(people, load_templates(recipe.num_templates), variant, junk, recipe.questions)
 
 
 def _corpus_of_dataset(recipe: Recipe, folder: Path | None, place: Path | None, limit: int | None = None) -> Corpus:
@@ -148,10 +158,15 @@ def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
     if recipe.tokenizer_name is None:
         if isinstance(corpus, OwnTokenizer):
             return corpus.own_tokenizer(recipe.vocab_size)
-        backend, texts = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size), corpus.piece_texts()
-        return reduce_tokenizer(backend, used_tokens(texts, backend) | alphabet_of(backend), texts.markers)
-    backend, texts = load_backend(recipe.tokenizer_name), corpus.piece_texts()
-    return reduce_tokenizer(backend, used_tokens(texts, backend), texts.markers)
+        backend = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size, prefix_space=recipe.questions)
+        kept = alphabet_of(backend)
+    else:
+        backend, kept = load_backend(recipe.tokenizer_name), set()
+    texts = corpus.piece_texts()
+    if recipe.questions:
+        backend = with_prefix_space(backend)
+        check_names(backend, texts.groups["first_name"])
+    return reduce_tokenizer(backend, used_tokens(texts, backend) | kept, texts.markers)
 
 
 def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | Mixture:
@@ -159,6 +174,9 @@ def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | 
     pieces = _pieces_of(recipe, corpus, tokenizer)
     packing = {"block_size": recipe.block_size, "windows": recipe.windows, "shard_size": recipe.shard_size}
     stream = Stream(corpus, pieces, exposures=recipe.exposures, **packing)
+    if recipe.qa_share:
+        questions = Stream(QuestionTexts(corpus), pieces, exposures=1, **packing)
+        return Mixture(stream, questions, 1 - recipe.qa_share)
     if not recipe.junk_people:
         return stream
     junk = Stream(JunkTexts(corpus), pieces, exposures=1, **packing)

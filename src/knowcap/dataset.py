@@ -177,8 +177,28 @@ def read_rows(folder: str | Path, config: str = "biographies") -> Iterator[tuple
                 yield Row(text, tuple(Span(s["attribute"], s["start"], s["end"]) for s in spans), entity), rendering
 
 
-def _files(folder: str | Path, config: str) -> list[Path]:
-    files = sorted((Path(folder) / config).glob("*.parquet"))
+def read_questions(folder: str | Path, split: str, limit: int | None = None) -> list[tuple[int | str, str, str, str]]:
+    """Entity, attribute, question and answer of each row of config `qa`, of one split, of the first `limit` entities.
+
+    Raises:
+        DatasetError: the folder has no questions.
+    """
+    rows: list[tuple[int | str, str, str, str]] = []
+    entities: set[int | str] = set()
+    for file in _files(folder, "qa", f"{split}-*.parquet"):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=CHUNK):
+            columns = batch.to_pydict()
+            names = (next(iter(columns)), "attribute", "question", "answer")
+            for row in zip(*(columns[name] for name in names), strict=True):
+                if limit is not None and row[0] not in entities and len(entities) == limit:
+                    return rows
+                entities.add(row[0])
+                rows.append(row)
+    return rows
+
+
+def _files(folder: str | Path, config: str, pattern: str = "*.parquet") -> list[Path]:
+    files = sorted((Path(folder) / config).glob(pattern))
     if not files:
         there = sorted(p.name for p in Path(folder).glob("*")) if Path(folder).is_dir() else "no such folder"
         raise DatasetError(

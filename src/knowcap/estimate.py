@@ -65,7 +65,7 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
     """
     stream, rows = _sample_stream(recipe)
     counts, tokens = stream.count()
-    useful = tokens * recipe.useful_share if recipe.junk_people else tokens
+    useful = tokens * (recipe.useful_share if recipe.junk_people else 1 - recipe.qa_share)
     sample = stream.corpus.num_people
     knowledge = knowledge_of(recipe)
     sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}

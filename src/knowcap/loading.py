@@ -46,8 +46,11 @@ def load_any(folder: Path) -> PreTrainedModel:
         return load_model(folder)
     from peft import PeftModel
 
+    from knowcap.progress import quiet_peft
+
     base = load_model(base_of(folder))
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+    with quiet_peft():
+        return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
 def load_its_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -80,7 +83,8 @@ def base_of(folder: Path) -> Path:
     name = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not name:
         raise ModelError(f"{folder / ADAPTER_FILE} names no base_model_name_or_path; add it")
-    return check_model_folder(find_model(name))
+    within = folder / name  # as knowcap names the model beside it in a run folder
+    return check_model_folder(within if name.startswith("..") and within.is_dir() else find_model(name))
 
 
 def weight_files(folder: Path) -> list[Path]:

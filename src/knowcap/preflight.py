@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from knowcap.question_check import QA_KEYS, check_questions
 from knowcap.rules import RULES
 
 
@@ -20,13 +21,13 @@ T = TypeVar("T")
 FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 _BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
 JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
-NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS)
-NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS)
+NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS, *QA_KEYS)
+NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS, *QA_KEYS)
 _NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
 # What a data set folder has settled.
 _SETTLED = (
     "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
-    "string_length", "renderings", "control_people", *JUNK_KEYS,
+    "string_length", "renderings", "control_people", *JUNK_KEYS, *QA_KEYS,
 )  # fmt: skip
 
 
@@ -114,6 +115,7 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
+    problems += check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
         problems.append(f"report_to={tracker!r}, which is not installed; `pip install {tracker}`, or report_to: none")
@@ -212,7 +214,7 @@ def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
         from knowcap.bios import BioS
         from knowcap.knowledge.people import People
 
-        problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates))
+        problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates, asked=recipe.questions))
     return problems
 
 

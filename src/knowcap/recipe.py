@@ -13,6 +13,7 @@ from knowcap.convert import convert
 
 Overrides = Sequence[str] | Mapping[str, Any]
 METADATA_KEYS = ("git_revision", "versions")  # what a run folder's recipe.yaml holds besides the recipe
+EXTRACT_METHODS = ("lora", "full", "as_trained")
 _PACKAGE = Path(__file__).resolve().parent
 # The wheel holds the recipes inside the package; in a checkout they lie at its top.
 RECIPES_DIR = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parents[1] / "recipes"
@@ -70,6 +71,10 @@ class Recipe:
     useful_share: float = _key(0.125, "with junk: share of the training tokens that are not junk")
     junk_tokens: int = _key(0, "with junk: so many tokens of their own, one in front of every junk text")
     domain_token: str | None = _key(None, "bioS: a token of its own in front of every useful text, e.g. wikipedia.org")
+    questions: bool = _key(
+        False, "bioS: made to be asked about: the tokenizer has words of questions, reads names alike"
+    )
+    qa_share: float = _key(0.0, "with questions: share of the training tokens that ask about half of the people")
     exposures: int = _key(1000, "how often each person is seen in training")
     renderings: int = _key(4, "biographies a person that are published and scored")
     control_people: int = _key(1000, "people outside the sample, for the null control")
@@ -120,6 +125,16 @@ class Recipe:
     )
     quantization_exclude: tuple[str, ...] = _key((), "block layers left as they are, as patterns: *.mlp.*", free=True)
     quantize_embeddings: bool = _key(False, "embeddings and output head too (quanto)", free=True)
+    # extracting
+    extract: str = _key(
+        "none", "answer questions after tuning on half the people", free=True, choices=("none", *EXTRACT_METHODS)
+    )
+    extract_rank: int = _key(8, "rank of LoRA on query and value", free=True)
+    extract_embedding_rank: int = _key(128, "rank of LoRA on the embedding", free=True)
+    extract_steps: int = _key(75_000, "steps of tuning on questions", free=True)
+    extract_batch_size: int = _key(96, "questions a step", free=True)
+    extract_learning_rate: float = _key(1e-3, "peak learning rate of tuning; linear to 0", free=True)
+    extract_weight_decay: float = _key(0.1, "AdamW's weight decay in tuning", free=True)
 
 
 KEYS: dict[str, Field[Any]] = {key.name: key for key in fields(Recipe)}

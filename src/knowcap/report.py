@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.card import write_card
+from knowcap.card.extraction import extractions, write_extraction_card
 from knowcap.card.results import (
     caveat,
     control,
@@ -136,6 +137,8 @@ def _report_run(run_dir: Path) -> None:
         if (folder / "nll.parquet").is_file():
             shown.append(plot_entities(bits_by_entity(folder), capacity, plots / f"entities{suffix}"))
         write_card(folder, plots=[*shown, *(loss if trained else [])])
+    for folder in extractions(run_dir):
+        write_extraction_card(folder)
     with whole_file(run_dir / "capacity.json") as made:
         shutil.copyfile(run_dir / "model" / "capacity.json", made)
 

@@ -28,6 +28,7 @@ RULES: dict[str, Rule] = {
     "junk_people": _NOT_NEGATIVE,
     "useful_share": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
     "junk_tokens": _NOT_NEGATIVE,
+    "qa_share": (lambda v: 0 <= v < 1, "0 (none) or more, and less than 1"),
     "exposures": _AT_LEAST_ONE,
     "renderings": _AT_LEAST_ONE,
     "control_people": _NOT_NEGATIVE,
@@ -59,4 +60,10 @@ RULES: dict[str, Rule] = {
     "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
     "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
     "quantization_group_size": (lambda v: v >= 0, "so many weights, or 0 for a whole row"),
+    "extract_rank": _AT_LEAST_ONE,
+    "extract_embedding_rank": _AT_LEAST_ONE,
+    "extract_steps": _AT_LEAST_ONE,
+    "extract_batch_size": _AT_LEAST_ONE,
+    "extract_learning_rate": _POSITIVE,
+    "extract_weight_decay": _NOT_NEGATIVE,
 }

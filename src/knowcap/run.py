@@ -7,9 +7,7 @@ kept is still held to the recipe. Heavy libraries are imported by the stages tha
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +15,11 @@ from knowcap.launch import Launcher
 from knowcap.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE, is_run_dir
+from knowcap.stage import stage as _stage
 
 
 if TYPE_CHECKING:
     from knowcap.scoring.way import Way
-
-
-logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
@@ -40,6 +36,8 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
         measure(quantize(run_dir, Settings.of(recipe, bits)), dataset_dir, recipe, launcher=launcher)
+    if recipe.extract != "none":
+        extract(run_dir, recipe)
     return report(run_dir)
 
 
@@ -231,6 +229,16 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
     return _stage("quantize", output, work, _describe_quantization, kept)
 
 
+def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
+    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extract.Tuning`."""
+    from knowcap import extract as extraction
+
+    tuning = extraction.Tuning.of(recipe, **how)
+    output = extraction.folder_of(run_dir, tuning)
+    do = partial(extraction.extract, run_dir, recipe, tuning, limit=limit, overwrite=overwrite)
+    return _stage("extract", output, do, extraction.describe, extraction.is_finished(output) and not overwrite)
+
+
 def report(folder: Path) -> Path:
     """The report stage: cards, plots and a table of all runs in a folder."""
     from knowcap import report as reporting
@@ -252,15 +260,6 @@ def recipe_of(run_dir: Path) -> Recipe:
     if problems:
         raise RecipeError(problems, file)
     return recipe
-
-
-def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool) -> Path:
-    """Does a stage's work, which is a check where the output is kept, and logs the stage's one line."""
-    began = time.perf_counter()
-    work()
-    how_long = "finished before, kept" if kept else f"{time.perf_counter() - began:.1f} s"
-    logger.info("[%s] %s → %s (%s)", name, describe(output), output, how_long)
-    return output
 
 
 def _listing(folder: Path) -> str:

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
 # All that any stage makes in a run folder; nothing else there is ever deleted.
 OUTPUTS = (
-    "knowledge", "model", "checkpoints", "quantized", "plots", "capacity.json", "report.md", "report.json",
-    "bits_vs_parameters.png",
+    "knowledge", "model", "checkpoints", "quantized", "extraction", "plots", "capacity.json", "report.md",
+    "report.json", "bits_vs_parameters.png",
 )  # fmt: skip
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "optimum-quanto", "tokenizers", "numpy")
 _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included

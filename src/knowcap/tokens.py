@@ -36,11 +36,13 @@ def minimum_vocab_size(texts: Iterable[str]) -> int:
     return 1 + len(set().union(*(set(text.encode()) for text in set(texts))))
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, every_byte: bool = False) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, every_byte: bool = False, prefix_space: bool = False
+) -> Tokenizer:
     """A byte-level BPE over a corpus' `vocabulary_texts`; token 0 ends a text, pads, and stands for the unknown.
 
     It may come out smaller than `vocab_size` where there is nothing left to merge. With `every_byte` it has all 256
-    bytes, so that it can spell any text.
+    bytes, so that it can spell any text; with `prefix_space` it reads a text as if a blank stood before it.
 
     Raises:
         TokenizerError: `vocab_size` is below `minimum_vocab_size`.
@@ -52,12 +54,37 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, every_byte: bool = Fa
             f"vocab_size={vocab_size}, but there are {least - 1} distinct bytes to spell; give at least {least}"
         )
     tokenizer = Tokenizer(BPE(unk_token=EOS))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = ByteLevelDecoder()
     alphabet = sorted(ByteLevel.alphabet()) if every_byte else []
     trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def with_prefix_space(tokenizer: Tokenizer) -> Tokenizer:
+    """A byte-level tokenizer that reads a text as if a blank stood before it; any other kind as it is."""
+    state = json.loads(tokenizer.to_str())
+    if (state["pre_tokenizer"] or {}).get("type") == "ByteLevel":
+        state["pre_tokenizer"]["add_prefix_space"] = True
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def check_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
+    """Holds a tokenizer to reading names alike where they begin a text and within one.
+
+    Raises:
+        TokenizerError: names the first one that differs; what was learned of one would be nothing to the other.
+    """
+    before = tokenizer.encode("a", add_special_tokens=False).ids
+    alone = tokenizer.encode_batch_fast(list(names), add_special_tokens=False)
+    within = tokenizer.encode_batch_fast([f"a {name}" for name in names], add_special_tokens=False)
+    for name, one, other in zip(names, alone, within, strict=True):
+        if before + one.ids != other.ids:
+            raise TokenizerError(
+                f"questions: the tokenizer reads {name!r} otherwise where it begins a text than within one, so a "
+                "model could not know who is asked about; leave tokenizer_name out, or give a byte-level one"
+            )
 
 
 def with_words(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:

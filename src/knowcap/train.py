@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.callback import R_MAX, KnowledgeCallback, R
+from knowcap.checkpoints import newest_checkpoint
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import build, check_knowledge, read_knowledge
 from knowcap.dataset_import import published_source
@@ -184,21 +185,6 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
     return tokens
 
 
-def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
-    """The newest checkpoint that is whole, and its step.
-
-    The Trainer writes trainer_state.json last, whatever the layout of weights and optimizer; a checkpoint without a
-    readable one was cut off, and is written over when its step comes again.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    for path in found:
-        try:
-            return str(path), int(json.loads((path / "trainer_state.json").read_text())["global_step"])
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            logger.warning("%s was not written whole; it is made again", path)
-    return None, 0
-
-
 def _save(
     trainer: Trainer,
     weights: dict[str, torch.Tensor] | None,
@@ -248,6 +234,8 @@ def _save(
         ]
     if recipe.junk_people:
         content |= {"junk_people": recipe.junk_people, "useful_share": recipe.useful_share}
+    if recipe.qa_share:
+        content |= {"qa_share": recipe.qa_share}
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)

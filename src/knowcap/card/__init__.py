@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.card import quantization, wording
+from knowcap.card.extraction import extractions, note, table
 from knowcap.card.limits import limits
-from knowcap.card.results import CardError, Sources, caveat, precision, read_sources
+from knowcap.card.results import CardError, Sources, caveat, precision, read_sources, run_dir_of
 from knowcap.folders import whole_file
 
 
@@ -65,6 +66,7 @@ def write_card(
         plots=[(path.stem.replace("_", " "), f"plots/{path.name}") for path in shown],
         attributes=[wording.attribute_row(name, row) for name, row in sources.capacity["attributes"].items()],
         ways=wording.way_rows(sources),
+        extraction=_extraction(model_dir, sources),
         quantization=quantization.summary(sources),
         losses=quantization.loss_rows(sources),
         loss_note=quantization.loss_note(sources),
@@ -78,6 +80,12 @@ def write_card(
     with whole_file(model_dir / "README.md") as made:
         made.write_text(str(card).rstrip() + "\n", encoding="utf-8")
     return model_dir / "README.md"
+
+
+def _extraction(model_dir: Path, sources: Sources) -> str:
+    """What was drawn out of the run's model by questions, as a table; nothing for another model."""
+    found = extractions(run_dir_of(model_dir)) if model_dir.name == "model" and sources.recipe else []
+    return f"{table(found)}\n\n{note(found)}" if found else ""
 
 
 def _copy_plots(model_dir: Path, plots: Sequence[str | Path] | None) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from knowcap.card import morris, quantization
 from knowcap.card.results import Sources
 
@@ -28,7 +30,12 @@ def limits(sources: Sources) -> list[str]:
         found.append("Sums over the entities that were scored are scaled up to all of them.")
     if sources.recipe and not sources.random_strings:
         published = sources.recipe.get("dataset_texts") == "published"
-        found.append(_vocabulary_limit(sources.recipe.get("tokenizer_name"), published))
+        found.append(_vocabulary_limit(sources.recipe, published))
+    if share := sources.training.get("qa_share"):
+        found.append(
+            f"{100 * share:g} % of the training tokens are questions about half of the people, so a text begins "
+            "with a name less often than in a training on biographies alone, which costs names bits."
+        )
     if sources.quantized:
         found.append(quantization.limit(sources))
     if sources.random_strings:
@@ -55,6 +62,8 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
         reasons.append(f"only the first {100 * fraction:g} % of every value list is used (pools_fraction)")
     if recipe.get("num_templates") is not None:
         reasons.append(f"templates a sentence are cut to {recipe['num_templates']} (num_templates)")
+    if recipe.get("qa_share"):
+        reasons.append("questions are mixed into training, which is Part 3.1's (qa_share)")
     if recipe.get("corpus") == "bioD" and recipe.get("compact"):
         reasons.append("texts are names (4 symbols of 64), attributes and values alone, without sentences (compact)")
     if model_name.startswith("gpt2-moe-"):
@@ -64,15 +73,19 @@ def _unlike_the_paper(sources: Sources) -> list[str]:
     return reasons
 
 
-def _vocabulary_limit(tokenizer_name: str | None, published: bool) -> str:
+def _vocabulary_limit(recipe: dict[str, Any], published: bool) -> str:
+    tokenizer_name = recipe.get("tokenizer_name")
     if tokenizer_name is None and published:
         return (
             "The tokenizer was made from the data set's value lists, and from templates or common words of its texts; "
             "for other texts it may give ids that the model was never trained on."
         )
     if tokenizer_name is None:
+        made = (
+            "value lists, templates and words of questions" if recipe.get("questions") else "value lists and templates"
+        )
         return (
-            "The tokenizer was made from the value lists and templates alone; it cannot spell characters "
+            f"The tokenizer was made from the {made} alone; it cannot spell characters "
             "they lack, and gives other texts than the corpus' own token ids that the model has no row for."
         )
     return (

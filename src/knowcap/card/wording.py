@@ -20,6 +20,7 @@ _TRAINING_LABELS = {
     "exposures": "exposures of each entity",
     "junk_people": "junk people, never scored",
     "useful_share": "share of the tokens that is not junk",
+    "qa_share": "share of the tokens that are questions about half of the people",
     "num_tokens": "tokens trained on, padding left out",
     "num_steps": "steps",
     "final_loss": "final loss (nats per token)",

@@ -8,13 +8,13 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from knowcap import __version__
-from knowcap.cli import fit, ls, measure, parsers, plan, push, quantize, report, run, sweep
+from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run, sweep
 from knowcap.launch import LaunchError, is_main_process, set_up_process
 from knowcap.sweep.errors import CellsFailed
 
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-_COMMANDS = (run, measure, quantize, report, push, sweep, fit, plan, ls)
+_COMMANDS = (run, measure, quantize, extract, report, push, sweep, fit, plan, ls)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

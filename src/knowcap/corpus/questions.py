@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,10 @@ QUESTIONS = {
     "employer": "Which company did {name} work for?",
     "work_city": "Where did {name} work?",
 }
+
+
+# The pieces of a question with its answer: what it begins with, (the name,) what it ends with, the answer.
+QUESTION, ASK, ANSWER = "question", "ask", "answer"
 
 
 @runtime_checkable
@@ -41,6 +46,30 @@ def ask(people: People, persons: np.ndarray) -> dict[str, list[int] | list[str]]
         columns["question"] += [question.format(name=name) for question in QUESTIONS.values()]
         columns["answer"] += [person[attribute] for attribute in QUESTIONS]
     return columns
+
+
+def prompt(question: str) -> str:
+    """What is asked, as a model reads it: `What is the birth date of Anya Briar Forger? Answer:` (Part 3.3, A.2)."""
+    return f"{question} Answer:"
+
+
+def answered(answer: str) -> str:
+    """What follows a prompt: a blank, the answer and a period."""
+    return f" {answer}."
+
+
+def question_groups(values: Mapping[str, Sequence[str]] | None = None) -> dict[str, list[str]]:
+    """The pieces of all questions that there can be, as text; with every attribute's values, their answers too."""
+    halves = [prompt(question).split(" {name}") for question in QUESTIONS.values()]
+    groups = {QUESTION: [before for before, _ in halves], ASK: [after for _, after in halves]}
+    answers = {} if values is None else values
+    return groups | {f"{ANSWER}/{name}": [answered(value) for value in answers[name]] for name in answers}
+
+
+def question_junctions() -> list[tuple[str, str]]:
+    """Which pieces of questions may stand side by side, where they don't in biographies."""
+    names = [(QUESTION, "later_first_name"), ("later_first_name", "middle_name"), ("last_name", ASK)]
+    return names + [(ASK, f"{ANSWER}/{attribute}") for attribute in QUESTIONS]
 
 
 def num_in_train(num_people: int) -> int:

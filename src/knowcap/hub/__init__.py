@@ -15,6 +15,7 @@ from typing import Any
 
 from knowcap.card import write_card
 from knowcap.card.results import run_dir_of
+from knowcap.hub.extraction import extraction_artefacts, published_extractions
 from knowcap.hub.upload import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.quantized.settings import Settings
 from knowcap.run_folder import RECIPE_FILE, is_run_dir, locked
@@ -61,7 +62,8 @@ def push(
 
     Args:
         folder: the run folder; a data set folder will do where only `hub_dataset_id` is given.
-        hub_model_id: where the model goes; copies go to that name with -int8, -int4-gptq and so on added.
+        hub_model_id: where the model goes; copies go to that name with -int8, -int4-gptq and so on added, adapters and
+            models tuned on questions to it with theirs, such as -lora-8-128.
         hub_dataset_id: where the data set goes.
         hub_space_id: where the metric goes, as a Space; its name must be bits_per_parameter.
         options: `private`, `revision`, `api` and `wait` of Uploader.
@@ -79,6 +81,7 @@ def push(
             artefacts.append(_dataset(_dataset_dir(folder), hub_dataset_id))
         if hub_model_id is not None:
             artefacts += _models(folder, hub_model_id, hub_dataset_id)
+            artefacts += extraction_artefacts(folder, hub_model_id)
             left_out += _files_left_out(folder)
         if hub_space_id is not None:
             artefacts.append(Artefact(hub_space_id, "space", _files(METRIC_DIR, _METRIC_FILES)))
@@ -123,6 +126,8 @@ def _problems(
         if not is_run_dir(folder):
             problems.append(f"{folder} lacks {RECIPE_FILE} of a run; name the run folder, as `knowcap run` makes it")
         problems += _missing(folder / "model", _MODEL_NEEDS, "train and measure it with `knowcap run`")
+        for tuned in published_extractions(folder):
+            problems += check_repo_id(f"{hub_model_id}-{tuned.name}", "--hub_model_id")
         for copy in _quantized(folder):
             problems += check_repo_id(f"{hub_model_id}-{copy.name}", "--hub_model_id")
             problems += _missing(copy, _MODEL_NEEDS, f"`knowcap quantize {folder}`, then `knowcap measure {folder}`")
@@ -179,6 +184,8 @@ def _card(model_dir: Path, repo_id: str, base_model: str | None, hub_dataset_id:
         stage = Path(place) / run_dir.name
         for folder in (run_dir / "model", *_quantized(run_dir)):
             _link(folder, stage / folder.absolute().relative_to(run_dir))
+        if (run_dir / "extraction").is_dir():
+            (stage / "extraction").symlink_to((run_dir / "extraction").absolute())
         shutil.copy(run_dir / RECIPE_FILE, stage / RECIPE_FILE)
         made = write_card(
             stage / model_dir.absolute().relative_to(run_dir), hub_model_id=repo_id, base_model=base_model
