@@ -91,7 +91,7 @@ KINDS = ["bioS", "bioS nasty", "bioS nasty, full names", "bioD", "bioD nasty", "
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("foreign", [False, True], ids=["our BPE", "English BPE"])
-@pytest.mark.parametrize("samples", [3000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("samples", [1500, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_assembled_ids_equal_tokenizing_the_whole_text(kind, foreign, samples, tmp_path):
     corpus, recipe = corpus_and_recipe(kind, tmp_path, samples // 2)
     if foreign:

@@ -13,13 +13,11 @@ import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM
-from writer_server import RuleWriter
 
 from knowcap.cli import main
 from knowcap.models import closed_form_active_parameters, closed_form_parameters, count_parameters, recipe_config
 from knowcap.models.empty import empty_weights_are_meant
 from knowcap.recipe import RECIPES_DIR, Recipe, find_recipe, load_recipe, packaged_recipes, read_recipe
-from knowcap.rewrite import Task, rewrite
 from knowcap.train import _arguments
 
 
@@ -90,11 +88,7 @@ def test_every_recipe_builds_its_training_arguments_and_its_model(name, tmp_path
     assert count_parameters(model).num_parameters == closed_form_parameters(recipe.model_name, **sizes)
 
 
-def test_the_recipe_of_a_data_set_has_no_problem_once_that_is_made(tmp_path, monkeypatch):
-    rewrite(
-        Task(num_people=6, texts_per_person=2, control_people=100), RuleWriter(), tmp_path / "bioR-10k", progress=False
-    )
-    monkeypatch.chdir(tmp_path)
+def test_the_recipe_of_a_data_set_has_no_problem_once_that_is_made(bior_made):
     assert load_recipe("gpt2/bior-1000-exposures").dataset_texts == "published"
 
 

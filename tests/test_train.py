@@ -119,6 +119,7 @@ def launch(config: str, run_dir: Path, *overrides: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.slow  # default: test_gradients holds two processes to one's gradients
 def test_two_processes_train_as_one_does(once, tmp_path):
     done = launch("cpu_2.yaml", tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
