@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from knowcap.metrics.bits_per_parameter.bits import (
     knowledge_bits,
     max_knowledge_bits,
 )
+from knowcap.metrics.bits_per_parameter.tests import test_cases
 
 
 FOLDER = Path(bits.__file__).parent
@@ -446,6 +448,108 @@ def test_signature_of_the_metric_is_that_of_the_plain_function(metric: Any) -> N
     ]
     assert metric.module_type == "metric"
     assert metric.features["predictions"] == metric.features["references"]
+
+
+@pytest.mark.parametrize("case", test_cases)
+def test_cases_of_the_space_have_the_results_they_state(metric: Any, case: dict[str, Any]) -> None:
+    arguments = {key: value for key, value in case.items() if key != "result"}
+    results = metric.compute(**arguments)
+    assert {key: results[key] for key in case["result"]} == pytest.approx(case["result"], rel=1e-15, abs=1e-15)
+
+
+def test_cases_of_the_space_are_in_the_form_that_evaluate_reads(metric: Any) -> None:
+    from evaluate.utils.gradio import infer_gradio_input_types, parse_test_cases
+
+    names, types = zip(*metric.features.items(), strict=True)
+    examples = parse_test_cases(test_cases, names, infer_gradio_input_types(types))
+    assert [len(example) for example in examples] == [len(case["predictions"]) for case in test_cases]
+
+
+def test_two_tables_by_one_metric_are_combined_under_names_of_their_own(metric: Any, tmp_path: Path) -> None:
+    import evaluate
+
+    predictions, references = random_tables(12)
+    kwargs = {"num_parameters": 9, "attribute_names": list("abcd"), "name_attribute": "a"}
+    expected = bits_per_parameter(predictions, references, **kwargs)
+    other = evaluate.load(str(FOLDER), cache_dir=str(tmp_path / "other"))
+    both = evaluate.combine({"one": metric, "two": other})
+    both.add_batch(predictions=predictions[:5], references=references[:5])
+    both.add_batch(predictions=predictions[5:], references=references[5:])
+    assert both.compute(**kwargs) == {f"{name}_{key}": expected[key] for name in ("one", "two") for key in expected}
+
+
+WORST_FACT = """
+import datasets
+import evaluate
+import numpy
+
+
+class WorstFact(evaluate.Metric):
+    def _info(self):
+        row = datasets.Sequence(datasets.Value("float64"))
+        features = datasets.Features({"predictions": row, "references": row})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references, num_parameters):
+        return {"worst_nll": float(numpy.nanmax(predictions))}
+"""
+
+
+def test_combines_with_a_metric_of_another_kind(metric: Any, tmp_path: Path) -> None:
+    import evaluate
+
+    (tmp_path / "worst_fact").mkdir()
+    (tmp_path / "worst_fact" / "worst_fact.py").write_text(WORST_FACT)
+    other = evaluate.load(str(tmp_path / "worst_fact"), cache_dir=str(tmp_path))
+    predictions, references = random_tables(12)
+    results = evaluate.combine([metric, other]).compute(
+        predictions=predictions, references=references, num_parameters=9
+    )
+    expected = bits_per_parameter(predictions, references, 9)
+    assert results == {**expected, "worst_nll": np.nanmax(predictions)}
+
+
+SHARE = """
+import json
+import sys
+
+import evaluate
+import numpy as np
+
+folder, cache_dir, rank, table = sys.argv[1:]
+predictions, references = np.load(table)
+half = slice(0, 7) if rank == "0" else slice(7, None)
+for name in ("first", "second"):
+    metric = evaluate.load(folder, num_process=2, process_id=int(rank), cache_dir=cache_dir, experiment_id=name)
+    metric.add_batch(predictions=predictions[half], references=references[half])
+    results = metric.compute(num_parameters=9, attribute_names=list("abcd"), name_attribute="a", num_entities=50)
+    print(json.dumps(results))
+"""
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    predictions, references = random_tables(15)
+    np.save(tmp_path / "table.npy", [predictions, references])
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def share(rank: str) -> list[Any]:
+        words = [str(FOLDER), str(tmp_path / "shared"), rank, str(tmp_path / "table.npy")]
+        command = [sys.executable, "-W", "error", "-c", SHARE, *words]
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+        return [json.loads(line) for line in run.stdout.splitlines()]
+
+    with ThreadPoolExecutor() as pool:
+        main, other = pool.map(share, "01")
+    assert main == [bits_per_parameter(predictions, references, 9, list("abcd"), "a", num_entities=50)] * 2
+    assert other == [None] * 2
+
+
+def test_every_bit_of_a_float64_survives_evaluate(metric: Any) -> None:
+    predictions = np.random.default_rng(9).exponential(size=(50, 3))
+    metric.add_batch(predictions=predictions, references=np.ones((50, 3)))
+    assert metric.compute(num_parameters=1) == bits_per_parameter(predictions, np.ones((50, 3)), 1)
+    rounded = bits_per_parameter(predictions.astype(np.float32), np.ones((50, 3)), 1)
+    assert rounded != bits_per_parameter(predictions, np.ones((50, 3)), 1)
 
 
 # Documentation, and the Space
