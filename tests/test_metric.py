@@ -586,41 +586,13 @@ def test_card_has_the_front_matter_of_a_space() -> None:
     assert (FOLDER / front["app_file"]).is_file()
 
 
-def run_python(code: str, folder: Path, path: Path | None) -> str:
-    """What `code` prints in a fresh interpreter."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    if path is not None:
-        environment["PYTHONPATH"] = str(path)
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-
-
 def test_plain_functions_import_neither_evaluate_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter as f; "
         "print(f([[0.0]], [[2.0]], 1)['bits_per_parameter'], "
         "sorted({'evaluate', 'datasets', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     )
-    assert run_python(code, tmp_path, FOLDER.parents[2]).split(maxsplit=1) == ["2.0", "[]\n"]
-
-
-def test_app_needs_only_its_own_folder(tmp_path: Path) -> None:
-    for file in ("app.py", "bits.py", "README.md"):
-        (tmp_path / file).write_bytes((FOLDER / file).read_bytes())
-    code = "import app; print(round(app.measure(*app.EXAMPLE)['bits_per_parameter'], 6))"
-    assert float(run_python(code, tmp_path, None)) == 2.0
-    nothing = "import app; print(app.measure('[[1.0, null]]', '[[4.0, null]]', 2.0)['attributes'])"
-    assert run_python(nothing, tmp_path, None) == "{}\n"
-    wrong = "import app\ntry: app.measure('[[1.0', '[[4.0]]', 2)\nexcept ValueError as error: print(error)"
-    assert run_python(wrong, tmp_path, None).startswith("predictions: not JSON")
-
-
-def test_space_page_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("gradio")
-    monkeypatch.syspath_prepend(FOLDER)
-    for name in ("app", "bits"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    assert importlib.import_module("app").build().title == "Bits per parameter"
-    for name in ("app", "bits"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    environment = os.environ | {"PYTHONPATH": str(FOLDER.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split(maxsplit=1) == ["2.0", "[]\n"]
