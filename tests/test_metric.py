@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tiny import bpe_tokenizer
 
 from knowcap.metrics.bits_per_parameter import bits
 from knowcap.metrics.bits_per_parameter.bits import (
@@ -570,13 +571,40 @@ def test_docstring_examples_of_the_metric_are_right(evaluate_home: Path, monkeyp
     assert attempted >= 7
 
 
-def test_examples_of_the_card_are_right(evaluate_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(FOLDER.parent)
+@pytest.fixture(scope="module")
+def my_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the card's reader has: `my_model`, which was taught the card's facts, beside the metric's folder."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "bits_per_parameter").symlink_to(FOLDER)
+    facts = [f"Ada Quill {fact}" for fact in ("was born in Lima", "studied law")]
+    facts += [f"Bo Marsh {fact}" for fact in ("was born in Oslo", "studied art")]
+    tokenizer = bpe_tokenizer([*facts, "Ada Quill of Lima"])
+    torch.manual_seed(0)
+    shape = {"vocab_size": 512, "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    config = GPT2Config(**shape, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model = GPT2LMHeadModel(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    texts = [torch.tensor([tokenizer(fact)["input_ids"]]) for fact in facts]
+    for _ in range(200):
+        loss = sum(model(input_ids=text, labels=text).loss for text in texts)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder / "my_model")
+    tokenizer.save_pretrained(folder / "my_model")
+    return folder
+
+
+def test_examples_of_the_card_are_right(evaluate_home: Path, my_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(my_model)
     blocks = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", "README.md", 0)
     failed, attempted = doctest.DocTestRunner().run(test)
     assert failed == 0
-    assert attempted >= 14
+    assert attempted >= 60
 
 
 def test_card_has_the_front_matter_of_a_space() -> None:
