@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tiny import bpe_tokenizer
+from tiny import bpe_tokenizer, byte_tokenizer, metaspace_tokenizer
 
 from knowcap.metrics.bits_per_parameter import bits
 from knowcap.metrics.bits_per_parameter.bits import (
@@ -605,6 +605,38 @@ def test_examples_of_the_card_are_right(evaluate_home: Path, my_model: Path, mon
     failed, attempted = doctest.DocTestRunner().run(test)
     assert failed == 0
     assert attempted >= 60
+
+
+TEXT = ("Zoë Quill von Lima was born in", " Übersee am Chiemsee")
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        byte_tokenizer(),
+        byte_tokenizer(trim_offsets=False),
+        bpe_tokenizer(["".join(TEXT)]),
+        metaspace_tokenizer(["".join(TEXT)]),
+    ],
+    ids=["bytes", "untrimmed", "bpe", "metaspace"],
+)
+def test_ten_lines_of_the_card_score_the_answer_alone_by_any_tokenizer(architecture: str, tokenizer: Any) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 512}
+    config = AutoConfig.for_model(architecture, **shape, bos_token_id=0, eos_token_id=0)
+    torch.manual_seed(1)
+    scope = {"model": AutoModelForCausalLM.from_config(config).eval(), "tokenizer": tokenizer, "torch": torch}
+    examples = doctest.DocTestParser().get_examples((FOLDER / "README.md").read_text(encoding="utf-8"))
+    exec(next(example.source for example in examples if "def nll" in example.source), scope)
+    (prompt, answer), (before, after) = TEXT, (tokenizer(text)["input_ids"] for text in (TEXT[0], "".join(TEXT)))
+    assert after[: len(before)] == before
+    whole, front = scope["nll"]("", prompt + answer), scope["nll"]("", prompt)  # all but their first tokens
+    assert scope["nll"](prompt, answer) == pytest.approx(whole - front, rel=1e-5)
+    # White space before the answer is the answer's, on whichever side it is written.
+    assert scope["nll"](prompt + " ", answer[1:]) == scope["nll"](prompt, answer)
 
 
 def test_card_has_the_front_matter_of_a_space() -> None:
