@@ -92,18 +92,20 @@ def subprocess_env(server: HubServer, home: Path) -> dict[str, str]:
 # Publishing everything by the command, and loading it as any user of the Hub does.
 
 LOAD = """
-import json, sys
+import json, runpy, sys
 import evaluate
 from datasets import get_dataset_config_names, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from safetensors.torch import save_file
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
 model = AutoModelForCausalLM.from_pretrained("me/tiny")
 save_file({name: p.detach().clone() for name, p in model.named_parameters()}, sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained("me/tiny")
 streamed = load_dataset("me/people", "people", split="train", streaming=True)
 metric = evaluate.load("me/bits_per_parameter")
+cases = runpy.run_path(hf_hub_download("me/bits_per_parameter", "tests.py", repo_type="space"))["test_cases"]
+results = [metric.compute(**{name: value for name, value in case.items() if name != "result"}) for case in cases]
 from knowcap.models import load_model
 print(json.dumps({
     "tokens": tokenizer("He was born on")["input_ids"],
@@ -114,6 +116,7 @@ print(json.dumps({
     "bits": metric.compute(predictions=[[0.0], [0.0]], references=[[8.0], [8.0]], num_parameters=4)[
         "bits_per_parameter"
     ],
+    "cases": [[result, case["result"]] for result, case in zip(results, cases)],
     "int4": type(load_model(snapshot_download("me/tiny-int4"))).__name__,
 }, default=str))
 """
@@ -170,7 +173,15 @@ def test_the_metric_computes_from_its_space(published):
     assert published[0].repos["space", "me/bits_per_parameter"].sdk == "gradio"
     assert set(published[0].files("me/bits_per_parameter", "space")) == {
         ".gitattributes", "README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt",
+        "tests.py",
     }  # fmt: skip
+
+
+def test_the_test_cases_come_with_the_metric_and_hold_there(published):
+    cases = published[2]["cases"]
+    assert len(cases) >= 5
+    for results, expected in cases:
+        assert {key: results[key] for key in expected} == pytest.approx(expected, rel=1e-15, abs=1e-15)
 
 
 def test_one_commit_an_artefact_with_all_its_files(published, made_run):

@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from tiny import bpe_tokenizer, byte_tokenizer, metaspace_tokenizer
 
 from knowcap.metrics.bits_per_parameter import bits
 from knowcap.metrics.bits_per_parameter.bits import (
@@ -25,6 +27,7 @@ from knowcap.metrics.bits_per_parameter.bits import (
     knowledge_bits,
     max_knowledge_bits,
 )
+from knowcap.metrics.bits_per_parameter.tests import test_cases
 
 
 FOLDER = Path(bits.__file__).parent
@@ -448,6 +451,108 @@ def test_signature_of_the_metric_is_that_of_the_plain_function(metric: Any) -> N
     assert metric.features["predictions"] == metric.features["references"]
 
 
+@pytest.mark.parametrize("case", test_cases)
+def test_cases_of_the_space_have_the_results_they_state(metric: Any, case: dict[str, Any]) -> None:
+    arguments = {key: value for key, value in case.items() if key != "result"}
+    results = metric.compute(**arguments)
+    assert {key: results[key] for key in case["result"]} == pytest.approx(case["result"], rel=1e-15, abs=1e-15)
+
+
+def test_cases_of_the_space_are_in_the_form_that_evaluate_reads(metric: Any) -> None:
+    from evaluate.utils.gradio import infer_gradio_input_types, parse_test_cases
+
+    names, types = zip(*metric.features.items(), strict=True)
+    examples = parse_test_cases(test_cases, names, infer_gradio_input_types(types))
+    assert [len(example) for example in examples] == [len(case["predictions"]) for case in test_cases]
+
+
+def test_two_tables_by_one_metric_are_combined_under_names_of_their_own(metric: Any, tmp_path: Path) -> None:
+    import evaluate
+
+    predictions, references = random_tables(12)
+    kwargs = {"num_parameters": 9, "attribute_names": list("abcd"), "name_attribute": "a"}
+    expected = bits_per_parameter(predictions, references, **kwargs)
+    other = evaluate.load(str(FOLDER), cache_dir=str(tmp_path / "other"))
+    both = evaluate.combine({"one": metric, "two": other})
+    both.add_batch(predictions=predictions[:5], references=references[:5])
+    both.add_batch(predictions=predictions[5:], references=references[5:])
+    assert both.compute(**kwargs) == {f"{name}_{key}": expected[key] for name in ("one", "two") for key in expected}
+
+
+WORST_FACT = """
+import datasets
+import evaluate
+import numpy
+
+
+class WorstFact(evaluate.Metric):
+    def _info(self):
+        row = datasets.Sequence(datasets.Value("float64"))
+        features = datasets.Features({"predictions": row, "references": row})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references, num_parameters):
+        return {"worst_nll": float(numpy.nanmax(predictions))}
+"""
+
+
+def test_combines_with_a_metric_of_another_kind(metric: Any, tmp_path: Path) -> None:
+    import evaluate
+
+    (tmp_path / "worst_fact").mkdir()
+    (tmp_path / "worst_fact" / "worst_fact.py").write_text(WORST_FACT)
+    other = evaluate.load(str(tmp_path / "worst_fact"), cache_dir=str(tmp_path))
+    predictions, references = random_tables(12)
+    results = evaluate.combine([metric, other]).compute(
+        predictions=predictions, references=references, num_parameters=9
+    )
+    expected = bits_per_parameter(predictions, references, 9)
+    assert results == {**expected, "worst_nll": np.nanmax(predictions)}
+
+
+SHARE = """
+import json
+import sys
+
+import evaluate
+import numpy as np
+
+folder, cache_dir, rank, table = sys.argv[1:]
+predictions, references = np.load(table)
+half = slice(0, 7) if rank == "0" else slice(7, None)
+for name in ("first", "second"):
+    metric = evaluate.load(folder, num_process=2, process_id=int(rank), cache_dir=cache_dir, experiment_id=name)
+    metric.add_batch(predictions=predictions[half], references=references[half])
+    results = metric.compute(num_parameters=9, attribute_names=list("abcd"), name_attribute="a", num_entities=50)
+    print(json.dumps(results))
+"""
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    predictions, references = random_tables(15)
+    np.save(tmp_path / "table.npy", [predictions, references])
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def share(rank: str) -> list[Any]:
+        words = [str(FOLDER), str(tmp_path / "shared"), rank, str(tmp_path / "table.npy")]
+        command = [sys.executable, "-W", "error", "-c", SHARE, *words]
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+        return [json.loads(line) for line in run.stdout.splitlines()]
+
+    with ThreadPoolExecutor() as pool:
+        main, other = pool.map(share, "01")
+    assert main == [bits_per_parameter(predictions, references, 9, list("abcd"), "a", num_entities=50)] * 2
+    assert other == [None] * 2
+
+
+def test_every_bit_of_a_float64_survives_evaluate(metric: Any) -> None:
+    predictions = np.random.default_rng(9).exponential(size=(50, 3))
+    metric.add_batch(predictions=predictions, references=np.ones((50, 3)))
+    assert metric.compute(num_parameters=1) == bits_per_parameter(predictions, np.ones((50, 3)), 1)
+    rounded = bits_per_parameter(predictions.astype(np.float32), np.ones((50, 3)), 1)
+    assert rounded != bits_per_parameter(predictions, np.ones((50, 3)), 1)
+
+
 # Documentation, and the Space
 
 
@@ -466,13 +571,72 @@ def test_docstring_examples_of_the_metric_are_right(evaluate_home: Path, monkeyp
     assert attempted >= 7
 
 
-def test_examples_of_the_card_are_right(evaluate_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(FOLDER.parent)
+@pytest.fixture(scope="module")
+def my_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the card's reader has: `my_model`, which was taught the card's facts, beside the metric's folder."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "bits_per_parameter").symlink_to(FOLDER)
+    facts = [f"Ada Quill {fact}" for fact in ("was born in Lima", "studied law")]
+    facts += [f"Bo Marsh {fact}" for fact in ("was born in Oslo", "studied art")]
+    tokenizer = bpe_tokenizer([*facts, "Ada Quill of Lima"])
+    torch.manual_seed(0)
+    shape = {"vocab_size": 512, "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    config = GPT2Config(**shape, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model = GPT2LMHeadModel(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    texts = [torch.tensor([tokenizer(fact)["input_ids"]]) for fact in facts]
+    for _ in range(200):
+        loss = sum(model(input_ids=text, labels=text).loss for text in texts)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder / "my_model")
+    tokenizer.save_pretrained(folder / "my_model")
+    return folder
+
+
+def test_examples_of_the_card_are_right(evaluate_home: Path, my_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(my_model)
     blocks = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", "README.md", 0)
     failed, attempted = doctest.DocTestRunner().run(test)
     assert failed == 0
-    assert attempted >= 14
+    assert attempted >= 60
+
+
+TEXT = ("Zoë Quill von Lima was born in", " Übersee am Chiemsee")
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        byte_tokenizer(),
+        byte_tokenizer(trim_offsets=False),
+        bpe_tokenizer(["".join(TEXT)]),
+        metaspace_tokenizer(["".join(TEXT)]),
+    ],
+    ids=["bytes", "untrimmed", "bpe", "metaspace"],
+)
+def test_ten_lines_of_the_card_score_the_answer_alone_by_any_tokenizer(architecture: str, tokenizer: Any) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 512}
+    config = AutoConfig.for_model(architecture, **shape, bos_token_id=0, eos_token_id=0)
+    torch.manual_seed(1)
+    scope = {"model": AutoModelForCausalLM.from_config(config).eval(), "tokenizer": tokenizer, "torch": torch}
+    examples = doctest.DocTestParser().get_examples((FOLDER / "README.md").read_text(encoding="utf-8"))
+    exec(next(example.source for example in examples if "def nll" in example.source), scope)
+    (prompt, answer), (before, after) = TEXT, (tokenizer(text)["input_ids"] for text in (TEXT[0], "".join(TEXT)))
+    assert after[: len(before)] == before
+    whole, front = scope["nll"]("", prompt + answer), scope["nll"]("", prompt)  # all but their first tokens
+    assert scope["nll"](prompt, answer) == pytest.approx(whole - front, rel=1e-5)
+    # White space before the answer is the answer's, on whichever side it is written.
+    assert scope["nll"](prompt + " ", answer[1:]) == scope["nll"](prompt, answer)
 
 
 def test_card_has_the_front_matter_of_a_space() -> None:
@@ -482,41 +646,13 @@ def test_card_has_the_front_matter_of_a_space() -> None:
     assert (FOLDER / front["app_file"]).is_file()
 
 
-def run_python(code: str, folder: Path, path: Path | None) -> str:
-    """What `code` prints in a fresh interpreter."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    if path is not None:
-        environment["PYTHONPATH"] = str(path)
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-
-
 def test_plain_functions_import_neither_evaluate_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter as f; "
         "print(f([[0.0]], [[2.0]], 1)['bits_per_parameter'], "
         "sorted({'evaluate', 'datasets', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     )
-    assert run_python(code, tmp_path, FOLDER.parents[2]).split(maxsplit=1) == ["2.0", "[]\n"]
-
-
-def test_app_needs_only_its_own_folder(tmp_path: Path) -> None:
-    for file in ("app.py", "bits.py", "README.md"):
-        (tmp_path / file).write_bytes((FOLDER / file).read_bytes())
-    code = "import app; print(round(app.measure(*app.EXAMPLE)['bits_per_parameter'], 6))"
-    assert float(run_python(code, tmp_path, None)) == 2.0
-    nothing = "import app; print(app.measure('[[1.0, null]]', '[[4.0, null]]', 2.0)['attributes'])"
-    assert run_python(nothing, tmp_path, None) == "{}\n"
-    wrong = "import app\ntry: app.measure('[[1.0', '[[4.0]]', 2)\nexcept ValueError as error: print(error)"
-    assert run_python(wrong, tmp_path, None).startswith("predictions: not JSON")
-
-
-def test_space_page_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("gradio")
-    monkeypatch.syspath_prepend(FOLDER)
-    for name in ("app", "bits"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    assert importlib.import_module("app").build().title == "Bits per parameter"
-    for name in ("app", "bits"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    environment = os.environ | {"PYTHONPATH": str(FOLDER.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split(maxsplit=1) == ["2.0", "[]\n"]

@@ -33,7 +33,7 @@ _MODEL_FILES = (
 )  # fmt: skip
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
-_METRIC_FILES = ("README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt")
+_METRIC_FILES = ("README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt", "tests.py")
 
 
 @dataclass(frozen=True)
