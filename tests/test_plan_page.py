@@ -150,10 +150,12 @@ class Page:
     """What a visitor does."""
 
     def __init__(self, browser, address: str) -> None:
+        from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        self.browser = browser
-        self.wait = WebDriverWait(browser, 90)
+        self.browser = browser  # an answer is rendered anew, so that an element found may be gone when it is read
+        gone = (NoSuchElementException, StaleElementReferenceException)
+        self.wait = WebDriverWait(browser, 90, ignored_exceptions=gone)
         browser.get(address)
 
     def open(self, question: str) -> None:
