@@ -297,3 +297,12 @@ def test_every_command_has_help_with_examples(capsys, command):
     assert error.value.code == 0
     out = capsys.readouterr().out
     assert f"knowcap {command} " in out.split("example", 1)[1]
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "knowcap.cli", "plan", "size", "--bits", "1e9"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from knowcap.launch import LaunchError, is_main_process, set_up_process
 from knowcap.sweep.errors import CellsFailed
 
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 _COMMANDS = (run, measure, quantize, extract, report, push, sweep, fit, plan, ls)
 
 
@@ -55,9 +56,13 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     set_up_process()
     try:
         command()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
     except (LaunchError, CellsFailed, ValueError, OSError) as error:
         if show_traceback:
             traceback.print_exc()
