@@ -111,9 +111,12 @@ def test_the_papers_settings_say_hardware_time_and_result_and_follow_its_common_
 def test_every_setting_of_the_paper_has_a_recipe_and_a_grid():
     for files in (map(find_recipe, PAPERS), GRIDS.values()):
         text = "\n".join(header(path).splitlines()[0] for path in files)
-        for number in (1, 2, 4, 5, 6, 7, 9, 10):  # 3 is the questions', of `knowcap extract`
+        for number in (1, 2, 4, 5, 6, 7, 9, 10):
             assert re.search(rf"Parameters? {number}\b", text), number
         assert re.search(r"(Parameter|and) 8\b", text)
+    tuned = load("gpt2/bios-extract")  # Parameter 3 tunes what Parameter 1 has trained: its grid is one run's ranks
+    assert (tuned.extract_steps, tuned.extract_batch_size, tuned.extract_learning_rate) == (75_000, 96, 1e-3)
+    assert (tuned.extract_weight_decay, tuned.extract_embedding_rank, tuned.extract_rank) == (0.1, 8, 2)
 
 
 @pytest.mark.parametrize("name", GRIDS)
