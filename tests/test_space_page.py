@@ -177,9 +177,10 @@ class Page:
         """Presses the button or tab of that name; gradio keeps a second row of tabs to measure their widths."""
         self.find(f"//button[normalize-space()='{button}' and not(@tabindex='-1')]").click()
 
-    def read(self, words: str) -> None:
-        """Returns when the words can be read on the page."""
+    def shows(self, words: str) -> bool:
+        """True once the words can be read on the page; an error that tells them if they never can."""
         self.wait(lambda: words in self.driver.find_element("xpath", "//body").text, f"nowhere on the page: {words}")
+        return True
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +238,9 @@ def test_a_table_is_entered_and_its_number_read(page: Page) -> None:
     page.write("num_parameters", "26")
     page.write("num_entities", "4")
     page.press("Measure the table")
-    page.read("R = 4 bits per parameter")  # 4 (20 - 2 + 8) bits
-    page.read("of at most R_max = 4; 95 % interval 4 to 4. 104 of 104 bits, 4 entities.")
-    page.read("name\n1.3863\n18\n18\ncity\n0\n8\n8")
+    assert page.shows("R = 4 bits per parameter")  # 4 (20 - 2 + 8) bits
+    assert page.shows("of at most R_max = 4; 95 % interval 4 to 4. 104 of 104 bits, 4 entities.")
+    assert page.shows("name\n1.3863\n18\n18\ncity\n0\n8\n8")
 
 
 @pytest.mark.slow
@@ -252,7 +253,7 @@ def test_a_table_is_uploaded_and_its_number_read(page: Page, tmp_path: Path) -> 
     page.write("name_attribute", " ")
     page.write("num_entities", "0")
     page.press("Measure the table")
-    page.read("R = 3 bits per parameter")
+    assert page.shows("R = 3 bits per parameter")
 
 
 @pytest.mark.slow
@@ -265,7 +266,7 @@ def test_json_is_typed_and_its_number_read(page: Page) -> None:
     page.write("name_attribute", " ")
     page.write("num_entities", "0")
     page.press("Measure the JSON")
-    page.read("R = 7 bits per parameter")
+    assert page.shows("R = 7 bits per parameter")
 
 
 @pytest.mark.slow
@@ -273,9 +274,9 @@ def test_a_mistake_is_answered_on_the_page(page: Page) -> None:
     page.press("Table")
     page.write("CSV or TSV", HEAD + "a,city,x,8\n")
     page.press("Measure the table")
-    page.read("table, line 2: nll is 'x', expected a number; write it like 6.93, or leave it empty")
+    assert page.shows("table, line 2: nll is 'x', expected a number; write it like 6.93, or leave it empty")
 
 
 @pytest.mark.slow
 def test_the_card_stands_below(page: Page) -> None:
-    page.read("Metric Card for Bits per Parameter")
+    assert page.shows("Metric Card for Bits per Parameter")

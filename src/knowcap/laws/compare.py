@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.folders import whole_file
 from knowcap.laws.allocation import Allocation, allocate, beyond
-from knowcap.laws.fit import Fit, LawError, Options, finite
+from knowcap.laws.fit import Fit, LawError, Options, finite, write_json
 from knowcap.laws.intervals import Interval
 from knowcap.laws.isoflop import fit_isoflop
 from knowcap.laws.law import Runs, fit_law
@@ -69,12 +67,7 @@ class Comparison:
 
     def write(self, path: str | Path) -> Path:
         """Writes the JSON file, whole or not at all, and returns its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-            unfinished.write_text(text + "\n", encoding="utf-8")
-        return path
+        return write_json(self.to_dict(), path)
 
 
 def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: Any) -> Comparison:

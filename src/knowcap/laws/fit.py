@@ -140,14 +140,7 @@ class Fit:
 
     def write(self, path: str | Path) -> Path:
         """Writes the JSON file, whole or not at all, and returns its path."""
-        from knowcap.folders import whole_file
-
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-            unfinished.write_text(text + "\n", encoding="utf-8")
-        return path
+        return write_json(self.to_dict(), path)
 
 
 def finite(content: Any) -> Any:
@@ -159,3 +152,15 @@ def finite(content: Any) -> Any:
     if isinstance(content, np.generic):
         content = content.item()
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_json(content: dict[str, Any], path: str | Path) -> Path:
+    """A JSON file, whole or not at all; returns its path."""
+    from knowcap.folders import whole_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+    return path
