@@ -19,7 +19,7 @@ from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.dataset_lists import write_lists
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
-from knowcap.folders import whole_folder
+from knowcap.files import whole_folder
 from knowcap.listed import listed
 from knowcap.parquet import CHUNK, Table, write_tables
 from knowcap.preflight import FEWEST_CONTROL

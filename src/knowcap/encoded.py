@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.tokens import EOS_ID, TokenizerError
 
 

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from knowcap.folders import whole_folder
+from knowcap.files import whole_folder
 from knowcap.models import QUANTIZATION_FILE, check_model_folder, count_parameters, load_model, load_tokenizer
 from knowcap.quantized import folder as folders
 from knowcap.quantized import gptq, quanto

@@ -22,7 +22,7 @@ from knowcap.card.results import (
     read_json,
 )
 from knowcap.entities import bits_by_entity
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.scoring.way import OTHERS
 from knowcap.seed_groups import recipe_of, seed_groups

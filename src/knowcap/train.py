@@ -23,7 +23,7 @@ from knowcap.checkpoints import newest_checkpoint
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset import build, check_knowledge, read_knowledge
 from knowcap.dataset_import import published_source
-from knowcap.folders import whole_file, whole_folder
+from knowcap.files import whole_file, whole_folder
 from knowcap.machine import machine_problems
 from knowcap.mixture import Mixture
 from knowcap.models import build_model, count_parameters, recipe_config

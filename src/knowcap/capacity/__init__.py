@@ -33,7 +33,7 @@ from knowcap.capacity.tables import (
     with_silent_entities,
 )
 from knowcap.facts import NAME
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
 
 

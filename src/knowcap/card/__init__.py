@@ -12,7 +12,7 @@ from knowcap.card import quantization, wording
 from knowcap.card.extraction import extractions, note, table
 from knowcap.card.limits import limits
 from knowcap.card.results import CardError, Sources, caveat, precision, read_sources, run_dir_of
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 
 
 if TYPE_CHECKING:

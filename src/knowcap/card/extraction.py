@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from knowcap.card.results import read_json
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from knowcap.capacity.tables import NLL_FILE, Facts, read_facts, read_measuremen
 from knowcap.compare.errors import CompareError
 from knowcap.compare.seeds import seed_interval
 from knowcap.compare.wording import describe
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.metrics.bits_per_parameter.bits import sum_interval
 
 

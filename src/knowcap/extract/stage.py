@@ -26,7 +26,7 @@ from knowcap.extract.matcher import matches
 from knowcap.extract.questions import questions_of
 from knowcap.extract.results import BEAMS, SCHEMA_VERSION, answer_table, summarize, write_json
 from knowcap.extract.tuning import Tuning, tune
-from knowcap.folders import whole_file, whole_folder
+from knowcap.files import whole_file, whole_folder
 from knowcap.loading import load_any
 from knowcap.models import load_model, load_tokenizer
 from knowcap.progress import quiet_transformers

@@ -156,7 +156,7 @@ def finite(content: Any) -> Any:
 
 def write_json(content: dict[str, Any], path: str | Path) -> Path:
     """A JSON file, whole or not at all; returns its path."""
-    from knowcap.folders import whole_file
+    from knowcap.files import whole_file
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from knowcap.dataset import text_batch
 from knowcap.facts import NAME, Row, Span
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.knowledge.people import ENTITY_COLUMN
 from knowcap.rewrite.writers import Reply
 

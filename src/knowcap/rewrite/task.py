@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.knowledge.people import VERSION
 from knowcap.knowledge.pools import Pools
 from knowcap.recipe import Recipe

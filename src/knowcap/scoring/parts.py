@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.scoring.batches import NAME_TOKENS
 from knowcap.scoring.errors import ScoringError
 from knowcap.scoring.measurement import MEASUREMENT_KEY

@@ -11,7 +11,7 @@ from typing import Any
 
 from knowcap import __version__
 from knowcap.card.results import measurement_of, read_json
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.seed_groups import recipe_of, seed_groups
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.charts import frontier, training

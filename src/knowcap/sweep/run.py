@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.launch import Launcher
 from knowcap.run_folder import locked
 from knowcap.sweep.cells import Cell, Sweep

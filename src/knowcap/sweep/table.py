@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.card.results import read_json
-from knowcap.folders import whole_file
+from knowcap.files import whole_file
 from knowcap.recipe import Recipe
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.chosen import choose
