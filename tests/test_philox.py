@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from knowcap.philox import KeyedPermutation, below, philox4x32, words
+from knowcap.knowledge.philox import KeyedPermutation, below, philox4x32, words
 
 
 # Random123's kat_vectors: counter, key, expected.

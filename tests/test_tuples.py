@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from countries import ATTRIBUTES, COUNTRIES, TEMPLATES, write_table
 
+from knowcap.corpus.credit import attributes_of, contradictions, notes
 from knowcap.corpus.sentences import Saying, Sentences, broken_rules, read_sentences
 from knowcap.corpus.templates import Template
-from knowcap.knowledge.credit import attributes_of, contradictions, notes
 from knowcap.knowledge.tuples import Column, Tuples, follows, read_tuples
 
 

@@ -20,8 +20,8 @@ from tokenizers import Tokenizer
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
 from knowcap.knowledge.biod_names import compact_names, english_names
 from knowcap.knowledge.diversity import Diversity
+from knowcap.knowledge.philox import KeyedPermutation, words
 from knowcap.knowledge.pools import Pools, load_pools
-from knowcap.philox import KeyedPermutation, words
 from knowcap.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.recipe import Recipe
 from knowcap.tokens import TokenizerError, alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer

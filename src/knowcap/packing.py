@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from knowcap.philox import KeyedPermutation
+from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.pieces import Pieces
 from knowcap.processes import share_out
 from knowcap.tokens import EOS_ID

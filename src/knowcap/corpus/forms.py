@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from knowcap.corpus.templates import SENTENCES, Template
-from knowcap.philox import below, words
+from knowcap.knowledge.philox import below, words
 
 
 _ORDERS = np.array(list(permutations(range(len(SENTENCES)))), dtype=np.int8)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knowcap.philox import below, words
+from knowcap.knowledge.philox import below, words
 
 
 class JunkError(ValueError):

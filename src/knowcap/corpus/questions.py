@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from knowcap.knowledge.people import ENTITY_COLUMN, People, full_name
-from knowcap.philox import KeyedPermutation
+from knowcap.knowledge.philox import KeyedPermutation
 
 
 QUESTIONS = {

@@ -17,7 +17,7 @@ from knowcap.checkpoints import newest_checkpoint
 from knowcap.extract.adapters import lora_config
 from knowcap.extract.errors import ExtractError
 from knowcap.extract.questions import IGNORED, Question, padded
-from knowcap.philox import KeyedPermutation
+from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.progress import TrainingProgress, quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
 from knowcap.tokens import EOS_ID

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from knowcap.philox import below, words
+from knowcap.knowledge.philox import below, words
 
 
 _WORDS = 4  # random words that one block of the generator gives

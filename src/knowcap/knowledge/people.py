@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from knowcap.facts import Attribute, Knowledge
+from knowcap.knowledge.philox import KeyedPermutation, below, words
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
-from knowcap.philox import KeyedPermutation, below, words
 
 
 VERSION = "1.0.0"  # of lists, templates and draws together: a change of any is a new version (tests/test_versions.py)

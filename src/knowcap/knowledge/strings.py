@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knowcap.philox import KeyedPermutation, below, words
+from knowcap.knowledge.philox import KeyedPermutation, below, words
 
 
 VERSION = "1.0.0"  # of the draws: a change of any is a new version

@@ -40,8 +40,8 @@ def table_content(path: Path, templates: str | Path | None, entity_space: float 
 
 def _tuples(path: Path, templates: str | Path | None, entity_space: float | None) -> Content:
     """The bits that training and measuring on the table would count (knowledge/credit.py)."""
+    from knowcap.corpus.credit import attributes_of, contradictions, notes
     from knowcap.facts import Knowledge
-    from knowcap.knowledge.credit import attributes_of, contradictions, notes
     from knowcap.knowledge.tuples import read_tuples
 
     sentences, problems = _sentences(path, templates, entity_space)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from knowcap.knowledge.people import full_name
-from knowcap.philox import below, words
+from knowcap.knowledge.philox import below, words
 
 
 PROMPT_VERSION = "1.0.0"  # of wording and draws: a change of any is a new version
