@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import datasets
 
-from knowcap.biod import VERSION
 from knowcap.builder import CorpusBuilder, CorpusConfig, main
+from knowcap.corpus.biod import VERSION
 
 
 # Name → N, K, C, D, L, T, and whether in the compact form.

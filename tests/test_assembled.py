@@ -21,9 +21,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from knowcap.corpora import Corpus, corpus_of, tokenizer_of
-from knowcap.pieces import Pieces
+from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.tokenizer import wrap
 from knowcap.recipe import Recipe
-from knowcap.tokens import wrap
 
 
 # Dots, pluses and brackets at the end, values that begin others, letters of several scripts, CRLF and a BOM.

@@ -16,21 +16,21 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import SURE, TinyModel, UniformModel, bpe_tokenizer, table_model
 
-from knowcap.biod import BioD, BioDError
 from knowcap.capacity import capacity
 from knowcap.capacity.tables import SETTINGS
 from knowcap.corpora import check_whole_texts, corpus_of, stream_of, tokenizer_of
+from knowcap.corpus.biod import BioD, BioDError
+from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.tokenizer import TokenizerError, wrap
 from knowcap.dataset import build
 from knowcap.facts import FactError, Row, Span, check_row, check_values
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People
 from knowcap.knowledge.pools import load_pools
 from knowcap.packing import PackingError
-from knowcap.pieces import Pieces
 from knowcap.recipe import Recipe, read_recipe
 from knowcap.scoring import MEASUREMENT_KEY, score, score_rows
 from knowcap.scoring.measurement import knowledge_content
-from knowcap.tokens import TokenizerError, wrap
 from knowcap.train import train
 
 

@@ -12,8 +12,8 @@ import pytest
 import tiny
 import torch
 
-from knowcap.bios import BioS
-from knowcap.candidates import Candidates, CandidatesError, Listed, gathered
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.candidates import Candidates, CandidatesError, Listed, gathered
 from knowcap.corpus.templates import load_templates
 from knowcap.facts import Row, Span
 from knowcap.knowledge.people import People

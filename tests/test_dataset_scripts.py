@@ -11,8 +11,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from knowcap import biod
 from knowcap.builder import main
+from knowcap.corpus import biod
 from knowcap.dataset import build
 from knowcap.knowledge import people
 from knowcap.preflight import check_recipe

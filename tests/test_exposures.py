@@ -21,8 +21,8 @@ from accelerate.data_loader import BatchSamplerShard
 from countries import write_table
 
 from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.recipe import Recipe
-from knowcap.tokens import EOS_ID
 from knowcap.train import StreamTrainer, train
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from knowcap.corpora import corpus_of, tokenizer_of
+from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset import build
 from knowcap.extract import ExtractError, Tuning, matches
 from knowcap.extract.adapters import attention_targets, is_tied, lora_config, save_adapter
@@ -34,7 +35,6 @@ from knowcap.loading import load_any
 from knowcap.models import build_model, model_config
 from knowcap.progress import quiet_peft
 from knowcap.recipe import Recipe
-from knowcap.tokens import wrap
 
 
 ASKED = Recipe(

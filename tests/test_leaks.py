@@ -19,8 +19,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from knowcap import measure_capacity
 from knowcap.capacity import LeakError
+from knowcap.corpus.tokenizer import word_tokenizer, wrap
 from knowcap.facts import FactError, Row
-from knowcap.tokens import word_tokenizer, wrap
 
 
 EMPLOYERS = {"Acme": "Oslo", "Bolt": "Rome", "Core": "Lima", "Edge": "Bonn"}

@@ -14,10 +14,10 @@ from tiny import bpe_tokenizer, byte_tokenizer, knowledge, say, table_model
 from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from knowcap.candidates import Candidates
 from knowcap.capacity import capacity
 from knowcap.capacity.accuracy import FIVE
 from knowcap.card import write_card
+from knowcap.corpus.candidates import Candidates
 from knowcap.facts import Row
 from knowcap.report import report_table
 from knowcap.scoring import encode_rows, score_rows

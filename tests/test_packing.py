@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from knowcap.bios import BioS
 from knowcap.corpora import corpus_of, tokenizer_of
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.templates import load_templates
+from knowcap.corpus.tokenizer import EOS_ID, train_tokenizer
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.packing import Measured, PackingError, Stream
-from knowcap.pieces import Pieces
 from knowcap.recipe import Recipe
-from knowcap.tokens import EOS_ID, train_tokenizer
 
 
 POOLS, TEMPLATES = load_pools(fraction=0.1), load_templates(3)

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from knowcap.corpus.table import table_of
 from knowcap.facts import Attribute, Knowledge
 from knowcap.plan.answer import PlanError
 from knowcap.plan.questions import ask
 from knowcap.recipe import Recipe
-from knowcap.table import table_of
 
 
 YAML = """entity_space: 5000

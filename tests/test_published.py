@@ -16,9 +16,10 @@ from test_recorded import edit, with_value
 from tiny import bpe_tokenizer, write_dataset
 
 from knowcap import encoded
-from knowcap.bios import BioS
 from knowcap.corpora import corpus_of, sample_of, stream_of, tokenizer_of
+from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
+from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
 from knowcap.dataset import read_knowledge, read_rows, write
 from knowcap.encoded import encode_all
 from knowcap.facts import Knowledge, Row, check_row
@@ -26,7 +27,6 @@ from knowcap.knowledge.people import People
 from knowcap.packing import PackingError
 from knowcap.published import Published, PublishedError
 from knowcap.recipe import Recipe
-from knowcap.tokens import EOS_ID, TokenizerError
 
 
 SETTINGS = {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from knowcap.bios import BioS
+from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant
 from knowcap.corpus.questions import QUESTIONS, Asked, by_split, num_in_train
 from knowcap.corpus.templates import load_templates

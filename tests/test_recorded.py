@@ -15,6 +15,7 @@ from countries import write_table
 from test_render import NASTY
 
 from knowcap.corpora import Corpus, corpus_of, tokenizer_of
+from knowcap.corpus.pieces import Pieces
 from knowcap.dataset import write
 from knowcap.dataset_lists import pools_of, read_shape
 from knowcap.facts import Knowledge
@@ -22,7 +23,6 @@ from knowcap.knowledge.pools import load_pools, write_pools
 from knowcap.knowledge.recorded import RecordedError
 from knowcap.knowledge.recorded_values import _name_codes
 from knowcap.packing import Stream
-from knowcap.pieces import Pieces
 from knowcap.recipe import Recipe
 
 

@@ -14,10 +14,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked
+from knowcap.corpus.tokenizer import wrap
 from knowcap.facts import Knowledge, Row
 from knowcap.recipe import Recipe
 from knowcap.scoring import score_rows
-from knowcap.tokens import wrap
 
 
 BIOS = Recipe(num_people=12, pools_fraction=0.05, num_templates=3, vocab_size=300, model_name="gpt2-2-2")

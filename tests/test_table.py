@@ -20,13 +20,13 @@ from tiny import table_model
 from knowcap.capacity import capacity
 from knowcap.cli import main
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.corpus.tokenizer import EOS_ID, wrap
 from knowcap.dataset import DatasetError, build, read_knowledge, read_rows
 from knowcap.facts import check_row, check_values
 from knowcap.knowledge.tuples import TableError
 from knowcap.preflight import check_recipe
 from knowcap.recipe import Recipe, RecipeError, load_recipe
 from knowcap.scoring import score, score_rows
-from knowcap.tokens import EOS_ID, wrap
 from knowcap.train import train
 
 
@@ -290,7 +290,7 @@ def test_num_templates_takes_the_first_ones(tmp_path):
 
 def test_what_is_doubtful_is_logged_once(tmp_path, caplog):
     keys = write_table(tmp_path, {f"E{i}": {"capital": f"v{i}"} for i in range(30)}, BY_FREQUENCY)
-    with caplog.at_level(logging.WARNING, logger="knowcap.table"):
+    with caplog.at_level(logging.WARNING, logger="knowcap.corpus.table"):
         corpus_of(Recipe(**keys))
         corpus_of(Recipe(**keys))
     assert len(caplog.records) == 1 and "all 30 values are unique" in caplog.text

@@ -12,15 +12,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
-from knowcap.bios import BioS
 from knowcap.corpora import check_whole_texts, corpus_of, tokenizer_of
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.pieces import Pieces, used_tokens
 from knowcap.corpus.render import render
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
-from knowcap.knowledge.people import People
-from knowcap.knowledge.pools import load_pools
-from knowcap.pieces import Pieces, used_tokens
-from knowcap.recipe import Recipe
-from knowcap.tokens import (
+from knowcap.corpus.tokenizer import (
     EOS_ID,
     TokenizerError,
     minimum_vocab_size,
@@ -29,6 +26,9 @@ from knowcap.tokens import (
     train_tokenizer,
     wrap,
 )
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,17 @@ from test_render import NASTY
 from test_tokens import assembled_equals_tokenized, reduced
 from tokenizers import Tokenizer
 
-from knowcap.bios import BioS
 from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant, draw_forms
+from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
+from knowcap.corpus.tokenizer import train_tokenizer
 from knowcap.facts import check_row, check_values, scored_facts
 from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.pools import load_pools
-from knowcap.pieces import Pieces
 from knowcap.preflight import check_recipe
 from knowcap.recipe import Recipe
-from knowcap.tokens import train_tokenizer
 
 
 VARIANTS = [Variant(m, p, f) for m, p, f in itertools.product((None, 1, 5), (True, False), (False, True))]

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from knowcap import biod
 from knowcap.corpora import corpus_of
+from knowcap.corpus import biod
 from knowcap.corpus.questions import Asked
 from knowcap.corpus.templates import load_templates
 from knowcap.knowledge import people, strings

@@ -10,19 +10,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from tokenizers import Tokenizer
 
-from knowcap.bios import BioS
+from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant
 from knowcap.corpus.junk import Junk
+from knowcap.corpus.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.corpus.question_texts import QuestionTexts
 from knowcap.corpus.templates import load_templates
-from knowcap.facts import Knowledge, Row
-from knowcap.knowledge.people import People
-from knowcap.knowledge.pools import load_pools
-from knowcap.mixture import JunkTexts, Mixture
-from knowcap.packing import PackingError, Stream
-from knowcap.pieces import Pieces, PieceTexts, used_tokens
-from knowcap.question_texts import QuestionTexts
-from knowcap.recipe import Recipe
-from knowcap.tokens import (
+from knowcap.corpus.tokenizer import (
     EOS_ID,
     TokenizerError,
     alphabet_of,
@@ -32,6 +26,12 @@ from knowcap.tokens import (
     train_tokenizer,
     with_prefix_space,
 )
+from knowcap.facts import Knowledge, Row
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.mixture import JunkTexts, Mixture
+from knowcap.packing import PackingError, Stream
+from knowcap.recipe import Recipe
 
 
 _CHECKED_WHOLE = 256
@@ -104,15 +104,15 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
     if recipe.dataset_name is not None:
         return _corpus_of_dataset(recipe, folder, place)
     if recipe.corpus == "bioD":
-        from knowcap.biod import biod_of
+        from knowcap.corpus.biod import biod_of
 
         return biod_of(recipe)
     if recipe.corpus == "morris":
-        from knowcap.morris import morris_of
+        from knowcap.corpus.morris import morris_of
 
         return morris_of(recipe)
     if recipe.corpus == "table":
-        from knowcap.table import table_of
+        from knowcap.corpus.table import table_of
 
         return table_of(recipe)
     people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.candidates import Candidates, Listed, gathered
 from knowcap.corpora import Corpus, corpus_of, tokenizer_of
+from knowcap.corpus.candidates import Candidates, Listed, gathered
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset_card import dataset_card
 from knowcap.dataset_lists import write_lists

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
+from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
 from knowcap.files import whole_file
-from knowcap.tokens import EOS_ID, TokenizerError
 
 
 _BATCH = 10_000  # texts tokenized at a time

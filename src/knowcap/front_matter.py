@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from knowcap.corpora import Corpus
+from knowcap.corpus.morris import Morris
+from knowcap.corpus.table import Table
 from knowcap.facts import Knowledge
-from knowcap.morris import Morris
-from knowcap.table import Table
 
 
 CONFIGS = {

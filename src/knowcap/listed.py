@@ -7,13 +7,13 @@ from functools import singledispatch
 
 import numpy as np
 
-from knowcap.biod import BioD
-from knowcap.bios import BioS
-from knowcap.candidates import Listed
+from knowcap.corpus.biod import BioD
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.candidates import Listed
+from knowcap.corpus.morris import Morris
+from knowcap.corpus.table import Table
 from knowcap.facts import NAME
 from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEARS, PRONOUNS
-from knowcap.morris import Morris
-from knowcap.table import Table
 
 
 @singledispatch

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from knowcap.bios import BioS
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.pieces import Pieces
 from knowcap.packing import PackingError, Stream, padded
-from knowcap.pieces import Pieces
 
 
 class JunkTexts:

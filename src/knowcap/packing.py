@@ -14,10 +14,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.knowledge.philox import KeyedPermutation
-from knowcap.pieces import Pieces
 from knowcap.processes import share_out
-from knowcap.tokens import EOS_ID
 
 
 _SHARDS_A_JOB = 64  # counted between two words to the process that asked

@@ -211,7 +211,7 @@ def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"num_people", *JUNK_KEYS}:
         problems += _check_junk(recipe, pools)
     if pools and templates and recipe.tokenizer_name is None and "vocab_size" not in bad:
-        from knowcap.bios import BioS
+        from knowcap.corpus.bios import BioS
         from knowcap.knowledge.people import People
 
         problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates, asked=recipe.questions))
@@ -235,7 +235,7 @@ def _check_junk(recipe: Recipe, pools: Pools | None) -> list[str]:
 
 def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     """bioD's numbers, the lists that its names are from, and the vocabulary that they need."""
-    from knowcap.biod import biod_of
+    from knowcap.corpus.biod import biod_of
 
     if bad & {*_BIOD_KEYS, "num_people", "seed", "pools_dir", "pools_fraction", "compact"}:
         return []
@@ -248,7 +248,7 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_morris(recipe: Recipe, bad: set[str]) -> list[str]:
     """The numbers of random strings."""
-    from knowcap.morris import morris_of
+    from knowcap.corpus.morris import morris_of
 
     problems: list[str] = []
     if not bad & {"num_people", "string_length", "alphabet_size", "seed", "control_people", "tokenizer_name"}:
@@ -258,8 +258,8 @@ def _check_morris(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
     """A user's facts and their templates, and the vocabulary that they need."""
+    from knowcap.corpus.table import table_of
     from knowcap.knowledge.tuples import TableError
-    from knowcap.table import table_of
 
     if bad & {"facts_file", "facts_templates", "num_templates"}:
         return []
@@ -280,7 +280,7 @@ def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def check_vocabulary(recipe: Recipe, corpus: Corpus) -> list[str]:
     """A problem where the compact BPE is too small to spell the corpus."""
-    from knowcap.tokens import minimum_vocab_size
+    from knowcap.corpus.tokenizer import minimum_vocab_size
 
     least = minimum_vocab_size(corpus.vocabulary_texts())
     if recipe.vocab_size >= least:

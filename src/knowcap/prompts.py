@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from knowcap.candidates import Listed
+from knowcap.corpus.candidates import Listed
 from knowcap.dataset import write_rows
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
 

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from knowcap.biod import BioD, biod_of
-from knowcap.bios import BioS
 from knowcap.corpora import Corpus
+from knowcap.corpus.biod import BioD, biod_of
+from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant
 from knowcap.corpus.junk import Junk
 from knowcap.corpus.sentences import Sentences, read_sentences
+from knowcap.corpus.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
 from knowcap.corpus.templates import load_templates
 from knowcap.dataset_lists import POOLS, TEMPLATES, read_shape
 from knowcap.facts import Knowledge
@@ -25,7 +26,6 @@ from knowcap.knowledge.recorded import RecordedError, batches, read_people
 from knowcap.knowledge.recorded_values import read_values
 from knowcap.knowledge.tuples import Column, TableError, Tuples
 from knowcap.recipe import Recipe
-from knowcap.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
 
 
 PUBLISHED = "use `dataset_texts: published`, which takes its texts as they are"

@@ -21,6 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from knowcap.callback import R_MAX, KnowledgeCallback, R
 from knowcap.checkpoints import newest_checkpoint
 from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.corpus.tokenizer import save_tokenizer, wrap
 from knowcap.dataset import build, check_knowledge, read_knowledge
 from knowcap.dataset_import import published_source
 from knowcap.files import whole_file, whole_folder
@@ -32,7 +33,6 @@ from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.routing import AUX_LOSS, SHARES
 from knowcap.run_folder import versions
-from knowcap.tokens import save_tokenizer, wrap
 from knowcap.trainer import StreamTrainer
 from knowcap.windows import Windows
 

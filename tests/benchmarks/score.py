@@ -11,15 +11,15 @@ import time
 import numpy as np
 import torch
 
-from knowcap.candidates import gathered
 from knowcap.corpora import corpus_of, tokenizer_of
+from knowcap.corpus.candidates import gathered
+from knowcap.corpus.tokenizer import wrap
 from knowcap.listed import listed
 from knowcap.models import build_model, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import encode_rows, score_rows
 from knowcap.scoring.batches import CHUNK_ROWS
 from knowcap.scoring.closed_set import ClosedSets
-from knowcap.tokens import wrap
 
 
 def bare(model: torch.nn.Module, lengths: np.ndarray, batch_size: int, rows: int) -> float:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extract.questions import IGNORED, Question, padded
-from knowcap.tokens import EOS_ID
 
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowcap.candidates import Candidates, CandidatesError
+from knowcap.corpus.candidates import Candidates, CandidatesError
 from knowcap.scoring.errors import TextError
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from knowcap.bios import BioS
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.questions import ANSWER, ASK, QUESTION, QUESTIONS, by_split, num_in_train
 from knowcap.knowledge.people import CODES
-from knowcap.pieces import Pieces
 
 
 _NAMES = ("later_first_name", "middle_name", "last_name")

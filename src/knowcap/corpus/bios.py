@@ -16,6 +16,7 @@ import numpy as np
 
 from knowcap.corpus.forms import Forms, Variant, draw_forms
 from knowcap.corpus.junk import Junk, JunkError
+from knowcap.corpus.pieces import MARKER, Parts, Pieces, PieceTexts
 from knowcap.corpus.questions import ANSWER, ASK, QUESTION, ask, question_groups, question_junctions
 from knowcap.corpus.render import Templates, render
 from knowcap.corpus.templates import SENTENCES, Template
@@ -30,7 +31,6 @@ from knowcap.knowledge.pools import (
     PRONOUNS,
     format_birth_date,
 )
-from knowcap.pieces import MARKER, Parts, Pieces, PieceTexts
 
 
 _NAMES = ("first_name", "middle_name", "last_name")

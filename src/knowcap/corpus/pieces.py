@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from knowcap.tokens import EOS_ID, TokenizerError
+from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
 
 
 MARKER = "marker"  # the group of tokens that may stand in front of a text, each with the blank after it

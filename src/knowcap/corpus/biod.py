@@ -17,14 +17,21 @@ from itertools import pairwise
 import numpy as np
 from tokenizers import Tokenizer
 
+from knowcap.corpus.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.corpus.tokenizer import (
+    TokenizerError,
+    alphabet_of,
+    reduce_tokenizer,
+    train_tokenizer,
+    with_words,
+    word_tokenizer,
+)
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
 from knowcap.knowledge.biod_names import compact_names, english_names
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.philox import KeyedPermutation, words
 from knowcap.knowledge.pools import Pools, load_pools
-from knowcap.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.recipe import Recipe
-from knowcap.tokens import TokenizerError, alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer
 
 
 VERSION = "1.0.0"  # of sets, values, names and sentences together: a change of any is a new version

@@ -20,13 +20,13 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from knowcap.corpus.credit import attributes_of, contradictions, notes
+from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.sentences import Saying, Sentences, read_sentences
+from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, train_tokenizer
 from knowcap.facts import NAME, Knowledge, Row, Span
 from knowcap.knowledge.philox import below, words
 from knowcap.knowledge.tuples import Column, TableError, Tuples, read_tuples
-from knowcap.pieces import Pieces, PieceTexts
 from knowcap.recipe import Recipe
-from knowcap.tokens import EOS_ID, reduce_tokenizer, train_tokenizer
 
 
 logger = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 from tokenizers import Tokenizer
 
+from knowcap.corpus.pieces import Pieces, PieceTexts
+from knowcap.corpus.tokenizer import word_tokenizer
 from knowcap.facts import NAME, Knowledge, Row, Span
 from knowcap.knowledge.strings import VERSION, Strings
-from knowcap.pieces import Pieces, PieceTexts
 from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
-from knowcap.tokens import word_tokenizer
 
 
 ENTITY_COLUMN = "string_id"
