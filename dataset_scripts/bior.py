@@ -25,8 +25,8 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
+from knowcap.dataset.rewrite import RewriteError, Task, Writer, rewrite
 from knowcap.knowledge.people import VERSION
-from knowcap.rewrite import RewriteError, Task, Writer, rewrite
 
 
 logger = logging.getLogger("bior")
@@ -73,10 +73,10 @@ class BioRConfig(datasets.BuilderConfig):
             raise RewriteError("; ".join(wrong))
         settings = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
         if self.base_url is None and self.provider is None:
-            from knowcap.rewrite.local import LocalWriter
+            from knowcap.dataset.rewrite.local import LocalWriter
 
             return LocalWriter(self.model_name, batch_size=self.concurrency, **settings)
-        from knowcap.rewrite.server import ServerWriter
+        from knowcap.dataset.rewrite.server import ServerWriter
 
         server = {"base_url": self.base_url, "provider": self.provider, "timeout": self.timeout}
         return ServerWriter(self.model_name, concurrency=self.concurrency, **server, **settings)

@@ -47,7 +47,7 @@ def bior_made(tmp_path, monkeypatch) -> None:
     """The data set that recipe gpt2/bior-1000-exposures is trained on, tiny, in a folder where the test now stands."""
     from writer_server import RuleWriter
 
-    from knowcap.rewrite import Task, rewrite
+    from knowcap.dataset.rewrite import Task, rewrite
 
     task = Task(num_people=6, texts_per_person=2, control_people=100)
     rewrite(task, RuleWriter(), tmp_path / "bioR-10k", progress=False)

@@ -20,9 +20,9 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
+from knowcap.dataset.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.recipe import Recipe
 
 

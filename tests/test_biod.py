@@ -18,11 +18,11 @@ from tiny import SURE, TinyModel, UniformModel, bpe_tokenizer, table_model
 
 from knowcap.capacity import capacity
 from knowcap.capacity.tables import SETTINGS
-from knowcap.corpora import check_whole_texts, corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.biod import BioD, BioDError
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import TokenizerError, wrap
-from knowcap.dataset import build
+from knowcap.dataset.corpora import check_whole_texts, corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.folder import build
 from knowcap.facts import FactError, Row, Span, check_row, check_values
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People

@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 import knowcap
 from knowcap import KnowledgeCallback
 from knowcap.capacity import capacity
-from knowcap.dataset import build
+from knowcap.dataset.folder import build
 from knowcap.facts import FactError
 from knowcap.plots import plot_loss
 from knowcap.recipe import Recipe

@@ -15,10 +15,10 @@ import torch
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.candidates import Candidates, CandidatesError, Listed, gathered
 from knowcap.corpus.templates import load_templates
+from knowcap.dataset.listed import listed
 from knowcap.facts import Row, Span
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.listed import listed
 from knowcap.scoring import score_rows
 from knowcap.scoring.closed_set import ClosedSets, Path
 from knowcap.scoring.errors import TextError

@@ -11,9 +11,9 @@ from countries import write_table
 
 import knowcap.loading
 from knowcap.capacity import LeakError, capacity
-from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer
-from knowcap.dataset import build, read_knowledge
+from knowcap.dataset.corpora import corpus_of, tokenizer_of
+from knowcap.dataset.folder import build, read_knowledge
 from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import PLAIN, encode_rows, score

@@ -25,13 +25,23 @@ from countries import TEMPLATES, write_table
 from huggingface_hub import DatasetCardData
 from tiny import bpe_tokenizer
 
-from knowcap import __version__, parquet
-from knowcap.corpora import corpus_of, tokenizer_of
-from knowcap.dataset import DatasetError, build, has_config, num_rows, read_knowledge, read_rows, tables, write
+from knowcap import __version__
+from knowcap.dataset.corpora import corpus_of, tokenizer_of
+from knowcap.dataset.folder import (
+    DatasetError,
+    build,
+    has_config,
+    num_rows,
+    parquet,
+    read_knowledge,
+    read_rows,
+    tables,
+    write,
+)
+from knowcap.dataset.front_matter import size_category
+from knowcap.dataset.listed import listed
+from knowcap.dataset.parquet import Table, write_tables
 from knowcap.facts import Span, check_row
-from knowcap.front_matter import size_category
-from knowcap.listed import listed
-from knowcap.parquet import Table, write_tables
 from knowcap.processes import ProcessError
 from knowcap.recipe import Recipe
 
@@ -329,7 +339,8 @@ def test_a_killed_writer_is_told(tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from knowcap import dataset, parquet
+from knowcap.dataset.folder import folder as dataset
+from knowcap.dataset.folder import parquet
 from knowcap.recipe import Recipe
 if __name__ == "__main__":
     dataset.write(Recipe(num_people=300_000, renderings=1), Path(sys.argv[1]), 2)

@@ -20,11 +20,12 @@ from test_published import retold
 from test_readme import README, commands
 from test_recorded import edit, from_folder, recipe_for, with_value
 
-from knowcap import dataset_source, hub
+from knowcap import hub
 from knowcap.cli import main, make_parser
-from knowcap.dataset import build, write
-from knowcap.dataset_import import read_record
-from knowcap.dataset_source import SourceError, find_source
+from knowcap.dataset.folder import build, write
+from knowcap.dataset.folder import source as dataset_source
+from knowcap.dataset.importing import read_record
+from knowcap.dataset.source import SourceError, find_source
 from knowcap.recipe import Recipe, RecipeError, load_recipe
 
 

@@ -20,8 +20,8 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from countries import write_table
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID
+from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.recipe import Recipe
 from knowcap.train import StreamTrainer, train
 

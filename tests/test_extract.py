@@ -21,9 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.tokenizer import wrap
-from knowcap.dataset import build
+from knowcap.dataset.corpora import corpus_of, tokenizer_of
+from knowcap.dataset.folder import build
 from knowcap.extract import ExtractError, Tuning, matches
 from knowcap.extract.adapters import attention_targets, is_tied, lora_config, save_adapter
 from knowcap.extract.answering import answer_nll, answers

@@ -14,7 +14,7 @@ import torch
 from gradients import keep_gradients
 from safetensors.torch import load_file
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.models import build_model, recipe_config
 from knowcap.recipe import RECIPES_DIR, Recipe
 from knowcap.windows import Windows

@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from knowcap import cli
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant
 from knowcap.corpus.junk import Junk, JunkError
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.templates import load_templates
 from knowcap.corpus.tokenizer import EOS_ID, TokenizerError, reduce_tokenizer, save_tokenizer, wrap
-from knowcap.dataset import build, read_rows
+from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.folder import build, read_rows
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.mixture import Mixture

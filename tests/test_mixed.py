@@ -12,11 +12,11 @@ from test_junk import read_windows, told
 from test_tokens import foreign_bpe
 from tokenizers import Tokenizer
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.question_texts import QuestionTexts
 from knowcap.corpus.questions import QUESTIONS, answered, by_split, num_in_train, prompt
 from knowcap.corpus.tokenizer import TokenizerError, check_names, train_tokenizer, with_prefix_space, wrap
+from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.mixture import Mixture
 from knowcap.packing import Stream
 from knowcap.recipe import Recipe

@@ -18,11 +18,11 @@ from knowcap.capacity import LeakError, capacity
 from knowcap.capacity.names import check_names
 from knowcap.capacity.tables import SETTINGS, CapacityError, Facts
 from knowcap.card import write_card
-from knowcap.corpora import check_whole_texts, corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.morris import MorrisError
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
-from knowcap.dataset import build, published_renderings
+from knowcap.dataset.corpora import check_whole_texts, corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.folder import build, published_renderings
 from knowcap.facts import check_row
 from knowcap.knowledge.strings import Strings, StringsError
 from knowcap.recipe import Recipe, read_recipe

@@ -8,11 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.templates import load_templates
 from knowcap.corpus.tokenizer import EOS_ID, train_tokenizer
+from knowcap.dataset.corpora import corpus_of, tokenizer_of
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.packing import Measured, PackingError, Stream

@@ -15,17 +15,16 @@ import pytest
 from test_recorded import edit, with_value
 from tiny import bpe_tokenizer, write_dataset
 
-from knowcap import encoded
-from knowcap.corpora import corpus_of, sample_of, stream_of, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
 from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
-from knowcap.dataset import read_knowledge, read_rows, write
-from knowcap.encoded import encode_all
+from knowcap.dataset.corpora import corpus_of, sample_of, stream_of, tokenizer_of
+from knowcap.dataset.encoded import encode_all
+from knowcap.dataset.folder import encoded, read_knowledge, read_rows, write
+from knowcap.dataset.published import Published, PublishedError
 from knowcap.facts import Knowledge, Row, check_row
 from knowcap.knowledge.people import People
 from knowcap.packing import PackingError
-from knowcap.published import Published, PublishedError
 from knowcap.recipe import Recipe
 
 

@@ -14,10 +14,10 @@ import pytest
 from countries import write_table
 from test_render import NASTY
 
-from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.pieces import Pieces
-from knowcap.dataset import write
-from knowcap.dataset_lists import pools_of, read_shape
+from knowcap.dataset.corpora import Corpus, corpus_of, tokenizer_of
+from knowcap.dataset.folder import write
+from knowcap.dataset.lists import pools_of, read_shape
 from knowcap.facts import Knowledge
 from knowcap.knowledge.pools import load_pools, write_pools
 from knowcap.knowledge.recorded import RecordedError

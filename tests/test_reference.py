@@ -12,9 +12,9 @@ import torch
 from countries import write_table
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.questions import Asked
 from knowcap.corpus.tokenizer import wrap
+from knowcap.dataset.corpora import corpus_of, tokenizer_of
 from knowcap.facts import Knowledge, Row
 from knowcap.recipe import Recipe
 from knowcap.scoring import score_rows

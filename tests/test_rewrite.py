@@ -21,11 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from writer_server import RuleWriter
 
-from knowcap.dataset import has_config, num_rows, read_knowledge, read_rows
-from knowcap.facts import Knowledge, check_row
-from knowcap.knowledge.people import People, full_name
-from knowcap.knowledge.pools import load_pools
-from knowcap.rewrite import (
+from knowcap.dataset.folder import has_config, num_rows, read_knowledge, read_rows
+from knowcap.dataset.rewrite import (
     Locator,
     MissingTexts,
     Reply,
@@ -37,8 +34,11 @@ from knowcap.rewrite import (
     stage,
     task,
 )
-from knowcap.rewrite.server import TRIES, ServerWriter
-from knowcap.rewrite.shards import Journal, ShardFiles, shards_of
+from knowcap.dataset.rewrite.server import TRIES, ServerWriter
+from knowcap.dataset.rewrite.shards import Journal, ShardFiles, shards_of
+from knowcap.facts import Knowledge, check_row
+from knowcap.knowledge.people import People, full_name
+from knowcap.knowledge.pools import load_pools
 
 
 HERE = Path(__file__).parent
@@ -210,7 +210,7 @@ def test_no_token_is_in_any_file_or_message(start, tmp_path):
 
 
 def test_a_stored_token_does_not_go_to_other_peoples_servers(good, tmp_path, monkeypatch):
-    monkeypatch.setattr("knowcap.rewrite.server.get_token", lambda: TOKEN)
+    monkeypatch.setattr("knowcap.dataset.rewrite.server.get_token", lambda: TOKEN)
     monkeypatch.setattr("huggingface_hub.inference._providers.hf_inference.get_token", lambda: TOKEN)
     before = len(good.log())
     assert dict(ask(good).write([REQUEST]))[REQUEST].text
@@ -298,7 +298,7 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
     ],
 )
 def test_a_server_that_cannot_be_used_is_told_at_once(options, message, monkeypatch):
-    monkeypatch.setattr("knowcap.rewrite.server.get_token", lambda: None)
+    monkeypatch.setattr("knowcap.dataset.rewrite.server.get_token", lambda: None)
     with pytest.raises(WriterError, match=message) as error:
         ServerWriter("m", **options)
     assert "secret" not in str(error.value)
@@ -454,7 +454,7 @@ def test_without_outsiders_there_is_no_control(tmp_path):
 
 def test_several_files_and_processes_give_the_same_rows(tmp_path, monkeypatch):
     one = rewrite(SMALL, RuleWriter(), tmp_path / "one", progress=False)
-    monkeypatch.setattr("knowcap.parquet.ENTITIES_PER_FILE", 5)
+    monkeypatch.setattr("knowcap.dataset.parquet.ENTITIES_PER_FILE", 5)
     two = rewrite(SMALL, RuleWriter(), tmp_path / "two", num_proc=2, progress=False)
     assert list(read_rows(one)) == list(read_rows(two)) and len(list((two / "biographies").iterdir())) == 3
 

@@ -14,9 +14,9 @@ from tiny import bpe_tokenizer
 from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from knowcap.rewrite import Reply, Request, WriterError
-from knowcap.rewrite.local import LocalWriter
-from knowcap.rewrite.server import ServerWriter
+from knowcap.dataset.rewrite import Reply, Request, WriterError
+from knowcap.dataset.rewrite.local import LocalWriter
+from knowcap.dataset.rewrite.server import ServerWriter
 
 
 HERE = Path(__file__).parent

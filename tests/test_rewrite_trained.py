@@ -8,7 +8,7 @@ import pytest
 from writer_server import RuleWriter
 
 from knowcap import cli
-from knowcap.rewrite import Task, rewrite
+from knowcap.dataset.rewrite import Task, rewrite
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from test_gradients import DENSE, MIXTURE
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.models import build_model, model_config, recipe_config
 from knowcap.routing import Routing
 from knowcap.train import train

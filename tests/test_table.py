@@ -19,9 +19,9 @@ from tiny import table_model
 
 from knowcap.capacity import capacity
 from knowcap.cli import main
-from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID, wrap
-from knowcap.dataset import DatasetError, build, read_knowledge, read_rows
+from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.folder import DatasetError, build, read_knowledge, read_rows
 from knowcap.facts import check_row, check_values
 from knowcap.knowledge.tuples import TableError
 from knowcap.preflight import check_recipe

@@ -12,7 +12,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
-from knowcap.corpora import check_whole_texts, corpus_of, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.pieces import Pieces, used_tokens
 from knowcap.corpus.render import render
@@ -26,6 +25,7 @@ from knowcap.corpus.tokenizer import (
     train_tokenizer,
     wrap,
 )
+from knowcap.dataset.corpora import check_whole_texts, corpus_of, tokenizer_of
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe

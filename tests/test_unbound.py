@@ -23,11 +23,11 @@ from knowcap import run as stages
 from knowcap.capacity import LeakError, capacity
 from knowcap.card.results import read_capacities
 from knowcap.cli import main
-from knowcap.dataset import read_rows, write
+from knowcap.dataset.folder import read_rows, write
+from knowcap.dataset.rewrite import Task, rewrite
 from knowcap.plots import plot_frontier
 from knowcap.recipe import Recipe
 from knowcap.report import report, report_table
-from knowcap.rewrite import Task, rewrite
 from knowcap.scoring import NEUTRAL, ScoringError, read_measurement, score
 
 

@@ -13,12 +13,12 @@ from test_render import NASTY
 from test_tokens import assembled_equals_tokenized, reduced
 from tokenizers import Tokenizer
 
-from knowcap.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant, draw_forms
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import train_tokenizer
+from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.facts import check_row, check_values, scored_facts
 from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.pools import load_pools

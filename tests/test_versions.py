@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from knowcap.corpora import corpus_of
 from knowcap.corpus import biod
 from knowcap.corpus.questions import Asked
 from knowcap.corpus.templates import load_templates
+from knowcap.dataset.corpora import corpus_of
 from knowcap.knowledge import people, strings
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe

@@ -8,7 +8,7 @@ import pytest
 
 from knowcap.capacity import capacity
 from knowcap.card import write_card
-from knowcap.dataset import build, read_candidates
+from knowcap.dataset.folder import build, read_candidates
 from knowcap.recipe import Recipe
 from knowcap.scoring import OTHERS, PLAIN, Way, score
 from knowcap.scoring.way import WayError

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from knowcap.rewrite import Reply, Request
+    from knowcap.dataset.rewrite import Reply, Request
 
 SENTENCES = {
     "date of birth": ["{s} was born on {v}.", "{s}, whose birthday is {v}, travels.", "{v} is when {p} was born."],
@@ -114,7 +114,7 @@ class RuleWriter:
 
     def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
         """Each request with its reply, the last one first."""
-        from knowcap.rewrite import Reply
+        from knowcap.dataset.rewrite import Reply
 
         for request in reversed(requests):
             self.asked.append(request.key)

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, get_type_hints
 import datasets
 
 from knowcap.convert import convert
-from knowcap.corpora import corpus_of
-from knowcap.dataset import tables, write
-from knowcap.parquet import Table
+from knowcap.dataset.corpora import corpus_of
+from knowcap.dataset.folder import tables, write
+from knowcap.dataset.parquet import Table
 from knowcap.preflight import check_recipe
 from knowcap.recipe import KEYS, Recipe, RecipeError
 

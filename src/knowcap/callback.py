@@ -82,7 +82,7 @@ class KnowledgeCallback(TrainerCallback):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}, expected 1 or more{', or None for all' if name == 'limit' else ''}")
         if isinstance(rows, str | Path):
-            from knowcap.dataset import read_knowledge, read_rows
+            from knowcap.dataset.folder import read_knowledge, read_rows
 
             knowledge = read_knowledge(rows) if knowledge is None else knowledge
             rows = read_rows(rows)

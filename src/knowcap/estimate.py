@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from knowcap.corpora import knowledge_of, sample_of, stream_of, tokenizer_of
 from knowcap.corpus.tokenizer import TokenizerError
+from knowcap.dataset.corpora import knowledge_of, sample_of, stream_of, tokenizer_of
 from knowcap.mixture import Mixture
 from knowcap.models import build_model, closed_form_parameters, recipe_config
 from knowcap.packing import PackingError, Stream

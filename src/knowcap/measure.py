@@ -40,7 +40,7 @@ def measure_capacity(
     Args:
         model: a folder, a Hub id, or a model with its `tokenizer`. Any causal language model; adapters too.
         dataset: a data set folder or Hub id; a CSV or Parquet of prompt, answer, candidates, or such rows (see
-            `knowcap.prompts`); or rows of `knowcap.facts` with their `knowledge`.
+            `knowcap.dataset.prompts`); or rows of `knowcap.facts` with their `knowledge`.
         tokenizer: a fast one, of a model that is no folder.
         knowledge: out of how many candidates each value of the rows was drawn.
         scoring: `token`, among all texts (the paper's), or `closed_set`, among the candidates alone.
@@ -84,9 +84,9 @@ def dataset_folder(
     Raises:
         MeasureError, SourceError, PromptsError: see `measure_capacity`.
     """
-    from knowcap.dataset import write_rows
-    from knowcap.dataset_source import WHOLE, find_source
-    from knowcap.prompts import read_prompts, write_prompts
+    from knowcap.dataset.folder import write_rows
+    from knowcap.dataset.prompts import read_prompts, write_prompts
+    from knowcap.dataset.source import WHOLE, find_source
 
     if isinstance(dataset, str | Path):
         path = Path(dataset).expanduser()

@@ -13,7 +13,7 @@ from knowcap.rules import RULES
 
 
 if TYPE_CHECKING:
-    from knowcap.corpora import Corpus
+    from knowcap.dataset.corpora import Corpus
     from knowcap.knowledge.pools import Pools
     from knowcap.recipe import Recipe
 
@@ -185,7 +185,7 @@ def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
 def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
     """What is wrong with value lists, templates, and the vocabulary that they need, but for keys that are `bad`."""
     if recipe.dataset_name is not None:
-        from knowcap.dataset_check import check_dataset
+        from knowcap.dataset.checks import check_dataset
 
         return check_dataset(recipe, bad)
     if recipe.corpus == "table":

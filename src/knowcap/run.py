@@ -43,7 +43,7 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
 
 def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`, by `num_proc` processes."""
-    from knowcap import dataset
+    from knowcap.dataset.folder import folder as dataset
 
     output = run_dir / "knowledge"
     kept = (output / "knowledge.json").is_file()
@@ -161,7 +161,7 @@ def measure(
         scoring, context: the way, see `knowcap.scoring.Way`.
         output_dir: where results go, in place of the model's folder.
     """
-    from knowcap.dataset import has_config
+    from knowcap.dataset.folder import has_config
     from knowcap.scoring.way import Way
 
     batch_size = recipe.eval_batch_size if batch_size is None and recipe is not None else batch_size

@@ -142,7 +142,7 @@ def bytes_needed(recipe: Recipe) -> int:
 
 def _texts_of(recipe: Recipe) -> int:
     """About how many texts the recipe's data set has, as one of knowcap has them; 0 where it can't be had."""
-    from knowcap.dataset_import import source_of
+    from knowcap.dataset.importing import source_of
 
     try:
         return source_of(recipe).knowledge().num_people * recipe.renderings

@@ -20,10 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.callback import R_MAX, KnowledgeCallback, R
 from knowcap.checkpoints import newest_checkpoint
-from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer, wrap
-from knowcap.dataset import build, check_knowledge, read_knowledge
-from knowcap.dataset_import import published_source
+from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.folder import build, check_knowledge, read_knowledge
+from knowcap.dataset.importing import published_source
 from knowcap.files import whole_file, whole_folder
 from knowcap.machine import machine_problems
 from knowcap.mixture import Mixture

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from knowcap.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.packing import Stream
 from knowcap.recipe import Recipe
 from knowcap.windows import Windows

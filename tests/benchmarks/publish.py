@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from knowcap.corpora import corpus_of
-from knowcap.dataset import tables, write
+from knowcap.dataset.corpora import corpus_of
+from knowcap.dataset.folder import tables, write
+from knowcap.dataset.parquet import write_tables
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.parquet import write_tables
 from knowcap.recipe import Recipe
 
 

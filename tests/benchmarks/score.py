@@ -11,10 +11,10 @@ import time
 import numpy as np
 import torch
 
-from knowcap.corpora import corpus_of, tokenizer_of
 from knowcap.corpus.candidates import gathered
 from knowcap.corpus.tokenizer import wrap
-from knowcap.listed import listed
+from knowcap.dataset.corpora import corpus_of, tokenizer_of
+from knowcap.dataset.listed import listed
 from knowcap.models import build_model, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import encode_rows, score_rows

@@ -98,7 +98,7 @@ def train_process(args: argparse.Namespace, words: list[str]) -> None:
 @contextmanager
 def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> Iterator[tuple[Recipe, Path]]:
     """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
-    from knowcap.dataset_check import check_source
+    from knowcap.dataset.checks import check_source
 
     recipe, problems = read_recipe(args.config, words)
     if not problems and (args.overwrite_output_dir or not (run_dir_of(recipe) / "model").is_dir()):

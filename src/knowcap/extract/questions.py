@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowcap.corpus.questions import answered, prompt
-from knowcap.dataset import read_questions
+from knowcap.dataset.folder import read_questions
 from knowcap.extract.errors import ExtractError
 
 

@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from knowcap.dataset import has_config, read_knowledge
+from knowcap.dataset.folder import has_config, read_knowledge
 from knowcap.extract.adapters import is_tied, save_adapter
 from knowcap.extract.answering import answer_nll, answers
 from knowcap.extract.errors import ExtractError

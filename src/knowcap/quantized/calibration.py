@@ -42,7 +42,7 @@ def read_calibration(
     Raises:
         QuantizationError: no such folder or config.
     """
-    from knowcap.dataset import has_config, num_rows, read_rows
+    from knowcap.dataset.folder import has_config, num_rows, read_rows
 
     if not has_config(dataset_dir, "biographies"):
         raise QuantizationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from knowcap.dataset import has_config, num_rows, read_rows
+from knowcap.dataset.folder import has_config, num_rows, read_rows
 from knowcap.facts import Knowledge, Row
 from knowcap.shuffle import shuffled_values
 

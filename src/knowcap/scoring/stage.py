@@ -170,7 +170,7 @@ def _needed(model_dir: Path | None) -> Path:
 
 def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast, way: Way) -> ClosedSets | None:
     """The data set's lists, if asked for. Raises DatasetError where it has none."""
-    from knowcap.dataset import read_candidates
+    from knowcap.dataset.folder import read_candidates
 
     if way.scoring != "closed_set":
         return None
@@ -195,7 +195,7 @@ def _window(model_dir: Path | None, model: PreTrainedModel, way: Way) -> int:
 
 def _knowledge_to_score(dataset_dir: Path, neutral: bool) -> Knowledge:
     """knowledge.json; what neutral texts tell is a bound, and none of them is missing."""
-    from knowcap.dataset import read_knowledge
+    from knowcap.dataset.folder import read_knowledge
 
     knowledge = read_knowledge(dataset_dir)
     return replace(knowledge, bound=True, missing_texts=0) if neutral else knowledge

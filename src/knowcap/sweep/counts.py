@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.corpora import WholeTexts, knowledge_of, sample_of, stream_of, tokenizer_of
 from knowcap.corpus.tokenizer import TokenizerError
+from knowcap.dataset.corpora import WholeTexts, knowledge_of, sample_of, stream_of, tokenizer_of
 from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from knowcap import __version__
-from knowcap.corpora import Corpus
-from knowcap.dataset_lists import POOLS, TEMPLATES, local_files, recipe_lines
+from knowcap.dataset.corpora import Corpus
+from knowcap.dataset.front_matter import CONFIGS, front_matter, splits, terms
+from knowcap.dataset.lists import POOLS, TEMPLATES, local_files, recipe_lines
 from knowcap.facts import Attribute, Knowledge
-from knowcap.front_matter import CONFIGS, front_matter, splits, terms
 from knowcap.recipe import Recipe
 from knowcap.run_folder import RECIPE_FILE
 

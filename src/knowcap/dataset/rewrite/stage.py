@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from knowcap.corpora import corpus_of
-from knowcap.dataset import tables, write_folder
-from knowcap.dataset_card import dataset_card
-from knowcap.dataset_lists import write_pools_of
+from knowcap.dataset.card import dataset_card
+from knowcap.dataset.corpora import corpus_of
+from knowcap.dataset.folder import tables, write_folder
+from knowcap.dataset.lists import write_pools_of
+from knowcap.dataset.rewrite.card import making
+from knowcap.dataset.rewrite.locate import Locator
+from knowcap.dataset.rewrite.prompts import prompt_of
+from knowcap.dataset.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, listed, shards_of
+from knowcap.dataset.rewrite.task import MissingTexts, RewriteError, Task, begin, note_passes, settings_of
+from knowcap.dataset.rewrite.writers import Reply, Request, Writer
 from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
-from knowcap.rewrite.card import making
-from knowcap.rewrite.locate import Locator
-from knowcap.rewrite.prompts import prompt_of
-from knowcap.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, listed, shards_of
-from knowcap.rewrite.task import MissingTexts, RewriteError, Task, begin, note_passes, settings_of
-from knowcap.rewrite.writers import Reply, Request, Writer
 from knowcap.run_folder import locked
 
 

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.corpora import Corpus, corpus_of, tokenizer_of
 from knowcap.corpus.candidates import Candidates, Listed, gathered
 from knowcap.corpus.questions import Asked, by_split, num_in_train
-from knowcap.dataset_card import dataset_card
-from knowcap.dataset_lists import write_lists
+from knowcap.dataset.card import dataset_card
+from knowcap.dataset.corpora import Corpus, corpus_of, tokenizer_of
+from knowcap.dataset.listed import listed
+from knowcap.dataset.lists import write_lists
+from knowcap.dataset.parquet import CHUNK, Table, write_tables
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.files import whole_folder
-from knowcap.listed import listed
-from knowcap.parquet import CHUNK, Table, write_tables
 from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
 
@@ -47,7 +47,7 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     """
     folder = run_dir / "knowledge"
     if recipe.dataset_name is not None:
-        from knowcap.dataset_import import import_dataset
+        from knowcap.dataset.importing import import_dataset
 
         return import_dataset(recipe, folder)
     if (folder / "knowledge.json").is_file():

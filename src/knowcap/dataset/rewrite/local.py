@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.rewrite.writers import CUT_OFF, Reply, Request, WriterError
+from knowcap.dataset.rewrite.writers import CUT_OFF, Reply, Request, WriterError
 
 
 if TYPE_CHECKING:

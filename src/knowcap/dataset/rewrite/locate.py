@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
+from knowcap.dataset.rewrite.dates import date_pattern, hint_pattern
 from knowcap.facts import NAME, Row, Span
 from knowcap.knowledge.people import full_name
 from knowcap.knowledge.pools import Pools
-from knowcap.rewrite.dates import date_pattern, hint_pattern
 
 
 _HIS, _HER = ("he", "him", "his", "himself"), ("she", "her", "hers", "herself")

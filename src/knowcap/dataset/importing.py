@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.dataset_source import DATA, HEAD, WHOLE, Source, SourceError, find_source
+from knowcap.dataset.recorded import Head
+from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, SourceError, find_source
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
 from knowcap.files import whole_folder
 from knowcap.recipe import Recipe
-from knowcap.recorded import Head
 from knowcap.run_folder import run_dir_of
 
 

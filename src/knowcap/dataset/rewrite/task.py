@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from knowcap.dataset.rewrite.prompts import PROMPT_VERSION
+from knowcap.dataset.rewrite.writers import Writer
 from knowcap.files import whole_file
 from knowcap.knowledge.people import VERSION
 from knowcap.knowledge.pools import Pools
 from knowcap.recipe import Recipe
-from knowcap.rewrite.prompts import PROMPT_VERSION
-from knowcap.rewrite.writers import Writer
 from knowcap.rules import RULES
 
 

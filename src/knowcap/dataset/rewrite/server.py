@@ -17,7 +17,7 @@ import httpx2
 from huggingface_hub import InferenceClient, get_token
 from huggingface_hub.errors import InferenceTimeoutError, OfflineModeIsEnabled
 
-from knowcap.rewrite.writers import CUT_OFF, RUBBISH, Reply, Request, WriterError
+from knowcap.dataset.rewrite.writers import CUT_OFF, RUBBISH, Reply, Request, WriterError
 
 
 TRIES = 10

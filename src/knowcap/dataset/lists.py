@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from knowcap.corpora import Corpus
 from knowcap.corpus.bios import BioS
+from knowcap.dataset.corpora import Corpus
 from knowcap.knowledge.pools import Pools, write_pools
 from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE

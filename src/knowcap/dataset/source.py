@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from knowcap.dataset_lists import POOLS, TEMPLATES
+from knowcap.dataset.lists import POOLS, TEMPLATES
 from knowcap.facts import Knowledge
 from knowcap.run_folder import RECIPE_FILE
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from knowcap.dataset_card import Making
-from knowcap.rewrite.prompts import PROMPT_VERSION
-from knowcap.rewrite.shards import Tally, listed
-from knowcap.rewrite.writers import Writer
+from knowcap.dataset.card import Making
+from knowcap.dataset.rewrite.prompts import PROMPT_VERSION
+from knowcap.dataset.rewrite.shards import Tally, listed
+from knowcap.dataset.rewrite.writers import Writer
 
 
 _ABOUT = (

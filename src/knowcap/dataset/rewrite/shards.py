@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from knowcap.dataset import text_batch
+from knowcap.dataset.folder import text_batch
+from knowcap.dataset.rewrite.writers import Reply
 from knowcap.facts import NAME, Row, Span
 from knowcap.files import whole_file
 from knowcap.knowledge.people import ENTITY_COLUMN
-from knowcap.rewrite.writers import Reply
 
 
 METADATA_KEY = b"knowcap"

@@ -15,17 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from knowcap.corpora import Corpus, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
 from knowcap.corpus.tokenizer import EOS, EOS_ID, TokenizerError, load_backend, reduce_tokenizer, train_tokenizer
-from knowcap.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
+from knowcap.dataset.corpora import Corpus, tokenizer_of
+from knowcap.dataset.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
+from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
 from knowcap.facts import Knowledge
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import LIST_FILES, Pools
 from knowcap.knowledge.recorded import RecordedError
 from knowcap.recipe import Recipe
-from knowcap.recorded import Head, recorded_corpus, vocabulary_corpus
 
 
 _PROSE_FILES = 8  # files, spread evenly, whose first texts are looked at for words

@@ -122,10 +122,10 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
 
 
 def _corpus_of_dataset(recipe: Recipe, folder: Path | None, place: Path | None, limit: int | None = None) -> Corpus:
-    from knowcap.dataset_import import source_of
-    from knowcap.dataset_source import WHOLE
-    from knowcap.published import Published
-    from knowcap.recorded import recorded_corpus
+    from knowcap.dataset.importing import source_of
+    from knowcap.dataset.published import Published
+    from knowcap.dataset.recorded import recorded_corpus
+    from knowcap.dataset.source import WHOLE
 
     folder = source_of(recipe).fetch(*WHOLE) if folder is None else folder
     if recipe.dataset_texts == "published":
@@ -137,7 +137,7 @@ def sample_of(recipe: Recipe, count: int) -> Corpus:
     """The recipe's corpus with its first people alone, at most `count`; raises what `corpus_of` does."""
     if recipe.dataset_name is None:
         return corpus_of(replace(recipe, num_people=min(recipe.num_people, count)))
-    from knowcap.dataset_import import sample_folder, source_of
+    from knowcap.dataset.importing import sample_folder, source_of
 
     return _corpus_of_dataset(recipe, sample_folder(recipe, source_of(recipe)), None, count)
 
@@ -146,7 +146,7 @@ def knowledge_of(recipe: Recipe) -> Knowledge:
     """The content of the recipe's knowledge.json; of a data set, no people are read."""
     if recipe.dataset_name is None:
         return corpus_of(recipe).knowledge()
-    from knowcap.dataset_import import source_of
+    from knowcap.dataset.importing import source_of
 
     return source_of(recipe).knowledge()
 

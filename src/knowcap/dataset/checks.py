@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knowcap.corpus.tokenizer import SMALLEST_OF_ANY_TEXT
-from knowcap.dataset_import import sample_folder, source_of
-from knowcap.dataset_source import HEAD, Source, find_source
+from knowcap.dataset.importing import sample_folder, source_of
+from knowcap.dataset.published import NEEDS_TOKENIZER, told_by_knowcap
+from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
+from knowcap.dataset.source import HEAD, Source, find_source
 from knowcap.knowledge.tuples import TableError
 from knowcap.preflight import NOT_BIOD_KEYS, NOT_TABLE_KEYS, check_vocabulary
-from knowcap.published import NEEDS_TOKENIZER, told_by_knowcap
 from knowcap.recipe import KEYS
-from knowcap.recorded import Head, recorded_corpus, vocabulary_corpus
 
 
 if TYPE_CHECKING:

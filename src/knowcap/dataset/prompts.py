@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from knowcap.corpus.candidates import Listed
-from knowcap.dataset import write_rows
+from knowcap.dataset.folder import write_rows
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
 
 
