@@ -9,7 +9,7 @@ import pytest
 import torch
 from countries import write_table
 
-import knowcap.loading
+import knowcap.models.loading
 from knowcap.capacity import LeakError, capacity
 from knowcap.corpus.tokenizer import save_tokenizer
 from knowcap.dataset.corpora import corpus_of, tokenizer_of
@@ -113,7 +113,9 @@ def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
                 start = int(encoded.row_starts[encoded.fact_rows[fact]])
                 told[tuple(encoded.ids[start:target].tolist())] = int(encoded.ids[target])
         with monkeypatch.context() as patch:
-            patch.setattr(knowcap.loading, "load_model", lambda path, told=told: leaking(load_model(path), told))
+            patch.setattr(
+                knowcap.models.loading, "load_model", lambda path, told=told: leaking(load_model(path), told)
+            )
             score(untrained, run_dir / "knowledge", progress=False, overwrite=True)
         with pytest.raises(LeakError, match=leaked):
             capacity(untrained)

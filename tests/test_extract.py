@@ -31,8 +31,8 @@ from knowcap.extract.matcher import normal
 from knowcap.extract.questions import Question, questions_of
 from knowcap.extract.tuning import Lessons
 from knowcap.knowledge.pools import BIRTH_DATES, format_birth_date, load_pools
-from knowcap.loading import load_any
 from knowcap.models import build_model, model_config
+from knowcap.models.loading import load_any
 from knowcap.progress import quiet_peft
 from knowcap.recipe import Recipe
 

@@ -21,8 +21,8 @@ from knowcap import run as stages
 from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import main
 from knowcap.extract import ExtractError, Tuning, extract, matches, tuning
-from knowcap.loading import load_any, load_its_tokenizer
 from knowcap.models import load_model
+from knowcap.models.loading import load_any, load_its_tokenizer
 from knowcap.preflight import check_recipe
 from knowcap.progress import quiet_peft
 from knowcap.recipe import Recipe

@@ -19,12 +19,12 @@ from test_quantize_architectures import CONFIGS, IDS, V, rows_of
 from tiny import byte_tokenizer, knowledge, say, write_dataset
 
 from knowcap.models import build_model, count_parameters, load_model
-from knowcap.quantize import quantize
-from knowcap.quantized.calibration import read_calibration
-from knowcap.quantized.folder import stored_bits
-from knowcap.quantized.gptq import DAMPING
-from knowcap.quantized.packed import PackedLinear
-from knowcap.quantized.settings import QuantizationError
+from knowcap.models.quantized.calibration import read_calibration
+from knowcap.models.quantized.folder import stored_bits
+from knowcap.models.quantized.gptq import DAMPING
+from knowcap.models.quantized.packed import PackedLinear
+from knowcap.models.quantized.settings import QuantizationError
+from knowcap.models.quantized.stage import quantize
 
 
 GROUP = 32

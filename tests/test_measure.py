@@ -12,9 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from knowcap import cli, measure_capacity
 from knowcap.dataset.prompts import PromptsError, read_prompts, write_prompts
-from knowcap.loading import find_model, load_any
 from knowcap.measure import MeasureError
 from knowcap.models import ModelError
+from knowcap.models.loading import find_model, load_any
 
 
 CITIES = {"Peru": "Lima", "Italy": "Rome", "France": "Paris", "Norway": "Oslo", "Japan": "Tokyo", "Cuba": "Havana"}

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MixtralConfig
 
-from knowcap import quantize as quantize_module
 from knowcap.models import ModelError, build_model, count_parameters, load_model, model_config
-from knowcap.quantize import quantize
-from knowcap.quantized import folder as folders
-from knowcap.quantized import layers, quanto
-from knowcap.quantized.folder import stored_bits
-from knowcap.quantized.layers import linearize
-from knowcap.quantized.settings import QuantizationError
+from knowcap.models.quantized import folder as folders
+from knowcap.models.quantized import layers, quanto
+from knowcap.models.quantized import stage as quantize_module
+from knowcap.models.quantized.folder import stored_bits
+from knowcap.models.quantized.layers import linearize
+from knowcap.models.quantized.settings import QuantizationError
+from knowcap.models.quantized.stage import quantize
 
 
 V, BLOCK, GROUP = 61, 24, 32

@@ -14,9 +14,9 @@ import torch
 from transformers import LlamaConfig, MistralConfig, MixtralConfig
 
 from knowcap.models import build_model, count_parameters, load_model, model_config
-from knowcap.quantize import quantize
-from knowcap.quantized import quanto
-from knowcap.quantized.layers import linearize
+from knowcap.models.quantized import quanto
+from knowcap.models.quantized.layers import linearize
+from knowcap.models.quantized.stage import quantize
 
 
 V, GROUP = 61, 32

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from knowcap.cli import main
-from knowcap.quantize import quantize
-from knowcap.quantized import settings as settings_module
-from knowcap.quantized.packed import PackedLinear
-from knowcap.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized import settings as settings_module
+from knowcap.models.quantized.packed import PackedLinear
+from knowcap.models.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized.stage import quantize
 from knowcap.recipe import Recipe, RecipeError, load_recipe
 from knowcap.run_folder import recipe_yaml
 

@@ -840,7 +840,7 @@ def test_quantization_json_and_the_stored_type_say_the_precision(folders: tuple[
 
 def test_a_quantized_folder_is_scored_as_one(folders: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("optimum.quanto")
-    from knowcap.quantize import quantize
+    from knowcap.models.quantized.stage import quantize
 
     model_dir, dataset_dir = folders
     quantized = quantize(model_dir, tmp_path / "int8", 8)

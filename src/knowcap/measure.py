@@ -60,7 +60,7 @@ def measure_capacity(
         FactError, TextError, LeakError: facts that break the contract, or that something but the weights tells.
     """
     from knowcap.capacity import capacity
-    from knowcap.loading import find_model
+    from knowcap.models.loading import find_model
     from knowcap.scoring import Way, score
 
     folder, loaded = (find_model(model), None) if isinstance(model, str | Path) else (None, (model, tokenizer))

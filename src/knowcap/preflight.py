@@ -170,7 +170,7 @@ def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
     """Whether the copies can be made of a model of that width, with what is installed."""
     from knowcap.models import ModelError, parse_model_name
     from knowcap.models.families import inner_size
-    from knowcap.quantized.settings import check_recipe
+    from knowcap.models.quantized.settings import check_recipe
 
     if bad & {"quantize_bits", "quantization_method", "quantization_group_size", "quantization_symmetric"}:
         return []

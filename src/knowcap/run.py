@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.launch import Launcher
-from knowcap.quantized.settings import Settings
+from knowcap.models.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError, read_recipe
 from knowcap.run_folder import RECIPE_FILE, is_run_dir
 from knowcap.stage import stage as _stage
@@ -102,8 +102,8 @@ def measure_model(
     """
     from knowcap.card import write_card
     from knowcap.card.results import run_dir_of
-    from knowcap.loading import ADAPTER_FILE, find_model
     from knowcap.measure import dataset_folder
+    from knowcap.models.loading import ADAPTER_FILE, find_model
     from knowcap.scoring.way import Way
 
     model_dir = find_model(name, options.pop("revision", None))
@@ -222,7 +222,7 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
     kept = (output / "quantization.json").is_file() and not overwrite
 
     def work() -> None:
-        from knowcap.quantize import quantize
+        from knowcap.models.quantized.stage import quantize
 
         quantize(run_dir / "model", output, **vars(settings), dataset_dir=run_dir / "knowledge", overwrite=overwrite)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from knowcap import run as stages
 from knowcap.cli.parsers import add_command
-from knowcap.quantized.settings import METHODS, QuantizationError, Settings
+from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings
 from knowcap.run_folder import locked
 
 

@@ -27,8 +27,8 @@ from knowcap.extract.questions import questions_of
 from knowcap.extract.results import BEAMS, SCHEMA_VERSION, answer_table, summarize, write_json
 from knowcap.extract.tuning import Tuning, tune
 from knowcap.files import whole_file, whole_folder
-from knowcap.loading import load_any
 from knowcap.models import load_model, load_tokenizer
+from knowcap.models.loading import load_any
 from knowcap.progress import quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run_folder import versions

@@ -17,7 +17,7 @@ from knowcap.card import write_card
 from knowcap.card.results import run_dir_of
 from knowcap.hub.extraction import extraction_artefacts, published_extractions
 from knowcap.hub.upload import Artefact, HubError, Pushed, Uploader, check_repo_id
-from knowcap.quantized.settings import Settings
+from knowcap.models.quantized.settings import Settings
 from knowcap.run_folder import RECIPE_FILE, is_run_dir, locked
 
 

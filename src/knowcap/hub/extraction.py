@@ -8,7 +8,7 @@ from pathlib import Path
 
 from knowcap.card.extraction import extractions, write_extraction_card
 from knowcap.hub.upload import Artefact
-from knowcap.loading import ADAPTER_FILE
+from knowcap.models.loading import ADAPTER_FILE
 
 
 # Anything else in the folder of an extraction is not published.

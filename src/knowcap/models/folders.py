@@ -47,7 +47,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
 
     folder = check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():
-        from knowcap.quantized.folder import load_quantized
+        from knowcap.models.quantized.folder import load_quantized
 
         return load_quantized(folder)
     with quiet_transformers(), empty_weights_are_meant():

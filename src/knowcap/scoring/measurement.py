@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
-from knowcap.loading import weight_files
+from knowcap.models.loading import weight_files
 from knowcap.run_folder import versions
 from knowcap.scoring.errors import ScoringError
 

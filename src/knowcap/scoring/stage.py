@@ -18,7 +18,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge, Row
-from knowcap.loading import load_any, load_its_tokenizer
+from knowcap.models.loading import load_any, load_its_tokenizer
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
 from knowcap.scoring.contexts import PACKED_GROUP

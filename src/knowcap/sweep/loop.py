@@ -13,7 +13,7 @@ from pathlib import Path
 
 from knowcap import run as stages
 from knowcap.launch import Launcher
-from knowcap.quantized.settings import Settings
+from knowcap.models.quantized.settings import Settings
 from knowcap.run_folder import claim_run_dir, locked
 from knowcap.sweep.cells import Cell
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from knowcap.quantized.settings import QuantizationError
+from knowcap.models.quantized.settings import QuantizationError
 
 
 def check_finite(model_dir: Path, state: Mapping[str, torch.Tensor]) -> None:
@@ -34,7 +34,7 @@ def check_rewritten(model: PreTrainedModel, rewrite: Callable[[], object]) -> No
 
 def check_same(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
     """Raises QuantizationError unless a reloaded model has the tensors and the finite logits of the one in memory."""
-    from knowcap.quantized.folder import stored_state
+    from knowcap.models.quantized.folder import stored_state
 
     other = stored_state(reloaded)
     changed = [name for name, tensor in stored_state(model).items() if not torch.equal(tensor, other[name])]

@@ -15,9 +15,9 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from knowcap.models import QUANTIZATION_FILE, build_model, check_model_folder
-from knowcap.quantized import gptq, quanto
-from knowcap.quantized.layers import linearize, stored_tensors
-from knowcap.quantized.settings import METHODS, QuantizationError, Settings
+from knowcap.models.quantized import gptq, quanto
+from knowcap.models.quantized.layers import linearize, stored_tensors
+from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings
 
 
 # quanto's scales of quantized activations; with weights alone quantized they are 1, and are not stored.

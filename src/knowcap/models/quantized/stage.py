@@ -34,18 +34,18 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from knowcap.files import whole_folder
 from knowcap.models import QUANTIZATION_FILE, check_model_folder, count_parameters, load_model, load_tokenizer
-from knowcap.quantized import folder as folders
-from knowcap.quantized import gptq, quanto
-from knowcap.quantized.calibration import Calibration, read_calibration
-from knowcap.quantized.checks import check_finite, check_rewritten, check_same
-from knowcap.quantized.layers import (
+from knowcap.models.quantized import folder as folders
+from knowcap.models.quantized import gptq, quanto
+from knowcap.models.quantized.calibration import Calibration, read_calibration
+from knowcap.models.quantized.checks import check_finite, check_rewritten, check_same
+from knowcap.models.quantized.layers import (
     block_weights,
     coverage,
     embedding_layers,
     layers_to_quantize,
     linearize,
 )
-from knowcap.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized.settings import QuantizationError, Settings
 
 
 __all__ = ["QuantizationError", "Settings", "quantize"]

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from knowcap.quantized.layers import KeptLinear, blocks_of, check_groups, layers_to_quantize
-from knowcap.quantized.packed import PackedLinear
-from knowcap.quantized.settings import GPTQ_INPUTS, QuantizationError, Settings
+from knowcap.models.quantized.layers import KeptLinear, blocks_of, check_groups, layers_to_quantize
+from knowcap.models.quantized.packed import PackedLinear
+from knowcap.models.quantized.settings import GPTQ_INPUTS, QuantizationError, Settings
 
 
 DAMPING = 0.05  # of the mean of the Hessian's diagonal, added to it

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from knowcap.quantized.settings import QuantizationError
+from knowcap.models.quantized.settings import QuantizationError
 
 
 class PackedLinear(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from knowcap.quantized.settings import QuantizationError
+from knowcap.models.quantized.settings import QuantizationError
 
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from knowcap.quantized.settings import QuantizationError
+from knowcap.models.quantized.settings import QuantizationError
 
 
 LEAST_COVERAGE = 0.99

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from knowcap.quantized.layers import check_groups, embedding_layers, layers_to_quantize
-from knowcap.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized.layers import check_groups, embedding_layers, layers_to_quantize
+from knowcap.models.quantized.settings import QuantizationError, Settings
 
 
 _libraries: list[torch.library.Library] = []  # an override holds only as long as its Library lives

@@ -1,1 +1,0 @@
-"""Models with int8 or int4 weights: settings, layers, the two methods, folders; `knowcap.quantize` makes them."""
