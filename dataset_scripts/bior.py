@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         folder = BioRConfig(name=f"bioR-{given['num_people']}", **given).write(output_dir)
         logger.info("%s is made", folder)
         if hub_id:
-            from knowcap.hub import push_dataset
+            from knowcap.run.push import push_dataset
 
             logger.info("%s", push_dataset(folder, hub_id))
     except ValueError as error:

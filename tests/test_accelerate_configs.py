@@ -7,8 +7,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 
-from knowcap.launch import Launcher
 from knowcap.recipe import RECIPES_DIR
+from knowcap.run.launch import Launcher
 
 
 PROCESSES = {"cpu": 1, "cpu_2": 2, "multi_gpu": 8, "multi_node": 16, "fsdp2": 8}

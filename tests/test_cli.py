@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from knowcap import run as stages
 from knowcap.cli import main, train_main
-from knowcap.launch import Launcher, LaunchError
+from knowcap.run.launch import Launcher, LaunchError
+from knowcap.run.pipeline import pipeline as stages
 
 
 RECIPE = """# A recipe to try things with.
@@ -34,7 +34,7 @@ train_batch_size: 8
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("knowcap.estimate._PROBE_SECONDS", 0)
+    monkeypatch.setattr("knowcap.run.estimate._PROBE_SECONDS", 0)
     (tmp_path / "mine.yaml").write_text(RECIPE)
     return tmp_path / "mine.yaml"
 

@@ -12,8 +12,8 @@ import pytest
 from test_capacity import CANDIDATES, N, fact, knowledge_json, perfect_facts, uniform_facts, write
 
 from knowcap.capacity import CapacityError, capacity
+from knowcap.capacity.comparison import CompareError, compare, describe, write_comparison
 from knowcap.cli import main
-from knowcap.compare import CompareError, compare, describe, write_comparison
 
 
 def noisy(seed: int, scale: float = 1.0, entities: range = range(N)) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def test_the_command_measures_what_is_not_measured_and_says_the_difference(
         assert options.keys() == {"batch_size", "limit", "overwrite", "launcher", "scoring", "context"}
         return measured(Path(model), noisy(1))
 
-    monkeypatch.setattr("knowcap.compare.stage.measure_model", measure)
+    monkeypatch.setattr("knowcap.run.compare.measure_model", measure)
     words = ["measure", str(run_dir), "--compare", str(alone)]
     assert main(words) == 0
     assert asked == [(str(alone), str(run_dir / "knowledge"))], "A is measured; B has no data set of its own"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_card import make_capacity
 
-from knowcap.compare.seeds import seed_interval, t_quantile
+from knowcap.capacity.seeds import seed_interval, t_quantile
 from knowcap.metrics.bits_per_parameter import bits
 
 

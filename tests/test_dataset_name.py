@@ -20,13 +20,13 @@ from test_published import retold
 from test_readme import README, commands
 from test_recorded import edit, from_folder, recipe_for, with_value
 
-from knowcap import hub
 from knowcap.cli import main, make_parser
 from knowcap.dataset.folder import build, write
 from knowcap.dataset.folder import source as dataset_source
 from knowcap.dataset.importing import read_record
 from knowcap.dataset.source import SourceError, find_source
 from knowcap.recipe import Recipe, RecipeError, load_recipe
+from knowcap.run import push as hub
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -66,7 +66,7 @@ def made(tmp_path_factory) -> Path:
 def folder(made, tmp_path, monkeypatch) -> Path:
     """A copy of a bioS in the working directory (people), a bioD (numbers), and recipes: mine, published, numbers."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("knowcap.estimate._PROBE_SECONDS", 0)
+    monkeypatch.setattr("knowcap.run.estimate._PROBE_SECONDS", 0)
     (tmp_path / "mine.yaml").write_text(RECIPE)
     (tmp_path / "numbers.yaml").write_text(RECIPE.replace("num_templates: 1\n", ""))
     (tmp_path / "published.yaml").write_text(RECIPE.replace("num_templates: 1\n", "") + "dataset_texts: published\n")

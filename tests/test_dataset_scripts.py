@@ -15,8 +15,8 @@ from knowcap.builder import main
 from knowcap.corpus import biod
 from knowcap.dataset.folder import build
 from knowcap.knowledge import people
-from knowcap.preflight import check_recipe
 from knowcap.recipe import Recipe
+from knowcap.run.preflight import check_recipe
 
 
 SCRIPTS = Path(__file__).parents[1] / "dataset_scripts"
@@ -203,7 +203,7 @@ def test_a_folder_that_is_there_is_not_touched(builders, tmp_path, capsys):
 @each_script
 def test_publishing_is_the_push_of_src(builders, tmp_path, monkeypatch, name):
     pushed = []
-    monkeypatch.setattr("knowcap.hub.push_dataset", lambda *arguments: pushed.append(arguments))
+    monkeypatch.setattr("knowcap.run.push.push_dataset", lambda *arguments: pushed.append(arguments))
     keys = words(SMALL[name])
     made = main(builders[name], [*keys, "--output_dir", str(tmp_path / "x"), "--push_to_hub", "somebody/small"])
     assert pushed == [(made, "somebody/small")]

@@ -16,18 +16,18 @@ from hub_server import TOKEN, HubServer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from knowcap import hub
-from knowcap import run as stages
 from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import main
 from knowcap.extract import ExtractError, Tuning, extract, matches, tuning
 from knowcap.models import load_model
 from knowcap.models.loading import load_any, load_its_tokenizer
-from knowcap.preflight import check_recipe
 from knowcap.progress import quiet_peft
 from knowcap.recipe import Recipe
 from knowcap.report import report
-from knowcap.run_folder import claim_run_dir
+from knowcap.run import push as hub
+from knowcap.run.folder import claim_run_dir
+from knowcap.run.pipeline import pipeline as stages
+from knowcap.run.preflight import check_recipe
 
 
 TINY = Recipe(

@@ -16,12 +16,12 @@ import torch
 from hub_server import TOKEN, HubServer
 from huggingface_hub import HfApi, ModelCard
 
-from knowcap import hub
-from knowcap import run as stages
 from knowcap.cli import main
-from knowcap.hub import Artefact, HubError, Uploader
 from knowcap.recipe import Recipe
-from knowcap.run_folder import claim_run_dir
+from knowcap.run import push as hub
+from knowcap.run.folder import claim_run_dir
+from knowcap.run.pipeline import pipeline as stages
+from knowcap.run.push import Artefact, HubError, Uploader
 
 
 # huggingface_hub passes files to its HTTP client by an argument that the client would rather be passed otherwise.

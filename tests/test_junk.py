@@ -28,8 +28,8 @@ from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.mixture import Mixture
 from knowcap.packing import PackingError
-from knowcap.preflight import check_recipe
 from knowcap.recipe import Recipe
+from knowcap.run.preflight import check_recipe
 from knowcap.scoring import encode_rows
 
 

@@ -15,7 +15,7 @@ from knowcap.models.quantized.packed import PackedLinear
 from knowcap.models.quantized.settings import QuantizationError, Settings
 from knowcap.models.quantized.stage import quantize
 from knowcap.recipe import Recipe, RecipeError, load_recipe
-from knowcap.run_folder import recipe_yaml
+from knowcap.run.folder import recipe_yaml
 
 
 RECIPE = "num_people: 1000\nmodel_name: gpt2-2-2\n"

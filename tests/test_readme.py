@@ -11,12 +11,12 @@ from statistics import fmean
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from knowcap import run as stages
 from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import make_parser
-from knowcap.launch import Launcher
 from knowcap.recipe import Recipe, load_recipe, packaged_recipes
-from knowcap.run_folder import claim_run_dir
+from knowcap.run.folder import claim_run_dir
+from knowcap.run.launch import Launcher
+from knowcap.run.pipeline import pipeline as stages
 from knowcap.sweep import packaged_sweeps
 from knowcap.sweep.file import read_sweep
 

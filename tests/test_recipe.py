@@ -295,7 +295,7 @@ def test_keys_of_mixtures_beside_a_model_without_experts_are_told(write):
 
 
 def test_a_tracker_that_is_not_installed_is_told(write, monkeypatch):
-    monkeypatch.setattr("knowcap.preflight.find_spec", lambda name: None)
+    monkeypatch.setattr("knowcap.run.preflight.find_spec", lambda name: None)
     (problem,) = problems_of(write(GOOD), ["--report_to=trackio"])
     assert "pip install trackio" in problem
 

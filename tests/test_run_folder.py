@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from knowcap import run_folder
 from knowcap.recipe import Recipe, RecipeError, load_recipe
-from knowcap.run_folder import claim_run_dir, folder_problems, git_revision, locked, recipe_yaml, versions
+from knowcap.run import folder as run_folder
+from knowcap.run.folder import claim_run_dir, folder_problems, git_revision, locked, recipe_yaml, versions
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_what_a_run_has_written_already_needs_no_more_space(recipe, monkeypatch)
 
 def test_a_second_command_is_kept_out_while_the_first_one_lives(tmp_path):
     code = (
-        "import sys, pathlib; from knowcap.run_folder import locked\n"
+        "import sys, pathlib; from knowcap.run.folder import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -161,7 +161,7 @@ def test_a_second_command_is_kept_out_while_the_first_one_lives(tmp_path):
 
 
 def test_a_command_waits_for_another_one_to_end(tmp_path, caplog):
-    code = "import sys, pathlib, time; from knowcap.run_folder import locked\n" + (
+    code = "import sys, pathlib, time; from knowcap.run.folder import locked\n" + (
         "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(0.5)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:

@@ -31,7 +31,7 @@ from knowcap.scoring import stage as stage_module
 from knowcap.scoring.__main__ import main
 from knowcap.scoring.batches import NAME_TOKENS, score_chunks
 from knowcap.scoring.parts import is_prefix_free
-from knowcap.shuffle import shuffled_values
+from knowcap.scoring.shuffle import shuffled_values
 
 
 SRC = Path(__file__).parents[1] / "src"

@@ -13,10 +13,10 @@ import pytest
 from sweep_cells import BASE, write_sweep
 
 from knowcap.cli import main, make_parser
-from knowcap.estimate import estimate
-from knowcap.launch import Launcher
 from knowcap.models import build_model, count_parameters, model_config
 from knowcap.recipe import KEYS, RECIPES_DIR, load_recipe
+from knowcap.run.estimate import estimate
+from knowcap.run.launch import Launcher
 from knowcap.sweep import SweepError, counts, load_sweep, packaged_sweeps
 from knowcap.sweep.checks import TRAINING_KEYS, start_problems
 from knowcap.sweep.counts import count_cells
@@ -169,7 +169,7 @@ def test_cells_that_fit_the_disk_one_by_one_but_not_together_are_told(tmp_path, 
 
 def test_a_run_folder_of_another_recipe_is_told(tmp_path):
     sweep = sweep_of(tmp_path, "grid: {seed: [0, 1]}")
-    from knowcap.run_folder import claim_run_dir
+    from knowcap.run.folder import claim_run_dir
 
     claim_run_dir(replace(sweep.cells[1].recipe, num_people=61))
     (problem,) = start_problems(sweep.cells)

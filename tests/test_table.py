@@ -24,8 +24,8 @@ from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset.folder import DatasetError, build, read_knowledge, read_rows
 from knowcap.facts import check_row, check_values
 from knowcap.knowledge.tuples import TableError
-from knowcap.preflight import check_recipe
 from knowcap.recipe import Recipe, RecipeError, load_recipe
+from knowcap.run.preflight import check_recipe
 from knowcap.scoring import score, score_rows
 from knowcap.train import train
 

@@ -18,8 +18,6 @@ from tiny import bpe_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 from writer_server import RuleWriter
 
-from knowcap import hub
-from knowcap import run as stages
 from knowcap.capacity import LeakError, capacity
 from knowcap.card.results import read_capacities
 from knowcap.cli import main
@@ -28,6 +26,8 @@ from knowcap.dataset.rewrite import Task, rewrite
 from knowcap.plots import plot_frontier
 from knowcap.recipe import Recipe
 from knowcap.report import report, report_table
+from knowcap.run import push as hub
+from knowcap.run.pipeline import pipeline as stages
 from knowcap.scoring import NEUTRAL, ScoringError, read_measurement, score
 
 

@@ -22,8 +22,8 @@ from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.facts import check_row, check_values, scored_facts
 from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.pools import load_pools
-from knowcap.preflight import check_recipe
 from knowcap.recipe import Recipe
+from knowcap.run.preflight import check_recipe
 
 
 VARIANTS = [Variant(m, p, f) for m, p, f in itertools.product((None, 1, 5), (True, False), (False, True))]

@@ -18,8 +18,8 @@ from knowcap.convert import convert
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import tables, write
 from knowcap.dataset.parquet import Table
-from knowcap.preflight import check_recipe
 from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.run.preflight import check_recipe
 
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def main(builder: type[CorpusBuilder], argv: Sequence[str] | None = None) -> Pat
     if given.num_proc < 1:
         problems.append(f"--num_proc {given.num_proc}, expected 1 or more")
     if given.push_to_hub is not None:
-        from knowcap.hub.upload import check_repo_id
+        from knowcap.hub import check_repo_id
 
         problems += check_repo_id(given.push_to_hub, "--push_to_hub")
     if problems:
@@ -119,7 +119,7 @@ def main(builder: type[CorpusBuilder], argv: Sequence[str] | None = None) -> Pat
         folder = write(config.recipe(), given.output_dir, given.num_proc)
         logger.info("%s is made", folder)
         if given.push_to_hub is not None:
-            from knowcap.hub import push_dataset
+            from knowcap.run.push import push_dataset
 
             logger.info("%s", push_dataset(folder, given.push_to_hub))
     except (ValueError, OSError) as error:

@@ -182,7 +182,7 @@ def read_recipe(config: str | Path, overrides: Overrides = (), check: bool = Tru
     problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
     recipe = resolve(Recipe(**values), path)
     if check:
-        from knowcap.preflight import check_recipe
+        from knowcap.run.preflight import check_recipe
 
         problems += check_recipe(recipe, unusable={*missing, *(found.keys() - values.keys())})
     return recipe, problems

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from knowcap.compare.errors import CompareError
-from knowcap.compare.seeds import seed_interval
+from knowcap.capacity.comparison_errors import CompareError
+from knowcap.capacity.seeds import seed_interval
 from knowcap.recipe import METADATA_KEYS
 
 

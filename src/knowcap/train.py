@@ -32,7 +32,7 @@ from knowcap.packing import Stream
 from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.routing import AUX_LOSS, SHARES
-from knowcap.run_folder import versions
+from knowcap.run.folder import versions
 from knowcap.trainer import StreamTrainer
 from knowcap.windows import Windows
 

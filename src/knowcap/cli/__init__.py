@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from knowcap import __version__
 from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run, sweep
-from knowcap.launch import LaunchError, is_main_process, set_up_process
+from knowcap.run.launch import LaunchError, is_main_process, set_up_process
 from knowcap.sweep.errors import CellsFailed
 
 

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from knowcap import run as stages
 from knowcap.cli.parsers import add_command, positive
 from knowcap.recipe import EXTRACT_METHODS
-from knowcap.run_folder import locked
+from knowcap.run.folder import locked
+from knowcap.run.pipeline import pipeline as stages
 
 
 _EXAMPLES = (

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from knowcap import run as stages
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
-from knowcap.run_folder import is_run_dir, locked
+from knowcap.run.folder import is_run_dir, locked
+from knowcap.run.pipeline import pipeline as stages
 
 
 _EXAMPLES = (
@@ -47,7 +47,7 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
     options: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "limit", "overwrite")}
     options |= {"scoring": args.scoring, "context": args.context, "launcher": launcher_of(args)}
     if args.compare is not None:
-        from knowcap.compare.stage import compare_models
+        from knowcap.run.compare import compare_models
 
         return print(compare_models(args.model, args.compare, dataset_name=args.dataset_name, **options))
     run_dir = Path(args.model)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from knowcap.launch import Launcher
+from knowcap.run.launch import Launcher
 
 
 Command = Callable[[argparse.Namespace, list[str]], None]  # gets the words left over too, which are recipe keys

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _push(args: argparse.Namespace, _: list[str]) -> None:
-    from knowcap.hub import push
+    from knowcap.run.push import push
 
     ids = {name: getattr(args, name) for name in ("hub_model_id", "hub_dataset_id", "hub_space_id")}
     print(push(args.folder, **ids, private=args.private, revision=args.revision))

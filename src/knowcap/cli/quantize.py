@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from knowcap import run as stages
 from knowcap.cli.parsers import add_command
 from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings
-from knowcap.run_folder import locked
+from knowcap.run.folder import locked
+from knowcap.run.pipeline import pipeline as stages
 
 
 _EXAMPLES = (

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from knowcap import run as stages
 from knowcap.cli.parsers import add_command
+from knowcap.run.pipeline import pipeline as stages
 
 
 def add(commands: Any) -> None:

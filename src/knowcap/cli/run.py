@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from knowcap import run as stages
 from knowcap.cli.parsers import add_command, add_launcher_options, add_recipe_options, launcher_of, positive
-from knowcap.launch import is_main_process
 from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, read_recipe
-from knowcap.run_folder import claim_run_dir, folder_problems, locked, run_dir_of
+from knowcap.run.folder import claim_run_dir, folder_problems, locked, run_dir_of
+from knowcap.run.launch import is_main_process
+from knowcap.run.pipeline import pipeline as stages
 
 
 _RECIPE_KEYS = "recipe keys (--key value wins over the file):\n" + "\n".join(
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
 def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
     recipe, problems = read_recipe(args.config, words)
     if not problems:
-        from knowcap import estimate
+        from knowcap.run import estimate
 
         problems = _training_problems(args, recipe)
         if not problems:
@@ -114,8 +114,8 @@ def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> It
 
 def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     """What would stop a sound recipe's training: its texts, this machine, the launcher."""
-    from knowcap import estimate
     from knowcap.machine import machine_problems
+    from knowcap.run import estimate
 
     launcher = launcher_of(args)
     processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}

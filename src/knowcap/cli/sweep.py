@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
-from knowcap.launch import Launcher
+from knowcap.run.launch import Launcher
 from knowcap.sweep import Sweep, SweepError, load_sweep
 
 

@@ -18,8 +18,8 @@ from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.tokenizer import word_tokenizer
 from knowcap.facts import NAME, Knowledge, Row, Span
 from knowcap.knowledge.strings import VERSION, Strings
-from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
+from knowcap.run.preflight import FEWEST_CONTROL
 
 
 ENTITY_COLUMN = "string_id"

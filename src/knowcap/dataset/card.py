@@ -17,7 +17,7 @@ from knowcap.dataset.front_matter import CONFIGS, front_matter, splits, terms
 from knowcap.dataset.lists import POOLS, TEMPLATES, local_files, recipe_lines
 from knowcap.facts import Attribute, Knowledge
 from knowcap.recipe import Recipe
-from knowcap.run_folder import RECIPE_FILE
+from knowcap.run.folder import RECIPE_FILE
 
 
 _MEASURED = 100_000  # rows that the values of an attribute are counted in

@@ -11,8 +11,8 @@ from knowcap.dataset.published import NEEDS_TOKENIZER, told_by_knowcap
 from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
 from knowcap.dataset.source import HEAD, Source, find_source
 from knowcap.knowledge.tuples import TableError
-from knowcap.preflight import NOT_BIOD_KEYS, NOT_TABLE_KEYS, check_vocabulary
 from knowcap.recipe import KEYS
+from knowcap.run.preflight import NOT_BIOD_KEYS, NOT_TABLE_KEYS, check_vocabulary
 
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from knowcap.dataset.lists import write_lists
 from knowcap.dataset.parquet import CHUNK, Table, write_tables
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.files import whole_folder
-from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
+from knowcap.run.preflight import FEWEST_CONTROL
 
 
 _LISTED = (

@@ -23,7 +23,7 @@ from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, SourceError, find_
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
 from knowcap.files import whole_folder
 from knowcap.recipe import Recipe
-from knowcap.run_folder import run_dir_of
+from knowcap.run.folder import run_dir_of
 
 
 logger = logging.getLogger(__name__)

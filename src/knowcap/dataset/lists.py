@@ -11,7 +11,7 @@ from knowcap.corpus.bios import BioS
 from knowcap.dataset.corpora import Corpus
 from knowcap.knowledge.pools import Pools, write_pools
 from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
-from knowcap.run_folder import RECIPE_FILE
+from knowcap.run.folder import RECIPE_FILE
 
 
 POOLS, TEMPLATES = "pools", "templates.yaml"

@@ -31,7 +31,7 @@ from knowcap.models import load_model, load_tokenizer
 from knowcap.models.loading import load_any
 from knowcap.progress import quiet_transformers
 from knowcap.recipe import Recipe
-from knowcap.run_folder import versions
+from knowcap.run.folder import versions
 
 
 logger = logging.getLogger(__name__)

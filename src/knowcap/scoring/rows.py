@@ -7,7 +7,7 @@ from pathlib import Path
 
 from knowcap.dataset.folder import has_config, num_rows, read_rows
 from knowcap.facts import Knowledge, Row
-from knowcap.shuffle import shuffled_values
+from knowcap.scoring.shuffle import shuffled_values
 
 
 SHUFFLED_CONTROL_ENTITIES = 1000

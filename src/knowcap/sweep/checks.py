@@ -8,10 +8,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from knowcap.launch import Launcher
-from knowcap.preflight import check_corpus, check_settings
 from knowcap.recipe import KEYS, Recipe
-from knowcap.run_folder import bytes_needed, folder_problems
+from knowcap.run.folder import bytes_needed, folder_problems
+from knowcap.run.launch import Launcher
+from knowcap.run.preflight import check_corpus, check_settings
 from knowcap.sweep.cells import Cell
 
 
@@ -72,8 +72,8 @@ def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> l
 
 
 def text_problems(cells: Iterable[Cell]) -> list[str]:
-    """What only shows once texts are tokenized, as `knowcap.estimate.check_texts`: seconds for each kind of text."""
-    from knowcap.estimate import check_texts
+    """What only shows once texts are tokenized, as `knowcap.run.estimate.check_texts`: seconds for each kind of text."""
+    from knowcap.run.estimate import check_texts
 
     kinds: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from knowcap.launch import Launcher
+from knowcap.run.launch import Launcher
 
 
 def launcher_problems(launcher: Launcher | None) -> list[str]:

@@ -87,7 +87,7 @@ def _extrapolated(
 
 def _measured(cells: Sequence[Cell], counts: Mapping[str, CellCounts]) -> dict[str, float]:
     """Seconds of training of every cell, from a few steps of each distinct model and batch on this machine."""
-    from knowcap.estimate import seconds_per_step
+    from knowcap.run.estimate import seconds_per_step
 
     speeds: dict[tuple[object, ...], float] = {}
     found = {}

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from knowcap import run as stages
-from knowcap.launch import Launcher
 from knowcap.models.quantized.settings import Settings
-from knowcap.run_folder import claim_run_dir, locked
+from knowcap.run.folder import claim_run_dir, locked
+from knowcap.run.launch import Launcher
+from knowcap.run.pipeline import pipeline as stages
 from knowcap.sweep.cells import Cell
 
 
@@ -55,7 +55,7 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
 
     Args:
         cell: of a sweep without problems.
-        launcher, num_proc: as for `knowcap.run.run`.
+        launcher, num_proc: as for `knowcap.run.pipeline.run`.
     """
     began = time.perf_counter()
     try:

@@ -77,7 +77,7 @@ class RayEngine:
 
 def _run_there(cell: Cell, folder: str, num_proc: int) -> Outcome:
     """A cell in a worker's process; relative paths are those of the process that started the sweep."""
-    from knowcap.launch import set_up_process
+    from knowcap.run.launch import set_up_process
 
     os.chdir(folder)
     set_up_process()

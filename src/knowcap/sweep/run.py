@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from knowcap.files import whole_file
-from knowcap.launch import Launcher
-from knowcap.run_folder import locked
+from knowcap.run.folder import locked
+from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import start_problems, text_problems
 from knowcap.sweep.errors import CellsFailed, SweepError

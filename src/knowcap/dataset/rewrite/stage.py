@@ -24,9 +24,9 @@ from knowcap.dataset.rewrite.writers import Reply, Request, Writer
 from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.preflight import FEWEST_CONTROL
 from knowcap.recipe import Recipe
-from knowcap.run_folder import locked
+from knowcap.run.folder import locked
+from knowcap.run.preflight import FEWEST_CONTROL
 
 
 HOPELESS = 200  # replies without one that can be kept, after which nobody is asked any more

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.compare.errors import CompareError
+from knowcap.capacity.comparison_errors import CompareError
 from knowcap.student import t_quantile
 
 

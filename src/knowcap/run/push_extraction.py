@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from knowcap.card.extraction import extractions, write_extraction_card
-from knowcap.hub.upload import Artefact
+from knowcap.hub import Artefact
 from knowcap.models.loading import ADAPTER_FILE
 
 

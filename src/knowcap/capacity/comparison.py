@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from knowcap.capacity import CAPACITY_FILE
+from knowcap.capacity.comparison_errors import CompareError
+from knowcap.capacity.comparison_wording import describe
 from knowcap.capacity.diversity import diversity, without_first_chunks
+from knowcap.capacity.seeds import seed_interval
 from knowcap.capacity.tables import NLL_FILE, Facts, read_facts, read_measurement, with_silent_entities
-from knowcap.compare.errors import CompareError
-from knowcap.compare.seeds import seed_interval
-from knowcap.compare.wording import describe
 from knowcap.files import whole_file
 from knowcap.metrics.bits_per_parameter.bits import sum_interval
 

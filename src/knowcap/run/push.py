@@ -15,10 +15,10 @@ from typing import Any
 
 from knowcap.card import write_card
 from knowcap.card.results import run_dir_of
-from knowcap.hub.extraction import extraction_artefacts, published_extractions
-from knowcap.hub.upload import Artefact, HubError, Pushed, Uploader, check_repo_id
+from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.models.quantized.settings import Settings
-from knowcap.run_folder import RECIPE_FILE, is_run_dir, locked
+from knowcap.run.folder import RECIPE_FILE, is_run_dir, locked
+from knowcap.run.push_extraction import extraction_artefacts, published_extractions
 
 
 __all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_dataset"]

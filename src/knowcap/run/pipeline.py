@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.launch import Launcher
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError, read_recipe
-from knowcap.run_folder import RECIPE_FILE, is_run_dir
-from knowcap.stage import stage as _stage
+from knowcap.run.folder import RECIPE_FILE, is_run_dir
+from knowcap.run.launch import Launcher
+from knowcap.run.stage import stage as _stage
 
 
 if TYPE_CHECKING:

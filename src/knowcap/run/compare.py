@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.capacity import CAPACITY_FILE
+from knowcap.capacity.comparison import compare, describe, write_comparison
 from knowcap.capacity.tables import NLL_FILE
-from knowcap.compare import compare, describe, write_comparison
 from knowcap.recipe import Recipe
-from knowcap.run import measure_model, recipe_of
-from knowcap.run_folder import RECIPE_FILE, is_run_dir
+from knowcap.run.folder import RECIPE_FILE, is_run_dir
+from knowcap.run.pipeline import measure_model, recipe_of
 from knowcap.scoring.way import Way
 
 
@@ -24,7 +24,7 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
     Args:
         a, b: run folders, which stand for their models in full precision, model folders or Hub ids.
         dataset_name: what both are measured on; by default each one's own, and A's for a B that lies in no run folder.
-        options: of `knowcap.run.measure_model`: batch_size, limit, overwrite, launcher, scoring, context.
+        options: of `knowcap.run.pipeline.measure_model`: batch_size, limit, overwrite, launcher, scoring, context.
 
     Returns:
         The comparison in words.

@@ -41,7 +41,7 @@ class Estimate:
 def check_texts(recipe: Recipe) -> list[str]:
     """Problems that only show once texts are tokenized: an unfit tokenizer, windows that can't hold a biography.
 
-    Takes seconds, unlike `knowcap.preflight.check_recipe`, which should have found nothing before.
+    Takes seconds, unlike `knowcap.run.preflight.check_recipe`, which should have found nothing before.
     """
     try:
         stream, _ = _sample_stream(recipe)
