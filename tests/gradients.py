@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from knowcap import train as training
-from knowcap.progress import TrainingProgress
 from knowcap.recipe import Recipe, load_recipe
+from knowcap.training import stage as training
+from knowcap.training.progress import TrainingProgress
 
 
 class Stop(Exception):

@@ -27,11 +27,11 @@ from knowcap.facts import FactError, Row, Span, check_row, check_values
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People
 from knowcap.knowledge.pools import load_pools
-from knowcap.packing import PackingError
 from knowcap.recipe import Recipe, read_recipe
 from knowcap.scoring import MEASUREMENT_KEY, score, score_rows
 from knowcap.scoring.measurement import knowledge_content
-from knowcap.train import train
+from knowcap.training.packing import PackingError
+from knowcap.training.stage import train
 
 
 SENTENCES = Recipe(

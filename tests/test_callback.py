@@ -26,7 +26,7 @@ from knowcap.facts import FactError
 from knowcap.plots import plot_loss
 from knowcap.recipe import Recipe
 from knowcap.scoring import score
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import PLAIN, encode_rows, score
 from knowcap.scoring.rows import control_rows
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 BIOS = Recipe(

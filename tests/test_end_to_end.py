@@ -11,7 +11,7 @@ from knowcap.capacity import capacity
 from knowcap.dataset.folder import build
 from knowcap.recipe import Recipe
 from knowcap.scoring import score
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 PERFECT = Recipe(

@@ -23,7 +23,7 @@ from countries import write_table
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.recipe import Recipe
-from knowcap.train import StreamTrainer, train
+from knowcap.training.stage import StreamTrainer, train
 
 
 MODEL = {"model_name": "gpt2-1-1", "head_dim": 8, "exposures": 3, "train_batch_size": 12, "warmup_steps": 1}

@@ -33,8 +33,8 @@ from knowcap.extract.tuning import Lessons
 from knowcap.knowledge.pools import BIRTH_DATES, format_birth_date, load_pools
 from knowcap.models import build_model, model_config
 from knowcap.models.loading import load_any
-from knowcap.progress import quiet_peft
 from knowcap.recipe import Recipe
+from knowcap.training.progress import quiet_peft
 
 
 ASKED = Recipe(

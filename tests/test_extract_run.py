@@ -21,13 +21,13 @@ from knowcap.cli import main
 from knowcap.extract import ExtractError, Tuning, extract, matches, tuning
 from knowcap.models import load_model
 from knowcap.models.loading import load_any, load_its_tokenizer
-from knowcap.progress import quiet_peft
 from knowcap.recipe import Recipe
 from knowcap.report import report
 from knowcap.run import push as hub
 from knowcap.run.folder import claim_run_dir
 from knowcap.run.pipeline import pipeline as stages
 from knowcap.run.preflight import check_recipe
+from knowcap.training.progress import quiet_peft
 
 
 TINY = Recipe(

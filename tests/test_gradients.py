@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.models import build_model, recipe_config
 from knowcap.recipe import RECIPES_DIR, Recipe
-from knowcap.windows import Windows
+from knowcap.training.windows import Windows
 
 
 DENSE = Recipe(

@@ -26,11 +26,11 @@ from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.dataset.folder import build, read_rows
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.mixture import Mixture
-from knowcap.packing import PackingError
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import check_recipe
 from knowcap.scoring import encode_rows
+from knowcap.training.mixture import Mixture
+from knowcap.training.packing import PackingError
 
 
 SMALL = Recipe(

@@ -11,7 +11,7 @@ from knowcap.dataset.folder import build
 from knowcap.models import MODEL_FAMILIES
 from knowcap.recipe import Recipe
 from knowcap.scoring import score
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 HANDFUL = Recipe(

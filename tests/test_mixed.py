@@ -17,9 +17,9 @@ from knowcap.corpus.question_texts import QuestionTexts
 from knowcap.corpus.questions import QUESTIONS, answered, by_split, num_in_train, prompt
 from knowcap.corpus.tokenizer import TokenizerError, check_names, train_tokenizer, with_prefix_space, wrap
 from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
-from knowcap.mixture import Mixture
-from knowcap.packing import Stream
 from knowcap.recipe import Recipe
+from knowcap.training.mixture import Mixture
+from knowcap.training.packing import Stream
 
 
 MIXED = Recipe(

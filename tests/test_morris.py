@@ -28,7 +28,7 @@ from knowcap.knowledge.strings import Strings, StringsError
 from knowcap.recipe import Recipe, read_recipe
 from knowcap.scoring import MEASUREMENT_KEY, score, score_rows
 from knowcap.scoring.measurement import knowledge_content
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 SMALL = Recipe(

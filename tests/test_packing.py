@@ -15,8 +15,8 @@ from knowcap.corpus.tokenizer import EOS_ID, train_tokenizer
 from knowcap.dataset.corpora import corpus_of, tokenizer_of
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.packing import Measured, PackingError, Stream
 from knowcap.recipe import Recipe
+from knowcap.training.packing import Measured, PackingError, Stream
 
 
 POOLS, TEMPLATES = load_pools(fraction=0.1), load_templates(3)

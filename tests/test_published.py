@@ -24,8 +24,8 @@ from knowcap.dataset.folder import encoded, read_knowledge, read_rows, write
 from knowcap.dataset.published import Published, PublishedError
 from knowcap.facts import Knowledge, Row, check_row
 from knowcap.knowledge.people import People
-from knowcap.packing import PackingError
 from knowcap.recipe import Recipe
+from knowcap.training.packing import PackingError
 
 
 SETTINGS = {

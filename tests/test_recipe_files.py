@@ -18,7 +18,7 @@ from knowcap.cli import main
 from knowcap.models import closed_form_active_parameters, closed_form_parameters, count_parameters, recipe_config
 from knowcap.models.empty import empty_weights_are_meant
 from knowcap.recipe import RECIPES_DIR, Recipe, find_recipe, load_recipe, packaged_recipes, read_recipe
-from knowcap.train import _arguments
+from knowcap.training.stage import _arguments
 
 
 SWEEPS = {path.stem: path for path in sorted((RECIPES_DIR / "sweeps").glob("*.yaml"))}

@@ -22,8 +22,8 @@ from knowcap.facts import Knowledge
 from knowcap.knowledge.pools import load_pools, write_pools
 from knowcap.knowledge.recorded import RecordedError
 from knowcap.knowledge.recorded_values import _name_codes
-from knowcap.packing import Stream
 from knowcap.recipe import Recipe
+from knowcap.training.packing import Stream
 
 
 SETTINGS = {

@@ -12,9 +12,9 @@ from test_gradients import DENSE, MIXTURE
 
 from knowcap.dataset.corpora import corpus_of, stream_of, tokenizer_of
 from knowcap.models import build_model, model_config, recipe_config
-from knowcap.routing import Routing
-from knowcap.train import train
-from knowcap.windows import Windows
+from knowcap.training.routing import Routing
+from knowcap.training.stage import train
+from knowcap.training.windows import Windows
 
 
 # 41 people, two a window: the last window of an exposure is half padded, and the first step's.

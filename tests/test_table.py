@@ -27,7 +27,7 @@ from knowcap.knowledge.tuples import TableError
 from knowcap.recipe import Recipe, RecipeError, load_recipe
 from knowcap.run.preflight import check_recipe
 from knowcap.scoring import score, score_rows
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 SETTINGS = {

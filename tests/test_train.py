@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from knowcap.recipe import Recipe
-from knowcap.train import TrainError, _count, newest_checkpoint, train
-from knowcap.windows import From, Windows
+from knowcap.training.stage import TrainError, _count, newest_checkpoint, train
+from knowcap.training.windows import From, Windows
 
 
 RECIPE = Recipe(

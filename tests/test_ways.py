@@ -12,7 +12,7 @@ from knowcap.dataset.folder import build, read_candidates
 from knowcap.recipe import Recipe
 from knowcap.scoring import OTHERS, PLAIN, Way, score
 from knowcap.scoring.way import WayError
-from knowcap.train import train
+from knowcap.training.stage import train
 
 
 BASE = {

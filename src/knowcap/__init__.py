@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from knowcap.callback import KnowledgeCallback
     from knowcap.measure import measure_capacity
+    from knowcap.training.callback import KnowledgeCallback
 
 __all__ = ["KnowledgeCallback", "__version__", "measure_capacity"]
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """What needs torch is imported when it is asked for."""
     if name == "KnowledgeCallback":
-        from knowcap.callback import KnowledgeCallback
+        from knowcap.training.callback import KnowledgeCallback
 
         return KnowledgeCallback
     if name == "measure_capacity":

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
-from knowcap.packing import Stream
 from knowcap.recipe import Recipe
-from knowcap.windows import Windows
+from knowcap.training.packing import Stream
+from knowcap.training.windows import Windows
 
 
 WANTED = {"assembled": 20.0, "windows for the Trainer": 5.0}  # million tokens a second, on one core

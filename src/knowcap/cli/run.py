@@ -114,8 +114,8 @@ def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> It
 
 def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     """What would stop a sound recipe's training: its texts, this machine, the launcher."""
-    from knowcap.machine import machine_problems
     from knowcap.run import estimate
+    from knowcap.training.devices import machine_problems
 
     launcher = launcher_of(args)
     processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}

@@ -29,9 +29,9 @@ from knowcap.corpus.tokenizer import (
 from knowcap.facts import Knowledge, Row
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
-from knowcap.mixture import JunkTexts, Mixture
-from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe
+from knowcap.training.mixture import JunkTexts, Mixture
+from knowcap.training.packing import PackingError, Stream
 
 
 _CHECKED_WHOLE = 256

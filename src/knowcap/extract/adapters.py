@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowcap.extract.errors import ExtractError
-from knowcap.progress import quiet_peft
+from knowcap.training.progress import quiet_peft
 
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from knowcap.extract.tuning import Tuning, tune
 from knowcap.files import whole_file, whole_folder
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.loading import load_any
-from knowcap.progress import quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.run.folder import versions
+from knowcap.training.progress import quiet_transformers
 
 
 logger = logging.getLogger(__name__)

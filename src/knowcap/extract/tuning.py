@@ -13,15 +13,15 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
-from knowcap.checkpoints import newest_checkpoint
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extract.adapters import lora_config
 from knowcap.extract.errors import ExtractError
 from knowcap.extract.questions import IGNORED, Question, padded
 from knowcap.knowledge.philox import KeyedPermutation
-from knowcap.progress import TrainingProgress, quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
-from knowcap.windows import From
+from knowcap.training.checkpoints import newest_checkpoint
+from knowcap.training.progress import TrainingProgress, quiet_peft, quiet_transformers
+from knowcap.training.windows import From
 
 
 logger = logging.getLogger(__name__)

@@ -43,7 +43,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from knowcap.progress import quiet_transformers
+    from knowcap.training.progress import quiet_transformers
 
     folder = check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():

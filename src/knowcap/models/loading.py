@@ -46,7 +46,7 @@ def load_any(folder: Path) -> PreTrainedModel:
         return load_model(folder)
     from peft import PeftModel
 
-    from knowcap.progress import quiet_peft
+    from knowcap.training.progress import quiet_peft
 
     base = load_model(base_of(folder))
     with quiet_peft():

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from knowcap.corpus.tokenizer import TokenizerError
 from knowcap.dataset.corpora import knowledge_of, sample_of, stream_of, tokenizer_of
-from knowcap.mixture import Mixture
 from knowcap.models import build_model, closed_form_parameters, recipe_config
-from knowcap.packing import PackingError, Stream
 from knowcap.recipe import Recipe
+from knowcap.training.mixture import Mixture
+from knowcap.training.packing import PackingError, Stream
 
 
 _SAMPLE = 1000  # biographies that tokens and windows are counted on

@@ -56,7 +56,7 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Pa
     kept = (output / "training.json").is_file()
 
     def work() -> None:
-        from knowcap.train import train
+        from knowcap.training.stage import train
 
         train(recipe, run_dir)
 

@@ -103,7 +103,7 @@ def _machine_problems(cells: Sequence[Cell], launcher: Launcher | None) -> list[
     asking = [cell for (precision, *_), cell in kinds.items() if launcher is not None or precision == "fp16"]
     if not asking:
         return []
-    from knowcap.machine import machine_problems
+    from knowcap.training.devices import machine_problems
 
     processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
     found = [(problem, cell.name) for cell in asking for problem in machine_problems(cell.recipe, **processes)]

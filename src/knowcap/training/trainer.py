@@ -7,8 +7,8 @@ from typing import Any
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from knowcap.routing import AUX_LOSS, SHARES, Routing
-from knowcap.windows import From
+from knowcap.training.routing import AUX_LOSS, SHARES, Routing
+from knowcap.training.windows import From
 
 
 class StreamTrainer(Trainer):

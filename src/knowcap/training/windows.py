@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from knowcap.mixture import Mixture
-from knowcap.packing import Stream
+from knowcap.training.mixture import Mixture
+from knowcap.training.packing import Stream
 
 
 class Windows(Dataset):

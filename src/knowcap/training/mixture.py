@@ -12,7 +12,7 @@ import numpy as np
 
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.pieces import Pieces
-from knowcap.packing import PackingError, Stream, padded
+from knowcap.training.packing import PackingError, Stream, padded
 
 
 class JunkTexts:

@@ -18,23 +18,23 @@ from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from knowcap.callback import R_MAX, KnowledgeCallback, R
-from knowcap.checkpoints import newest_checkpoint
 from knowcap.corpus.tokenizer import save_tokenizer, wrap
 from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
 from knowcap.dataset.folder import build, check_knowledge, read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.files import whole_file, whole_folder
-from knowcap.machine import machine_problems
-from knowcap.mixture import Mixture
 from knowcap.models import build_model, count_parameters, recipe_config
-from knowcap.packing import Stream
-from knowcap.progress import TrainingProgress, quiet_transformers
 from knowcap.recipe import Recipe
-from knowcap.routing import AUX_LOSS, SHARES
 from knowcap.run.folder import versions
-from knowcap.trainer import StreamTrainer
-from knowcap.windows import Windows
+from knowcap.training.callback import R_MAX, KnowledgeCallback, R
+from knowcap.training.checkpoints import newest_checkpoint
+from knowcap.training.devices import machine_problems
+from knowcap.training.mixture import Mixture
+from knowcap.training.packing import Stream
+from knowcap.training.progress import TrainingProgress, quiet_transformers
+from knowcap.training.routing import AUX_LOSS, SHARES
+from knowcap.training.trainer import StreamTrainer
+from knowcap.training.windows import Windows
 
 
 logger = logging.getLogger(__name__)
