@@ -14,7 +14,7 @@ from test_card import make_capacity, make_run
 from test_plots import drawn, texts  # noqa: F401 (a fixture)
 
 from knowcap.capacity import capacity
-from knowcap.entities import EntityBits, bits_by_entity, main
+from knowcap.capacity.entities import EntityBits, bits_by_entity, main
 from knowcap.plots import plot_entities
 from knowcap.report import report
 

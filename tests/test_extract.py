@@ -24,12 +24,12 @@ from transformers import (
 from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset.corpora import corpus_of, tokenizer_of
 from knowcap.dataset.folder import build
-from knowcap.extract import ExtractError, Tuning, matches
-from knowcap.extract.adapters import attention_targets, is_tied, lora_config, save_adapter
-from knowcap.extract.answering import answer_nll, answers
-from knowcap.extract.matcher import normal
-from knowcap.extract.questions import Question, questions_of
-from knowcap.extract.tuning import Lessons
+from knowcap.extraction import ExtractError, Tuning, matches
+from knowcap.extraction.adapters import attention_targets, is_tied, lora_config, save_adapter
+from knowcap.extraction.answering import answer_nll, answers
+from knowcap.extraction.matcher import normal
+from knowcap.extraction.questions import Question, questions_of
+from knowcap.extraction.tuning import Lessons
 from knowcap.knowledge.pools import BIRTH_DATES, format_birth_date, load_pools
 from knowcap.models import build_model, model_config
 from knowcap.models.loading import load_any

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import main
-from knowcap.extract import ExtractError, Tuning, extract, matches, tuning
+from knowcap.extraction import ExtractError, Tuning, extract, matches, tuning
 from knowcap.models import load_model
 from knowcap.models.loading import load_any, load_its_tokenizer
 from knowcap.recipe import Recipe
@@ -152,7 +152,7 @@ def test_an_interrupted_one_goes_on_to_the_same_result(extracted: Path, run_dir:
 
             patch.setattr(tuning, "batch_of", counted)
         else:
-            patch.setattr("knowcap.extract.stage.answer_nll", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("knowcap.extraction.stage.answer_nll", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             stages.extract(run_dir, TINY)
     assert not (run_dir / "extraction" / LORA / "extraction.json").exists()

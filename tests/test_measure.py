@@ -11,8 +11,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from knowcap import cli, measure_capacity
+from knowcap.capacity.measure import MeasureError
 from knowcap.dataset.prompts import PromptsError, read_prompts, write_prompts
-from knowcap.measure import MeasureError
 from knowcap.models import ModelError
 from knowcap.models.loading import find_model, load_any
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from knowcap.measure import measure_capacity
+    from knowcap.capacity.measure import measure_capacity
     from knowcap.training.callback import KnowledgeCallback
 
 __all__ = ["KnowledgeCallback", "__version__", "measure_capacity"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return KnowledgeCallback
     if name == "measure_capacity":
-        from knowcap.measure import measure_capacity
+        from knowcap.capacity.measure import measure_capacity
 
         return measure_capacity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

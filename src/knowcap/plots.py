@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from knowcap.entities import EntityBits
+    from knowcap.capacity.entities import EntityBits
 
 
 # Colours that the colour-blind tell apart (Okabe and Ito); a marker per precision, with its size and whether it is
@@ -97,7 +97,7 @@ def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Pa
     """How many entities hold how many bits, with the mean and the most that there could be of one.
 
     Args:
-        entities: from `knowcap.entities.bits_by_entity`.
+        entities: from `knowcap.capacity.entities.bits_by_entity`.
         capacity: the content of the same model's capacity.json, for its name.
         path: of the PNG file.
     """

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from knowcap.capacity.entities import bits_by_entity
+from knowcap.capacity.seed_groups import recipe_of, seed_groups
 from knowcap.card import write_card
 from knowcap.card.extraction import extractions, write_extraction_card
 from knowcap.card.results import (
@@ -21,11 +23,9 @@ from knowcap.card.results import (
     read_capacities,
     read_json,
 )
-from knowcap.entities import bits_by_entity
 from knowcap.files import whole_file
 from knowcap.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.scoring.way import OTHERS
-from knowcap.seed_groups import recipe_of, seed_groups
 
 
 SCHEMA_VERSION = 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from knowcap.capacity.comparison_errors import CompareError
-from knowcap.student import t_quantile
+from knowcap.capacity.student import t_quantile
 
 
 def seed_interval(

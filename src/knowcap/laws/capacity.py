@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.student import t_quantile
 from knowcap.laws.curve import Curve, with_intervals
 from knowcap.laws.fit import Fit, LawError, Options
 from knowcap.laws.solve import Model, minimize
 from knowcap.laws.terms import logs
-from knowcap.student import t_quantile
 
 
 _OPTIONS = Options()

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.student import t_quantile
 from knowcap.laws.fit import Fit, LawError, Options
 from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile
 from knowcap.laws.solve import Model, condition_number, minimize
-from knowcap.student import t_quantile
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from knowcap.capacity.student import t_quantile
 from knowcap.laws.solve import Model, covariance, minimize
-from knowcap.student import t_quantile
 
 
 Interval = tuple[float | None, float | None]

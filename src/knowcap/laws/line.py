@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.student import t_quantile
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.intervals import Interval, interval, percentiles
-from knowcap.student import t_quantile
 
 
 NAMES = ("exponent_parameters", "exponent_tokens", "coefficient_parameters", "coefficient_tokens")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.student import t_quantile
 from knowcap.laws.curve import Curve, fit_curve
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.terms import logs
-from knowcap.student import t_quantile
 
 
 PF_DAY = 8.64e19  # FLOP

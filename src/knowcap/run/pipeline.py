@@ -72,7 +72,7 @@ def measure_run(run_dir: Path, recipe: Recipe, *, dataset_name: str | None = Non
     Returns:
         The folders with the results.
     """
-    from knowcap.measure import dataset_folder
+    from knowcap.capacity.measure import dataset_folder
 
     place = run_dir / ".measured.data"
     dataset_dir = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, place)
@@ -100,9 +100,9 @@ def measure_model(
     Raises:
         ValueError: no model, or no data set to measure it on.
     """
+    from knowcap.capacity.measure import dataset_folder
     from knowcap.card import write_card
     from knowcap.card.results import run_dir_of
-    from knowcap.measure import dataset_folder
     from knowcap.models.loading import ADAPTER_FILE, find_model
     from knowcap.scoring.way import Way
 
@@ -230,8 +230,8 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
 
 
 def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
-    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extract.Tuning`."""
-    from knowcap import extract as extraction
+    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extraction.Tuning`."""
+    from knowcap import extraction as extraction
 
     tuning = extraction.Tuning.of(recipe, **how)
     output = extraction.folder_of(run_dir, tuning)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from knowcap.question_check import QA_KEYS, check_questions
+from knowcap.extraction.checks import QA_KEYS, check_questions
 from knowcap.rules import RULES
 
 

@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from knowcap.dataset.folder import has_config, read_knowledge
-from knowcap.extract.adapters import is_tied, save_adapter
-from knowcap.extract.answering import answer_nll, answers
-from knowcap.extract.errors import ExtractError
-from knowcap.extract.matcher import matches
-from knowcap.extract.questions import questions_of
-from knowcap.extract.results import BEAMS, SCHEMA_VERSION, answer_table, summarize, write_json
-from knowcap.extract.tuning import Tuning, tune
+from knowcap.extraction.adapters import is_tied, save_adapter
+from knowcap.extraction.answering import answer_nll, answers
+from knowcap.extraction.errors import ExtractError
+from knowcap.extraction.matcher import matches
+from knowcap.extraction.questions import questions_of
+from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summarize, write_json
+from knowcap.extraction.tuning import Tuning, tune
 from knowcap.files import whole_file, whole_folder
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.loading import load_any

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.capacity.accuracy import FIVE
-from knowcap.extract.errors import ExtractError
-from knowcap.extract.matcher import matches
-from knowcap.extract.questions import Question
+from knowcap.extraction.errors import ExtractError
+from knowcap.extraction.matcher import matches
+from knowcap.extraction.questions import Question
 from knowcap.facts import Knowledge
 
 

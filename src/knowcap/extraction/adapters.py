@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowcap.extract.errors import ExtractError
+from knowcap.extraction.errors import ExtractError
 from knowcap.training.progress import quiet_peft
 
 

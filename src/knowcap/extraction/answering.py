@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from knowcap.corpus.tokenizer import EOS_ID
-from knowcap.extract.questions import IGNORED, Question, padded
+from knowcap.extraction.questions import IGNORED, Question, padded
 
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ config `qa`), then asked about the other half. What it answers rightly was in it
 out; memorizable accuracy, of the same people, says what it can continue in a text that it was trained on.
 """
 
-from knowcap.extract.errors import ExtractError
-from knowcap.extract.matcher import matches
-from knowcap.extract.stage import describe, extract, folder_of, is_finished
-from knowcap.extract.tuning import Tuning
+from knowcap.extraction.errors import ExtractError
+from knowcap.extraction.matcher import matches
+from knowcap.extraction.stage import describe, extract, folder_of, is_finished
+from knowcap.extraction.tuning import Tuning
 
 
 __all__ = ["ExtractError", "Tuning", "describe", "extract", "folder_of", "is_finished", "matches"]

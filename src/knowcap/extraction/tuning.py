@@ -14,9 +14,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.corpus.tokenizer import EOS_ID
-from knowcap.extract.adapters import lora_config
-from knowcap.extract.errors import ExtractError
-from knowcap.extract.questions import IGNORED, Question, padded
+from knowcap.extraction.adapters import lora_config
+from knowcap.extraction.errors import ExtractError
+from knowcap.extraction.questions import IGNORED, Question, padded
 from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.recipe import EXTRACT_METHODS, Recipe
 from knowcap.training.checkpoints import newest_checkpoint

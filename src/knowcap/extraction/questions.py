@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from knowcap.corpus.questions import answered, prompt
 from knowcap.dataset.folder import read_questions
-from knowcap.extract.errors import ExtractError
+from knowcap.extraction.errors import ExtractError
 
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Who is remembered: bits by entity, the best known and the least known.
 
-python -m knowcap.entities runs/quickstart/model --count 5
+python -m knowcap.capacity.entities runs/quickstart/model --count 5
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _sorted(facts: Facts, measurement: dict[str, Any]) -> EntityBits:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Shows the best known and the least known entities of a measured model."""
-    parser = argparse.ArgumentParser(prog="python -m knowcap.entities", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m knowcap.capacity.entities", description=main.__doc__)
     parser.add_argument("model_dir", type=Path, help="a folder with nll.parquet")
     parser.add_argument("--count", type=int, default=5, help="how many of each")
     args = parser.parse_args(arguments)
