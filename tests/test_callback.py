@@ -23,8 +23,8 @@ from knowcap import KnowledgeCallback
 from knowcap.capacity import capacity
 from knowcap.dataset.folder import build
 from knowcap.facts import FactError
-from knowcap.plots import plot_loss
 from knowcap.recipe import Recipe
+from knowcap.report.plots import plot_loss
 from knowcap.scoring import score
 from knowcap.training.stage import train
 

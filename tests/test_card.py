@@ -13,7 +13,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from knowcap.card import TEMPLATE, CardError, write_card
+from knowcap.report.card import TEMPLATE, CardError, write_card
 
 
 NUM_PARAMETERS = 52_352

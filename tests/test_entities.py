@@ -15,8 +15,8 @@ from test_plots import drawn, texts  # noqa: F401 (a fixture)
 
 from knowcap.capacity import capacity
 from knowcap.capacity.entities import EntityBits, bits_by_entity, main
-from knowcap.plots import plot_entities
-from knowcap.report import report
+from knowcap.report.plots import plot_entities
+from knowcap.report.stage import report
 
 
 def forgetful(folder: Path) -> Path:

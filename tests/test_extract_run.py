@@ -22,7 +22,7 @@ from knowcap.extraction import ExtractError, Tuning, extract, matches, tuning
 from knowcap.models import load_model
 from knowcap.models.loading import load_any, load_its_tokenizer
 from knowcap.recipe import Recipe
-from knowcap.report import report
+from knowcap.report.stage import report
 from knowcap.run import push as hub
 from knowcap.run.folder import claim_run_dir
 from knowcap.run.pipeline import pipeline as stages

@@ -16,10 +16,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from knowcap.capacity import capacity
 from knowcap.capacity.accuracy import FIVE
-from knowcap.card import write_card
 from knowcap.corpus.candidates import Candidates
 from knowcap.facts import Row
-from knowcap.report import report_table
+from knowcap.report.card import write_card
+from knowcap.report.stage import report_table
 from knowcap.scoring import encode_rows, score_rows
 from knowcap.scoring.closed_set import ClosedSets
 

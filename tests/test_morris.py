@@ -17,7 +17,6 @@ from tiny import UniformModel, knowledge, table_model
 from knowcap.capacity import LeakError, capacity
 from knowcap.capacity.names import check_names
 from knowcap.capacity.tables import SETTINGS, CapacityError, Facts
-from knowcap.card import write_card
 from knowcap.corpus.morris import MorrisError
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
@@ -26,6 +25,7 @@ from knowcap.dataset.folder import build, published_renderings
 from knowcap.facts import check_row
 from knowcap.knowledge.strings import Strings, StringsError
 from knowcap.recipe import Recipe, read_recipe
+from knowcap.report.card import write_card
 from knowcap.scoring import MEASUREMENT_KEY, score, score_rows
 from knowcap.scoring.measurement import knowledge_content
 from knowcap.training.stage import train

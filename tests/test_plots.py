@@ -9,7 +9,7 @@ import matplotlib.figure
 import pytest
 from test_card import make_capacity, make_training
 
-from knowcap.plots import plot_attributes, plot_frontier, plot_loss
+from knowcap.report.plots import plot_attributes, plot_frontier, plot_loss
 
 
 PNG = b"\x89PNG\r\n\x1a\n"

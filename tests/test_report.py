@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_card import make_capacity, make_run
 
-from knowcap.report import COLUMNS, ReportError, find_runs, report, report_table
+from knowcap.report.stage import COLUMNS, ReportError, find_runs, report, report_table
 
 
 def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:

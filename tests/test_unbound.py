@@ -19,13 +19,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from writer_server import RuleWriter
 
 from knowcap.capacity import LeakError, capacity
-from knowcap.card.results import read_capacities
 from knowcap.cli import main
 from knowcap.dataset.folder import read_rows, write
 from knowcap.dataset.rewrite import Task, rewrite
-from knowcap.plots import plot_frontier
 from knowcap.recipe import Recipe
-from knowcap.report import report, report_table
+from knowcap.report.card.results import read_capacities
+from knowcap.report.plots import plot_frontier
+from knowcap.report.stage import report, report_table
 from knowcap.run import push as hub
 from knowcap.run.pipeline import pipeline as stages
 from knowcap.scoring import NEUTRAL, ScoringError, read_measurement, score

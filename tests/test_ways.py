@@ -7,9 +7,9 @@ import json
 import pytest
 
 from knowcap.capacity import capacity
-from knowcap.card import write_card
 from knowcap.dataset.folder import build, read_candidates
 from knowcap.recipe import Recipe
+from knowcap.report.card import write_card
 from knowcap.scoring import OTHERS, PLAIN, Way, score
 from knowcap.scoring.way import WayError
 from knowcap.training.stage import train

@@ -60,7 +60,7 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
     with locked(run_dir):
         stages.measure_run(run_dir, recipe, dataset_name=args.dataset_name, **options)
     stages.report(run_dir)
-    from knowcap.report import report_table
+    from knowcap.report.stage import report_table
 
     if args.json:
         print(json.dumps(json.loads((run_dir / "report.json").read_text(encoding="utf-8"))))
@@ -69,7 +69,7 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _print(result: Path, args: argparse.Namespace) -> None:
-    from knowcap.capacity_table import capacity_table
+    from knowcap.report.table import capacity_table
 
     if args.json:
         print(json.dumps(json.loads((result / "capacity.json").read_text(encoding="utf-8"))))

@@ -19,6 +19,6 @@ def add(commands: Any) -> None:
 
 def _report(args: argparse.Namespace, _: list[str]) -> None:
     stages.report(args.folder)
-    from knowcap.report import report_table
+    from knowcap.report.stage import report_table
 
     print(report_table(args.folder))

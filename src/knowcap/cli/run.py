@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
     launcher = launcher_of(args)
     with _claimed(args, words, trains=True) as (recipe, run_dir):
         stages.run(recipe, run_dir, launcher, args.num_proc)
-        from knowcap.report import report_table
+        from knowcap.report.stage import report_table
 
         print(report_table(run_dir))
 

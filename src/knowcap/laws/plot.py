@@ -10,7 +10,7 @@ import numpy as np
 from knowcap.laws.allocation import allocate
 from knowcap.laws.compare import Comparison
 from knowcap.laws.fit import Fit
-from knowcap.plots import COLORS, DPI, GREY
+from knowcap.report.plots import COLORS, DPI, GREY
 
 
 if TYPE_CHECKING:

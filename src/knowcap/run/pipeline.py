@@ -101,9 +101,9 @@ def measure_model(
         ValueError: no model, or no data set to measure it on.
     """
     from knowcap.capacity.measure import dataset_folder
-    from knowcap.card import write_card
-    from knowcap.card.results import run_dir_of
     from knowcap.models.loading import ADAPTER_FILE, find_model
+    from knowcap.report.card import write_card
+    from knowcap.report.card.results import run_dir_of
     from knowcap.scoring.way import Way
 
     model_dir = find_model(name, options.pop("revision", None))
@@ -241,7 +241,7 @@ def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrit
 
 def report(folder: Path) -> Path:
     """The report stage: cards, plots and a table of all runs in a folder."""
-    from knowcap import report as reporting
+    from knowcap.report.stage import stage as reporting
 
     output = folder / "report.md"
     return _stage("report", output, lambda: reporting.report(folder), lambda _: "cards, plots, table", kept=False)

@@ -6,9 +6,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from knowcap.card.extraction import extractions, write_extraction_card
 from knowcap.hub import Artefact
 from knowcap.models.loading import ADAPTER_FILE
+from knowcap.report.card.extraction import extractions, write_extraction_card
 
 
 # Anything else in the folder of an extraction is not published.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from knowcap.plots import COLORS
+from knowcap.report.plots import COLORS
 from knowcap.sweep.svg import GREY, Axis, Chart, mark
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from knowcap.card.results import read_json
+from knowcap.report.card.results import read_json
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.counts import CellCounts, count_cells
 from knowcap.sweep.loop import is_finished

@@ -11,8 +11,8 @@ from typing import Any
 
 from knowcap import __version__
 from knowcap.capacity.seed_groups import recipe_of, seed_groups
-from knowcap.card.results import measurement_of, read_json
 from knowcap.files import whole_file
+from knowcap.report.card.results import measurement_of, read_json
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.charts import frontier, training
 from knowcap.sweep.chosen import tell_winners

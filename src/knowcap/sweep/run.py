@@ -98,7 +98,7 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
 
 def write_results(sweep: Sweep) -> Path:
     """Writes results.parquet, bits_vs_parameters.png and report.html of what is finished; returns the page."""
-    from knowcap.plots import plot_frontier
+    from knowcap.report.plots import plot_frontier
     from knowcap.sweep.page import PLOT_FILE, write_page
     from knowcap.sweep.table import rows_of, write_table
 

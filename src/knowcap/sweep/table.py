@@ -12,9 +12,9 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from knowcap.card.results import read_json
 from knowcap.files import whole_file
 from knowcap.recipe import Recipe
+from knowcap.report.card.results import read_json
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.chosen import choose
 from knowcap.sweep.counts import training_flops

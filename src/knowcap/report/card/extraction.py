@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from knowcap.card.results import read_json
 from knowcap.files import whole_file
+from knowcap.report.card.results import read_json
 
 
 if TYPE_CHECKING:

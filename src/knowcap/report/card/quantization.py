@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from knowcap.card.results import Sources, precision
+from knowcap.report.card.results import Sources, precision
 
 
 def method(sources: Sources) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.card import quantization, wording
-from knowcap.card.extraction import extractions, note, table
-from knowcap.card.limits import limits
-from knowcap.card.results import CardError, Sources, caveat, precision, read_sources, run_dir_of
 from knowcap.files import whole_file
+from knowcap.report.card import quantization, wording
+from knowcap.report.card.extraction import extractions, note, table
+from knowcap.report.card.limits import limits
+from knowcap.report.card.results import CardError, Sources, caveat, precision, read_sources, run_dir_of
 
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from knowcap.card import morris, quantization
-from knowcap.card.results import Sources
+from knowcap.report.card import morris, quantization
+from knowcap.report.card.results import Sources
 
 
 _UNKNOWN = "unknown"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from knowcap.card import morris
-from knowcap.card.results import Sources, caveat, control, estimate, memorized, per_stored_bit, precision
+from knowcap.report.card import morris
+from knowcap.report.card.results import Sources, caveat, control, estimate, memorized, per_stored_bit, precision
 
 
 _UNKNOWN = "unknown"

@@ -10,9 +10,10 @@ from typing import Any
 
 from knowcap.capacity.entities import bits_by_entity
 from knowcap.capacity.seed_groups import recipe_of, seed_groups
-from knowcap.card import write_card
-from knowcap.card.extraction import extractions, write_extraction_card
-from knowcap.card.results import (
+from knowcap.files import whole_file
+from knowcap.report.card import write_card
+from knowcap.report.card.extraction import extractions, write_extraction_card
+from knowcap.report.card.results import (
     caveat,
     control,
     estimate,
@@ -23,8 +24,7 @@ from knowcap.card.results import (
     read_capacities,
     read_json,
 )
-from knowcap.files import whole_file
-from knowcap.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
+from knowcap.report.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.scoring.way import OTHERS
 
 
