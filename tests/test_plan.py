@@ -14,14 +14,14 @@ import pytest
 
 from knowcap.cli import main
 from knowcap.laws import published
-from knowcap.plan.allocation import loss, optimum
-from knowcap.plan.answer import PlanError
-from knowcap.plan.capacity import exposures_for, rate
-from knowcap.plan.content import bits_per_person, people_for
-from knowcap.plan.gpus import GPUS
-from knowcap.plan.quantity import figure, quantity
-from knowcap.plan.questions import ask
-from knowcap.plan.setting import Setting
+from knowcap.laws.plan.allocation import loss, optimum
+from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.plan.capacity import exposures_for, rate
+from knowcap.laws.plan.content import bits_per_person, people_for
+from knowcap.laws.plan.gpus import GPUS
+from knowcap.laws.plan.quantity import figure, quantity
+from knowcap.laws.plan.questions import ask
+from knowcap.laws.plan.setting import Setting
 
 
 def held(exposures: float | None = None, **setting: str) -> float:

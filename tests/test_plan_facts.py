@@ -13,8 +13,8 @@ import pytest
 
 from knowcap.corpus.table import table_of
 from knowcap.facts import Attribute, Knowledge
-from knowcap.plan.answer import PlanError
-from knowcap.plan.questions import ask
+from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.plan.questions import ask
 from knowcap.recipe import Recipe
 
 

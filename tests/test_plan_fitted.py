@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from knowcap.cli import main
+from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.plan.fitted import interval_of, read_laws
+from knowcap.laws.plan.questions import ask
 from knowcap.laws.published import Law
-from knowcap.plan.answer import PlanError
-from knowcap.plan.fitted import interval_of, read_laws
-from knowcap.plan.questions import ask
 
 
 EXPOSURES = {"bits_per_parameter": 2.4, "half_exposures": 120.0, "gamma": 0.8}

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from knowcap.cli import main
-from knowcap.plan.answer import PlanError
-from knowcap.plan.page import TABS, answer
-from knowcap.plan.questions import ask
-from knowcap.plan.space import save_space
+from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.plan.page import TABS, answer
+from knowcap.laws.plan.questions import ask
+from knowcap.laws.plan.space import save_space
 
 
 FACTS = (
@@ -63,7 +63,7 @@ def test_the_folder_needs_nothing_else_and_no_torch(space, tmp_path):
     (tmp_path / "facts.yaml").write_text(f"attributes: {{{templates}}}\n")
     options = {"facts": str(tmp_path / "facts.csv"), "facts_templates": str(tmp_path / "facts.yaml")}
     code = (
-        "import json, sys, knowcap\nfrom knowcap.plan.page import build\nfrom knowcap.plan.questions import ask\n"
+        "import json, sys, knowcap\nfrom knowcap.laws.plan.page import build\nfrom knowcap.laws.plan.questions import ask\n"
         f"found = ask('size', **{options})\n"
         "print(json.dumps([knowcap.__file__, 'torch' in sys.modules, found.content()]))"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command
-from knowcap.plan.quantity import quantity
+from knowcap.laws.plan.quantity import quantity
 
 
 _EXAMPLES = (
@@ -114,7 +114,7 @@ def _quantity(text: str) -> float:
 
 
 def _answer(args: argparse.Namespace, _: list[str]) -> None:
-    from knowcap.plan.questions import ask
+    from knowcap.laws.plan.questions import ask
 
     options = {k: v for k, v in vars(args).items() if k not in ("question", "law", "json", "command")}
     answer = ask(args.question, args.law, **options)
@@ -124,11 +124,11 @@ def _answer(args: argparse.Namespace, _: list[str]) -> None:
 def _plan(args: argparse.Namespace, _: list[str]) -> None:
     """Without a question."""
     if args.save_space is not None:
-        from knowcap.plan.space import save_space
+        from knowcap.laws.plan.space import save_space
 
         print(f"{save_space(args.save_space)}: a Space; `hf upload you/plan {args.save_space} --repo-type space`")
     elif args.web:
-        from knowcap.plan.page import build
+        from knowcap.laws.plan.page import build
 
         build().launch(server_port=args.port)
     else:

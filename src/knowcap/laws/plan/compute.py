@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from knowcap.laws.plan import reach
+from knowcap.laws.plan.allocation import exponent_parameters, loss, optimum
+from knowcap.laws.plan.answer import Answer, Interval, Step
+from knowcap.laws.plan.content import positive
+from knowcap.laws.plan.fitted import interval_of, unused
+from knowcap.laws.plan.quantity import figure
 from knowcap.laws.published import (
     EPOCH_PARAMETRIC,
     HOFFMANN_ENVELOPE,
@@ -13,12 +19,6 @@ from knowcap.laws.published import (
     KAPLAN_ALLOCATION,
     Law,
 )
-from knowcap.plan import reach
-from knowcap.plan.allocation import exponent_parameters, loss, optimum
-from knowcap.plan.answer import Answer, Interval, Step
-from knowcap.plan.content import positive
-from knowcap.plan.fitted import interval_of, unused
-from knowcap.plan.quantity import figure
 
 
 _APPROACHES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from knowcap.plan.answer import PlanError
+from knowcap.laws.plan.answer import PlanError
 
 
 _HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from knowcap.laws.plan.quantity import figure
 from knowcap.laws.published import Law
-from knowcap.plan.quantity import figure
 
 
 _WIDTH = 119

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from knowcap.laws.plan.allocation import tokens_exponent
+from knowcap.laws.plan.answer import Step
+from knowcap.laws.plan.capacity import exposures_for
+from knowcap.laws.plan.content import positive
+from knowcap.laws.plan.gpus import GPUS, gpu_hours
+from knowcap.laws.plan.quantity import figure
+from knowcap.laws.plan.setting import Setting
 from knowcap.laws.published import (
     HOFFMANN_ENVELOPE,
     HOFFMANN_ISOFLOP,
@@ -15,13 +22,6 @@ from knowcap.laws.published import (
     USEFUL_SHARE,
     Law,
 )
-from knowcap.plan.allocation import tokens_exponent
-from knowcap.plan.answer import Step
-from knowcap.plan.capacity import exposures_for
-from knowcap.plan.content import positive
-from knowcap.plan.gpus import GPUS, gpu_hours
-from knowcap.plan.quantity import figure
-from knowcap.plan.setting import Setting
 
 
 LOSS_LAWS = (

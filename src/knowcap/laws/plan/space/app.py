@@ -1,6 +1,6 @@
 """The Space: `pip install gradio==6.31.0 -r requirements.txt && python app.py` in the folder that holds knowcap/."""
 
-from knowcap.plan.page import build
+from knowcap.laws.plan.page import build
 
 
 if __name__ == "__main__":

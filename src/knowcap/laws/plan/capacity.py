@@ -6,6 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from knowcap.laws.plan.answer import Interval, Step
+from knowcap.laws.plan.fitted import interval_of
+from knowcap.laws.plan.quantity import figure
+from knowcap.laws.plan.setting import Setting
 from knowcap.laws.published import (
     ARCHITECTURES,
     BITS_PER_PARAMETER,
@@ -16,10 +20,6 @@ from knowcap.laws.published import (
     USEFUL_SHARE,
     Law,
 )
-from knowcap.plan.answer import Interval, Step
-from knowcap.plan.fitted import interval_of
-from knowcap.plan.quantity import figure
-from knowcap.plan.setting import Setting
 
 
 _PART_33 = Law(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from knowcap.laws.plan.answer import PlanError
 from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
-from knowcap.plan.answer import PlanError
 
 
 @dataclass(frozen=True)

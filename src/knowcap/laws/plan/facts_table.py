@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowcap.plan.answer import PlanError, Step
-from knowcap.plan.content import TOKENS_PER_FACT, Content
+from knowcap.laws.plan.answer import PlanError, Step
+from knowcap.laws.plan.content import TOKENS_PER_FACT, Content
 
 
 if TYPE_CHECKING:

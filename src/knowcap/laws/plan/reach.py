@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from knowcap.laws.plan.allocation import optimum
+from knowcap.laws.plan.quantity import figure
 from knowcap.laws.published import KAPLAN_ALLOCATION, KAPLAN_OVERFITTING, Law
-from knowcap.plan.allocation import optimum
-from knowcap.plan.quantity import figure
 
 
 _BEYOND = 1.5  # times the largest budget of the runs

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from knowcap.laws.plan.answer import Interval, PlanError
 from knowcap.laws.published import Law
-from knowcap.plan.answer import Interval, PlanError
 
 
 _ALLOCATION = ("exponent_parameters", "coefficient_parameters", "exponent_tokens", "coefficient_tokens")

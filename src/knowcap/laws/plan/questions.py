@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from knowcap.plan.answer import Answer, PlanError
-from knowcap.plan.compute import compute
-from knowcap.plan.content import content_of
-from knowcap.plan.fitted import read_laws
-from knowcap.plan.setting import Setting
-from knowcap.plan.size import holds, size
-from knowcap.plan.train import train
-from knowcap.plan.training import Hardware
+from knowcap.laws.plan.answer import Answer, PlanError
+from knowcap.laws.plan.compute import compute
+from knowcap.laws.plan.content import content_of
+from knowcap.laws.plan.fitted import read_laws
+from knowcap.laws.plan.setting import Setting
+from knowcap.laws.plan.size import holds, size
+from knowcap.laws.plan.train import train
+from knowcap.laws.plan.training import Hardware
 
 
 _CONTENT = ("bits", "num_people", "facts", "facts_templates", "entity_space")

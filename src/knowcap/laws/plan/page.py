@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from knowcap.laws.plan.answer import Answer, PlanError
+from knowcap.laws.plan.gpus import GPUS
+from knowcap.laws.plan.quantity import quantity
+from knowcap.laws.plan.questions import ask
 from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
-from knowcap.plan.answer import Answer, PlanError
-from knowcap.plan.gpus import GPUS
-from knowcap.plan.quantity import quantity
-from knowcap.plan.questions import ask
 
 
 if TYPE_CHECKING:

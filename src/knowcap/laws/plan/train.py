@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from knowcap.laws.plan.answer import Answer, Interval, PlanError, Step
+from knowcap.laws.plan.capacity import exposures_for, most_exposures, rate
+from knowcap.laws.plan.content import Content, people_for, positive
+from knowcap.laws.plan.fitted import interval_of, unused
+from knowcap.laws.plan.quantity import figure
+from knowcap.laws.plan.setting import Setting
+from knowcap.laws.plan.training import LOSS_LAWS, Hardware, Training, doubled
 from knowcap.laws.published import BIOS_TOKENS, Law
-from knowcap.plan.answer import Answer, Interval, PlanError, Step
-from knowcap.plan.capacity import exposures_for, most_exposures, rate
-from knowcap.plan.content import Content, people_for, positive
-from knowcap.plan.fitted import interval_of, unused
-from knowcap.plan.quantity import figure
-from knowcap.plan.setting import Setting
-from knowcap.plan.training import LOSS_LAWS, Hardware, Training, doubled
 
 
 _LECTURE = "the authors' lecture on Part 3.3 says that doubling a model asks for more than twice the training tokens"

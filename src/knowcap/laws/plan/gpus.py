@@ -5,7 +5,7 @@ A datasheet's figure is reached by no training; the share that is, the utilisati
 
 from __future__ import annotations
 
-from knowcap.plan.answer import PlanError
+from knowcap.laws.plan.answer import PlanError
 
 
 _NVIDIA, _AMD = "NVIDIA datasheet", "AMD datasheet"

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from knowcap.laws.plan.answer import PlanError, Step
+from knowcap.laws.plan.quantity import figure
 from knowcap.laws.published import BIOS_FACTS, BIOS_NAMES, BIOS_TOKENS, BIOS_VALUES
-from knowcap.plan.answer import PlanError, Step
-from knowcap.plan.quantity import figure
 
 
 TOKENS_PER_FACT = BIOS_TOKENS / BIOS_FACTS
@@ -52,7 +52,7 @@ def content_of(
         return Content(positive("bits", bits), None, (Step("bits to store", bits, "bits", "as given"),))
     if num_people is not None:
         return people(num_people)
-    from knowcap.plan.facts_table import table_content
+    from knowcap.laws.plan.facts_table import table_content
 
     return table_content(Path(facts or "").expanduser(), facts_templates, entity_space)
 
