@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import datasets
 
-from knowcap.builder import CorpusBuilder, CorpusConfig, main
+from knowcap.cli.dataset_builder import CorpusBuilder, CorpusConfig, main
 from knowcap.corpus.biod import VERSION
 
 

@@ -6,8 +6,13 @@ import os
 import shutil
 import socket
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 _HF_HOME = tempfile.mkdtemp(prefix="knowcap-tests-")
@@ -52,3 +57,19 @@ def bior_made(tmp_path, monkeypatch) -> None:
     task = Task(num_people=6, texts_per_person=2, control_people=100)
     rewrite(task, RuleWriter(), tmp_path / "bioR-10k", progress=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, for a look inside."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures

@@ -11,7 +11,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from knowcap.recipe import Recipe, load_recipe
+from knowcap.recipe import Recipe
+from knowcap.run.preflight import load_recipe
 from knowcap.training import stage as training
 from knowcap.training.progress import TrainingProgress
 

@@ -10,19 +10,20 @@ from statistics import fmean
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from readme_commands import README, ROOT, blocks, commands
 
 from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import make_parser
-from knowcap.recipe import Recipe, load_recipe, packaged_recipes
+from knowcap.recipe import Recipe
+from knowcap.recipe_file import packaged_recipes
+from knowcap.run import pipeline as stages
 from knowcap.run.folder import claim_run_dir
 from knowcap.run.launch import Launcher
-from knowcap.run.pipeline import pipeline as stages
+from knowcap.run.preflight import load_recipe
 from knowcap.sweep import packaged_sweeps
 from knowcap.sweep.file import read_sweep
 
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 RECIPES = sorted(packaged_recipes().items())
 PAGES = (README, ROOT / "recipes" / "README.md", ROOT / "model_cards" / "README.md")
 YAML = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -38,30 +39,6 @@ PLACEHOLDERS = {
     "FIRST_MACHINE": "10.0.0.1", "[--key value …]": "--seed 1", "--key value": "--seed 1",
     "recipes | models | sweeps": "recipes", "cpu | cpu_2 | multi_gpu | multi_node | fsdp2": "cpu_2",
 }  # fmt: skip
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
-
-
-def header(file: Path) -> str:
-    """The comments of a YAML file, without their marks."""
-    return "\n".join(line.lstrip("#") for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
-
-
-def commands(file: Path) -> list[str]:
-    """The lines of shell blocks and of code in running text, or of a YAML header, that start knowcap or accelerate."""
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".yaml":
-        found = re.sub(r"\n {4,}(?=-)", " ", header(file)).splitlines() + re.findall(r"`([^`\n]+)`", header(file))
-    else:
-        inline = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S).replace(r"\|", "|")
-        found = [part for block in blocks(text, "bash") for part in re.split(r"&&|\n", block)]
-        found += re.findall(r"`([^`\n]+)`", inline)
-    found = [re.sub(r"\s#.*", "", line).strip().removeprefix(".venv/bin/") for line in found]
-    # `knowcap report` alone is the name of a command, `knowcap … --key` a part of one.
-    return [line for line in found if re.match(r"(knowcap \w+|accelerate launch) \S", line)]
 
 
 def filled_in(command: str) -> list[str]:

@@ -9,9 +9,9 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from knowcap.convert import convert
-from knowcap.recipe import KEYS, Recipe, RecipeError, find_recipe, load_recipe, packaged_recipes, read_recipe
-from knowcap.rules import RULES
+from knowcap.recipe import KEYS, RULES, Recipe, RecipeError
+from knowcap.recipe_file import convert, find_recipe, packaged_recipes, read_recipe
+from knowcap.run.preflight import load_recipe
 
 
 GOOD = "num_people: 1000\nmodel_name: gpt2-2-2\n"
@@ -304,7 +304,7 @@ def test_a_missing_recipe_is_told_with_those_that_exist(monkeypatch, tmp_path):
     for name in ("quickstart", "gpt2/bioS-100k", "accelerate/cpu", "sweeps/sizes"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text(GOOD)
-    monkeypatch.setattr("knowcap.recipe.RECIPES_DIR", tmp_path)
+    monkeypatch.setattr("knowcap.recipe_file.RECIPES_DIR", tmp_path)
     with pytest.raises(RecipeError, match=r"\(gpt2/bioS-100k, quickstart\); did you mean 'quickstart'"):
         load_recipe("quikstart")
     assert find_recipe("gpt2/bioS-100k") == tmp_path / "gpt2" / "bioS-100k.yaml"
@@ -313,12 +313,12 @@ def test_a_missing_recipe_is_told_with_those_that_exist(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_every_packaged_recipe_is_named_after_its_file(name):
-    recipe, _ = read_recipe(name, check=False)  # test_recipe_files.py looks at all of it
+    recipe, *_ = read_recipe(name)  # test_recipe_files.py looks at all of it
     assert recipe.run_name in (Path(name).name, name.replace("/", "-"))
 
 
 def test_reading_without_checks_returns_what_is_there(write):
-    recipe, problems = read_recipe(write(GOOD + "pools_fraction: 7\n"), check=False)
+    recipe, problems, _ = read_recipe(write(GOOD + "pools_fraction: 7\n"))
     assert (recipe.pools_fraction, problems) == (7.0, [])
 
 

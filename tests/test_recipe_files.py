@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM
 from knowcap.cli import main
 from knowcap.models import closed_form_active_parameters, closed_form_parameters, count_parameters, recipe_config
 from knowcap.models.empty import empty_weights_are_meant
-from knowcap.recipe import RECIPES_DIR, Recipe, find_recipe, load_recipe, packaged_recipes, read_recipe
+from knowcap.recipe import Recipe
+from knowcap.recipe_file import RECIPES_DIR, find_recipe, packaged_recipes, read_recipe
+from knowcap.run.preflight import checked_recipe, load_recipe
 from knowcap.training.stage import _arguments
 
 
@@ -31,7 +33,7 @@ RATE, STEP = 1e14, 0.01  # what recipes/README.md says that the times are estima
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """A recipe without problems, but that its data set is yet to be made."""
-    recipe, problems = read_recipe(name, overrides or {})
+    recipe, problems = checked_recipe(name, overrides or {})
     if recipe.dataset_name is not None:
         problems = [problem for problem in problems if recipe.dataset_name not in problem]
     assert problems == []
@@ -50,7 +52,7 @@ def cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def grid_of(name: str) -> tuple[dict[str, Any], list[tuple[Recipe, list[str]]]]:
     """A grid file's content, and every cell's recipe with what is wrong with its keys."""
     content = yaml.safe_load(GRIDS[name].read_text(encoding="utf-8"))
-    return content, [read_recipe(content["base"], cell, check=False) for cell in cells(content)]
+    return content, [read_recipe(content["base"], cell)[:2] for cell in cells(content)]
 
 
 def hours(recipe: Recipe, num_people: int) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from knowcap.provenance import __version__
+
 
 if TYPE_CHECKING:
     from knowcap.capacity.measure import measure_capacity
     from knowcap.training.callback import KnowledgeCallback
 
 __all__ = ["KnowledgeCallback", "__version__", "measure_capacity"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 NAME = "name"
 
 
+FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
+
+
 class FactError(ValueError):
     """A row or a knowledge.json breaks the contract; the message says what was got, what was expected and how to mend
     it.

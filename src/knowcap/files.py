@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import math
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from knowcap.recipe import RecipeError
+
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
 
 
 @contextmanager
@@ -38,3 +51,52 @@ def whole_file(final: Path) -> Iterator[Path]:
     partial.unlink(missing_ok=True)
     yield partial
     partial.replace(final)
+
+
+@contextmanager
+def locked(run_dir: Path, patience: float = math.inf) -> Iterator[None]:
+    """Keeps other commands waiting for a run folder, for as long as this process or one that it launched is alive.
+
+    So a command that was killed can be given again at once: what it launched ends its stage first.
+
+    Args:
+        run_dir: the run folder, made if need be.
+        patience: seconds to wait for another command.
+
+    Raises:
+        RecipeError: another command still works there after that time.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise RecipeError([not_writable(run_dir, error)], run_dir) from error
+    with lock as file:
+        os.set_inheritable(file.fileno(), True)
+        began, told = time.monotonic(), False
+        while not _flock(file):
+            file.seek(0)
+            busy = f"process {file.read().strip() or 'unknown'}, or one that it started, is at work there"
+            if time.monotonic() - began >= patience:
+                raise RecipeError([f"{busy}; wait for it or end it (`fuser {file.name}` finds it)"], run_dir)
+            if not told:
+                logger.warning("%s: %s; waiting for it (`fuser %s` finds it)", run_dir, busy, file.name)
+            told = True
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def not_writable(path: Path, why: object) -> str:
+    """The message for a folder that cannot be written."""
+    return f"output_dir: {path} can't be written ({why}); choose another output_dir or change its permissions"

@@ -22,7 +22,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
-from knowcap import __version__
+from knowcap.provenance import __version__
 
 
 logger = logging.getLogger(__name__)

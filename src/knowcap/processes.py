@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -81,3 +82,8 @@ def _do_jobs(writer: Connection, work: Callable[[Job], Iterator[Found]], jobs: S
         return
     except Exception as error:
         writer.send(error)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the first of those launched together."""
+    return os.environ.get("RANK", "0") == "0"

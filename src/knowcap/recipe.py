@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from knowcap.convert import convert
+from typing import Any
 
 
-Overrides = Sequence[str] | Mapping[str, Any]
-METADATA_KEYS = ("git_revision", "versions")  # what a run folder's recipe.yaml holds besides the recipe
 EXTRACT_METHODS = ("lora", "full", "as_trained")
-_PACKAGE = Path(__file__).resolve().parent
-# The wheel holds the recipes inside the package; in a checkout they lie at its top.
-RECIPES_DIR = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parents[1] / "recipes"
-_NOT_RECIPES = {"accelerate", "slurm", "sweeps"}
 
 
 class RecipeError(ValueError):
@@ -136,155 +127,96 @@ class Recipe:
     extract_learning_rate: float = _key(1e-3, "peak learning rate of tuning; linear to 0", free=True)
     extract_weight_decay: float = _key(0.1, "AdamW's weight decay in tuning", free=True)
 
+    @property
+    def run_dir(self) -> Path:
+        """The run folder, output_dir/run_name."""
+        return Path(self.output_dir) / self.run_name
+
 
 KEYS: dict[str, Field[Any]] = {key.name: key for key in fields(Recipe)}
-_HINTS = get_type_hints(Recipe)
+
+QA_KEYS = ("questions", "qa_share", "extract")
+
+BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
 
 
-def load_recipe(config: str | Path, overrides: Overrides = ()) -> Recipe:
-    """Reads, converts and checks a recipe.
-
-    Args:
-        config: a YAML file (a run folder's recipe.yaml too), or the name of a packaged recipe such as `quickstart`.
-        overrides: `["--key", "value", "--key=value", …]` or `{key: value}`; they win over the file.
-
-    Raises:
-        RecipeError: with every problem of file, overrides, value lists, templates, vocabulary and model together.
-    """
-    recipe, problems = read_recipe(config, overrides)
-    if problems:
-        raise RecipeError(problems, config)
-    return recipe
+JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
 
 
-def read_recipe(config: str | Path, overrides: Overrides = (), check: bool = True) -> tuple[Recipe, list[str]]:
-    """Like `load_recipe`, but returns the problems; keys that have one keep their defaults.
-
-    Args:
-        config, overrides: as for `load_recipe`.
-        check: look past keys and types, at whether the values can work.
-
-    Raises:
-        RecipeError: there is no such recipe.
-    """
-    path = find_recipe(config)
-    problems: list[str] = []
-    found = _from_yaml(path, problems) | _from_overrides(overrides, problems)
-    values: dict[str, Any] = {}
-    for name, (value, where) in found.items():
-        try:
-            values[name] = convert(value, _HINTS[name])
-        except ValueError as error:
-            problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
-    needed = {name: key.metadata for name, key in KEYS.items() if key.metadata.get("required") and name not in found}
-    made = "table" if values.get("dataset_name") is not None else values.get("corpus")  # has its people already
-    missing = [name for name, key in needed.items() if key.get("except_for", "") != made]
-    problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
-    recipe = resolve(Recipe(**values), path)
-    if check:
-        from knowcap.run.preflight import check_recipe
-
-        problems += check_recipe(recipe, unusable={*missing, *(found.keys() - values.keys())})
-    return recipe, problems
+NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS, *QA_KEYS)
 
 
-def resolve(recipe: Recipe, config: str | Path) -> Recipe:
-    """The recipe with its run_name, the recipe file's stem where none is given."""
-    return recipe if recipe.run_name else replace(recipe, run_name=Path(config).stem)
+NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS, *QA_KEYS)
 
 
-def packaged_recipes() -> dict[str, Path]:
-    """The recipes that come with knowcap, by the name that `--config` takes."""
-    paths = {path.relative_to(RECIPES_DIR).with_suffix(""): path for path in sorted(RECIPES_DIR.rglob("*.yaml"))}
-    return {name.as_posix(): path for name, path in paths.items() if name.parts[0] not in _NOT_RECIPES}
+NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
 
 
-def find_recipe(config: str | Path) -> Path:
-    """The file of a recipe: a path, or else a packaged name. Raises RecipeError with the names that exist."""
-    if Path(config).is_file():
-        return Path(config)
-    packaged = packaged_recipes()
-    name = str(config).removesuffix(".yaml")
-    if name in packaged:
-        return packaged[name]
-    close = difflib.get_close_matches(name, packaged, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    names = ", ".join(packaged) or "none"
-    raise RecipeError([f"no such file, nor one of the packaged recipes ({names}){hint}"], f"recipe {str(config)!r}")
+# What a data set folder has settled.
+SETTLED_KEYS = (
+    "num_people", "pools_dir", "pools_fraction", *BIOD_KEYS, "facts_file", "facts_templates", "compact",
+    "string_length", "renderings", "control_people", *JUNK_KEYS, *QA_KEYS,
+)  # fmt: skip
 
 
-def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
-    """Key → (value, where it stands). Scalars stay text, as written: `convert` alone decides on types."""
-    import yaml
-
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
-        return {}
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        problems.append("expected one `key: value` a line, such as `num_people: 1000`")
-        return {}
-    found: dict[str, tuple[Any, str]] = {}
-    for key, node in root.value:
-        name, where = str(key.value), f"line {key.start_mark.line + 1}"
-        if name in METADATA_KEYS:
-            continue
-        if name in found:
-            problems.append(f"{name}: given twice ({found[name][1]}, {where}); remove one")
-        elif name not in KEYS:
-            problems.append(f"{_unknown(name)} ({where})")
-        else:
-            found[name] = (_plain(node), where)
-    return found
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node.value, str):
-        return None if node.tag.endswith(":null") else node.value
-    if all(hasattr(item, "value") for item in node.value):
-        return [_plain(item) for item in node.value]
-    return {key.value: _plain(item) for key, item in node.value}
-
-
-def _from_overrides(overrides: Overrides, problems: list[str]) -> dict[str, tuple[Any, str]]:
-    """Key → (value, how it was given), from a mapping or from command-line words; the last one of a key wins."""
-    found: dict[str, tuple[Any, str]] = {}
-    given = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides, problems)
-    for name, value in given:
-        if name not in KEYS:
-            problems.append(f"{_unknown(name)} (--{name})")
-        else:
-            found[name] = (value, f"--{name}")
-    return found
-
-
-def _pairs(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any]]:
-    """(key, value) of `--key value` and `--key=value`; a list may be several words, a true flag may have none."""
-    groups: list[list[str]] = []
-    for word in words:
-        if word.startswith("--"):
-            name, *rest = word[2:].split("=", 1)
-            groups.append([name.replace("-", "_"), *rest])
-        elif groups:
-            groups[-1].append(word)
-        else:
-            problems.append(f"{word!r}: expected --key value")
-    for name, *values in groups:
-        hint = _HINTS.get(name)
-        if hint is None or len(values) == 1:
-            yield name, "".join(values)
-        elif hint is bool and not values:
-            yield name, "true"
-        elif hint in (tuple[int, ...], tuple[str, ...]):
-            yield name, ",".join(values)
-        else:
-            problems.append(f"{name}: got {' '.join(values) or 'no value'}, expected one value (--{name})")
-
-
-def _unknown(name: object) -> str:
-    close = difflib.get_close_matches(str(name), KEYS, n=1)
-    return f"unknown key {name!r}; " + (f"did you mean {close[0]!r}?" if close else "`knowcap run --help` lists them")
+Rule = tuple[Callable[[Any], bool], str]
+_AT_LEAST_ONE: Rule = (lambda v: v >= 1, "1 or more")
+_NOT_NEGATIVE: Rule = (lambda v: v >= 0, "0 or more")
+_POSITIVE: Rule = (lambda v: v > 0, "more than 0")
+_SHARE: Rule = (lambda v: 0 < v <= 1, "more than 0 and at most 1")
+_BETA: Rule = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
+RULES: dict[str, Rule] = {
+    "run_name": (lambda v: not v.startswith(".") and not set(v) & set("/\\:"), "a plain folder name, without / \\ :"),
+    "seed": (lambda v: 0 <= v < 2**32, "0 to 4,294,967,295"),
+    "num_people": _AT_LEAST_ONE,
+    "pools_fraction": _SHARE,
+    "num_attributes": _AT_LEAST_ONE,
+    "chunks_per_value": _AT_LEAST_ONE,
+    "diversity": _AT_LEAST_ONE,
+    "chunk_length": _AT_LEAST_ONE,
+    "alphabet_size": _AT_LEAST_ONE,
+    "string_length": _AT_LEAST_ONE,
+    "num_templates": (lambda v: v is None or v >= 1, "1 or more, or null for all"),
+    "fixed_renderings": (lambda v: v is None or v >= 1, "1 or more, or null for fresh ones"),
+    "junk_people": _NOT_NEGATIVE,
+    "useful_share": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
+    "junk_tokens": _NOT_NEGATIVE,
+    "qa_share": (lambda v: 0 <= v < 1, "0 (none) or more, and less than 1"),
+    "exposures": _AT_LEAST_ONE,
+    "renderings": _AT_LEAST_ONE,
+    "control_people": _NOT_NEGATIVE,
+    "vocab_size": (lambda v: v >= 2, "2 or more"),
+    "block_size": (lambda v: v >= 2, "2 or more"),
+    "shard_size": _AT_LEAST_ONE,
+    "head_dim": _AT_LEAST_ONE,
+    "rotary_fraction": _SHARE,
+    "initializer_range": _POSITIVE,
+    "num_experts_per_tok": _AT_LEAST_ONE,
+    "router_aux_loss_coef": _NOT_NEGATIVE,
+    "train_batch_size": _AT_LEAST_ONE,
+    "gradient_accumulation_steps": _AT_LEAST_ONE,
+    "learning_rate": _POSITIVE,
+    "min_learning_rate_ratio": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "warmup_steps": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "adam_beta1": _BETA,
+    "adam_beta2": _BETA,
+    "adam_epsilon": _POSITIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "dataloader_num_workers": _NOT_NEGATIVE,
+    "logging_steps": _AT_LEAST_ONE,
+    "save_steps": _AT_LEAST_ONE,
+    "save_total_limit": _AT_LEAST_ONE,
+    "measure_every": _NOT_NEGATIVE,
+    "measure_limit": _AT_LEAST_ONE,
+    "eval_batch_size": _AT_LEAST_ONE,
+    "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
+    "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
+    "quantization_group_size": (lambda v: v >= 0, "so many weights, or 0 for a whole row"),
+    "extract_rank": _AT_LEAST_ONE,
+    "extract_embedding_rank": _AT_LEAST_ONE,
+    "extract_steps": _AT_LEAST_ONE,
+    "extract_batch_size": _AT_LEAST_ONE,
+    "extract_learning_rate": _POSITIVE,
+    "extract_weight_decay": _NOT_NEGATIVE,
+}

@@ -14,9 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.corpus.base import Corpus, tokenizer_of
+from knowcap.dataset.corpora import corpus_of
 from knowcap.recipe import Recipe
 from knowcap.training.packing import Stream
+from knowcap.training.stream import stream_of
 from knowcap.training.windows import Windows
 
 

@@ -11,9 +11,10 @@ import time
 import numpy as np
 import torch
 
+from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.candidates import gathered
 from knowcap.corpus.tokenizer import wrap
-from knowcap.dataset.corpora import corpus_of, tokenizer_of
+from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.listed import listed
 from knowcap.models import build_model, model_config
 from knowcap.recipe import Recipe

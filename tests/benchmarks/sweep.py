@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from knowcap.run import pipeline as stages
 from knowcap.run.folder import claim_run_dir
-from knowcap.run.pipeline import pipeline as stages
 from knowcap.sweep import load_sweep
 from knowcap.sweep import run as sweep_run
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from knowcap.capacity.comparison_errors import CompareError
 from knowcap.capacity.seeds import seed_interval
-from knowcap.recipe import METADATA_KEYS
+from knowcap.recipe_file import METADATA_KEYS
 
 
 _FREE = ("seed", "run_name", "output_dir", *METADATA_KEYS)

@@ -8,9 +8,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from knowcap import __version__
 from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run, sweep
-from knowcap.run.launch import LaunchError, is_main_process, set_up_process
+from knowcap.processes import is_main_process
+from knowcap.provenance import __version__
+from knowcap.run.launch import LaunchError, set_up_process
 from knowcap.sweep.errors import CellsFailed
 
 

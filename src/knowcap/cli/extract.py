@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, positive
+from knowcap.files import locked
 from knowcap.recipe import EXTRACT_METHODS
-from knowcap.run.folder import locked
-from knowcap.run.pipeline import pipeline as stages
+from knowcap.run import pipeline as stages
 
 
 _EXAMPLES = (

@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from knowcap.cli.parsers import add_command
-from knowcap.recipe import packaged_recipes
+from knowcap.recipe_file import packaged_recipes
 from knowcap.sweep import packaged_sweeps
 
 

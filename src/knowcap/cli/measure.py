@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
-from knowcap.run.folder import is_run_dir, locked
-from knowcap.run.pipeline import pipeline as stages
+from knowcap.files import locked
+from knowcap.run import pipeline as stages
+from knowcap.run.folder import is_run_dir
 
 
 _EXAMPLES = (

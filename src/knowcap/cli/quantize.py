@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command
+from knowcap.files import locked
 from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings
-from knowcap.run.folder import locked
-from knowcap.run.pipeline import pipeline as stages
+from knowcap.run import pipeline as stages
 
 
 _EXAMPLES = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command
-from knowcap.run.pipeline import pipeline as stages
+from knowcap.run import pipeline as stages
 
 
 def add(commands: Any) -> None:

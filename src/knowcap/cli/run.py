@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, add_recipe_options, launcher_of, positive
-from knowcap.recipe import KEYS, Recipe, RecipeError, load_recipe, read_recipe
-from knowcap.run.folder import claim_run_dir, folder_problems, locked, run_dir_of
-from knowcap.run.launch import is_main_process
-from knowcap.run.pipeline import pipeline as stages
+from knowcap.files import locked
+from knowcap.processes import is_main_process
+from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.run import pipeline as stages
+from knowcap.run.folder import claim_run_dir, folder_problems
+from knowcap.run.preflight import checked_recipe, load_recipe
 
 
 _RECIPE_KEYS = "recipe keys (--key value wins over the file):\n" + "\n".join(
@@ -59,13 +61,13 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
-    recipe, problems = read_recipe(args.config, words)
+    recipe, problems = checked_recipe(args.config, words)
     if not problems:
         from knowcap.run import estimate
 
         problems = _training_problems(args, recipe)
         if not problems:
-            print(f"{'run folder':<28}{run_dir_of(recipe)}\n{estimate.describe(estimate.estimate(recipe))}")
+            print(f"{'run folder':<28}{recipe.run_dir}\n{estimate.describe(estimate.estimate(recipe))}")
     problems += folder_problems(recipe, args.overwrite_output_dir)
     if problems:
         raise RecipeError(problems, args.config)
@@ -92,7 +94,7 @@ def train_process(args: argparse.Namespace, words: list[str]) -> None:
     recipe = load_recipe(args.config, words)
     if is_main_process():
         claim_run_dir(recipe)  # not locked: the command that launched the processes may hold the lock
-    stages.train(recipe, run_dir_of(recipe))
+    stages.train(recipe, recipe.run_dir)
 
 
 @contextmanager
@@ -100,15 +102,15 @@ def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> It
     """The recipe and its run folder, kept to this command; or all that is wrong with both, before anything is made."""
     from knowcap.dataset.checks import check_source
 
-    recipe, problems = read_recipe(args.config, words)
-    if not problems and (args.overwrite_output_dir or not (run_dir_of(recipe) / "model").is_dir()):
+    recipe, problems = checked_recipe(args.config, words)
+    if not problems and (args.overwrite_output_dir or not (recipe.run_dir / "model").is_dir()):
         problems += _training_problems(args, recipe) if trains else []
     problems += folder_problems(recipe, args.overwrite_output_dir)
     if args.overwrite_output_dir and not problems:
         problems += check_source(recipe)
     if problems:
         raise RecipeError(problems, args.config)
-    with locked(run_dir_of(recipe)):
+    with locked(recipe.run_dir):
         yield recipe, claim_run_dir(recipe, args.overwrite_output_dir)
 
 

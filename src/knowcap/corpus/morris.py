@@ -16,10 +16,9 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.tokenizer import word_tokenizer
-from knowcap.facts import NAME, Knowledge, Row, Span
+from knowcap.facts import FEWEST_CONTROL, NAME, Knowledge, Row, Span
 from knowcap.knowledge.strings import VERSION, Strings
 from knowcap.recipe import Recipe
-from knowcap.run.preflight import FEWEST_CONTROL
 
 
 ENTITY_COLUMN = "string_id"

@@ -218,3 +218,14 @@ def wrap(tokenizer: Tokenizer, block_size: int) -> PreTrainedTokenizerFast:
 def save_tokenizer(tokenizer: Tokenizer, block_size: int, folder: str | Path) -> None:
     """Writes tokenizer.json and tokenizer_config.json, for AutoTokenizer."""
     wrap(tokenizer, block_size).save_pretrained(str(folder))
+
+
+def check_vocabulary(vocab_size: int, texts: Iterable[str]) -> list[str]:
+    """A problem where the compact BPE is too small to spell the corpus."""
+    least = minimum_vocab_size(texts)
+    if vocab_size >= least:
+        return []
+    return [
+        f"vocab_size={vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "
+        f"there is an end-of-text token; expected {least} or more"
+    ]

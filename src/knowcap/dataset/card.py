@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from knowcap import __version__
-from knowcap.dataset.corpora import Corpus
+from knowcap.corpus.base import Corpus
 from knowcap.dataset.front_matter import CONFIGS, front_matter, splits, terms
 from knowcap.dataset.lists import POOLS, TEMPLATES, local_files, recipe_lines
 from knowcap.facts import Attribute, Knowledge
+from knowcap.files import RECIPE_FILE
+from knowcap.provenance import __version__
 from knowcap.recipe import Recipe
-from knowcap.run.folder import RECIPE_FILE
 
 
 _MEASURED = 100_000  # rows that the values of an attribute are counted in

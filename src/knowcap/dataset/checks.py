@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from knowcap.corpus.tokenizer import SMALLEST_OF_ANY_TEXT
+from knowcap.corpus.tokenizer import SMALLEST_OF_ANY_TEXT, check_vocabulary
 from knowcap.dataset.importing import sample_folder, source_of
 from knowcap.dataset.published import NEEDS_TOKENIZER, told_by_knowcap
 from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
 from knowcap.dataset.source import HEAD, Source, find_source
 from knowcap.knowledge.tuples import TableError
-from knowcap.recipe import KEYS
-from knowcap.run.preflight import NOT_BIOD_KEYS, NOT_TABLE_KEYS, check_vocabulary
+from knowcap.recipe import KEYS, NOT_BIOD_KEYS, NOT_TABLE_KEYS
 
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _check_online(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
     own = head.shape is not None and head.shape.compact
     if own or recipe.tokenizer_name is not None or "vocab_size" in bad:
         return []
-    return check_vocabulary(recipe, corpus)
+    return check_vocabulary(recipe.vocab_size, corpus.vocabulary_texts())
 
 
 def _check_published(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
@@ -91,7 +90,11 @@ def _check_published(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
     if recipe.tokenizer_name is not None or "vocab_size" in bad:
         return []
     if ours is not None:
-        return [] if head.shape is not None and head.shape.compact else check_vocabulary(recipe, ours)
+        return (
+            []
+            if head.shape is not None and head.shape.compact
+            else check_vocabulary(recipe.vocab_size, ours.vocabulary_texts())
+        )
     if pools is None:
         return [NEEDS_TOKENIZER.format(name=head.knowledge.name)]
     if recipe.vocab_size < SMALLEST_OF_ANY_TEXT:

@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.candidates import Candidates, Listed, gathered
 from knowcap.corpus.questions import Asked, by_split, num_in_train
 from knowcap.dataset.card import dataset_card
-from knowcap.dataset.corpora import Corpus, corpus_of, tokenizer_of
+from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.listed import listed
 from knowcap.dataset.lists import write_lists
 from knowcap.dataset.parquet import CHUNK, Table, write_tables
-from knowcap.facts import Knowledge, Row, Span, check_row, check_values
+from knowcap.facts import FEWEST_CONTROL, Knowledge, Row, Span, check_row, check_values
 from knowcap.files import whole_folder
 from knowcap.recipe import Recipe
-from knowcap.run.preflight import FEWEST_CONTROL
 
 
 _LISTED = (

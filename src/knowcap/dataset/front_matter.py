@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from knowcap.corpus.base import Corpus
 from knowcap.corpus.morris import Morris
 from knowcap.corpus.table import Table
-from knowcap.dataset.corpora import Corpus
 from knowcap.facts import Knowledge
 
 

@@ -23,7 +23,6 @@ from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, SourceError, find_
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
 from knowcap.files import whole_folder
 from knowcap.recipe import Recipe
-from knowcap.run.folder import run_dir_of
 
 
 logger = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def source_of(recipe: Recipe) -> Source:
     Raises:
         SourceError: it can't be had.
     """
-    folder = run_dir_of(recipe) / "knowledge"
+    folder = recipe.run_dir / "knowledge"
     record = read_record(folder)
     if record is not None and _asks_for(recipe, record):
         here = find_source(str(folder))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import yaml
 
+from knowcap.corpus.base import Corpus
 from knowcap.corpus.bios import BioS
-from knowcap.dataset.corpora import Corpus
+from knowcap.files import RECIPE_FILE
 from knowcap.knowledge.pools import Pools, write_pools
-from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
-from knowcap.run.folder import RECIPE_FILE
+from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe_file import read_recipe
 
 
 POOLS, TEMPLATES = "pools", "templates.yaml"
@@ -70,7 +71,7 @@ def read_shape(folder: Path) -> Recipe | None:
     if not file.is_file():
         return None
     try:
-        recipe, problems = read_recipe(file, check=False)
+        recipe, problems, _ = read_recipe(file)
     except RecipeError:
         return None
     return None if problems else recipe

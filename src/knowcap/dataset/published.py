@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
 from knowcap.corpus.tokenizer import EOS, EOS_ID, TokenizerError, load_backend, reduce_tokenizer, train_tokenizer
-from knowcap.dataset.corpora import Corpus, tokenizer_of
 from knowcap.dataset.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
 from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
 from knowcap.facts import Knowledge

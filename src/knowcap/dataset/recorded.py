@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from knowcap.corpus.base import Corpus
 from knowcap.corpus.biod import BioD, biod_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant
@@ -17,7 +18,6 @@ from knowcap.corpus.junk import Junk
 from knowcap.corpus.sentences import Sentences, read_sentences
 from knowcap.corpus.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
 from knowcap.corpus.templates import load_templates
-from knowcap.dataset.corpora import Corpus
 from knowcap.dataset.lists import POOLS, TEMPLATES, read_shape
 from knowcap.facts import Knowledge
 from knowcap.knowledge.people import People

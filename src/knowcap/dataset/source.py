@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from knowcap.dataset.lists import POOLS, TEMPLATES
 from knowcap.facts import Knowledge
-from knowcap.run.folder import RECIPE_FILE
+from knowcap.files import RECIPE_FILE
 
 
 Result = TypeVar("Result")

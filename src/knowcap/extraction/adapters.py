@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowcap.extraction.errors import ExtractError
-from knowcap.training.progress import quiet_peft
+from knowcap.models.quiet import quiet_peft
 
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from knowcap.models import ModelError, parse_model_name
+from knowcap.recipe import QA_KEYS
 
 
 if TYPE_CHECKING:
     from knowcap.recipe import Recipe
 
 
-QA_KEYS = ("questions", "qa_share", "extract")
 _RANKS = ("extract_rank", "extract_embedding_rank")
 
 

@@ -28,10 +28,9 @@ from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summ
 from knowcap.extraction.tuning import Tuning, tune
 from knowcap.files import whole_file, whole_folder
 from knowcap.models import load_model, load_tokenizer
-from knowcap.models.loading import load_any
+from knowcap.models.quiet import quiet_transformers
+from knowcap.provenance import versions
 from knowcap.recipe import Recipe
-from knowcap.run.folder import versions
-from knowcap.training.progress import quiet_transformers
 
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def extract(
     tokenizer = load_tokenizer(run_dir / "model")
     if not (folder / TUNING_FILE).is_file():
         _tune(run_dir, recipe, tuning, tokenizer, folder, checkpoints)
-    model = load_model(run_dir / "model") if tuning.method == "as_trained" else load_any(folder)
+    model = load_model(run_dir / "model") if tuning.method == "as_trained" else load_model(folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     _ask(model, tokenizer, run_dir, recipe, folder, checkpoints, limit)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -167,7 +166,7 @@ def _tune(
 def _check_reload(model: PreTrainedModel, folder: Path, run_dir: Path) -> None:
     """Raises ExtractError unless the folder gives back the model in memory: the same logits, bit for bit."""
     model.cpu()
-    reloaded = load_any(folder)
+    reloaded = load_model(folder)
     ids = torch.randint(model.config.vocab_size, (4, 16), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, found = model(ids).logits.float(), reloaded(ids).logits

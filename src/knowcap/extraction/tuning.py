@@ -18,9 +18,10 @@ from knowcap.extraction.adapters import lora_config
 from knowcap.extraction.errors import ExtractError
 from knowcap.extraction.questions import IGNORED, Question, padded
 from knowcap.knowledge.philox import KeyedPermutation
+from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
 from knowcap.training.checkpoints import newest_checkpoint
-from knowcap.training.progress import TrainingProgress, quiet_peft, quiet_transformers
+from knowcap.training.progress import TrainingProgress
 from knowcap.training.windows import From
 
 

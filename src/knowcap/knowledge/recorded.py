@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from knowcap.facts import Knowledge
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
-from knowcap.run.launch import is_main_process
+from knowcap.processes import is_main_process
 
 
 _BATCH = 100_000  # people read at a time

@@ -12,7 +12,8 @@ from knowcap.models.counts import (
     count_parameters,
 )
 from knowcap.models.families import MODEL_FAMILIES, Family, ModelError
-from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder, load_model, load_tokenizer
+from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
+from knowcap.models.loading import find_model, load_model, load_tokenizer
 from knowcap.models.names import ACTIVATIONS, ModelName, model_problems, parse_model_name, pattern
 
 
@@ -30,6 +31,7 @@ __all__ = [
     "closed_form_active_parameters",
     "closed_form_parameters",
     "count_parameters",
+    "find_model",
     "load_model",
     "load_tokenizer",
     "model_config",

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from knowcap.models import ModelError, check_model_folder, load_model
+from knowcap.models.empty import empty_weights_are_meant
+from knowcap.models.families import ModelError
+from knowcap.models.folders import MAKERS, QUANTIZATION_FILE, check_model_folder
 
 
 if TYPE_CHECKING:
@@ -36,24 +38,52 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     return Path(_asked(str(name), lambda: snapshot_download(str(name), revision=revision, allow_patterns=[*_FILES])))
 
 
-def load_any(folder: Path) -> PreTrainedModel:
-    """The model of a folder in eval mode, computed in float32; an adapter with its base, unmerged.
+def load_model(folder: str | Path) -> PreTrainedModel:
+    """The model of a folder in eval mode, in float32, cache off: whole, quantized, or an adapter on its base.
+
+    Run a quantized one under torch.no_grad(): quanto's int4 weights raise in torch.inference_mode().
 
     Raises:
-        ModelError: no model there, weights that do not fit, or a base that can't be had.
+        ModelError: no model there, weights that are not exactly what config.json asks for (no random fill-ins), or an
+            adapter's base that can't be had.
+        QuantizationError: quantized weights that are not exactly the model's.
     """
+    folder = Path(folder)
     if not (folder / ADAPTER_FILE).is_file():
-        return load_model(folder)
+        return _load_whole(folder)
     from peft import PeftModel
 
-    from knowcap.training.progress import quiet_peft
+    from knowcap.models.quiet import quiet_peft
 
-    base = load_model(base_of(folder))
+    base = _load_whole(base_of(folder))
     with quiet_peft():
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
-def load_its_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _load_whole(folder: Path) -> PreTrainedModel:
+    """A model that is no adapter."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from knowcap.models.quiet import quiet_transformers
+
+    check_model_folder(folder)
+    if (folder / QUANTIZATION_FILE).is_file():
+        from knowcap.models.quantized.folder import load_quantized
+
+        return load_quantized(folder)
+    with quiet_transformers(), empty_weights_are_meant():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}
+    if wrong:
+        raise ModelError(f"{folder}: the weights do not fit config.json: {json.dumps(wrong)}; {MAKERS}")
+    model.config.use_cache = False
+    return model.eval()
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder, or of its adapter's base: a fast one, whatever files it comes in.
 
     Raises:
@@ -61,6 +91,7 @@ def load_its_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     from transformers import AutoTokenizer
 
+    folder = Path(folder)
     has = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
     if not has and (folder / ADAPTER_FILE).is_file():
         folder = base_of(folder)

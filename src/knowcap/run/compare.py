@@ -9,8 +9,9 @@ from typing import Any
 from knowcap.capacity import CAPACITY_FILE
 from knowcap.capacity.comparison import compare, describe, write_comparison
 from knowcap.capacity.tables import NLL_FILE
+from knowcap.files import RECIPE_FILE
 from knowcap.recipe import Recipe
-from knowcap.run.folder import RECIPE_FILE, is_run_dir
+from knowcap.run.folder import is_run_dir
 from knowcap.run.pipeline import measure_model, recipe_of
 from knowcap.scoring.way import Way
 

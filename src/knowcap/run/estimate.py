@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import TokenizerError
-from knowcap.dataset.corpora import knowledge_of, sample_of, stream_of, tokenizer_of
+from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.models import build_model, closed_form_parameters, recipe_config
 from knowcap.recipe import Recipe
 from knowcap.training.mixture import Mixture
 from knowcap.training.packing import PackingError, Stream
+from knowcap.training.stream import stream_of
 
 
 _SAMPLE = 1000  # biographies that tokens and windows are counted on

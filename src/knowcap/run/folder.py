@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import math
 import os
-import platform
 import shutil
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from knowcap import __version__
+from knowcap.files import LOCK_FILE, RECIPE_FILE, not_writable
 from knowcap.models import ModelError, closed_form_parameters
-from knowcap.recipe import KEYS, Recipe, RecipeError, read_recipe
+from knowcap.provenance import git_revision, versions
+from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe_file import read_recipe
 
 
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
 # All that any stage makes in a run folder; nothing else there is ever deleted.
 OUTPUTS = (
     "knowledge", "model", "checkpoints", "quantized", "extraction", "plots", "capacity.json", "report.md",
     "report.json", "bits_vs_parameters.png",
 )  # fmt: skip
-_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "optimum-quanto", "tokenizers", "numpy")
 _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
 _MEND = "choose another run_name or pass --overwrite_output_dir"
 
@@ -38,11 +30,6 @@ _MEND = "choose another run_name or pass --overwrite_output_dir"
 def is_run_dir(folder: Path) -> bool:
     """Whether a folder is a run's; a data set folder has a recipe.yaml too, beside its knowledge.json."""
     return (folder / RECIPE_FILE).is_file() and not (folder / "knowledge.json").is_file()
-
-
-def run_dir_of(recipe: Recipe) -> Path:
-    """output_dir/run_name."""
-    return Path(recipe.output_dir) / recipe.run_name
 
 
 def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
@@ -55,7 +42,7 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
     Raises:
         RecipeError: the folder is of another recipe or no run folder, or it can't be written; nothing is changed then.
     """
-    run_dir = run_dir_of(recipe)
+    run_dir = recipe.run_dir
     problems = folder_problems(recipe, overwrite)
     if problems:
         raise RecipeError(problems, run_dir)
@@ -64,25 +51,25 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
         if overwrite:
             _delete_outputs(run_dir)
         file = run_dir / RECIPE_FILE
-        if overwrite or not file.is_file() or read_recipe(file, check=False)[0] != recipe:
+        if overwrite or not file.is_file() or read_recipe(file)[0] != recipe:
             # A name of its own, so that processes started together don't meet in one file.
             partial = run_dir / f".{RECIPE_FILE}.{os.getpid()}.partial"
             partial.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
             partial.replace(file)
     except OSError as error:
-        raise RecipeError([_not_writable(run_dir, error)], run_dir) from error
+        raise RecipeError([not_writable(run_dir, error)], run_dir) from error
     return run_dir
 
 
 def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
     """What speaks against working in the recipe's run folder; changes nothing."""
-    run_dir = run_dir_of(recipe)
+    run_dir = recipe.run_dir
     nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     if not nearest.is_dir():
         return [f"output_dir: {nearest} is a file, expected a folder; choose another output_dir or run_name"]
     problems = []
     if not os.access(nearest, os.W_OK | os.X_OK):
-        problems.append(_not_writable(nearest, "no permission"))
+        problems.append(not_writable(nearest, "no permission"))
     names = [path.name for path in run_dir.iterdir()] if nearest == run_dir else []
     contents = [name for name in names if name != LOCK_FILE and not name.endswith(".partial")]
     if RECIPE_FILE in contents and not overwrite:
@@ -103,17 +90,13 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
 
 def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
     """A problem where the folder's recipe differs in a key that isn't free to change."""
-    there, problems = read_recipe(run_dir / RECIPE_FILE, check=False)
+    there, problems, _ = read_recipe(run_dir / RECIPE_FILE)
     if problems:
         return [f"{run_dir / RECIPE_FILE} can't be used: {'; '.join(problems)}; {_MEND}"]
     fixed = [name for name, key in KEYS.items() if not key.metadata.get("free")]
     values = [(name, getattr(there, name), getattr(recipe, name)) for name in fixed]
     differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in values if old != new]
     return [f"{run_dir} belongs to another recipe: {', '.join(differing)}; {_MEND}"] if differing else []
-
-
-def _not_writable(path: Path, why: object) -> str:
-    return f"output_dir: {path} can't be written ({why}); choose another output_dir or change its permissions"
 
 
 def _delete_outputs(run_dir: Path) -> None:
@@ -154,50 +137,6 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@contextmanager
-def locked(run_dir: Path, patience: float = math.inf) -> Iterator[None]:
-    """Keeps other commands waiting for a run folder, for as long as this process or one that it launched is alive.
-
-    So a command that was killed can be given again at once: what it launched ends its stage first.
-
-    Args:
-        run_dir: the run folder, made if need be.
-        patience: seconds to wait for another command.
-
-    Raises:
-        RecipeError: another command still works there after that time.
-    """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / LOCK_FILE).open("a+")
-    except OSError as error:
-        raise RecipeError([_not_writable(run_dir, error)], run_dir) from error
-    with lock as file:
-        os.set_inheritable(file.fileno(), True)
-        began, told = time.monotonic(), False
-        while not _flock(file):
-            file.seek(0)
-            busy = f"process {file.read().strip() or 'unknown'}, or one that it started, is at work there"
-            if time.monotonic() - began >= patience:
-                raise RecipeError([f"{busy}; wait for it or end it (`fuser {file.name}` finds it)"], run_dir)
-            if not told:
-                logger.warning("%s: %s; waiting for it (`fuser %s` finds it)", run_dir, busy, file.name)
-            told = True
-            time.sleep(0.2)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _flock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def recipe_yaml(recipe: Recipe, package_versions: dict[str, str], revision: str | None) -> str:
     """The text of a run folder's recipe.yaml: the resolved recipe, then with what it was made."""
     import yaml
@@ -205,31 +144,3 @@ def recipe_yaml(recipe: Recipe, package_versions: dict[str, str], revision: str 
     content: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(recipe).items()}
     content |= {"git_revision": revision, "versions": package_versions}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def versions() -> dict[str, str]:
-    """The versions of knowcap, Python and the libraries that decide on a result; those not installed are left out."""
-    found = {"knowcap": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_revision() -> str | None:
-    """The commit that this package runs from, with `-dirty` where files differ from it; None outside a checkout."""
-    package = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed package may lie within somebody else's checkout: only one that git tracks is its own.
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

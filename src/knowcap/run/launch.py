@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from knowcap.recipe import RECIPES_DIR
+from knowcap.processes import is_main_process
+from knowcap.recipe_file import RECIPES_DIR
 
 
 class LaunchError(RuntimeError):
@@ -83,11 +84,6 @@ class Launcher:
             )
 
 
-def is_main_process() -> bool:
-    """Whether this process is the only one, or the first of those launched together."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def set_up_process() -> None:
     """For the start of a process, before torch is imported: how threads wait, and where log lines go.
 
@@ -97,7 +93,7 @@ def set_up_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logger = logging.getLogger("knowcap")
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
-    for name in ("scoring", "capacity", "quantize", "report"):
+    for name in ("scoring", "capacity", "models.quantized", "report"):
         logger.getChild(name).setLevel(logging.WARNING)  # the runner's line says what theirs would
     if not any(isinstance(handler, _BesideBars) for handler in logger.handlers):
         logger.addHandler(_BesideBars())

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap.files import RECIPE_FILE
 from knowcap.models.quantized.settings import Settings
-from knowcap.recipe import Recipe, RecipeError, read_recipe
-from knowcap.run.folder import RECIPE_FILE, is_run_dir
+from knowcap.recipe import Recipe, RecipeError
+from knowcap.recipe_file import read_recipe
+from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
 from knowcap.run.stage import stage as _stage
 
@@ -256,7 +258,7 @@ def recipe_of(run_dir: Path) -> Recipe:
     file = run_dir / RECIPE_FILE
     if not is_run_dir(run_dir):
         raise RecipeError([f"expected a run folder with a {RECIPE_FILE}, {_listing(run_dir)}"], run_dir)
-    recipe, problems = read_recipe(file, check=False)
+    recipe, problems, _ = read_recipe(file)
     if problems:
         raise RecipeError(problems, file)
     return recipe

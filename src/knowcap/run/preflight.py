@@ -8,27 +8,55 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from knowcap.extraction.checks import QA_KEYS, check_questions
-from knowcap.rules import RULES
+from knowcap.corpus.tokenizer import check_vocabulary
+from knowcap.extraction.checks import check_questions
+from knowcap.facts import FEWEST_CONTROL
+from knowcap.recipe import (
+    BIOD_KEYS,
+    JUNK_KEYS,
+    KEYS,
+    NOT_BIOD_KEYS,
+    NOT_MORRIS_KEYS,
+    NOT_TABLE_KEYS,
+    RULES,
+    SETTLED_KEYS,
+    Recipe,
+    RecipeError,
+)
+from knowcap.recipe_file import Overrides, read_recipe
 
 
 if TYPE_CHECKING:
-    from knowcap.dataset.corpora import Corpus
     from knowcap.knowledge.pools import Pools
     from knowcap.recipe import Recipe
 
 T = TypeVar("T")
-FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
-_BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
-JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
-NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS, *QA_KEYS)
-NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS, *QA_KEYS)
-_NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
-# What a data set folder has settled.
-_SETTLED = (
-    "num_people", "pools_dir", "pools_fraction", *_BIOD_KEYS, "facts_file", "facts_templates", "compact",
-    "string_length", "renderings", "control_people", *JUNK_KEYS, *QA_KEYS,
-)  # fmt: skip
+
+
+def load_recipe(config: str | Path, overrides: Overrides = ()) -> Recipe:
+    """Reads, converts and checks a recipe.
+
+    Args:
+        config: a YAML file (a run folder's recipe.yaml too), or the name of a packaged recipe such as `quickstart`.
+        overrides: `["--key", "value", "--key=value", …]` or `{key: value}`; they win over the file.
+
+    Raises:
+        RecipeError: with every problem of file, overrides, value lists, templates, vocabulary and model together.
+    """
+    recipe, problems = checked_recipe(config, overrides)
+    if problems:
+        raise RecipeError(problems, config)
+    return recipe
+
+
+def checked_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, list[str]]:
+    """Like `load_recipe`, but returns the problems.
+
+    Raises:
+        RecipeError: there is no such recipe.
+    """
+    recipe, problems, unusable = read_recipe(config, overrides)
+    return recipe, problems + check_recipe(recipe, unusable)
 
 
 def check_recipe(recipe: Recipe, unusable: Collection[str] = ()) -> list[str]:
@@ -59,7 +87,6 @@ def check_settings(recipe: Recipe, bad: set[str]) -> list[str]:
 def _check_model(recipe: Recipe, bad: set[str]) -> list[str]:
     """The model's name and settings, and those of mixtures where there is none."""
     from knowcap.models import MODEL_KEYS, model_problems, parse_model_name
-    from knowcap.recipe import KEYS
 
     if bad & set(MODEL_KEYS):
         return []
@@ -75,8 +102,6 @@ def _check_model(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_values(recipe: Recipe, bad: set[str]) -> list[str]:
     """Each key alone; keys with a problem are added to `bad`."""
-    from knowcap.recipe import KEYS
-
     problems = []
     for name, key in KEYS.items():
         value = getattr(recipe, name)
@@ -124,11 +149,9 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_idle_beside(recipe: Recipe, bad: set[str]) -> list[str]:
     """Keys that say what a data set has settled already."""
-    from knowcap.recipe import KEYS
-
     published = recipe.dataset_texts == "published" and "dataset_texts" not in bad
     told = (*NOT_BIOD_KEYS,) if published else ()
-    idle = (*_SETTLED, *told)
+    idle = (*SETTLED_KEYS, *told)
     why = "tells its texts as they are" if published else "has its own people"
     return [
         f"{name}={getattr(recipe, name)!r} beside dataset_name={recipe.dataset_name!r}, which {why}; leave it out"
@@ -139,16 +162,14 @@ def _check_idle_beside(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_idle(recipe: Recipe, bad: set[str]) -> list[str]:
     """Keys that the corpus does not look at: whoever sets one means something else."""
-    from knowcap.recipe import KEYS
-
     if recipe.dataset_name is not None:
         return _check_idle_beside(recipe, bad)
     beside = [key for key in ("dataset_revision", "dataset_texts") if getattr(recipe, key) != KEYS[key].default]
-    biod, table, morris = (*_BIOD_KEYS, "compact"), ("facts_file", "facts_templates"), ("string_length",)
+    biod, table, morris = (*BIOD_KEYS, "compact"), ("facts_file", "facts_templates"), ("string_length",)
     idle = {
         "bioD": (*NOT_BIOD_KEYS, *table, *morris),
         "table": (*NOT_TABLE_KEYS, *biod, *morris),
-        "morris": (*_NOT_MORRIS_KEYS, *(key for key in biod if key != "alphabet_size"), *table),
+        "morris": (*NOT_MORRIS_KEYS, *(key for key in biod if key != "alphabet_size"), *table),
     }.get(recipe.corpus, (*biod, *table, *morris))
     if recipe.corpus == "bioS" and not bad & {"junk_people"} and not recipe.junk_people:
         idle = (*idle, "useful_share", "junk_tokens")
@@ -214,7 +235,10 @@ def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
         from knowcap.corpus.bios import BioS
         from knowcap.knowledge.people import People
 
-        problems += check_vocabulary(recipe, BioS(People(pools, 1, recipe.seed), templates, asked=recipe.questions))
+        problems += check_vocabulary(
+            recipe.vocab_size,
+            BioS(People(pools, 1, recipe.seed), templates, asked=recipe.questions).vocabulary_texts(),
+        )
     return problems
 
 
@@ -237,12 +261,12 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     """bioD's numbers, the lists that its names are from, and the vocabulary that they need."""
     from knowcap.corpus.biod import biod_of
 
-    if bad & {*_BIOD_KEYS, "num_people", "seed", "pools_dir", "pools_fraction", "compact"}:
+    if bad & {*BIOD_KEYS, "num_people", "seed", "pools_dir", "pools_fraction", "compact"}:
         return []
     problems: list[str] = []
     corpus = _try("corpus", lambda: biod_of(recipe), problems)
     if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
-        problems += check_vocabulary(recipe, corpus)
+        problems += check_vocabulary(recipe.vocab_size, corpus.vocabulary_texts())
     return problems
 
 
@@ -274,21 +298,8 @@ def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
             "used; leave num_people out"
         )
     if recipe.tokenizer_name is None and "vocab_size" not in bad:
-        problems += check_vocabulary(recipe, table)
+        problems += check_vocabulary(recipe.vocab_size, table.vocabulary_texts())
     return problems
-
-
-def check_vocabulary(recipe: Recipe, corpus: Corpus) -> list[str]:
-    """A problem where the compact BPE is too small to spell the corpus."""
-    from knowcap.corpus.tokenizer import minimum_vocab_size
-
-    least = minimum_vocab_size(corpus.vocabulary_texts())
-    if recipe.vocab_size >= least:
-        return []
-    return [
-        f"vocab_size={recipe.vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "
-        f"there is an end-of-text token; expected {least} or more"
-    ]
 
 
 def _try(key: str, load: Callable[[], T], problems: list[str]) -> T | None:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knowcap.files import RECIPE_FILE, locked
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.models.quantized.settings import Settings
 from knowcap.report.card import write_card
 from knowcap.report.card.results import run_dir_of
-from knowcap.run.folder import RECIPE_FILE, is_run_dir, locked
+from knowcap.run.folder import is_run_dir
 from knowcap.run.push_extraction import extraction_artefacts, published_extractions
 
 

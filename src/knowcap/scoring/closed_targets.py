@@ -13,7 +13,7 @@ from knowcap.scoring.errors import TextError
 
 if TYPE_CHECKING:
     from knowcap.scoring.closed_set import ClosedSets, Path
-    from knowcap.scoring.spans import Tokens
+    from knowcap.scoring.tokens import Tokens
 
 _CONTEXT = 32  # characters before a value that its tokens may depend on
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
 from knowcap.models.loading import weight_files
-from knowcap.run.folder import versions
+from knowcap.provenance import versions
 from knowcap.scoring.errors import ScoringError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from knowcap.facts import Knowledge, Row, ScoredFact, check_row, scored_facts
 from knowcap.scoring.closed_targets import closed_targets
 from knowcap.scoring.errors import TextError
 from knowcap.scoring.first_chunks import first_chunks
+from knowcap.scoring.tokens import Tokens, start_token_id
 
 
 if TYPE_CHECKING:
@@ -55,37 +56,6 @@ class EncodedRows:
     def target_ranges(self) -> np.ndarray:
         """(rows + 1,): the targets of row r are `targets[ranges[r]:ranges[r + 1]]`."""
         return np.searchsorted(self.fact_rows[self.target_facts], np.arange(len(self.row_starts)))
-
-
-class Tokens(NamedTuple):
-    """The tokens of all texts, one after the other, each array of shape (tokens,) but for the last two.
-
-    `begins` and `ends` are in code points on one line on which all texts stand, with a gap of one between two texts,
-    so that one sorted array serves all of them; text r begins at `bases[r]` and has `counts[r]` tokens. `word_starts`
-    is the first token of a token's pre-token.
-    """
-
-    ids: np.ndarray
-    begins: np.ndarray
-    ends: np.ndarray
-    rows: np.ndarray
-    word_starts: np.ndarray
-    counts: np.ndarray
-    bases: np.ndarray
-
-
-def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The token that a text follows: the end of the text before it, or the begin token where there is no end token.
-
-    Raises:
-        TextError: no fast tokenizer, or one without either token.
-    """
-    if not tokenizer.is_fast:
-        raise TextError(f"got a {type(tokenizer).__name__} without offsets; expected a fast one (tokenizer.json)")
-    start = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
-    if start is None:
-        raise TextError("the tokenizer has neither eos_token nor bos_token; set the one that separates training texts")
-    return start
 
 
 def encode_rows(

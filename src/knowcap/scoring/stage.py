@@ -18,7 +18,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge, Row
-from knowcap.models.loading import load_any, load_its_tokenizer
+from knowcap.models.loading import load_model, load_tokenizer
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
 from knowcap.scoring.contexts import PACKED_GROUP
@@ -35,7 +35,7 @@ from knowcap.scoring.parts import (
     write_part,
 )
 from knowcap.scoring.rows import OUTSIDERS, biographies, control_rows, shuffled
-from knowcap.scoring.spans import start_token_id
+from knowcap.scoring.tokens import start_token_id
 from knowcap.scoring.way import PLAIN, Way
 
 
@@ -159,7 +159,7 @@ def score(
 
 
 def _load(model_dir: Path, state: PartialState) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    return load_any(model_dir).to(state.device), load_its_tokenizer(model_dir)
+    return load_model(model_dir).to(state.device), load_tokenizer(model_dir)
 
 
 def _needed(model_dir: Path | None) -> Path:

@@ -72,7 +72,7 @@ def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> l
 
 
 def text_problems(cells: Iterable[Cell]) -> list[str]:
-    """What only shows once texts are tokenized, as `knowcap.run.estimate.check_texts`: seconds for each kind of text."""
+    """What only shows once texts are tokenized (`estimate.check_texts`): seconds for each kind of text."""
     from knowcap.run.estimate import check_texts
 
     kinds: dict[tuple[Any, ...], Cell] = {}

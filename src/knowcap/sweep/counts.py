@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.corpus.base import WholeTexts, tokenizer_of
 from knowcap.corpus.tokenizer import TokenizerError
-from knowcap.dataset.corpora import WholeTexts, knowledge_of, sample_of, stream_of, tokenizer_of
+from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.recipe import Recipe
 from knowcap.sweep.cells import Cell
 from knowcap.sweep.checks import corpus_key, texts_key
 from knowcap.sweep.errors import SweepError
 from knowcap.training.packing import PackingError, Stream
+from knowcap.training.stream import stream_of
 
 
 _SAMPLE = 1000  # texts that tokens and windows are counted on

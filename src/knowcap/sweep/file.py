@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from knowcap.convert import convert
-from knowcap.recipe import KEYS, RECIPES_DIR, Recipe, packaged_recipes, read_recipe
+from knowcap.recipe import KEYS, Recipe
+from knowcap.recipe_file import RECIPES_DIR, convert, packaged_recipes, read_recipe
 from knowcap.sweep.cells import Cell, Sweep, cell_name, combine
 from knowcap.sweep.errors import SweepError
 
@@ -221,7 +221,7 @@ def _cells(
     for changed in overrides:
         keys = tuple(changed)
         if keys not in read:
-            read[keys], wrong = read_recipe(base, changed, check=False)
+            read[keys], wrong, _ = read_recipe(base, changed)
             problems += [f"base: {problem}" for problem in wrong if f"base: {problem}" not in problems]
         if folder is None:
             folder = Path(output_dir or read[keys].output_dir) / SWEEPS / name

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from knowcap.files import locked
 from knowcap.models.quantized.settings import Settings
-from knowcap.run.folder import claim_run_dir, locked
+from knowcap.run import pipeline as stages
+from knowcap.run.folder import claim_run_dir
 from knowcap.run.launch import Launcher
-from knowcap.run.pipeline import pipeline as stages
 from knowcap.sweep.cells import Cell
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from knowcap import __version__
 from knowcap.capacity.seed_groups import recipe_of, seed_groups
 from knowcap.files import whole_file
+from knowcap.provenance import __version__
 from knowcap.report.card.results import measurement_of, read_json
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.charts import frontier, training

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from knowcap.files import whole_file
-from knowcap.run.folder import locked
+from knowcap.files import locked, whole_file
 from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import start_problems, text_problems

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,24 @@ from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer, wrap
-from knowcap.dataset.corpora import Corpus, corpus_of, stream_of, tokenizer_of
+from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import build, check_knowledge, read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.files import whole_file, whole_folder
 from knowcap.models import build_model, count_parameters, recipe_config
+from knowcap.models.quiet import quiet_transformers
+from knowcap.provenance import versions
 from knowcap.recipe import Recipe
-from knowcap.run.folder import versions
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
 from knowcap.training.checkpoints import newest_checkpoint
 from knowcap.training.devices import machine_problems
 from knowcap.training.mixture import Mixture
 from knowcap.training.packing import Stream
-from knowcap.training.progress import TrainingProgress, quiet_transformers
+from knowcap.training.progress import TrainingProgress
 from knowcap.training.routing import AUX_LOSS, SHARES
+from knowcap.training.stream import stream_of
 from knowcap.training.trainer import StreamTrainer
 from knowcap.training.windows import Windows
 
@@ -240,14 +242,3 @@ def _save(
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
         (made / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m knowcap.train --config RECIPE [--key value …]`, which accelerate launches once a process."""
-    from knowcap.cli import train_main
-
-    return train_main(sys.argv[1:] if argv is None else argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

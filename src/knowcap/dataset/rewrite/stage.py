@@ -21,12 +21,11 @@ from knowcap.dataset.rewrite.prompts import prompt_of
 from knowcap.dataset.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, listed, shards_of
 from knowcap.dataset.rewrite.task import MissingTexts, RewriteError, Task, begin, note_passes, settings_of
 from knowcap.dataset.rewrite.writers import Reply, Request, Writer
-from knowcap.facts import Knowledge, Row
+from knowcap.facts import FEWEST_CONTROL, Knowledge, Row
+from knowcap.files import locked
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
-from knowcap.run.folder import locked
-from knowcap.run.preflight import FEWEST_CONTROL
 
 
 HOPELESS = 200  # replies without one that can be kept, after which nobody is asked any more

@@ -13,8 +13,7 @@ from knowcap.dataset.rewrite.writers import Writer
 from knowcap.files import whole_file
 from knowcap.knowledge.people import VERSION
 from knowcap.knowledge.pools import Pools
-from knowcap.recipe import Recipe
-from knowcap.rules import RULES
+from knowcap.recipe import RULES, Recipe
 
 
 NEUTRAL_RENDERINGS = 4

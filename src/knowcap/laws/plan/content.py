@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-from knowcap.laws.plan.answer import PlanError, Step
+from knowcap.laws.plan.answer import Content, PlanError, Step
 from knowcap.laws.plan.quantity import figure
-from knowcap.laws.published import BIOS_FACTS, BIOS_NAMES, BIOS_TOKENS, BIOS_VALUES
-
-
-TOKENS_PER_FACT = BIOS_TOKENS / BIOS_FACTS
-
-
-@dataclass(frozen=True)
-class Content:
-    """Knowledge to be stored.
-
-    Attributes:
-        bits: what a perfect model holds of it.
-        tokens: that tell all of it once; None where only bits are given.
-        steps: how the bits come about.
-        notes: what may count too much.
-    """
-
-    bits: float
-    tokens: float | None
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...] = ()
+from knowcap.laws.published import BIOS_NAMES, BIOS_TOKENS, BIOS_VALUES
 
 
 def content_of(

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowcap.laws.plan.answer import PlanError, Step
-from knowcap.laws.plan.content import TOKENS_PER_FACT, Content
+from knowcap.laws.plan.answer import TOKENS_PER_FACT, Content, PlanError, Step
 
 
 if TYPE_CHECKING:

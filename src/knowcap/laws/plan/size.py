@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from knowcap.laws.plan.answer import Answer, Interval, Step
+from knowcap.laws.plan.answer import Answer, Content, Interval, Step
 from knowcap.laws.plan.capacity import Rate, rate
-from knowcap.laws.plan.content import Content, bits_per_person, people_for, positive
+from knowcap.laws.plan.content import bits_per_person, people_for, positive
 from knowcap.laws.plan.fitted import unused
 from knowcap.laws.plan.quantity import figure
 from knowcap.laws.plan.setting import Setting

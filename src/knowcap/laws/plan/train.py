@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from knowcap.laws.plan.answer import Answer, Interval, PlanError, Step
+from knowcap.laws.plan.answer import Answer, Content, Interval, PlanError, Step
 from knowcap.laws.plan.capacity import exposures_for, most_exposures, rate
-from knowcap.laws.plan.content import Content, people_for, positive
+from knowcap.laws.plan.content import people_for, positive
 from knowcap.laws.plan.fitted import interval_of, unused
 from knowcap.laws.plan.quantity import figure
 from knowcap.laws.plan.setting import Setting

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from knowcap.models import QUANTIZATION_FILE, build_model, check_model_folder
+from knowcap.models.configs import build_model
+from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.layers import linearize, stored_tensors
 from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings

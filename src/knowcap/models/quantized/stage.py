@@ -8,7 +8,7 @@ layer's outputs on 1000 biographies of training change little. One group size ho
 
 A quantized folder is loaded, in any process that has knowcap and optimum-quanto, by
 
-    from knowcap.models import load_model, load_tokenizer
+    from knowcap.models.loading import load_model, load_tokenizer
 
     model = load_model("runs/quickstart/quantized/int8")
     tokenizer = load_tokenizer("runs/quickstart/quantized/int8")
@@ -33,7 +33,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from knowcap.files import whole_folder
-from knowcap.models import QUANTIZATION_FILE, check_model_folder, count_parameters, load_model, load_tokenizer
+from knowcap.models.counts import count_parameters
+from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
+from knowcap.models.loading import load_model, load_tokenizer
 from knowcap.models.quantized import folder as folders
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.calibration import Calibration, read_calibration

@@ -1,0 +1,91 @@
+"""What every corpus offers, and the tokenizer that it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from knowcap.corpus.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.corpus.tokenizer import (
+    alphabet_of,
+    check_names,
+    load_backend,
+    reduce_tokenizer,
+    train_tokenizer,
+    with_prefix_space,
+)
+from knowcap.facts import Knowledge, Row
+from knowcap.recipe import Recipe
+
+
+class Corpus(Protocol):
+    """What people there are, what is known of them, and how it is said, as text and as pieces.
+
+    People with numbers from `first_outsider` on are outsiders: they exist, and no training text tells of them.
+    """
+
+    num_people: int
+    first_outsider: int
+    num_outsiders: int
+    seed: int
+
+    def knowledge(self) -> Knowledge:
+        """The content of knowledge.json."""
+
+    def people_columns(self, first: int, end: int) -> dict[str, list]:
+        """The people config's columns for people first … end - 1."""
+
+    def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
+        """Texts with spans of persons (n,) at one exposure."""
+
+    def vocabulary_texts(self) -> Iterator[str]:
+        """What a tokenizer may know; nothing in it depends on the sampled people."""
+
+    def piece_texts(self) -> PieceTexts:
+        """The pieces of all texts that there can be."""
+
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+        """Which pieces make up the texts of persons (n,) at one exposure: (n, pieces a text) int32."""
+
+    def longest(self, pieces: Pieces) -> int:
+        """No text has more tokens than this, its end of text included."""
+
+
+@runtime_checkable
+class OwnTokenizer(Protocol):
+    """A corpus that makes its compact tokenizer itself, where a BPE trained on its texts would not do."""
+
+    def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
+        """The tokenizer, and the vocabulary rows that a model needs."""
+
+
+@runtime_checkable
+class WholeTexts(Protocol):
+    """A corpus of texts that are not made of pieces: they are tokenized whole, once."""
+
+    def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, int]:
+        """The recipe's tokenizer, and the vocabulary rows that its model needs; tokenizes all texts."""
+
+    def pieces(self, tokenizer: Tokenizer) -> Pieces:
+        """Every text as one piece; after `tokenizer`."""
+
+
+def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:
+    """The recipe's tokenizer, and the vocabulary rows that its model needs."""
+    if isinstance(corpus, WholeTexts):
+        return corpus.tokenizer(recipe)
+    if recipe.tokenizer_name is None:
+        if isinstance(corpus, OwnTokenizer):
+            return corpus.own_tokenizer(recipe.vocab_size)
+        backend = train_tokenizer(corpus.vocabulary_texts(), recipe.vocab_size, prefix_space=recipe.questions)
+        kept = alphabet_of(backend)
+    else:
+        backend, kept = load_backend(recipe.tokenizer_name), set()
+    texts = corpus.piece_texts()
+    if recipe.questions:
+        backend = with_prefix_space(backend)
+        check_names(backend, texts.groups["first_name"])
+    return reduce_tokenizer(backend, used_tokens(texts, backend) | kept, texts.markers)

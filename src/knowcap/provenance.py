@@ -1,0 +1,40 @@
+"""What results record about their making: versions of the code and of the libraries, and the git revision."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+
+__version__ = "0.1.0"
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "optimum-quanto", "tokenizers", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """The versions of knowcap, Python and the libraries that decide on a result; those not installed are left out."""
+    found = {"knowcap": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """The commit that this package runs from, with `-dirty` where files differ from it; None outside a checkout."""
+    package = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed package may lie within somebody else's checkout: only one that git tracks is its own.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

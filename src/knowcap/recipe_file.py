@@ -1,0 +1,207 @@
+"""Recipes in YAML and on the command line: read, and converted to the types of their keys; values are not checked."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from knowcap.recipe import KEYS, Recipe, RecipeError
+
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+METADATA_KEYS = ("git_revision", "versions")  # what a run folder's recipe.yaml holds besides the recipe
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+# The wheel holds the recipes inside the package; in a checkout they lie at its top.
+RECIPES_DIR = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parents[1] / "recipes"
+
+
+_NOT_RECIPES = {"accelerate", "slurm", "sweeps"}
+
+
+_HINTS = get_type_hints(Recipe)
+
+
+def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, list[str], set[str]]:
+    """Reads and converts a recipe.
+
+    Args:
+        config: a YAML file (a run folder's recipe.yaml too), or the name of a packaged recipe such as `quickstart`.
+        overrides: `["--key", "value", "--key=value", …]` or `{key: value}`; they win over the file.
+
+    Returns:
+        the recipe; its problems; the keys that are missing or could not be converted, which have their defaults.
+
+    Raises:
+        RecipeError: there is no such recipe.
+    """
+    path = find_recipe(config)
+    problems: list[str] = []
+    found = _from_yaml(path, problems) | _from_overrides(overrides, problems)
+    values: dict[str, Any] = {}
+    for name, (value, where) in found.items():
+        try:
+            values[name] = convert(value, _HINTS[name])
+        except ValueError as error:
+            problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
+    needed = {name: key.metadata for name, key in KEYS.items() if key.metadata.get("required") and name not in found}
+    made = "table" if values.get("dataset_name") is not None else values.get("corpus")  # has its people already
+    missing = [name for name, key in needed.items() if key.get("except_for", "") != made]
+    problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
+    recipe = resolve(Recipe(**values), path)
+    return recipe, problems, {*missing, *(found.keys() - values.keys())}
+
+
+def resolve(recipe: Recipe, config: str | Path) -> Recipe:
+    """The recipe with its run_name, the recipe file's stem where none is given."""
+    return recipe if recipe.run_name else replace(recipe, run_name=Path(config).stem)
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that come with knowcap, by the name that `--config` takes."""
+    paths = {path.relative_to(RECIPES_DIR).with_suffix(""): path for path in sorted(RECIPES_DIR.rglob("*.yaml"))}
+    return {name.as_posix(): path for name, path in paths.items() if name.parts[0] not in _NOT_RECIPES}
+
+
+def find_recipe(config: str | Path) -> Path:
+    """The file of a recipe: a path, or else a packaged name. Raises RecipeError with the names that exist."""
+    if Path(config).is_file():
+        return Path(config)
+    packaged = packaged_recipes()
+    name = str(config).removesuffix(".yaml")
+    if name in packaged:
+        return packaged[name]
+    close = difflib.get_close_matches(name, packaged, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    names = ", ".join(packaged) or "none"
+    raise RecipeError([f"no such file, nor one of the packaged recipes ({names}){hint}"], f"recipe {str(config)!r}")
+
+
+def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
+    """Key → (value, where it stands). Scalars stay text, as written: `convert` alone decides on types."""
+    import yaml
+
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
+        return {}
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        problems.append("expected one `key: value` a line, such as `num_people: 1000`")
+        return {}
+    found: dict[str, tuple[Any, str]] = {}
+    for key, node in root.value:
+        name, where = str(key.value), f"line {key.start_mark.line + 1}"
+        if name in METADATA_KEYS:
+            continue
+        if name in found:
+            problems.append(f"{name}: given twice ({found[name][1]}, {where}); remove one")
+        elif name not in KEYS:
+            problems.append(f"{_unknown(name)} ({where})")
+        else:
+            found[name] = (_plain(node), where)
+    return found
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node.value, str):
+        return None if node.tag.endswith(":null") else node.value
+    if all(hasattr(item, "value") for item in node.value):
+        return [_plain(item) for item in node.value]
+    return {key.value: _plain(item) for key, item in node.value}
+
+
+def _from_overrides(overrides: Overrides, problems: list[str]) -> dict[str, tuple[Any, str]]:
+    """Key → (value, how it was given), from a mapping or from command-line words; the last one of a key wins."""
+    found: dict[str, tuple[Any, str]] = {}
+    given = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides, problems)
+    for name, value in given:
+        if name not in KEYS:
+            problems.append(f"{_unknown(name)} (--{name})")
+        else:
+            found[name] = (value, f"--{name}")
+    return found
+
+
+def _pairs(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of `--key value` and `--key=value`; a list may be several words, a true flag may have none."""
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("--"):
+            name, *rest = word[2:].split("=", 1)
+            groups.append([name.replace("-", "_"), *rest])
+        elif groups:
+            groups[-1].append(word)
+        else:
+            problems.append(f"{word!r}: expected --key value")
+    for name, *values in groups:
+        hint = _HINTS.get(name)
+        if hint is None or len(values) == 1:
+            yield name, "".join(values)
+        elif hint is bool and not values:
+            yield name, "true"
+        elif hint in (tuple[int, ...], tuple[str, ...]):
+            yield name, ",".join(values)
+        else:
+            problems.append(f"{name}: got {' '.join(values) or 'no value'}, expected one value (--{name})")
+
+
+def _unknown(name: object) -> str:
+    close = difflib.get_close_matches(str(name), KEYS, n=1)
+    return f"unknown key {name!r}; " + (f"did you mean {close[0]!r}?" if close else "`knowcap run --help` lists them")
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """A YAML or command-line value as the type of its key, whether it comes as text (`1e-3`, `[8, 4]`, `null`) or not.
+
+    Raises:
+        ValueError: says what was expected.
+    """
+    for kind in (int, str):
+        if hint == tuple[kind, ...]:
+            return tuple(convert(item, kind) for item in _items(value))
+    kind = next(k for k in (bool, int, float, str) if hint in (k, k | None))
+    text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
+    if hint == kind | None and (value is None or text.lower() in ("null", "none", "~")):
+        return None
+    if kind is str and text:
+        return text
+    if kind is bool and text.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return text.lower() in ("true", "yes", "on")
+    if kind is int and re.fullmatch(r"[+-]?\d[\d_]*", text):
+        return int(text)
+    number = _number(text)
+    if kind is float and math.isfinite(number):
+        return number
+    if kind is int and number.is_integer():
+        return int(number)
+    expected = {str: "text", bool: "true or false", int: "a whole number such as 1000", float: "a number such as 1e-3"}
+    raise ValueError(f"expected {expected[kind]}{'' if hint == kind else ' or null'}")
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """`[8, 4]`, `8,4`, `8`, `[]` and `null` as the items that they list."""
+    if isinstance(value, (list, tuple)):
+        return value
+    text = "" if value is None or str(value).lower() in ("null", "none") else str(value)
+    return [item for item in re.split(r"[,\s]+", text.strip("[] ")) if item]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,176 @@
+"""Tokenizers: they know no people, and what is assembled equals tokenizing the whole text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_tokenizers import assembled_equals_tokenized, foreign_bpe, reduced
+from odd_texts import NASTY
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordPiece
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer
+
+from knowcap.corpus.base import tokenizer_of
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.render import render
+from knowcap.corpus.templates import SENTENCES, Template, load_templates
+from knowcap.corpus.tokenizer import (
+    EOS_ID,
+    TokenizerError,
+    minimum_vocab_size,
+    reduce_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+    wrap,
+)
+from knowcap.dataset.corpora import corpus_of
+from knowcap.knowledge.people import People
+from knowcap.knowledge.pools import load_pools
+from knowcap.recipe import Recipe
+from knowcap.training.stream import check_whole_texts
+
+
+@pytest.fixture(scope="module")
+def ours():
+    corpus = BioS(People(load_pools(), 20_000, seed=1), load_templates(12))
+    tokenizer = train_tokenizer(corpus.vocabulary_texts(), 700)
+    return corpus, tokenizer, Pieces(corpus.piece_texts(), tokenizer)
+
+
+def test_assembled_ids_equal_tokenizing_the_whole_text(ours):
+    corpus, tokenizer, pieces = ours
+    assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(1)) == 20_000
+
+
+def test_assembled_ids_equal_whole_texts_for_nasty_endings():
+    corpus = BioS(People(NASTY, 18, seed=1), load_templates())
+    for tokenizer in (train_tokenizer(corpus.vocabulary_texts(), 400), reduced(corpus)[0]):
+        pieces = Pieces(corpus.piece_texts(), tokenizer)
+        assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(50)) == 900
+
+
+def test_a_reduced_tokenizer_cuts_as_the_original_does():
+    corpus, foreign = BioS(People(load_pools(), 500, seed=0), load_templates(12)), foreign_bpe()
+    small, rows = reduced(corpus)
+    seen = set()
+    for row in corpus.rows(np.arange(500), 0):
+        before, after = foreign.encode(row.text), small.encode(row.text)
+        assert after.tokens == before.tokens
+        assert 0 < min(after.ids) and max(after.ids) < rows
+        seen.update(after.ids)
+    assert rows < foreign.get_vocab_size() + 1
+    assert len(seen) > rows / 2
+
+
+def test_a_reduced_tokenizer_serves_a_whole_corpus():
+    corpus = BioS(People(load_pools(), 1000, seed=0), load_templates(12))
+    small, rows = reduced(corpus)
+    pieces = Pieces(corpus.piece_texts(), small)
+    assert pieces.used().max() == rows - 1 and pieces.used().size == rows
+    check_whole_texts(corpus, pieces, small)
+
+
+def test_a_tokenizer_from_a_folder_is_reduced(tmp_path):
+    wrap(foreign_bpe(), 64).save_pretrained(tmp_path)
+    recipe = Recipe(
+        run_name="x",
+        model_name="gpt2-2-2",
+        num_people=50,
+        pools_fraction=0.1,
+        num_templates=2,
+        tokenizer_name=str(tmp_path),
+    )
+    corpus = corpus_of(recipe)
+    tokenizer, rows = tokenizer_of(recipe, corpus)
+    pieces = Pieces(corpus.piece_texts(), tokenizer)
+    check_whole_texts(corpus, pieces, tokenizer)
+    assert pieces.used().size == rows < 600
+
+
+def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):
+    _, tokenizer, _ = ours
+    save_tokenizer(tokenizer, 128, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded("Marie was born", add_special_tokens=False)["input_ids"] == tokenizer.encode("Marie was born").ids
+    assert loaded.eos_token_id == loaded.pad_token_id == EOS_ID and loaded.model_max_length == 128
+
+
+def test_a_missing_tokenizer_is_told(tmp_path):
+    recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=50, tokenizer_name=str(tmp_path / "none"))
+    with pytest.raises(TokenizerError, match="Hub id or a folder"):
+        tokenizer_of(recipe, corpus_of(recipe))
+
+
+def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
+    texts = set()
+    for seed, num_people in ((0, 100), (1, 100), (2, 50_000)):
+        recipe = Recipe(
+            run_name="x", model_name="gpt2-2-2", num_people=num_people, seed=seed, vocab_size=500, pools_fraction=0.2
+        )
+        tokenizer, _ = tokenizer_of(recipe, corpus_of(recipe))
+        texts.add(tokenizer.to_str())
+    assert len(texts) == 1
+
+
+def test_a_tokenizer_fitted_to_people_would_be_told_apart():
+    """The check above can fail: train on sampled names only, and two samples differ."""
+    pools = load_pools()
+    vocabularies = set()
+    for seed in (0, 1):
+        people = People(pools, 60, seed)
+        names = [row.text for row in render(people, np.arange(60), 0, load_templates(1))]
+        tokenizer = Tokenizer(BPE())
+        tokenizer.train_from_iterator(names, BpeTrainer(vocab_size=300, show_progress=False))
+        vocabularies.add(tokenizer.to_str())
+    assert len(vocabularies) == 2
+
+
+def test_the_alphabet_stays_whatever_is_used(ours):
+    corpus, tokenizer, _ = ours
+    pools = corpus.people.pools
+    letters = {c for values in (pools.first_names, pools.last_names, pools.universities) for v in values for c in v}
+    vocabulary = tokenizer.get_vocab()
+    assert all(("Ġ" if c == " " else c) in vocabulary for c in letters)
+
+
+def test_too_small_a_vocabulary_is_an_error():
+    texts = list(BioS(People(load_pools(), 1, seed=0), load_templates(1)).vocabulary_texts())
+    least = minimum_vocab_size(texts)
+    assert train_tokenizer(texts, least).get_vocab_size() == least
+    with pytest.raises(TokenizerError, match=f"at least {least}"):
+        train_tokenizer(texts, least - 1)
+
+
+def test_a_tokenizer_that_merges_across_pieces_is_an_error():
+    corpus = BioS(People(load_pools(fraction=0.05), 50, seed=0), load_templates(2))
+    tokenizer = Tokenizer(BPE(unk_token="<|endoftext|>"))  # no pre-tokenizer: merges run over blanks
+    texts = [row.text for row in corpus.rows(np.arange(50), 0)] * 3
+    alphabet = [chr(c) for c in range(32, 127)]
+    trainer = BpeTrainer(
+        vocab_size=1500, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    with pytest.raises(TokenizerError, match="merges"):
+        Pieces(corpus.piece_texts(), tokenizer)
+
+
+def test_a_text_that_cannot_be_spelled_is_an_error(ours):
+    corpus, tokenizer, _ = ours
+    foreign = {s: (Template(" ßß ", "."),) if s == "major" else corpus.templates[s] for s in SENTENCES}
+    with pytest.raises(TokenizerError, match="cannot spell"):
+        Pieces(BioS(corpus.people, foreign).piece_texts(), tokenizer)
+
+
+def test_an_unknown_kind_of_tokenizer_is_an_error():
+    with pytest.raises(TokenizerError, match="WordPiece"):
+        reduce_tokenizer(Tokenizer(WordPiece({"a": 0, "[UNK]": 1})), {0})
+
+
+@pytest.mark.slow
+def test_assembled_ids_equal_whole_texts_on_a_hundred_thousand():
+    corpus = BioS(People(load_pools(), 50_000, seed=7), load_templates())
+    tokenizer = train_tokenizer(corpus.vocabulary_texts(), 1024)
+    pieces = Pieces(corpus.piece_texts(), tokenizer)
+    assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(2)) == 100_000

@@ -1,0 +1,88 @@
+"""Plots: PNG files with what they must show, drawn without a display."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from figures import PNG, texts
+from run_folders import make_capacity, make_training
+
+from knowcap.report.plots import plot_attributes, plot_frontier, plot_loss
+
+
+def test_the_frontier_has_logarithmic_axes_both_lines_and_every_point(tmp_path: Path, drawn: list) -> None:
+    capacities = [make_capacity(p, s) for p, s in (("fp32", 0.8), ("int8", 0.79), ("int4", 0.3))]
+    capacities.append(make_capacity(num_entities=1600, num_parameters=10**6))
+    path = plot_frontier(capacities, tmp_path / "new" / "frontier.png")
+    assert path.read_bytes().startswith(PNG)
+    (axes,) = drawn[0].axes
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
+    assert {(c["num_parameters"], c["knowledge_bits"]) for c in capacities} <= points
+    lines = {line.get_label(): line for line in axes.lines}
+    x, y = lines["2 bits per parameter"].get_data()
+    assert y == pytest.approx(2 * x)
+    x, y = lines["1 bit per parameter"].get_data()
+    assert y == pytest.approx(x)
+    for word in ("fp32", "int8", "int4", "N = 800", "N = 1,600", "knowledge learned (bits)", "parameters"):
+        assert word in texts(drawn[0])
+
+
+def test_the_frontier_counts_what_it_cannot_show(tmp_path: Path, drawn: list) -> None:
+    plot_frontier([make_capacity(share=0.5), make_capacity("int4", share=-0.1)], tmp_path / "frontier.png")
+    assert "1 of 2 hold no bits" in texts(drawn[0])
+    plot_frontier([make_capacity(share=-0.1)], tmp_path / "nothing.png")
+    assert "1 of 1 hold no bits" in texts(drawn[1])
+
+
+def test_the_frontier_takes_intervals_that_reach_zero_or_are_missing(tmp_path: Path) -> None:
+    reaching = make_capacity(share=0.01, confidence_interval=[-0.5, 0.5])
+    missing = make_capacity(confidence_interval=[None, None])
+    assert plot_frontier([reaching, missing], tmp_path / "frontier.png").is_file()
+
+
+def test_a_precision_without_a_marker_of_its_own_is_shown(tmp_path: Path, drawn: list) -> None:
+    plot_frontier([make_capacity(precision="fp8")], tmp_path / "frontier.png")
+    assert "fp8" in texts(drawn[0])
+
+
+def test_no_capacities_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got no capacities"):
+        plot_frontier([], tmp_path / "frontier.png")
+
+
+def test_attributes_show_bits_beside_their_maximum(tmp_path: Path, drawn: list) -> None:
+    capacity = make_capacity()
+    capacity["attributes"]["birth_date"]["bits_per_entity"] = -2.5
+    capacity["attributes"]["employer"] |= {"bits_per_entity": None, "max_bits_per_entity": None}
+    assert plot_attributes(capacity, tmp_path / "attributes.png").read_bytes().startswith(PNG)
+    (axes,) = drawn[0].axes
+    widths = [patch.get_width() for patch in axes.patches]
+    assert widths == pytest.approx([20 - 9.643856, 10, 0, 1, 0.8 * (20 - 9.643856), -2.5, 0, 0.8])
+    assert axes.get_xlim()[0] < -2.5, "nothing is clipped"
+    written = texts(drawn[0])
+    for word in ("-2.50 of 10.00", "not stated", "birth date", "bits per entity", "gpt2-rotary-2-2", "fp32"):
+        assert word in written
+
+
+def test_the_loss_is_shown_against_tokens_or_else_steps(tmp_path: Path, drawn: list) -> None:
+    training = make_training()
+    training["log_history"].append({"step": 9, "train_runtime": 3.0})
+    assert plot_loss(training, tmp_path / "loss.png").read_bytes().startswith(PNG)
+    (axes,) = drawn[0].axes
+    assert list(axes.lines[0].get_xdata()) == [1_800 * s for s in range(1, 9)]
+    assert "nats per token" in axes.get_ylabel()
+    without = [{k: v for k, v in entry.items() if k != "tokens"} for entry in training["log_history"]]
+    plot_loss(training | {"log_history": without}, tmp_path / "loss.png")
+    assert drawn[1].axes[0].get_xlabel() == "steps"
+
+
+def test_a_training_without_losses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lower logging_steps"):
+        plot_loss(make_training(log_history=[]), tmp_path / "loss.png")
+
+
+def test_the_same_capacities_give_the_same_file(tmp_path: Path) -> None:
+    first = plot_frontier([make_capacity()], tmp_path / "a.png").read_bytes()
+    assert plot_frontier([make_capacity()], tmp_path / "b.png").read_bytes() == first

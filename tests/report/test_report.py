@@ -1,0 +1,160 @@
+"""Reports: every measured model in the table, plots and cards in every run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_folders import make_capacity, make_run
+
+from knowcap.report.stage import COLUMNS, ReportError, find_runs, report, report_table
+
+
+def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
+    make_run(tmp_path / "b")
+    make_run(tmp_path / "sweep" / "a", share=0.5)
+    path = report(tmp_path)
+    assert path == tmp_path / "report.md"
+    text = path.read_text()
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert cells[0] == list(COLUMNS)
+    assert [row[0] for row in cells[2:]] == ["b"] * 3 + ["sweep/a"] * 3
+    assert [row[5] for row in cells[2:]] == ["fp32", "int8", "int4"] * 2
+    capacity = make_capacity()
+    expected = f"{capacity['bits_per_parameter']:.3f} ± 0.020"
+    assert cells[2] == [
+        "b",
+        "gpt2-rotary-2-2",
+        "52,352",
+        "800",
+        "465",
+        "fp32",
+        expected,
+        cells[2][7],
+        f"{capacity['bits_per_parameter'] / 32:.3f}",
+        "-1.250 ± 0.050",
+        "unknown",
+    ]
+    assert float(cells[2][7]) == pytest.approx(capacity["max_bits_per_parameter"], abs=5e-4)
+    assert len({len(line) for line in table}) == 1, "columns are aligned"
+    assert report_table(tmp_path) in text
+
+
+def test_the_figures_are_in_report_json_in_full(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    report(tmp_path)
+    models = json.loads((tmp_path / "report.json").read_text())["models"]
+    assert [(m["run"], m["folder"]) for m in models] == [
+        ("tiny", "model"),
+        ("tiny", "quantized/int8"),
+        ("tiny", "quantized/int4"),
+    ]
+    capacity = json.loads((run_dir / "quantized" / "int4" / "capacity.json").read_text())
+    assert {key: models[2][key] for key in capacity} == capacity
+
+
+def test_every_run_gets_plots_cards_and_a_copy_of_its_capacity(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    report(tmp_path)
+    assert {p.name for p in (run_dir / "plots").iterdir()} == {
+        "loss.png",
+        "attributes.png",
+        "attributes_int8.png",
+        "attributes_int4.png",
+        "bits_vs_parameters.png",
+    }
+    assert (tmp_path / "bits_vs_parameters.png").stat().st_size > 1000
+    assert (run_dir / "capacity.json").read_bytes() == (run_dir / "model" / "capacity.json").read_bytes()
+    card = (run_dir / "model" / "README.md").read_text()
+    for name in ("loss", "attributes", "bits_vs_parameters"):
+        assert f"](plots/{name}.png)" in card
+        assert (run_dir / "model" / "plots" / f"{name}.png").is_file()
+    quantized = (run_dir / "quantized" / "int8" / "README.md").read_text()
+    assert "plots/attributes_int8.png" in quantized
+    assert "loss.png" not in quantized
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_one_run_folder_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    assert report(run_dir) == run_dir / "report.md"
+    assert "| tiny " in report_table(run_dir)
+    monkeypatch.chdir(run_dir)
+    assert report_table(".") == report_table(run_dir)
+
+
+def test_a_report_can_be_made_again(tmp_path: Path) -> None:
+    make_run(tmp_path / "tiny")
+    first = report(tmp_path).read_bytes()
+    assert report(tmp_path).read_bytes() == first
+
+
+def test_a_run_that_was_not_trained_here_has_no_loss_plot(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    (run_dir / "model" / "training.json").unlink()
+    report(tmp_path)
+    assert not (run_dir / "plots" / "loss.png").exists()
+
+
+def test_unfinished_and_unmeasured_runs_are_left_out(tmp_path: Path) -> None:
+    make_run(tmp_path / "done")
+    make_run(tmp_path / ".unfinished.partial")
+    (tmp_path / "trained" / "model").mkdir(parents=True)
+    unmeasured = make_run(tmp_path / "half") / "quantized" / "int4"
+    (unmeasured / "capacity.json").unlink()
+    assert [run.name for run in find_runs(tmp_path)] == ["done", "half"]
+    assert report_table(tmp_path).count("int4") == 1
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="holds no measured run"):
+        report(tmp_path)
+    with pytest.raises(ReportError, match="is no folder"):
+        report(tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def seed_rows(folder: Path) -> list[list[str]]:
+    """The cells of the rows that are means over seeds."""
+    rows = [line for line in report_table(folder).splitlines() if "seeds:" in line]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: Path) -> None:
+    for seed, share in enumerate((0.7, 0.8, 0.9)):
+        recipe = {"seed": seed, "run_name": f"s{seed}", "versions": {"torch": str(seed)}}
+        make_run(tmp_path / f"s{seed}", share, recipe=recipe, seed=seed)
+    report(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert [(g["folder"], g["runs"], g["seeds"]) for g in content["seeds"]] == [
+        (folder, ["s0", "s1", "s2"], [0, 1, 2]) for folder in ("model", "quantized/int8", "quantized/int4")
+    ]
+    group, most = content["seeds"][0], make_capacity()["max_bits_per_parameter"]
+    assert group["bits_per_parameter"] == pytest.approx(0.8 * most)
+    half = 4.30265 * 0.1 * most / 3**0.5  # Student's t with 2 degrees of freedom, of three runs 0.1 apart
+    low, high = group["confidence_interval"]
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-4)
+    assert seed_rows(tmp_path)[0] == [
+        "mean of 3 seeds: s0, s1, s2", "gpt2-rotary-2-2", "52,352", "800", "465", "fp32",
+        f"{0.8 * most:.3f} ± {half:.3f}", f"{most:.3f}", f"{0.8 * most / 32:.3f}", "", "unknown",
+    ]  # fmt: skip
+    assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
+
+
+def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_path: Path) -> None:
+    for seed in range(2):
+        recipe = {"seed": seed, "run_name": f"s{seed}", "dataset_name": "you/people"}
+        make_run(tmp_path / f"s{seed}", recipe=recipe, seed=seed)
+    report(tmp_path)
+    group = json.loads((tmp_path / "report.json").read_text())["seeds"][0]
+    assert group["same_entities"] and group["standard_deviation"] == 0.0
+    assert seed_rows(tmp_path)[0][6].endswith("± 0.020"), "equal runs: what is left is their entities' part"
+
+
+def test_other_settings_and_equal_seeds_are_no_seeds(tmp_path: Path) -> None:
+    for number, changes in enumerate(({"seed": 0}, {"seed": 0}, {"seed": 1, "exposures": 100}, {"seed": 2, "x": 1})):
+        make_run(tmp_path / str(number), recipe=changes)
+    (make_run(tmp_path / "4", recipe={"seed": 3}) / "recipe.yaml").unlink()
+    assert seed_rows(tmp_path) == []
