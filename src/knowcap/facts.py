@@ -24,6 +24,17 @@ NAME = "name"
 FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
 
 
+class CorpusError(ValueError):
+    """People, value lists, templates or a tokenizer that cannot be used; `problems` holds one message each."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = list(problems)
+        super().__init__(*problems)
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
 class FactError(ValueError):
     """A row or a knowledge.json breaks the contract; the message says what was got, what was expected and how to mend
     it.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from knowcap.recipe import RecipeError
 
@@ -19,6 +20,7 @@ from knowcap.recipe import RecipeError
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
+_MAKE_AGAIN = "delete it and run the command that makes it again"
 
 
 @contextmanager
@@ -51,6 +53,37 @@ def whole_file(final: Path) -> Iterator[Path]:
     partial.unlink(missing_ok=True)
     yield partial
     partial.replace(final)
+
+
+class FileError(ValueError):
+    """A file that is not what knowcap writes there; the message names the file and what was expected."""
+
+
+def write_json(path: Path, content: Mapping[str, Any], allow_nan: bool = False) -> None:
+    """Writes a JSON object, whole or not at all.
+
+    Raises:
+        ValueError: a number is NaN or infinite, unless `allow_nan`.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n"
+    with whole_file(path) as made:
+        made.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        FileError: it holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileError(f"{path} is not valid JSON ({error}); {_MAKE_AGAIN}") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: expected a JSON object, got {type(content).__name__}; {_MAKE_AGAIN}")
+    return content
 
 
 @contextmanager
