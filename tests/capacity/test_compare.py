@@ -12,8 +12,9 @@ import pytest
 from scored_facts import CANDIDATES, N, fact, knowledge_json, perfect_facts, uniform_facts, write
 
 from knowcap.capacity import CapacityError, capacity
-from knowcap.capacity.comparison import CompareError, compare, describe, write_comparison
+from knowcap.capacity.comparison import CompareError, compare, write_comparison
 from knowcap.cli import main
+from knowcap.report.table import comparison_text
 
 
 def noisy(seed: int, scale: float = 1.0, entities: range = range(N)) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def test_equal_models_differ_by_exactly_nothing(tmp_path: Path) -> None:
     nothing = {"difference": 0.0, "confidence_interval": [0.0, 0.0]}
     assert result["bits_per_parameter"] == result["knowledge_bits"] == nothing
     assert all(found["bits_per_parameter"] == nothing for found in result["attributes"].values())
-    assert "A minus B = +0.000 ± 0.000 bits per parameter [+0.000, +0.000]" in describe(result)
+    assert "A minus B = +0.000 ± 0.000 bits per parameter [+0.000, +0.000]" in comparison_text(result)
 
 
 def test_exchanged_models_differ_by_the_opposite(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_facts_may_be_missing_and_entities_silent(tmp_path: Path) -> None:
     ours, theirs = (json.loads((folder / "capacity.json").read_text()) for folder in (a, b))
     assert result["knowledge_bits"]["difference"] == pytest.approx(ours["knowledge_bits"] - theirs["knowledge_bits"])
     assert result["attributes"]["employer"]["bits_per_entity"]["confidence_interval"] == [None, None]
-    assert describe(result)
+    assert comparison_text(result)
     c = measured(tmp_path / "c", [f for f in stated(noisy(2)) if f["entity"] or f["attribute"] != "birth_date"])
     with pytest.raises(CompareError, match="different facts of the same entities"):
         compare(a, c)
@@ -196,10 +197,10 @@ def test_the_command_measures_what_is_not_measured_and_says_the_difference(
 def test_the_words_say_both_models_the_difference_and_the_attributes(tmp_path: Path) -> None:
     a = measured(tmp_path / "a", perfect_facts())
     b = measured(tmp_path / "b", uniform_facts(range(N)), num_parameters=50)
-    text = describe(compare(a, b))
+    text = comparison_text(compare(a, b))
     lines = text.splitlines()
     assert lines[0] == "A: a (gpt2-2-2, fp32, 100 parameters), 2.8800 bits per parameter"
     assert lines[2] == "A minus B = +2.880 ± 0.000 bits per parameter [+2.880, +2.880]"
-    assert "95 % interval, paired over 8 entities; training seeds left out" in lines[3]
+    assert "95 % interval, paired over 8 entities; without the variation over training seeds" in lines[3]
     assert [line.split()[0] for line in lines[5:]] == ["name", *CANDIDATES]
     assert lines[7].split()[1:3] == ["8.000", "0.000"]

@@ -20,7 +20,6 @@ import numpy as np
 
 from knowcap.capacity import CAPACITY_FILE
 from knowcap.capacity.comparison_errors import CompareError
-from knowcap.capacity.comparison_wording import describe
 from knowcap.capacity.diversity import diversity, without_first_chunks
 from knowcap.capacity.seeds import seed_interval
 from knowcap.capacity.tables import NLL_FILE, Facts, read_facts, read_measurement, with_silent_entities
@@ -28,7 +27,7 @@ from knowcap.files import whole_file
 from knowcap.metrics.bits_per_parameter.bits import sum_interval
 
 
-__all__ = ["CompareError", "compare", "describe", "seed_interval", "write_comparison"]
+__all__ = ["CompareError", "compare", "seed_interval", "write_comparison"]
 
 SCHEMA_VERSION = 1
 # Of the measurement: what must be the same, lest the difference be one of what was asked.

@@ -1,37 +1,79 @@
-"""What was measured, as a table for the terminal, in the manner of lm-evaluation-harness."""
+"""Tables for the terminal and for Markdown, and the text of one measurement and of one comparison."""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from knowcap.capacity.tables import NLL_FILE, read_facts, read_measurement
+from knowcap.files import read_json
 
 
-COLUMNS = ("Dataset", "Version", "N", "Attribute", "Metric", "", "Value", "", "Stderr", "Max", "Accuracy")
-_TEXT = (0, 1, 3, 4, 5, 7)
+_CAPACITY_COLUMNS = ("Dataset", "Version", "N", "Attribute", "Metric", "", "Value", "", "Stderr", "Max", "Accuracy")
+_CAPACITY_LEFT = (0, 1, 3, 4, 5, 7)
+
+
+def text_table(
+    rows: Sequence[Sequence[str]], left: Collection[int] = (0,), *, markdown: bool = False, padding: str = " "
+) -> str:
+    """Lays out rows in columns that are as wide as their widest cell.
+
+    Args:
+        rows: of equally many cells; the first row is the header.
+        left: indices of the columns that are aligned left; the others are aligned right.
+        markdown: a Markdown table; by default columns are separated by two spaces.
+        padding: on both sides of a Markdown cell.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        columns = enumerate(zip(row, widths, strict=True))
+        cells = [cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in columns]
+        bar = f"{padding}|{padding}"
+        lines.append(f"|{padding}{bar.join(cells)}{padding}|" if markdown else "  ".join(cells).rstrip())
+    if markdown:
+        dashes = ["-" * max(1, width - 1 + 2 * len(padding)) for width in widths]
+        rules = [f"{dash}{'-' if i in left else ':'}" for i, dash in enumerate(dashes)]
+        lines.insert(1, f"|{'|'.join(rules)}|")
+    return "\n".join(lines)
+
+
+def number(value: float | None, form: str = ".3f", missing: str = "") -> str:
+    """A number as text; `missing` for None and NaN."""
+    return missing if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def percent(share: float | None, missing: str = "") -> str:
+    """Such as `82.3 %`; `missing` for None and NaN."""
+    return missing if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def half_width(interval: Sequence[float | None], form: str = ".3f", sign: str = " ± ") -> str:
+    """Half the width of a confidence interval, such as ` ± 0.021`; nothing if an end is missing."""
+    low, high = interval
+    return "" if low is None or high is None else f"{sign}{(high - low) / 2:{form}}"
 
 
 def capacity_table(
     result: Path, model: str, dataset_name: str | None, limit: int | None, batch_size: int | None
 ) -> str:
-    """The settings in one line, then a row an attribute and one for the whole; standard errors are over entities.
+    """A measurement for the terminal, laid out as lm-evaluation-harness does; standard errors are over entities.
 
     Args:
         result: a folder with nll.parquet and capacity.json.
-        model, dataset_name, limit, batch_size: what was asked for.
+        model, dataset_name, limit, batch_size: the command's arguments, for the line above the table.
     """
-    capacity = json.loads((result / "capacity.json").read_text(encoding="utf-8"))
+    capacity = read_json(result / "capacity.json")
     measurement = read_measurement(result / NLL_FILE)
     facts, knowledge = read_facts(result / NLL_FILE, measurement), measurement["knowledge"]
     head = (
         f"knowcap ({model}), dataset: {dataset_name or knowledge['name']}, scoring: {capacity['scoring']}, context: "
         f"{capacity['context']}, limit: {limit}, batch_size: {batch_size or 'auto'}"
     )
-    begin = [knowledge["name"], str(knowledge["version"]), f"{capacity['num_entities']:,}"]
     rows = []
     for attribute, found in capacity["attributes"].items():
         if found["bits_per_entity"] is None:
@@ -39,25 +81,59 @@ def capacity_table(
         bits = facts.bits[:, facts.attributes.index(attribute)]
         bits = bits[~np.isnan(bits)]
         error = float(bits.std(ddof=1)) / math.sqrt(bits.size) if bits.size > 1 else math.nan
-        accuracy = "" if found["accuracy"] is None else f"{100 * found['accuracy']:.1f} %"
-        numbers = ["↑", f"{found['bits_per_entity']:.4f}", "±", f"{error:.4f}", f"{found['max_bits_per_entity']:.4f}"]
-        rows.append([*begin, attribute, "bits per entity", *numbers, accuracy])
-    low, high = capacity["confidence_interval"]
-    width = "" if low is None else f"{(high - low) / 2:.4f}"
-    whole = ["↑", f"{capacity['bits_per_parameter']:.4f}", "±", width, f"{capacity['max_bits_per_parameter']:.4f}", ""]
-    rows.append([*begin, "all", f"bits per parameter ({100 * capacity['confidence_level']:g} %)", *whole])
-    return f"{head}\n{_table(rows)}"
+        numbers = ["↑", number(found["bits_per_entity"], ".4f"), "±", number(error, ".4f")]
+        most = number(found["max_bits_per_entity"], ".4f")
+        rows.append([attribute, "bits per entity", *numbers, most, percent(found["accuracy"])])
+    ratio, most = (number(capacity[key], ".4f") for key in ("bits_per_parameter", "max_bits_per_parameter"))
+    metric = f"bits per parameter ({100 * capacity['confidence_level']:g} %)"
+    rows.append(["all", metric, "↑", ratio, "±", half_width(capacity["confidence_interval"], ".4f", ""), most, ""])
+    dataset = [knowledge["name"], str(knowledge["version"]), f"{capacity['num_entities']:,}"]
+    cells = [[*(dataset if i == 0 else [""] * 3), *row] for i, row in enumerate(rows)]
+    return f"{head}\n{text_table([_CAPACITY_COLUMNS, *cells], _CAPACITY_LEFT, markdown=True, padding='')}"
 
 
-def _table(rows: list[list[str]]) -> str:
-    """Markdown, its columns as wide as their widest cell; numbers to the right; what repeats is said once."""
-    shown = [list(COLUMNS)]
-    for number, row in enumerate(rows):
-        shown.append([cell if number == 0 or i > 2 else "" for i, cell in enumerate(row)])
-    widths = [max(len(row[i]) for row in shown) for i in range(len(COLUMNS))]
+def comparison_text(result: dict[str, Any]) -> str:
+    """A comparison for the terminal: both models, the difference in one line, and a table by attribute.
+
+    Args:
+        result: from `knowcap.capacity.comparison.compare`.
+    """
     lines = []
-    for row in shown:
-        cells = [c.ljust(w) if i in _TEXT else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append(f"|{'|'.join(cells)}|")
-    rules = ["-" * max(1, w - 1) + ("-" if i in _TEXT else ":") for i, w in enumerate(widths)]
-    return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+    for side in ("a", "b"):
+        model = result[side]
+        lines.append(
+            f"{side.upper()}: {model['model']} ({model['model_name']}, {model['precision']}, "
+            f"{model['num_parameters']:,} parameters), {model['bits_per_parameter']:.4f} bits per parameter"
+        )
+    row = result["bits_per_parameter"]
+    low, high = row["confidence_interval"]
+    interval = "" if low is None else f" [{_signed(low, row)}, {_signed(high, row)}]"
+    caveat = "" if result["bound"] else " (not bounds)"
+    lines.append(f"A minus B = {_difference(row)} bits per parameter{interval}{caveat}")
+    lines.append(
+        f"{100 * result['confidence_level']:g} % interval, paired over {result['entities_scored']:,} entities; "
+        "without the variation over training seeds"
+    )
+    cells = [["attribute", "A, bits/entity", "B, bits/entity", "A - B, bits/entity", "A - B, bits/param"]]
+    for name, found in result["attributes"].items():
+        bits = found["bits_per_entity"]
+        both = [number(bits[side], missing="not stated") for side in ("a", "b")]
+        cells.append([name, *both, _difference(bits), _difference(found["bits_per_parameter"])])
+    return "\n".join([*lines, text_table(cells)])
+
+
+def _signed(value: float, row: dict[str, Any]) -> str:
+    """With a sign, and as many digits as show two of the interval's half width, 3 at least and 6 at most."""
+    low, high = row["confidence_interval"]
+    half = 0.0 if low is None else (high - low) / 2
+    digits = min(6, max(3, 1 - math.floor(math.log10(half)))) if half > 0 else 3
+    return f"{value:+.{digits}f}"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """Such as `+0.123 ± 0.004`."""
+    low, high = row["confidence_interval"]
+    if row["difference"] is None:
+        return "not stated"
+    width = "" if low is None else f" ± {_signed((high - low) / 2, row)[1:]}"
+    return f"{_signed(row['difference'], row)}{width}"

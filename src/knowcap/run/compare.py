@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.capacity import CAPACITY_FILE
-from knowcap.capacity.comparison import compare, describe, write_comparison
+from knowcap.capacity.comparison import compare, write_comparison
 from knowcap.capacity.tables import NLL_FILE
 from knowcap.files import RECIPE_FILE
 from knowcap.recipe import Recipe
+from knowcap.report.table import comparison_text
 from knowcap.run.folder import is_run_dir
 from knowcap.run.pipeline import measure_model, recipe_of
 from knowcap.scoring.way import Way
@@ -43,7 +44,7 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
     result = compare(*results, confidence_level=recipe.confidence_level, seed=recipe.seed)
     path = write_comparison(*results, result)
     logger.info("[compare] %s and %s → %s", result["a"]["model"], result["b"]["model"], path)
-    return describe(result)
+    return comparison_text(result)
 
 
 def _results_of(model: str, dataset_name: str | None, options: dict[str, Any]) -> Path:
