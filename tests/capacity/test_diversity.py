@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from knowcap.knowledge.diversity import Diversity, DiversityError
+from knowcap.facts import CorpusError
+from knowcap.knowledge.diversity import Diversity
 
 
 def make(k: int = 1, c: int = 1, d: int = 1, length: int = 1, t: int = 1, seed: int = 0) -> Diversity:
@@ -119,7 +120,7 @@ def test_a_set_of_all_strings_has_no_bits():
     ],
 )
 def test_impossible_settings_name_the_numbers(changes, message):
-    with pytest.raises(DiversityError, match=message):
+    with pytest.raises(CorpusError, match=message):
         make(**changes)
 
 

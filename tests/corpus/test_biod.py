@@ -19,12 +19,12 @@ from tiny import SURE, TinyModel, UniformModel, bpe_tokenizer, table_model
 from knowcap.capacity import capacity
 from knowcap.capacity.tables import SETTINGS
 from knowcap.corpus.base import tokenizer_of
-from knowcap.corpus.biod import BioD, BioDError
+from knowcap.corpus.biod import BioD
 from knowcap.corpus.pieces import Pieces
-from knowcap.corpus.tokenizer import TokenizerError, wrap
+from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import build
-from knowcap.facts import FactError, Row, Span, check_row, check_values
+from knowcap.facts import CorpusError, FactError, Row, Span, check_row, check_values
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People
 from knowcap.knowledge.pools import load_pools
@@ -247,7 +247,7 @@ def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message
 
 
 def test_more_people_than_names_are_told():
-    with pytest.raises(BioDError, match="there are 16,777,216 names"):
+    with pytest.raises(CorpusError, match="there are 16,777,216 names"):
         BioD(corpus_of(COMPACT).diversity, 64**4 + 1)
 
 
@@ -262,7 +262,7 @@ def test_another_tokenizer_must_have_a_token_for_each_symbol(tmp_path):
     tokenizer, _ = tokenizer_of(good, corpus)
     stream_of(good, corpus, tokenizer)
     tokenizer, _ = tokenizer_of(poor, corpus)
-    with pytest.raises(TokenizerError, match="tokens of the symbol '1.*, expected one"):
+    with pytest.raises(CorpusError, match="tokens of the symbol '1.*, expected one"):
         stream_of(poor, corpus, tokenizer)
 
 

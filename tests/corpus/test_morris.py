@@ -18,13 +18,12 @@ from knowcap.capacity import LeakError, capacity
 from knowcap.capacity.names import check_names
 from knowcap.capacity.tables import SETTINGS, CapacityError, Facts
 from knowcap.corpus.base import tokenizer_of
-from knowcap.corpus.morris import MorrisError
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import build, published_renderings
-from knowcap.facts import check_row
-from knowcap.knowledge.strings import Strings, StringsError
+from knowcap.facts import CorpusError, check_row
+from knowcap.knowledge.strings import Strings
 from knowcap.recipe import Recipe
 from knowcap.report.card import write_card
 from knowcap.run.preflight import checked_recipe
@@ -132,9 +131,9 @@ def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message
 
 
 def test_what_cannot_be_drawn_or_measured_raises():
-    with pytest.raises(StringsError, match="makes 8 strings"):
+    with pytest.raises(CorpusError, match="makes 8 strings"):
         Strings(9, 3, 2, 0)
-    with pytest.raises(MorrisError, match="control_people=0"):
+    with pytest.raises(CorpusError, match="control_people=0"):
         corpus_of(replace(SMALL, control_people=0))
     assert published_renderings(SMALL) == 1
 

@@ -23,8 +23,7 @@ from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID, wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import DatasetError, build, read_knowledge, read_rows
-from knowcap.facts import check_row, check_values
-from knowcap.knowledge.tuples import TableError
+from knowcap.facts import CorpusError, check_row, check_values
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run.preflight import check_recipe, load_recipe
 from knowcap.scoring import score, score_rows
@@ -189,7 +188,7 @@ def test_a_value_out_of_more_candidates_than_the_table_has_is_no_token(corpus):
 
 
 def test_a_tokenizer_from_elsewhere_may_not_tell_which_names_and_values_were_drawn(tmp_path):
-    with pytest.raises(TableError, match="with entity_space, capital out of more than the table has"):
+    with pytest.raises(CorpusError, match="with entity_space, capital out of more than the table has"):
         corpus_of(Recipe(**write_table(tmp_path), tokenizer_name="gpt2"))
     assert corpus_of(Recipe(**write_table(tmp_path, templates=ALL_BY_FREQUENCY), tokenizer_name="gpt2"))
 
@@ -286,7 +285,7 @@ def test_num_templates_takes_the_first_ones(tmp_path):
     keys = write_table(tmp_path)
     one = corpus_of(Recipe(**keys, num_templates=1))
     assert not [row for row in one.rows(EVERYBODY, 0) if "governed" in row.text or "map" in row.text]
-    with pytest.raises(TableError, match="num_templates=2, but an attribute of .* has 1"):
+    with pytest.raises(CorpusError, match="num_templates=2, but an attribute of .* has 1"):
         corpus_of(Recipe(**keys, num_templates=2))
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import knowcap.corpus.templates as module
-from knowcap.corpus.templates import SENTENCES, Template, TemplateError, check_template, load_templates
-from knowcap.knowledge.pools import PoolsError, load_pools
+from knowcap.corpus.templates import SENTENCES, Template, check_template, load_templates
+from knowcap.facts import CorpusError
+from knowcap.knowledge.pools import load_pools
 
 
 FOLDER = Path(module.__file__).parent / "templates"
@@ -119,7 +120,7 @@ def test_a_number_of_templates_out_of_range_is_refused(count: int) -> None:
     ],
 )
 def test_a_template_that_breaks_a_rule_is_refused_with_file_and_line(line: str, told: str) -> None:
-    with pytest.raises(TemplateError) as caught:
+    with pytest.raises(CorpusError) as caught:
         check_template(line, "employer.txt line 7")
     assert str(caught.value).startswith(f"employer.txt line 7: got {line!r}: ") and told in str(caught.value)
 
@@ -163,7 +164,7 @@ def test_all_problems_of_all_templates_are_told_at_once(tmp_path: Path) -> None:
         major=b"{subject} read {value}.\n\n{subject} read {value}.\n{subject} was a {value}.\n",
         employer=b"{subject} knew {value}.\n{subject} left his {value}\n",
     )
-    with pytest.raises(TemplateError) as caught:
+    with pytest.raises(CorpusError) as caught:
         load_templates(templates_dir=folder)
     message = str(caught.value)
     assert "missing: birth_city.txt; add them" in message and "university.txt line 1" in message
@@ -173,5 +174,5 @@ def test_all_problems_of_all_templates_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_templates_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PoolsError, match=r"got .*nowhere, which is not a folder, .*birth_date.txt.*mend the path"):
+    with pytest.raises(CorpusError, match=r"got .*nowhere, which is not a folder, .*birth_date.txt.*mend the path"):
         load_templates(templates_dir=tmp_path / "nowhere")

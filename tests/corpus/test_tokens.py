@@ -18,7 +18,6 @@ from knowcap.corpus.render import render
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import (
     EOS_ID,
-    TokenizerError,
     minimum_vocab_size,
     reduce_tokenizer,
     save_tokenizer,
@@ -26,6 +25,7 @@ from knowcap.corpus.tokenizer import (
     wrap,
 )
 from knowcap.dataset.corpora import corpus_of
+from knowcap.facts import CorpusError
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
@@ -99,7 +99,7 @@ def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):
 
 def test_a_missing_tokenizer_is_told(tmp_path):
     recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=50, tokenizer_name=str(tmp_path / "none"))
-    with pytest.raises(TokenizerError, match="Hub id or a folder"):
+    with pytest.raises(CorpusError, match="Hub id or a folder"):
         tokenizer_of(recipe, corpus_of(recipe))
 
 
@@ -139,7 +139,7 @@ def test_too_small_a_vocabulary_is_an_error():
     texts = list(BioS(People(load_pools(), 1, seed=0), load_templates(1)).vocabulary_texts())
     least = minimum_vocab_size(texts)
     assert train_tokenizer(texts, least).get_vocab_size() == least
-    with pytest.raises(TokenizerError, match=f"at least {least}"):
+    with pytest.raises(CorpusError, match=f"at least {least}"):
         train_tokenizer(texts, least - 1)
 
 
@@ -152,19 +152,19 @@ def test_a_tokenizer_that_merges_across_pieces_is_an_error():
         vocab_size=1500, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    with pytest.raises(TokenizerError, match="merges"):
+    with pytest.raises(CorpusError, match="merges"):
         Pieces(corpus.piece_texts(), tokenizer)
 
 
 def test_a_text_that_cannot_be_spelled_is_an_error(ours):
     corpus, tokenizer, _ = ours
     foreign = {s: (Template(" ßß ", "."),) if s == "major" else corpus.templates[s] for s in SENTENCES}
-    with pytest.raises(TokenizerError, match="cannot spell"):
+    with pytest.raises(CorpusError, match="cannot spell"):
         Pieces(BioS(corpus.people, foreign).piece_texts(), tokenizer)
 
 
 def test_an_unknown_kind_of_tokenizer_is_an_error():
-    with pytest.raises(TokenizerError, match="WordPiece"):
+    with pytest.raises(CorpusError, match="WordPiece"):
         reduce_tokenizer(Tokenizer(WordPiece({"a": 0, "[UNK]": 1})), {0})
 
 

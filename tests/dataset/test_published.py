@@ -19,13 +19,13 @@ from tiny import bpe_tokenizer
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
-from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
+from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.dataset import encoded
 from knowcap.dataset.corpora import corpus_of, sample_of
 from knowcap.dataset.encoded import encode_all
 from knowcap.dataset.folder import read_rows, write
 from knowcap.dataset.published import Published, PublishedError
-from knowcap.facts import Knowledge, check_row
+from knowcap.facts import CorpusError, Knowledge, check_row
 from knowcap.knowledge.people import People
 from knowcap.recipe import Recipe
 from knowcap.training.packing import PackingError
@@ -218,9 +218,7 @@ def cut_off(parts, here: bool):
 
 def test_ids_of_another_tokenizer_are_not_taken(foreign, tmp_path):
     stream(recipe_of(foreign), tmp_path / "texts")
-    with pytest.raises(
-        TokenizerError, match="encoded with another tokenizer, or other texts; choose another run_name"
-    ):
+    with pytest.raises(CorpusError, match="encoded with another tokenizer, or other texts; choose another run_name"):
         stream(recipe_of(foreign, vocab_size=310), tmp_path / "texts")
 
 
@@ -239,7 +237,7 @@ def broken(folder: Path, tmp_path: Path, change) -> Recipe:
         (lambda t: t.slice(1), PublishedError, "texts about 39 entities, .* num_people=40; both must agree"),
         (lambda t: pa.concat_tables([t, t.slice(4, 1)]), PublishedError, "exposure 1 of an entity is there twice"),
         (lambda t: t.drop_columns(["spans"]), PublishedError, "lacks spans, it has who, exposure, text"),
-        (lambda t: with_value(t, 2, text="<|endoftext|>"), TokenizerError, "contains <|endoftext|>"),
+        (lambda t: with_value(t, 2, text="<|endoftext|>"), CorpusError, "contains <|endoftext|>"),
         (lambda t: with_value(t, 2, text=""), PublishedError, "an empty text is among"),
     ],
 )

@@ -19,9 +19,8 @@ from knowcap.corpus.pieces import Pieces
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import write
 from knowcap.dataset.lists import pools_of, read_shape
-from knowcap.facts import Knowledge
+from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.pools import load_pools, write_pools
-from knowcap.knowledge.recorded import RecordedError
 from knowcap.knowledge.recorded_values import _name_codes
 from knowcap.recipe import Recipe
 from knowcap.training.packing import Stream
@@ -131,7 +130,7 @@ BROKEN = {
 def test_people_that_cannot_be_told_are_an_error_that_names_them(copy, what):
     change, message = BROKEN[what]
     edit(copy[1], change)
-    with pytest.raises(RecordedError, match=message):
+    with pytest.raises(CorpusError, match=message):
         corpus_of(copy[0])
 
 
@@ -162,7 +161,7 @@ def test_values_of_another_shape_are_an_error_that_names_the_person(tmp_path, ch
     recipe = recipe_for("bioD", tmp_path)
     folder = write(recipe, tmp_path / "data")
     edit(folder, change)
-    with pytest.raises(RecordedError, match=message):
+    with pytest.raises(CorpusError, match=message):
         corpus_of(from_folder(recipe, folder))
 
 
@@ -177,7 +176,7 @@ def test_facts_that_changed_what_is_to_be_known_are_refused(tmp_path):
     recipe = recipe_for("table", tmp_path)
     folder = write(recipe, tmp_path / "data")
     edit(folder, lambda table: with_value(table, 0, continent="Atlantis"))
-    with pytest.raises(RecordedError, match="knowledge.json has attributes=.*mend either, or use `dataset_texts: pub"):
+    with pytest.raises(CorpusError, match="knowledge.json has attributes=.*mend either, or use `dataset_texts: pub"):
         corpus_of(from_folder(recipe, folder))
 
 
@@ -207,5 +206,5 @@ def test_another_version_of_the_templates_is_refused_with_both(copy):
     recipe, folder = copy
     knowledge = Knowledge.load(folder / "knowledge.json")
     replace(knowledge, version="0.9.0").save(folder / "knowledge.json")
-    with pytest.raises(RecordedError, match=r"has version 0.9.0 .* has 1.0.0; .*`dataset_texts: published`"):
+    with pytest.raises(CorpusError, match=r"has version 0.9.0 .* has 1.0.0; .*`dataset_texts: published`"):
         corpus_of(recipe)

@@ -16,8 +16,9 @@ from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.question_texts import QuestionTexts
 from knowcap.corpus.questions import QUESTIONS, answered, by_split, num_in_train, prompt
-from knowcap.corpus.tokenizer import TokenizerError, check_names, train_tokenizer, with_prefix_space, wrap
+from knowcap.corpus.tokenizer import check_names, train_tokenizer, with_prefix_space, wrap
 from knowcap.dataset.corpora import corpus_of
+from knowcap.facts import CorpusError
 from knowcap.recipe import Recipe
 from knowcap.training.mixture import Mixture
 from knowcap.training.packing import Stream
@@ -110,7 +111,7 @@ def test_without_questions_the_tokenizer_is_what_it_was() -> None:
 
 def test_another_tokenizer_is_told_to_read_names_alike_or_refused(tmp_path: Path) -> None:
     gpt2_like = train_tokenizer(["Anya Briar Forger was born. Anya!", "a b"], 300, every_byte=True)
-    with pytest.raises(TokenizerError, match="reads 'Anya' otherwise where it begins a text"):
+    with pytest.raises(CorpusError, match="reads 'Anya' otherwise where it begins a text"):
         check_names(gpt2_like, ["Anya"])
     check_names(with_prefix_space(gpt2_like), ["Anya", "Briar"])
     wrap(foreign_bpe(), 128).save_pretrained(str(tmp_path))

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from knowcap.knowledge.people import CODES, People, PeopleError, full_name
+from knowcap.facts import CorpusError
+from knowcap.knowledge.people import CODES, People, full_name
 from knowcap.knowledge.pools import BIRTH_DATES, Pools, load_pools
 
 
@@ -89,5 +90,5 @@ def test_bits_per_person_are_the_papers(num_people, bits, millions):
 
 @pytest.mark.parametrize("num_people", [0, 25])
 def test_more_people_than_names_is_an_error(num_people):
-    with pytest.raises(PeopleError, match="24 unique names"):
+    with pytest.raises(CorpusError, match="24 unique names"):
         People(SMALL, num_people, seed=0)

@@ -10,16 +10,8 @@ import pytest
 from written_lists import write_lists
 
 import knowcap.knowledge.pools as module
-from knowcap.knowledge.pools import (
-    BIRTH_DATES,
-    LIST_FILES,
-    MONTHS,
-    PRONOUNS,
-    Pools,
-    PoolsError,
-    format_birth_date,
-    load_pools,
-)
+from knowcap.facts import CorpusError
+from knowcap.knowledge.pools import BIRTH_DATES, LIST_FILES, MONTHS, PRONOUNS, Pools, format_birth_date, load_pools
 
 
 SIZES = {
@@ -169,7 +161,7 @@ def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
         field="Law\nArt\nCaf\xe9\n".encode("latin-1"),
         company="Apex Foods; Troy, NY\nDelta Bank, New York, NY\nApex Foods; Salem, OH\nOrion Air; \n",
     )
-    with pytest.raises(PoolsError) as caught:
+    with pytest.raises(CorpusError) as caught:
         load_pools(folder)
     message = str(caught.value)
     assert "missing: middle_name.txt, city.txt; add them" in message
@@ -183,7 +175,7 @@ def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_the_line_of_a_bad_byte_is_right_behind_a_byte_order_mark(tmp_path: Path) -> None:
-    with pytest.raises(PoolsError, match=r"field\.txt line 3: got byte 0xff"):
+    with pytest.raises(CorpusError, match=r"field\.txt line 3: got byte 0xff"):
         load_pools(write_lists(tmp_path, field=b"\xef\xbb\xbfLaw\r\nArt\r\nM\xff"))
 
 
@@ -191,12 +183,12 @@ def test_a_path_that_is_not_a_folder_is_named(tmp_path: Path) -> None:
     file = tmp_path / "lists"
     for path in (file, tmp_path / "nowhere"):
         file.write_text("Ada")
-        with pytest.raises(PoolsError, match=rf"got .*{path.name}, which is not a folder, .*first_name.txt.*mend"):
+        with pytest.raises(CorpusError, match=rf"got .*{path.name}, which is not a folder, .*first_name.txt.*mend"):
             load_pools(path)
 
 
 def test_pools_made_by_hand_are_checked_too() -> None:
-    with pytest.raises(PoolsError) as caught:
+    with pytest.raises(CorpusError) as caught:
         Pools(("Ada", "Ada"), ("Lee",), (), ("Troy",), ("Iowa",), ("Law",), ("Apex", "Orion"), ("Troy",))
     message = str(caught.value)
     assert "first_names: got 2 values of which 1 differ" in message and "last_names: got 0 values" in message

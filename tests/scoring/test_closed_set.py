@@ -13,10 +13,10 @@ import tiny
 import torch
 
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.candidates import Candidates, CandidatesError, Listed, gathered
+from knowcap.corpus.candidates import Candidates, Listed, gathered
 from knowcap.corpus.templates import load_templates
 from knowcap.dataset.listed import listed
-from knowcap.facts import Row, Span
+from knowcap.facts import CorpusError, Row, Span
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.scoring import score_rows
@@ -101,13 +101,13 @@ def test_what_was_said_already_narrows_the_set():
 
 def test_values_are_split_into_their_parts_in_the_one_way_there_is():
     assert LISTS["name"].split("Anna Leeds Ab") == ("Anna", " Leeds", " Ab")
-    with pytest.raises(CandidatesError, match="is none of the candidates"):
+    with pytest.raises(CorpusError, match="is none of the candidates"):
         LISTS["name"].split("Anna Leeds C")
-    with pytest.raises(CandidatesError, match="in several ways"):
+    with pytest.raises(CorpusError, match="in several ways"):
         Candidates((("a", "ab"), ("bc", "c"))).split("abc")
     rows = [Listed("city", 0, 0, "Rome"), Listed("work", 0, 0, "Rome", "X"), Listed("work", 0, 0, "Rome", "Y")]
     rows.append(Listed("name", 1, 2, "b"))
-    with pytest.raises(CandidatesError, match="name has parts"):
+    with pytest.raises(CorpusError, match="name has parts"):
         gathered(rows)
     made = gathered([*rows, Listed("name", 0, 0, "a")])
     assert made["work"].of == {"Rome": frozenset({"X", "Y"})} and made["name"].parts == (("a",), ("b",), ("b",))
@@ -119,7 +119,7 @@ def test_candidates_that_stay_alike_are_told():
 
 
 def test_an_attribute_without_a_list_is_told():
-    with pytest.raises(CandidatesError, match="pet has no list of candidates"):
+    with pytest.raises(CorpusError, match="pet has no list of candidates"):
         ClosedSets(TOKENIZERS["bytes"], LISTS, 0).path("pet", "cat", before="", lead="", right="")
 
 

@@ -20,12 +20,13 @@ from knowcap import cli
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.forms import Variant
-from knowcap.corpus.junk import Junk, JunkError
+from knowcap.corpus.junk import Junk
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.templates import load_templates
-from knowcap.corpus.tokenizer import EOS_ID, TokenizerError, reduce_tokenizer, save_tokenizer, wrap
+from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, save_tokenizer, wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import build, read_rows
+from knowcap.facts import CorpusError
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
@@ -237,10 +238,10 @@ def test_bad_input_is_told(changes, message):
 
 
 def test_junk_that_cannot_be_is_refused_by_the_corpus_too():
-    with pytest.raises(JunkError, match="no two people share one"):
+    with pytest.raises(CorpusError, match="no two people share one"):
         BioS(People(load_pools(fraction=0.1), 10, 0), load_templates(1), junk=Junk(10**8))
     foreign = foreign_bpe()
-    with pytest.raises(TokenizerError, match="tokens of the tokenizer already"):
+    with pytest.raises(CorpusError, match="tokens of the tokenizer already"):
         reduce_tokenizer(foreign, [5], [foreign.id_to_token(7)])
 
 

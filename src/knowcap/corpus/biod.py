@@ -18,15 +18,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from knowcap.corpus.pieces import Pieces, PieceTexts, used_tokens
-from knowcap.corpus.tokenizer import (
-    TokenizerError,
-    alphabet_of,
-    reduce_tokenizer,
-    train_tokenizer,
-    with_words,
-    word_tokenizer,
-)
-from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+from knowcap.corpus.tokenizer import alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer
+from knowcap.facts import NAME, Attribute, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.biod_names import compact_names, english_names
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.philox import KeyedPermutation, words
@@ -40,18 +33,14 @@ _VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) that are held rather t
 _WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
 
 
-class BioDError(ValueError):
-    """A bioD that cannot be made; the message says what was got, what was expected and how to mend it."""
-
-
 def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
     """The recipe's bioD, its names from `pools` where they are given.
 
     Raises:
-        PoolsError, DiversityError, BioDError: lists or numbers that cannot be used.
+        CorpusError: lists or numbers that cannot be used.
     """
     if recipe.compact and recipe.tokenizer_name is not None:
-        raise BioDError(
+        raise CorpusError(
             f"tokenizer_name={recipe.tokenizer_name!r}, but the compact form has a vocabulary of its own, one token a "
             "symbol; leave tokenizer_name out, or compact"
         )
@@ -70,7 +59,7 @@ class BioD:
         symbols: all T of them, as text.
 
     Raises:
-        BioDError: more people than names.
+        CorpusError: more people than names.
     """
 
     def __init__(self, diversity: Diversity, num_people: int, pools: Pools | None = None) -> None:
@@ -79,7 +68,7 @@ class BioD:
         self._sizes = tuple(len(part) for part in self.name_lists)
         self._num_names = math.prod(self._sizes)
         if not 1 <= num_people <= self._num_names:
-            raise BioDError(
+            raise CorpusError(
                 f"num_people={num_people:,}, but there are {self._num_names:,} names; give at least 1 person and at "
                 f"most as many as names{', or larger pools' if pools is not None else ''}"
             )
@@ -207,7 +196,7 @@ class BioD:
         """The pieces of the texts of persons (n,) at one exposure, one a symbol: (n, pieces a text) int32.
 
         Raises:
-            TokenizerError: a symbol that is not a single token.
+            CorpusError: a symbol that is not a single token.
         """
         starts = {group: numbers.start for group, numbers in pieces.groups.items()}
         self._check_symbols(pieces)
@@ -301,7 +290,7 @@ class BioD:
         if (lengths > 1).any():
             worst = int(np.argmax(lengths > 1))
             fewer = f"give an alphabet_size of at most {worst}, or " if worst else ""
-            raise TokenizerError(
+            raise CorpusError(
                 f"the tokenizer makes {lengths[worst]} tokens of the symbol {self.symbols[worst]!r}, expected one; "
                 f"{fewer}leave tokenizer_name out, for a tokenizer that has them all"
             )

@@ -15,12 +15,12 @@ from dataclasses import replace
 import numpy as np
 
 from knowcap.corpus.forms import Forms, Variant, draw_forms
-from knowcap.corpus.junk import Junk, JunkError
+from knowcap.corpus.junk import Junk
 from knowcap.corpus.pieces import MARKER, Parts, Pieces, PieceTexts
 from knowcap.corpus.questions import ANSWER, ASK, QUESTION, ask, question_groups, question_junctions
 from knowcap.corpus.render import Templates, render
 from knowcap.corpus.templates import SENTENCES, Template
-from knowcap.facts import Knowledge, Row, Span
+from knowcap.facts import CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import (
     BIRTH_DATES,
@@ -46,7 +46,7 @@ class BioS:
     Where they are to be `asked` about, the vocabulary has the words of questions too.
 
     Raises:
-        JunkError: more people than names.
+        CorpusError: more people than names.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class BioS:
     ) -> None:
         self.people, self.templates, self.variant, self.junk = people, templates, variant or Variant(), junk or Junk()
         if self.junk.num_people > people.num_outsiders:
-            raise JunkError(
+            raise CorpusError(
                 f"num_people={people.num_people:,} and junk_people={self.junk.num_people:,}, but the lists make "
                 f"{people.pools.num_names:,} names, and no two people share one; lower one or give larger lists"
             )

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-
-class CandidatesError(ValueError):
-    """Lists that a value cannot have come from; the message says got, expected and how to mend it."""
+from knowcap.facts import CorpusError
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,12 @@ class Candidates:
         """A value's parts.
 
         Raises:
-            CandidatesError: it is none of the candidates, or can be put together in two ways.
+            CorpusError: it is none of the candidates, or can be put together in two ways.
         """
         found = list(self._ways(value, 0))
         if len(found) != 1:
             how = "is none of the candidates" if not found else "can be put together from its parts in several ways"
-            raise CandidatesError(f"{value!r} {how}; expected one way, of {[len(p) for p in self.parts]} texts a part")
+            raise CorpusError(f"{value!r} {how}; expected one way, of {[len(p) for p in self.parts]} texts a part")
         return found[0]
 
     def _ways(self, rest: str, part: int) -> Iterator[tuple[str, ...]]:
@@ -81,7 +79,7 @@ def gathered(rows: Iterable[Listed]) -> dict[str, Candidates]:
     """Candidates by attribute, from rows in any order.
 
     Raises:
-        CandidatesError: a part is missing.
+        CorpusError: a part is missing.
     """
     parts: dict[str, dict[int, dict[str, None]]] = {}
     of: dict[str, dict[str, set[str]]] = {}
@@ -93,7 +91,7 @@ def gathered(rows: Iterable[Listed]) -> dict[str, Candidates]:
     made = {}
     for attribute, found in parts.items():
         if sorted(found) != list(range(len(found))):
-            raise CandidatesError(f"{attribute} has parts {sorted(found)}, expected 0 to {max(found)}")
+            raise CorpusError(f"{attribute} has parts {sorted(found)}, expected 0 to {max(found)}")
         goes_with = {text: frozenset(values) for text, values in of.get(attribute, {}).items()}
         made[attribute] = Candidates(tuple(tuple(found[part]) for part in range(len(found))), goes_with)
     return made

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from knowcap.facts import CorpusError
 from knowcap.knowledge.philox import below, words
-
-
-class JunkError(ValueError):
-    """Junk that cannot be made; the message says what was got, what was expected and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,12 @@ class Junk:
 
     def __post_init__(self) -> None:
         if self.num_people < 0 or self.num_tokens < 0:
-            raise JunkError(f"junk_people={self.num_people}, junk_tokens={self.num_tokens}, expected 0 or more")
+            raise CorpusError(f"junk_people={self.num_people}, junk_tokens={self.num_tokens}, expected 0 or more")
         if self.num_tokens and not self.num_people:
-            raise JunkError(f"junk_tokens={self.num_tokens}, but no junk to stand in front of; give junk_people too")
+            raise CorpusError(f"junk_tokens={self.num_tokens}, but no junk to stand in front of; give junk_people too")
         token = self.domain_token
         if token is not None and (not token or any(c.isspace() for c in token) or token in self._tokens()):
-            raise JunkError(
+            raise CorpusError(
                 f"domain_token={token!r}, expected a word of its own without white space, such as wikipedia.org"
             )
 

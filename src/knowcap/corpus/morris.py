@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.tokenizer import word_tokenizer
-from knowcap.facts import FEWEST_CONTROL, NAME, Knowledge, Row, Span
+from knowcap.facts import FEWEST_CONTROL, NAME, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.strings import VERSION, Strings
 from knowcap.recipe import Recipe
 
@@ -24,25 +24,21 @@ from knowcap.recipe import Recipe
 ENTITY_COLUMN = "string_id"
 
 
-class MorrisError(ValueError):
-    """Strings that cannot be measured; the message says what was got, what was expected and how to mend it."""
-
-
 def morris_of(recipe: Recipe) -> Morris:
     """The recipe's strings.
 
     Raises:
-        StringsError, MorrisError: numbers that cannot be used.
+        CorpusError: numbers that cannot be used.
     """
     if recipe.tokenizer_name is not None:
-        raise MorrisError(
+        raise CorpusError(
             f"tokenizer_name={recipe.tokenizer_name!r}, but strings have a vocabulary of their own, one token a "
             "symbol; leave tokenizer_name out"
         )
     strings = Strings(recipe.num_people, recipe.string_length, recipe.alphabet_size, recipe.seed)
     control = min(recipe.control_people, strings.num_outsiders)
     if control < FEWEST_CONTROL:
-        raise MorrisError(
+        raise CorpusError(
             f"control_people={recipe.control_people} of {strings.num_outsiders:,} strings that are not taught, "
             f"expected {FEWEST_CONTROL} or more: a string has no values that a null control could exchange instead. "
             "Give more, or longer strings"

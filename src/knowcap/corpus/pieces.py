@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
+from knowcap.corpus.tokenizer import EOS_ID
+from knowcap.facts import CorpusError
 
 
 MARKER = "marker"  # the group of tokens that may stand in front of a text, each with the blank after it
@@ -61,7 +62,7 @@ class PieceTexts:
         return tuple(text.rstrip() for text in self.groups.get(MARKER, ()))
 
     def encode(self, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-        """The ids of every piece, by group. Raises TokenizerError where a piece merges with the word before it."""
+        """The ids of every piece, by group. Raises CorpusError where a piece merges with the word before it."""
         encoded = {}
         for group, texts in self.groups.items():
             if group in self.parts:
@@ -89,7 +90,7 @@ class Pieces:
         """Tokenizes every piece.
 
         Raises:
-            TokenizerError: the tokenizer merges across pieces, or cannot spell a piece.
+            CorpusError: the tokenizer merges across pieces, or cannot spell a piece.
         """
         encoded = texts.encode(tokenizer)
         ids: list[list[int]] = []
@@ -99,9 +100,9 @@ class Pieces:
             ids += pieces
             for text, piece in zip(texts.groups[group], pieces, strict=True):
                 if EOS_ID in piece:
-                    raise TokenizerError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
+                    raise CorpusError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
                 if group == MARKER and len(piece) != 1:
-                    raise TokenizerError(f"the tokenizer makes {len(piece)} tokens of {text!r}, expected one")
+                    raise CorpusError(f"the tokenizer makes {len(piece)} tokens of {text!r}, expected one")
         for left, right in texts.junctions:
             _check_junction(texts, encoded, left, right, tokenizer)
         self.eos, self.empty = len(ids), len(ids) + 1
@@ -161,7 +162,7 @@ def _encode_after(context: str, texts: list[str], tokenizer: Tokenizer) -> list[
     ):
         ids = encoding.ids
         if ids[: len(before)] != before or len(ids) == len(before):
-            raise TokenizerError(f"the tokenizer merges {text!r} with the word before it; choose another tokenizer")
+            raise CorpusError(f"the tokenizer merges {text!r} with the word before it; choose another tokenizer")
         out.append(ids[len(before) :])
     return out
 
@@ -184,7 +185,7 @@ def _check_junction(
     for a, b, (one, two), encoding in zip(lefts, rights, pairs, encodings, strict=True):
         alone = before + encoded[left][a] + encoded[right][b]
         if encoding.ids != alone:
-            raise TokenizerError(
+            raise CorpusError(
                 f"the tokenizer merges {one!r} and {two!r}: {len(encoding.ids)} tokens together, "
                 f"{len(alone)} as two pieces; choose another tokenizer"
             )

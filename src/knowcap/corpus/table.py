@@ -23,9 +23,9 @@ from knowcap.corpus.credit import attributes_of, contradictions, notes
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.sentences import Saying, Sentences, read_sentences
 from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, train_tokenizer
-from knowcap.facts import NAME, Knowledge, Row, Span
+from knowcap.facts import NAME, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.philox import below, words
-from knowcap.knowledge.tuples import Column, TableError, Tuples, read_tuples
+from knowcap.knowledge.tuples import Column, Tuples, read_tuples
 from knowcap.recipe import Recipe
 
 
@@ -132,7 +132,7 @@ class Table:
         """A compact BPE of `vocabulary_texts`, whole: to keep only what is in use would tell what names are made of.
 
         Raises:
-            TokenizerError: `vocab_size` is below `minimum_vocab_size`.
+            CorpusError: `vocab_size` is below `minimum_vocab_size`.
         """
         backend = train_tokenizer(self.vocabulary_texts(), vocab_size)
         return reduce_tokenizer(backend, set(backend.get_vocab().values()) - {EOS_ID})
@@ -219,16 +219,16 @@ def table_of(recipe: Recipe) -> Table:
     """The corpus of the recipe's facts_file and facts_templates, with all its entities.
 
     Raises:
-        TableError: with everything that is wrong with either; what is doubtful is logged, once.
+        CorpusError: with everything that is wrong with either; what is doubtful is logged, once.
     """
     if recipe.facts_file is None or recipe.facts_templates is None:
-        raise TableError(
-            [
+        raise CorpusError(
+            *(
                 f"{key} is missing; corpus: table needs facts_file, a CSV or Parquet of entity, attribute, value, and "
                 "facts_templates, a YAML with sentences"
                 for key in ("facts_file", "facts_templates")
                 if getattr(recipe, key) is None
-            ]
+            )
         )
     facts, templates = Path(recipe.facts_file).expanduser(), Path(recipe.facts_templates).expanduser()
     missing = [
@@ -237,7 +237,7 @@ def table_of(recipe: Recipe) -> Table:
         if not path.is_file()
     ]
     if missing:
-        raise TableError(missing)
+        raise CorpusError(*missing)
     version = hashlib.sha256(facts.read_bytes() + b"\0" + templates.read_bytes()).hexdigest()[:12]
     tuples, sentences = _load(facts, templates, version)
     check_vocabulary_is_known(tuples, sentences, recipe)
@@ -246,25 +246,23 @@ def table_of(recipe: Recipe) -> Table:
 
 
 def check_vocabulary_is_known(tuples: Tuples, sentences: Sentences, recipe: Recipe) -> None:
-    """Raises TableError where a tokenizer from elsewhere, cut to its tokens in use, would tell what was drawn."""
+    """Raises CorpusError where a tokenizer from elsewhere, cut to its tokens in use, would tell what was drawn."""
     partly = [name for name, column in tuples.columns.items() if not _is_complete(sentences.attributes[name], column)]
     partly = ["entity_space"] * (sentences.entity_space is not None) + partly
     if recipe.tokenizer_name is not None and partly:
-        raise TableError(
-            [
-                f"tokenizer_name={recipe.tokenizer_name!r} with {', '.join(partly)} out of more than the table has: "
-                "the vocabulary, cut to the tokens in use, would tell which are there; leave tokenizer_name out"
-            ]
+        raise CorpusError(
+            f"tokenizer_name={recipe.tokenizer_name!r} with {', '.join(partly)} out of more than the table has: "
+            "the vocabulary, cut to the tokens in use, would tell which are there; leave tokenizer_name out"
         )
 
 
 def cut(sentences: Sentences, num_templates: int | None, file: Path) -> Sentences:
-    """The first so many templates of every attribute; None: all. Raises TableError where one of `file` has fewer."""
+    """The first so many templates of every attribute; None: all. Raises CorpusError where one of `file` has fewer."""
     fewest = min(len(saying.templates) for saying in sentences.attributes.values())
     if num_templates is None:
         return sentences
     if num_templates > fewest:
-        raise TableError([f"num_templates={num_templates}, but an attribute of {file} has {fewest}; lower it"])
+        raise CorpusError(f"num_templates={num_templates}, but an attribute of {file} has {fewest}; lower it")
     told = {n: replace(s, templates=s.templates[:num_templates]) for n, s in sentences.attributes.items()}
     return replace(sentences, attributes=told)
 
@@ -276,7 +274,7 @@ def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences
     tuples, more = read_tuples(facts, sentences.attributes)
     problems = [*problems, *more] or list(contradictions(tuples, sentences))
     if problems:
-        raise TableError(problems)
+        raise CorpusError(*problems)
     for note in notes(tuples, sentences):
         logger.warning("%s: %s", facts.name, note)
     return tuples, sentences

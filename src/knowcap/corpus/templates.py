@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from knowcap.facts import CorpusError
 from knowcap.knowledge.pools import read_lists, repeated
 
 
@@ -19,10 +20,6 @@ SENTENCES = ("birth_date", "birth_city", "university", "major", "employer", "wor
 SUBJECT, VALUE = "{subject}", "{value}"
 ARTICLES = frozenset({"a", "an", "a(n)", "a/an"})
 GENDERED = frozenset("he she him her his hers himself herself they them their theirs themselves themself".split())
-
-
-class TemplateError(ValueError):
-    """Templates that break the rules; the message tells every problem of every file."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def load_templates(
     """The first `num_templates` templates (None: all) of each of `SENTENCES`, by sentence.
 
     They are the package's, or those of `templates_dir`: a folder with `birth_date.txt` and so on, UTF-8, one a line.
-    Raises a TemplateError that tells all problems of all files, a PoolsError if there is no such folder, and a
+    Raises a CorpusError that tells all problems of all files, a CorpusError if there is no such folder, and a
     ValueError if `num_templates` is below 1 or above what the shortest file has.
     """
     folder = files(__package__).joinpath("templates") if templates_dir is None else Path(templates_dir).expanduser()
@@ -53,10 +50,10 @@ def load_templates(
         for number, line in lines:
             try:
                 templates[sentence].append(check_template(line, f"{name} line {number}"))
-            except TemplateError as error:
+            except CorpusError as error:
                 problems.append(str(error))
     if problems:
-        raise TemplateError(f"templates in {folder}:\n" + "\n".join(problems))
+        raise CorpusError(f"templates in {folder}:\n" + "\n".join(problems))
     counts = {sentence: len(found) for sentence, found in templates.items()}
     if num_templates is not None and not 1 <= num_templates <= min(counts.values()):
         raise ValueError(
@@ -67,14 +64,14 @@ def load_templates(
 
 
 def check_template(line: str, where: str) -> Template:
-    """Parse a template line, or raise a TemplateError that begins with `where` and tells all rules that it breaks.
+    """Parse a template line, or raise a CorpusError that begins with `where` and tells all rules that it breaks.
 
     The rules: `{subject} `, words, one blank, `{value}`, a suffix that ends with `.`; nothing that tells the gender
     (he, her, their, ...), no possessive of the subject, no "a" or "an" right before the value.
     """
     problems = list(_broken_rules(line))
     if problems:
-        raise TemplateError(f"{where}: got {line!r}: " + "; ".join(problems))
+        raise CorpusError(f"{where}: got {line!r}: " + "; ".join(problems))
     prefix, _, suffix = line.removeprefix(SUBJECT).partition(VALUE)
     return Template(prefix, suffix)
 

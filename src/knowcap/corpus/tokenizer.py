@@ -17,6 +17,8 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 
+from knowcap.facts import CorpusError
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
 EOS = "<|endoftext|>"
 EOS_ID = 0
 SMALLEST_OF_ANY_TEXT = 257  # the end of text, and every byte
-
-
-class TokenizerError(ValueError):
-    """A tokenizer that cannot serve the corpus; the message says got, expected and how to mend it."""
 
 
 def minimum_vocab_size(texts: Iterable[str]) -> int:
@@ -45,12 +43,12 @@ def train_tokenizer(
     bytes, so that it can spell any text; with `prefix_space` it reads a text as if a blank stood before it.
 
     Raises:
-        TokenizerError: `vocab_size` is below `minimum_vocab_size`.
+        CorpusError: `vocab_size` is below `minimum_vocab_size`.
     """
     texts = list(texts)
     least = SMALLEST_OF_ANY_TEXT if every_byte else minimum_vocab_size(texts)
     if vocab_size < least:
-        raise TokenizerError(
+        raise CorpusError(
             f"vocab_size={vocab_size}, but there are {least - 1} distinct bytes to spell; give at least {least}"
         )
     tokenizer = Tokenizer(BPE(unk_token=EOS))
@@ -74,14 +72,14 @@ def check_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
     """Holds a tokenizer to reading names alike where they begin a text and within one.
 
     Raises:
-        TokenizerError: names the first one that differs; what was learned of one would be nothing to the other.
+        CorpusError: names the first one that differs; what was learned of one would be nothing to the other.
     """
     before = tokenizer.encode("a", add_special_tokens=False).ids
     alone = tokenizer.encode_batch_fast(list(names), add_special_tokens=False)
     within = tokenizer.encode_batch_fast([f"a {name}" for name in names], add_special_tokens=False)
     for name, one, other in zip(names, alone, within, strict=True):
         if before + one.ids != other.ids:
-            raise TokenizerError(
+            raise CorpusError(
                 f"questions: the tokenizer reads {name!r} otherwise where it begins a text than within one, so a "
                 "model could not know who is asked about; leave tokenizer_name out, or give a byte-level one"
             )
@@ -115,20 +113,18 @@ def load_backend(name: str) -> Tokenizer:
     """The `tokenizers` backend of a tokenizer from a folder or the Hub.
 
     Raises:
-        TokenizerError: not found, or without a fast backend.
+        CorpusError: not found, or without a fast backend.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise TokenizerError(
+        raise CorpusError(
             f"tokenizer_name={name!r} could not be loaded: {error}; give a Hub id or a folder"
         ) from error
     if not tokenizer.is_fast:
-        raise TokenizerError(
-            f"tokenizer_name={name!r} is a {type(tokenizer).__name__}, expected one with a fast backend"
-        )
+        raise CorpusError(f"tokenizer_name={name!r} is a {type(tokenizer).__name__}, expected one with a fast backend")
     return tokenizer.backend_tokenizer
 
 
@@ -147,16 +143,16 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequenc
         the reduced tokenizer, and the number of rows that a model needs (used tokens and the end-of-text token).
 
     Raises:
-        TokenizerError: another kind of model than BPE or Unigram.
+        CorpusError: another kind of model than BPE or Unigram.
     """
     state = json.loads(tokenizer.to_str())
     kind = state["model"]["type"]
     tokens = [tokenizer.id_to_token(i) for i in sorted(set(used))]
     if EOS in tokens:
-        raise TokenizerError(f"the texts of the corpus contain the token {EOS}; it must only end texts")
+        raise CorpusError(f"the texts of the corpus contain the token {EOS}; it must only end texts")
     taken = [marker for marker in markers if marker in tokenizer.get_vocab()]
     if taken:
-        raise TokenizerError(f"{taken} are tokens of the tokenizer already; choose words that it has none for")
+        raise CorpusError(f"{taken} are tokens of the tokenizer already; choose words that it has none for")
     rows = [EOS, *markers, *tokens]
     if kind == "BPE":
         _reduce_bpe(state["model"], rows)
@@ -165,9 +161,7 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequenc
         state["model"]["vocab"] = [[t, scores.get(t, min(scores.values()))] for t in rows]
         state["model"]["unk_id"] = EOS_ID
     else:
-        raise TokenizerError(
-            f"the tokenizer is a {kind} model, expected BPE or Unigram; choose another tokenizer_name"
-        )
+        raise CorpusError(f"the tokenizer is a {kind} model, expected BPE or Unigram; choose another tokenizer_name")
     state["added_tokens"] = [_added(EOS_ID, EOS, special=True)]
     state["added_tokens"] += [_added(n, marker, rstrip=True) for n, marker in enumerate(markers, start=EOS_ID + 1)]
     if state["post_processor"] is not None and state["post_processor"]["type"] != "ByteLevel":

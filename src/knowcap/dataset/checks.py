@@ -10,7 +10,7 @@ from knowcap.dataset.importing import sample_folder, source_of
 from knowcap.dataset.published import NEEDS_TOKENIZER, told_by_knowcap
 from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
 from knowcap.dataset.source import HEAD, Source, find_source
-from knowcap.knowledge.tuples import TableError
+from knowcap.facts import CorpusError
 from knowcap.recipe import KEYS, NOT_BIOD_KEYS, NOT_TABLE_KEYS
 
 
@@ -48,7 +48,7 @@ def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -
         if head.kind == "table":  # its vocabulary is made of its facts
             head = replace(head, folder=sample_folder(recipe, source))
         return problems + check(recipe, head, bad)
-    except TableError as error:
+    except CorpusError as error:
         return error.problems
     except (ValueError, OSError) as error:
         return [str(error)]

@@ -25,8 +25,8 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
         place: where the token ids of its texts are kept, if these are used as they are.
 
     Raises:
-        PoolsError, PeopleError, TemplateError, JunkError: lists, numbers or templates that cannot be used.
-        SourceError, RecordedError, PublishedError: a data set that cannot be used.
+        CorpusError: lists, numbers or templates that cannot be used.
+        SourceError, CorpusError, PublishedError: a data set that cannot be used.
     """
     if recipe.dataset_name is not None:
         return _corpus_of_dataset(recipe, folder, place)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
-from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
+from knowcap.corpus.tokenizer import EOS_ID
+from knowcap.facts import CorpusError
 from knowcap.files import whole_file
 
 
@@ -113,7 +114,7 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
         place: the folder of ids.bin, lengths.npy, used.npy and encoded.json.
 
     Raises:
-        TokenizerError: `place` was made with another tokenizer or of other files.
+        CorpusError: `place` was made with another tokenizer or of other files.
     """
     record = {
         "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
@@ -123,7 +124,7 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
     if not place.is_dir():
         _make(files, tokenizer, place, record)
     if _read(place) != record:
-        raise TokenizerError(
+        raise CorpusError(
             f"{place} holds texts that were encoded with another tokenizer, or other texts; "
             "choose another run_name or pass --overwrite_output_dir"
         )

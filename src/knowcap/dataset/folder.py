@@ -43,7 +43,7 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
 
     Raises:
         SourceError: a data set that can't be had.
-        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
+        CorpusError: what the recipe names cannot be used.
     """
     folder = run_dir / "knowledge"
     if recipe.dataset_name is not None:
@@ -60,7 +60,7 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
     """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
 
     Raises:
-        PoolsError, PeopleError, TemplateError, TokenizerError: what the recipe names cannot be used.
+        CorpusError: what the recipe names cannot be used.
     """
     corpus = corpus_of(recipe)
     card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=tokenizer_of(recipe, corpus))
@@ -211,7 +211,7 @@ def read_candidates(folder: str | Path) -> dict[str, Candidates]:
     """The lists of the folder's config `candidates`, by attribute.
 
     Raises:
-        DatasetError, CandidatesError: it has none, or they are not whole.
+        DatasetError, CorpusError: it has none, or they are not whole.
     """
     rows = (row.values() for file in _files(folder, "candidates") for row in pq.read_table(file).to_pylist())
     return gathered(Listed(*row) for row in rows)

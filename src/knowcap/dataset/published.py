@@ -18,13 +18,12 @@ from tokenizers import Tokenizer
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
-from knowcap.corpus.tokenizer import EOS, EOS_ID, TokenizerError, load_backend, reduce_tokenizer, train_tokenizer
+from knowcap.corpus.tokenizer import EOS, EOS_ID, load_backend, reduce_tokenizer, train_tokenizer
 from knowcap.dataset.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
-from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
-from knowcap.facts import Knowledge
+from knowcap.dataset.recorded import Head, MismatchError, recorded_corpus, vocabulary_corpus
+from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import LIST_FILES, Pools
-from knowcap.knowledge.recorded import RecordedError
 from knowcap.recipe import Recipe
 
 
@@ -89,7 +88,7 @@ class Published:
         lists it is kept whole: what is used would tell who is there.
 
         Raises:
-            TokenizerError, PublishedError: the texts can't be spelled; a tokenizer_name is needed.
+            CorpusError, PublishedError: the texts can't be spelled; a tokenizer_name is needed.
         """
         ours, pools = told_by_knowcap(recipe, self.head), self.head.pools()
         if ours is not None:
@@ -113,10 +112,10 @@ class Published:
         """The texts as ids of `tokenizer`'s result.
 
         Raises:
-            TokenizerError: the first text on which both tokenizers differ.
+            CorpusError: the first text on which both tokenizers differ.
         """
         if self._encoded is None:
-            raise TokenizerError("the texts are not tokenized yet; make the tokenizer first")
+            raise CorpusError("the texts are not tokenized yet; make the tokenizer first")
         pieces = EncodedPieces(*self._encoded, tokenizer)
         count = min(_CHECKED, pieces.eos, pq.read_metadata(self.files[0]).num_rows)
         rows = np.stack([np.arange(count), np.full(count, pieces.eos)], axis=1).astype(np.int32)
@@ -124,7 +123,7 @@ class Published:
         (texts,) = next(text_batches(self.files[0], ["text"], count), [[]])
         for text, end, length in zip(texts, np.cumsum(lengths), lengths, strict=True):
             if [*tokenizer.encode(text, add_special_tokens=False).ids, EOS_ID] != tokens[end - length : end].tolist():
-                raise TokenizerError(f"the reduced tokenizer spells {text!r} otherwise; choose another tokenizer")
+                raise CorpusError(f"the reduced tokenizer spells {text!r} otherwise; choose another tokenizer")
         return pieces
 
     def compose(self, pieces: EncodedPieces, persons: np.ndarray, exposure: int) -> np.ndarray:
@@ -147,7 +146,7 @@ class Published:
         if not encoded.lengths.all():
             raise PublishedError("an empty text is among the biographies; remove it")
         if tokenizer.token_to_id(EOS) in encoded.used:
-            raise TokenizerError(
+            raise CorpusError(
                 f"a text of the data set contains {EOS}, which must only end texts, or a letter that its lists and "
                 "templates don't have; mend the text, or give a tokenizer_name"
             )
@@ -189,7 +188,7 @@ def told_by_knowcap(recipe: Recipe, head: Head) -> Corpus | None:
         return recorded_corpus(recipe, head.folder)
     try:
         return vocabulary_corpus(recipe, head)
-    except RecordedError:  # of another version, say: then its texts are anybody's
+    except MismatchError:  # of another version, say: then its texts are anybody's
         return None
 
 

@@ -19,16 +19,20 @@ from knowcap.corpus.sentences import Sentences, read_sentences
 from knowcap.corpus.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
 from knowcap.corpus.templates import load_templates
 from knowcap.dataset.lists import POOLS, TEMPLATES, read_shape
-from knowcap.facts import Knowledge
+from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import Pools, load_pools
-from knowcap.knowledge.recorded import RecordedError, batches, read_people
+from knowcap.knowledge.recorded import batches, read_people
 from knowcap.knowledge.recorded_values import read_values
-from knowcap.knowledge.tuples import Column, TableError, Tuples
+from knowcap.knowledge.tuples import Column, Tuples
 from knowcap.recipe import Recipe
 
 
 PUBLISHED = "use `dataset_texts: published`, which takes its texts as they are"
+
+
+class MismatchError(CorpusError):
+    """This knowcap's lists, templates and options do not give the texts that the data set has."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Head:
         return made_as if made_as in ("bioS", "bioD") and made_as == self.knowledge.name else None
 
     def pools(self) -> Pools | None:
-        """The value lists, where there are any. Raises PoolsError where they can't be used."""
+        """The value lists, where there are any. Raises CorpusError where they can't be used."""
         return load_pools(self.folder / POOLS) if (self.folder / POOLS).is_dir() else None
 
 
@@ -72,13 +76,13 @@ def recorded_corpus(recipe: Recipe, folder: Path, limit: int | None = None) -> C
         limit: the first so many rows of `people` alone, as a sample; a table is always read whole.
 
     Raises:
-        RecordedError: there is no way to tell these people, or their config can't be read so.
-        PoolsError, TemplateError, TableError: lists or templates that can't be used.
+        CorpusError: there is no way to tell these people, or their config can't be read so.
+        CorpusError: lists or templates that can't be used.
     """
     head = Head.of(folder)
     files = sorted((folder / "people").glob("train-*.parquet"))
     if not files:
-        raise RecordedError(f"{folder} has no people/train-*.parquet, so nobody can be told; {PUBLISHED}")
+        raise CorpusError(f"{folder} has no people/train-*.parquet, so nobody can be told; {PUBLISHED}")
     told = vocabulary_corpus(recipe, head)
     if isinstance(told, BioS):
         people = read_people(files, told.people.pools, head.knowledge, recipe.seed, limit)
@@ -97,13 +101,13 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
     """A corpus of the same lists, templates and form with one person in it; None for a table.
 
     Raises:
-        RecordedError: knowcap can't tell what this data set holds, or tells it otherwise.
-        PoolsError, TemplateError: lists or templates that can't be used.
+        MismatchError: knowcap can't tell what this data set holds, or tells it otherwise.
+        CorpusError: lists or templates that can't be used.
     """
     knowledge, shape = head.knowledge, head.shape
     if head.kind is None or shape is None:
         what = f"its recipe.yaml is of corpus: {shape.corpus}" if shape else "it has no recipe.yaml that knowcap reads"
-        raise RecordedError(
+        raise MismatchError(
             f"data set {knowledge.name!r} can't be told afresh: {what}, and knowcap tells bioS, bioD and tables; "
             f"{PUBLISHED}"
         )
@@ -111,7 +115,7 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
         return None
     pools = head.pools()
     if pools is None and not shape.compact:
-        raise RecordedError(f"data set {knowledge.name!r} lacks {POOLS}/ with its value lists; {PUBLISHED}")
+        raise MismatchError(f"data set {knowledge.name!r} lacks {POOLS}/ with its value lists; {PUBLISHED}")
     if head.kind == "bioD":
         biod = biod_of(replace(shape, num_people=1, tokenizer_name=recipe.tokenizer_name, seed=recipe.seed), pools)
         agree(biod.knowledge(), knowledge)
@@ -121,7 +125,7 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
     bios = BioS(People(pools, 1, recipe.seed), load_templates(recipe.num_templates), variant, domain)
     says_gender = "pronoun" in [a.name for a in knowledge.attributes]
     if says_gender == recipe.full_name:
-        raise RecordedError(
+        raise MismatchError(
             f"full_name={recipe.full_name}, but data set {knowledge.name!r} counts "
             f"{'the gender that pronouns tell' if says_gender else 'no gender, since its texts have no pronouns'}; "
             f"give full_name: {'false' if says_gender else 'true'}"
@@ -131,13 +135,13 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
 
 
 def agree(ours: Knowledge, recorded: Knowledge) -> None:
-    """Raises RecordedError where texts that are told now would be of another knowledge than the data set's.
+    """Raises MismatchError where texts that are told now would be of another knowledge than the data set's.
 
     Who the people are, and how many, is the data set's own.
     """
     ours = replace(ours, num_people=recorded.num_people, seed=recorded.seed, diversity_terms=recorded.diversity_terms)
     if ours.version != recorded.version:
-        raise RecordedError(
+        raise MismatchError(
             f"data set {recorded.name!r} has version {recorded.version} of lists and templates, this knowcap has "
             f"{ours.version}; use the knowcap that made it, or {PUBLISHED.removeprefix('use ')}"
         )
@@ -145,7 +149,7 @@ def agree(ours: Knowledge, recorded: Knowledge) -> None:
     differing = [name for name in names if getattr(ours, name) != getattr(recorded, name)]
     if differing:
         name = differing[0]
-        raise RecordedError(
+        raise MismatchError(
             f"data set {recorded.name!r}: its knowledge.json has {name}={getattr(recorded, name)!r}, its lists and "
             f"people make {getattr(ours, name)!r}; mend either, or {PUBLISHED}"
         )
@@ -157,7 +161,7 @@ class RecordedBioD(BioD):
     num_outsiders = 0
 
     def __init__(self, files: Sequence[Path], told: BioD, head: Head, limit: int | None = None) -> None:
-        """Reads the people config. Raises RecordedError where it is of another shape than `told`."""
+        """Reads the people config. Raises CorpusError where it is of another shape than `told`."""
         diversity, codes = read_values(
             files, told.diversity, told.name_lists, told.symbols, head.knowledge.num_people, compact=told.compact,
             limit=limit,
@@ -167,7 +171,7 @@ class RecordedBioD(BioD):
         if limit is None:
             credited = replace(self.knowledge(), seed=head.knowledge.seed)
             if credited.diversity_terms != head.knowledge.diversity_terms:
-                raise RecordedError(
+                raise CorpusError(
                     f"data set {head.knowledge.name!r}: knowledge.json has diversity terms of other people than the "
                     f"people config; mend either, or {PUBLISHED}"
                 )
@@ -197,7 +201,7 @@ def _sentences(recipe: Recipe, folder: Path) -> Sentences:
     """The templates of a table's data set."""
     sentences, problems = read_sentences(folder / TEMPLATES)
     if problems:
-        raise TableError(problems)
+        raise CorpusError(*problems)
     return cut(sentences, recipe.num_templates, folder / TEMPLATES)
 
 
@@ -207,7 +211,7 @@ def _tuples(files: Sequence[Path], sentences: Sentences) -> Tuples:
     read = pa.Table.from_batches(batches(files, (ENTITY_COLUMN, *names)))
     entities = tuple(read.column(ENTITY_COLUMN).cast(pa.string()).to_pylist())
     if len(set(entities)) != len(entities) or None in entities:
-        raise RecordedError("people: an entity is there twice, or has no name; remove it")
+        raise CorpusError("people: an entity is there twice, or has no name; remove it")
     columns = {}
     for name in names:
         values = pc.cast(read.column(name).combine_chunks(), pa.string())

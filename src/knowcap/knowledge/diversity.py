@@ -11,16 +11,13 @@ from itertools import islice
 
 import numpy as np
 
+from knowcap.facts import CorpusError
 from knowcap.knowledge.philox import below, words
 
 
 _WORDS = 4  # random words that one block of the generator gives
 _PEOPLE_AT_A_TIME = 65_536
 _LARGEST = 2**31  # numbers are drawn from 32-bit words and kept as int32
-
-
-class DiversityError(ValueError):
-    """Sets that cannot be drawn; the message says what was got, what was expected and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,10 @@ class Diversity:
     def __post_init__(self) -> None:
         for key in ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size"):
             if not 1 <= getattr(self, key) < _LARGEST:
-                raise DiversityError(f"{key}={getattr(self, key)}, expected 1 or more, and less than 2**31")
+                raise CorpusError(f"{key}={getattr(self, key)}, expected 1 or more, and less than 2**31")
         if self._count_up_to(self.diversity) < self.diversity:
             strings = self.alphabet_size**self.chunk_length
-            raise DiversityError(
+            raise CorpusError(
                 f"diversity={self.diversity:,}, but chunk_length={self.chunk_length} over "
                 f"alphabet_size={self.alphabet_size} makes {strings:,} strings; lower diversity to at most as many, "
                 "or give longer chunks or a larger alphabet"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knowcap.facts import Attribute, Knowledge
+from knowcap.facts import Attribute, CorpusError, Knowledge
 from knowcap.knowledge.philox import KeyedPermutation, below, words
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
 
@@ -22,10 +22,6 @@ NAME_PARTS = ("first_name", "middle_name", "last_name")
 VALUES = ("birth_date", "birth_city", "university", "major", "employer")
 CODES = (*NAME_PARTS, *VALUES, "pronoun")
 COLUMNS = (ENTITY_COLUMN, *NAME_PARTS, *VALUES, "work_city", "pronoun")
-
-
-class PeopleError(ValueError):
-    """People that cannot be drawn; the message says what was got, what was expected and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class People:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_people <= self.pools.num_names:
-            raise PeopleError(
+            raise CorpusError(
                 f"num_people={self.num_people:_} but the pools have {self.pools.num_names:,} unique names; "
                 "give at least 1 person and at most as many as names, or larger pools"
             )

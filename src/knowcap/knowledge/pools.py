@@ -16,6 +16,8 @@ from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 
+from knowcap.facts import CorpusError
+
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June",
@@ -36,10 +38,6 @@ LIST_FILES = {
 }
 HEADQUARTERS_SEPARATOR = "; "
 Lines = list[tuple[int, str]]  # (line number from 1, stripped text)
-
-
-class PoolsError(ValueError):
-    """Value lists that cannot be used; the message tells every problem of every file."""
 
 
 def format_birth_date(index: int) -> str:
@@ -72,7 +70,7 @@ class Pools:
     work_cities: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse empty lists, repeated values and employers without headquarters (PoolsError)."""
+        """Refuse empty lists, repeated values and employers without headquarters (CorpusError)."""
         problems = []
         for field in LIST_FILES:
             values = getattr(self, field)
@@ -83,7 +81,7 @@ class Pools:
             problems.append(f"work_cities: got {len(self.work_cities)}, expected one for each of the "
                             f"{len(self.employers)} employers; give every employer its headquarters")  # fmt: skip
         if problems:
-            raise PoolsError("\n".join(problems))
+            raise CorpusError("\n".join(problems))
 
     @property
     def num_names(self) -> int:
@@ -134,7 +132,7 @@ def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Po
     """Read the package's value lists, or those in `pools_dir` (all seven files, UTF-8, one value a line).
 
     `fraction` in (0, 1] keeps the first `max(2, round(fraction * length))` values of each list. Raises a ValueError if
-    it is out of range and a PoolsError that tells all problems of all files: missing, not UTF-8, empty, repeated
+    it is out of range and a CorpusError that tells all problems of all files: missing, not UTF-8, empty, repeated
     values, company lines that are not `Name; City, ST`.
     """
     if not 0 < fraction <= 1:
@@ -146,7 +144,7 @@ def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Po
     for name, lines in contents.items():
         problems += repeated(lines, name)
     if problems:
-        raise PoolsError(f"value lists in {folder}:\n" + "\n".join(problems))
+        raise CorpusError(f"value lists in {folder}:\n" + "\n".join(problems))
     lists = {field: contents[name] for field, name in LIST_FILES.items()} | {"work_cities": headquarters}
     return Pools(**{field: _first(lines, fraction) for field, lines in lists.items()})
 
@@ -169,10 +167,10 @@ def write_pools(pools: Pools, folder: Path) -> None:
 def read_lists(folder: Traversable, names: Collection[str]) -> tuple[dict[str, Lines], list[str]]:
     """The non-blank lines of the UTF-8 files `names` of a folder, and the problems met; a file with one has no lines.
 
-    A byte order mark and any line ends are accepted. Raises a PoolsError only if `folder` is not one.
+    A byte order mark and any line ends are accepted. Raises a CorpusError only if `folder` is not one.
     """
     if not folder.is_dir():
-        raise PoolsError(f"got {folder}, which is not a folder, expected one with {', '.join(names)}; mend the path")
+        raise CorpusError(f"got {folder}, which is not a folder, expected one with {', '.join(names)}; mend the path")
     contents: dict[str, Lines] = {name: [] for name in names}
     missing = [name for name in contents if not folder.joinpath(name).is_file()]
     problems = [f"missing: {', '.join(missing)}; add them to the folder, UTF-8, one entry a line"] if missing else []

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.facts import Knowledge
+from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
 from knowcap.processes import is_main_process
@@ -20,10 +20,6 @@ from knowcap.processes import is_main_process
 
 _BATCH = 100_000  # people read at a time
 Names = Callable[[int], str]
-
-
-class RecordedError(ValueError):
-    """A people config that can't be told; the message says what was got, what was expected and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def read_people(
         limit: take the first so many rows, whoever they are, as people 0, 1, …
 
     Raises:
-        RecordedError: a value that is in no list, a work city that isn't the employer's, people that are missing or
+        CorpusError: a value that is in no list, a work city that isn't the employer's, people that are missing or
             there twice, or two of one name.
     """
     values = _value_sets(pools)
@@ -106,40 +102,40 @@ class Places:
         return bool(self._seen.all())
 
     def of(self, ids: pa.Array) -> np.ndarray:
-        """The person numbers of rows, (n,) or fewer where no more are wanted. Raises RecordedError."""
+        """The person numbers of rows, (n,) or fewer where no more are wanted. Raises CorpusError."""
         if self._next is not None:
             numbers = np.arange(self._next, min(self._next + len(ids), len(self._seen)))
             self._next += len(numbers)
             self._seen[numbers] = True
             return numbers
         if not pa.types.is_integer(ids.type) or ids.null_count:
-            raise RecordedError(f"people: {ENTITY_COLUMN} is {ids.type}, expected whole numbers without gaps")
+            raise CorpusError(f"people: {ENTITY_COLUMN} is {ids.type}, expected whole numbers without gaps")
         numbers = ids.to_numpy(zero_copy_only=False).astype(np.int64)
         outside = numbers[(numbers < 0) | (numbers >= len(self._seen))]
         if outside.size:
-            raise RecordedError(
+            raise CorpusError(
                 f"people: got {ENTITY_COLUMN} {outside[0]}, expected 0 to {len(self._seen) - 1}, as many as the "
                 "num_people of knowledge.json"
             )
         ordered = np.sort(numbers)
         twice = np.concatenate([numbers[self._seen[numbers]], ordered[1:][ordered[1:] == ordered[:-1]]])
         if twice.size:
-            raise RecordedError(f"people: {ENTITY_COLUMN} {twice[0]} is there twice; remove one")
+            raise CorpusError(f"people: {ENTITY_COLUMN} {twice[0]} is there twice; remove one")
         self._seen[numbers] = True
         return numbers
 
     def check(self) -> None:
-        """Raises RecordedError where somebody is missing."""
+        """Raises CorpusError where somebody is missing."""
         missing = np.flatnonzero(~self._seen)
         if missing.size:
-            raise RecordedError(
+            raise CorpusError(
                 f"people: {missing.size:,} of {len(self._seen):,} are missing, {ENTITY_COLUMN} {missing[0]} first; "
                 "knowledge.json and the people config must be of the same people"
             )
 
 
 def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of Parquet files, batch by batch. Raises RecordedError where a column is missing."""
+    """The rows of Parquet files, batch by batch. Raises CorpusError where a column is missing."""
     total = sum(pq.read_metadata(path).num_rows for path in files)
     bar = tqdm(
         total=total, desc="reading people", unit_scale=True, leave=False, delay=2, disable=not is_main_process()
@@ -148,7 +144,7 @@ def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Record
         file = pq.ParquetFile(path)
         lacking = [name for name in columns if name not in file.schema_arrow.names]
         if lacking:
-            raise RecordedError(
+            raise CorpusError(
                 f"people: {path.name} lacks {', '.join(lacking)}, it has {', '.join(file.schema_arrow.names)}; "
                 "dataset_texts: published needs the biographies alone"
             )
@@ -159,12 +155,12 @@ def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Record
 
 
 def codes_of(batch: pa.RecordBatch, column: str, value_set: pa.Array) -> np.ndarray:
-    """Where in a list each row's value stands: (n,) int32. Raises RecordedError where one isn't there."""
+    """Where in a list each row's value stands: (n,) int32. Raises CorpusError where one isn't there."""
     values = pc.cast(batch.column(column), pa.string())
     codes = pc.index_in(values, value_set=value_set)
     if codes.null_count:
         row = int(np.flatnonzero(codes.is_null().to_numpy(zero_copy_only=False))[0])
-        raise RecordedError(
+        raise CorpusError(
             f"people: the {column} {values[row].as_py()!r} of {batch.column(0)[row].as_py()} is in no list; "
             "add it to the data set's pools/, mend it, or use dataset_texts: published"
         )
@@ -172,12 +168,12 @@ def codes_of(batch: pa.RecordBatch, column: str, value_set: pa.Array) -> np.ndar
 
 
 def check_names(numbers: np.ndarray, name: Names) -> None:
-    """Raises RecordedError where two people's names have the same number; `name` says a person's, for the message."""
+    """Raises CorpusError where two people's names have the same number; `name` says a person's, for the message."""
     ordered = np.sort(numbers)
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
     if same.size:
         first, second = np.flatnonzero(numbers == ordered[same[0]])[:2].tolist()
-        raise RecordedError(
+        raise CorpusError(
             f"people: {first} and {second} are both called {name(first)}; names must be distinct, change one"
         )
 
@@ -207,7 +203,7 @@ def _check_headquarters(
     if wrong.size:
         row = int(wrong[0])
         employer = int(employers[row])
-        raise RecordedError(
+        raise CorpusError(
             f"people: {batch.column(0)[row].as_py()} works at {pools.employers[employer]} in "
             f"{batch.column('work_city')[row].as_py()!r}, but its headquarters are in "
             f"{pools.work_cities[employer]!r}; the work city must follow from the employer"

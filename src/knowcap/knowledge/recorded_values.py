@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from knowcap.facts import CorpusError
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import ENTITY_COLUMN
-from knowcap.knowledge.recorded import Places, RecordedError, batches, check_names
+from knowcap.knowledge.recorded import Places, batches, check_names
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_values(
         limit: take the first so many rows, whoever they are, as people 0, 1, …
 
     Raises:
-        RecordedError: values or names that aren't of this shape, people that are missing or there twice.
+        CorpusError: values or names that aren't of this shape, people that are missing or there twice.
     """
     count = count if limit is None else min(limit, count)
     k, c = shape.num_attributes, shape.chunks_per_value
@@ -97,7 +98,7 @@ def read_values(
     places.check()
     for number, strings in enumerate(found, start=1):
         if len(strings.numbers) > shape.diversity:
-            raise RecordedError(
+            raise CorpusError(
                 f"people: ID {number} has {len(strings.numbers):,} different chunks, expected at most diversity="
                 f"{shape.diversity:,}, as recipe.yaml says"
             )
@@ -128,7 +129,7 @@ def _symbols_of(batch: pa.RecordBatch, shape: Diversity, symbols: list[str], com
     codes = pc.index_in(words, value_set=pa.array(symbols, pa.string()))
     if codes.null_count:
         place = int(np.flatnonzero(codes.is_null().to_numpy(zero_copy_only=False))[0])
-        raise RecordedError(
+        raise CorpusError(
             f"people: a value of {_who(batch, place // (k * c * length))} has the symbol {words[place].as_py()!r}, "
             f"expected {symbols[0]} to {symbols[-1]}, as recipe.yaml says"
         )
@@ -141,7 +142,7 @@ def _flat(batch: pa.RecordBatch, lists: pa.Array, expected: int, what: str, per_
     wrong = np.flatnonzero(lengths != expected)
     if wrong.size:
         place = int(wrong[0])
-        raise RecordedError(
+        raise CorpusError(
             f"people: {_who(batch, place // per_person)} has {lengths[place]} {what}, expected {expected}, as "
             "recipe.yaml says"
         )
@@ -164,7 +165,7 @@ def _name_codes(batch: pa.RecordBatch, names: list[list[str]]) -> np.ndarray:
         text = texts[row].as_py() or ""
         way = next(_ways(text, names), None)
         if way is None:
-            raise RecordedError(
+            raise CorpusError(
                 f"people: the name {text!r} of {_who(batch, row)} is not made of the lists; add its parts to the data "
                 "set's pools/, mend it, or use dataset_texts: published"
             )

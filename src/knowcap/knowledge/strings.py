@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from knowcap.facts import CorpusError
 from knowcap.knowledge.philox import KeyedPermutation, below, words
 
 
@@ -19,10 +20,6 @@ VERSION = "1.0.0"  # of the draws: a change of any is a new version
 _WORDS = 4  # random words that one block of the generator gives
 _MOST_STRINGS = 2**32  # numbers of strings that the generator tells apart
 _MOST_SYMBOLS = 2**24  # a symbol is drawn from 32 bits: none is likelier than another by more than 1 in 256
-
-
-class StringsError(ValueError):
-    """Strings that cannot be drawn; the message says what was got, what was expected and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,12 @@ class Strings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.alphabet_size <= _MOST_SYMBOLS:
-            raise StringsError(f"alphabet_size={self.alphabet_size:,}, expected 1 to {_MOST_SYMBOLS:,} symbols")
+            raise CorpusError(f"alphabet_size={self.alphabet_size:,}, expected 1 to {_MOST_SYMBOLS:,} symbols")
         if self.string_length < 1:
-            raise StringsError(f"string_length={self.string_length}, expected 1 symbol or more")
+            raise CorpusError(f"string_length={self.string_length}, expected 1 symbol or more")
         most = min(self.candidates or _MOST_STRINGS, _MOST_STRINGS)
         if not 1 <= self.num_strings <= most:
-            raise StringsError(
+            raise CorpusError(
                 f"num_people={self.num_strings:,}, but string_length={self.string_length} over "
                 f"alphabet_size={self.alphabet_size:,} makes {most:,} strings to tell apart; give at least 1 and at "
                 "most as many, or longer strings or a larger alphabet"

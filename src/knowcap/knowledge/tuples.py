@@ -11,18 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from knowcap.facts import CorpusError
+
 
 COLUMNS = ("entity", "attribute", "value")
 _SHOWN = 5  # problems of one kind that are told one by one
 _Line = tuple[int, str, str, str]
-
-
-class TableError(ValueError):
-    """A table of facts that cannot be used; `problems` holds one message each, and they are told all at once."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, 
     problems: list[str] = []
     try:
         lines = list(_parquet(path) if path.suffix.lower() == ".parquet" else _csv(path, problems))
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, TableError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, CorpusError) as error:
         return Tuples((), {}), [f"{path}: {' '.join(str(error).split())}"]
     where = f"{path.name} {'row' if path.suffix.lower() == '.parquet' else 'line'}"
     good = _good_lines(lines, where, set(attributes), problems)
@@ -189,7 +183,7 @@ def _parquet(path: Path) -> Iterator[_Line]:
         kind = schema.field(name).type
         inner = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
-            raise TableError([f"column {name!r} is {kind}, expected string; cast it"])
+            raise CorpusError(f"column {name!r} is {kind}, expected string; cast it")
     number = 0
     for batch in file.iter_batches():
         cells = [batch.column(i).cast(pa.string()).to_pylist() for i in place]
@@ -199,7 +193,7 @@ def _parquet(path: Path) -> Iterator[_Line]:
 
 
 def _places(header: Sequence[str]) -> list[int]:
-    """Where each of COLUMNS stands. Raises TableError unless those three are there, once, and no others."""
+    """Where each of COLUMNS stands. Raises CorpusError unless those three are there, once, and no others."""
     if sorted(header) != sorted(COLUMNS):
-        raise TableError([f"got columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}; rename them"])
+        raise CorpusError(f"got columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}; rename them")
     return [header.index(name) for name in COLUMNS]

@@ -1,4 +1,4 @@
-"""Tables for the terminal and for Markdown, and the text of one measurement and of one comparison."""
+"""Numbers, tables and templates as text; the tables of one measurement and of one comparison for the terminal."""
 
 from __future__ import annotations
 
@@ -56,6 +56,26 @@ def half_width(interval: Sequence[float | None], form: str = ".3f", sign: str = 
     """Half the width of a confidence interval, such as ` ± 0.021`; nothing if an end is missing."""
     low, high = interval
     return "" if low is None or high is None else f"{sign}{(high - low) / 2:{form}}"
+
+
+def render(template: str, **context: Any) -> str:
+    """A Jinja template of this folder, with the filters `number` and `percent`; HTML is escaped in .html files.
+
+    Args:
+        template: its path within this folder.
+        context: what the template names.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent}
+    return environment.get_template(template).render(**context)
 
 
 def capacity_table(

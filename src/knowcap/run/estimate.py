@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, replace
 
 from knowcap.corpus.base import tokenizer_of
-from knowcap.corpus.tokenizer import TokenizerError
 from knowcap.dataset.corpora import knowledge_of, sample_of
+from knowcap.facts import CorpusError
 from knowcap.models import build_model, closed_form_parameters, recipe_config
 from knowcap.recipe import Recipe
 from knowcap.training.mixture import Mixture
@@ -47,7 +47,7 @@ def check_texts(recipe: Recipe) -> list[str]:
     """
     try:
         stream, _ = _sample_stream(recipe)
-    except (TokenizerError, PackingError) as error:
+    except (CorpusError, PackingError) as error:
         return [str(error)]
     longest = stream.corpus.longest(stream.pieces)
     if longest > recipe.block_size:

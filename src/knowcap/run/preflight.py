@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from knowcap.corpus.tokenizer import check_vocabulary
 from knowcap.extraction.checks import check_questions
-from knowcap.facts import FEWEST_CONTROL
+from knowcap.facts import FEWEST_CONTROL, CorpusError
 from knowcap.recipe import (
     BIOD_KEYS,
     JUNK_KEYS,
@@ -283,13 +283,12 @@ def _check_morris(recipe: Recipe, bad: set[str]) -> list[str]:
 def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
     """A user's facts and their templates, and the vocabulary that they need."""
     from knowcap.corpus.table import table_of
-    from knowcap.knowledge.tuples import TableError
 
     if bad & {"facts_file", "facts_templates", "num_templates"}:
         return []
     try:
         table = table_of(recipe)
-    except TableError as error:
+    except CorpusError as error:
         return error.problems
     problems = []
     if "num_people" not in bad and recipe.num_people not in (0, table.num_people):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowcap.corpus.candidates import Candidates, CandidatesError
+from knowcap.corpus.candidates import Candidates
+from knowcap.facts import CorpusError
 from knowcap.scoring.errors import TextError
 
 
@@ -95,11 +96,11 @@ class ClosedSets:
             of: only these values may come (the employers of a city that was said already).
 
         Raises:
-            CandidatesError: no lists for the attribute, or the value is not in them.
+            CorpusError: no lists for the attribute, or the value is not in them.
             TextError: tokens reach from one part of a value into the next, or two candidates cannot be told apart.
         """
         if attribute not in self.candidates:
-            raise CandidatesError(
+            raise CorpusError(
                 f"{attribute} has no list of candidates (the data set's config candidates has "
                 f"{sorted(self.candidates)}), so its set is not closed; use token scoring, or add its list"
             )

@@ -42,7 +42,7 @@ def closed_targets(
         the ids that may come at each, and where they begin (steps + 1,).
 
     Raises:
-        CandidatesError: a value that is in no list.
+        CorpusError: a value that is in no list.
         TextError: tokens of a value that depend on more of the text than is looked at.
     """
     row_starts = np.cumsum(tokens.counts + 1) - (tokens.counts + 1)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from knowcap.corpus.base import WholeTexts, tokenizer_of
-from knowcap.corpus.tokenizer import TokenizerError
 from knowcap.dataset.corpora import knowledge_of, sample_of
+from knowcap.facts import CorpusError
 from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.recipe import Recipe
 from knowcap.sweep.cells import Cell
@@ -98,7 +98,7 @@ def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
         if kind not in texts:
             try:
                 texts[kind] = _sampled(recipe)
-            except (TokenizerError, PackingError) as error:
+            except (CorpusError, PackingError) as error:
                 raise SweepError([str(error)], cell.name) from error
         if corpus not in bits:
             knowledge = knowledge_of(recipe)

@@ -60,7 +60,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
 
     Raises:
         TrainError: a batch that the processes cannot share evenly, FSDP without a GPU.
-        PackingError, TokenizerError, PeopleError: the recipe's corpus cannot be made.
+        PackingError, CorpusError: the recipe's corpus cannot be made.
     """
     run_dir = Path(run_dir)
     model_dir = run_dir / "model"

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 from knowcap.corpus.base import Corpus, WholeTexts
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.question_texts import QuestionTexts
-from knowcap.corpus.tokenizer import EOS_ID, TokenizerError
+from knowcap.corpus.tokenizer import EOS_ID
+from knowcap.facts import CorpusError
 from knowcap.recipe import Recipe
 from knowcap.training.mixture import JunkTexts, Mixture
 from knowcap.training.packing import PackingError, Stream
@@ -50,7 +51,7 @@ def check_whole_texts(corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, coun
     """Holds assembled texts against tokenizing them whole.
 
     Raises:
-        TokenizerError: names the first text that differs.
+        CorpusError: names the first text that differs.
     """
     persons = np.unique(np.linspace(0, corpus.num_people - 1, min(count, corpus.num_people)).astype(np.int64))
     tokens, lengths = pieces.gather(corpus.compose(pieces, persons, 0))
@@ -59,4 +60,4 @@ def check_whole_texts(corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, coun
     encodings = tokenizer.encode_batch_fast([row.text for row in rows], add_special_tokens=False)
     for row, end, length, encoding in zip(rows, ends, lengths, encodings, strict=True):
         if [*encoding.ids, EOS_ID] != tokens[end - length : end].tolist():
-            raise TokenizerError(f"assembled and tokenized ids differ on {row.text!r}; choose another tokenizer")
+            raise CorpusError(f"assembled and tokenized ids differ on {row.text!r}; choose another tokenizer")
