@@ -180,7 +180,7 @@ def test_card_and_report_say_it(tmp_path: Path) -> None:
     figures = {"memorizable_accuracy": 0.625, "memorizable_attributes": ["birth_date", "employer"]}
     run_dir = make_run(tmp_path / "tiny", **figures)
     text = write_card(run_dir / "model").read_text()
-    assert "Memorizable accuracy, the mean over birth date, employer, is 62.5 %" in text
+    assert "Memorizable accuracy (mean over birth date, employer) is 62.5 %" in text
     assert "500 of 800." in text
     assert "62.5 % |" in report_table(run_dir)
     old = make_run(tmp_path / "old")

@@ -20,8 +20,8 @@ from knowcap.capacity.tables import SETTINGS, CapacityError, Facts
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
+from knowcap.dataset.build import build, published_renderings
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import build, published_renderings
 from knowcap.facts import CorpusError, check_row
 from knowcap.knowledge.strings import Strings
 from knowcap.recipe import Recipe
@@ -240,8 +240,8 @@ def test_from_the_recipe_to_the_number_and_the_card(tmp_path):
     assert result["control_bits_per_entity"][0] < 0
     card = write_card(model, recipe={"corpus": "morris"}).read_text()
     assert "24 random strings of morris" in card
-    assert "must hold no name bits" in card
-    assert "theirs is the plateau over data sets of growing size" in card
+    assert "show no name bits" in card
+    assert "they report the plateau over data sets of growing size" in card
 
 
 def test_strings_of_the_papers_length_have_a_data_set_card(tmp_path):

@@ -18,7 +18,8 @@ from run_folders import (
     read_card,
 )
 
-from knowcap.report.card import TEMPLATE, CardError, write_card
+from knowcap.capacity.tables import COMPUTED_WITH, COUNTS, SETTINGS
+from knowcap.report.card import ReportError, write_card
 
 
 def test_the_front_matter_is_read_back_by_huggingface_hub(tmp_path: Path) -> None:
@@ -48,22 +49,22 @@ def test_the_model_index_holds_the_figures_of_every_precision(tmp_path: Path) ->
     assert not found
 
 
-def test_the_text_says_what_the_files_say(tmp_path: Path) -> None:
+def test_the_text_has_the_numbers_of_the_files(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     _, text = read_card(run_dir / "model")
     capacity = make_capacity()
     ratio = capacity["bits_per_parameter"]
-    assert "after 465 exposures of 800 invented people of bioS." in text
-    assert f"holds **{ratio:.3f} ± 0.020 bits of knowledge per parameter**" in text
+    assert "It was trained for 465 exposures of 800 invented people of bioS." in text
+    assert f"stores **{ratio:.3f} ± 0.020 bits of knowledge per parameter**" in text
     assert f"| fp32 | {ratio:.3f} | {ratio - 0.02:.3f} to {ratio + 0.02:.3f} |" in text
     assert f"| int8 | {ratio * 0.99:.3f} |" in text
     assert f"| int4 | {ratio * 0.35:.3f} |" in text
     assert text.index("| fp32 |") < text.index("| int8 |") < text.index("| int4 |")
     assert "95 % interval" in text
     assert "| birth_date | 8.000 | 10.000 | 80.0 % |" in text
-    assert "| tokens trained on, padding left out | 17,000,000 |" in text
+    assert "| training tokens, without padding | 17,000,000 |" in text
     assert "| seconds | 241.5 |" in text
-    assert "It\nholds -1.250 ± 0.050 bits per entity" in text
+    assert "It shows -1.250 ± 0.050 bits per entity" in text
     assert "all 800 entities" in text
     assert "training seeds" in text
     assert "git revision 0123abc" in text
@@ -99,33 +100,34 @@ def test_markdown_is_well_formed(tmp_path: Path) -> None:
     ("recipe", "words"),
     [
         ({"pools_fraction": 0.25}, "the first 25 % of every value list"),
-        ({"num_templates": 12}, "templates a sentence are cut to 12"),
-        ({"pools_dir": "/data/lists"}, "lists of its own"),
+        ({"num_templates": 12}, "templates per sentence is limited to 12"),
+        ({"pools_dir": "/data/lists"}, "custom lists"),
     ],
 )
-def test_what_is_unlike_the_paper_is_said(tmp_path: Path, recipe: dict[str, Any], words: str) -> None:
+def test_differences_from_the_paper_are_listed(tmp_path: Path, recipe: dict[str, Any], words: str) -> None:
     _, plain = read_card(make_run(tmp_path / "plain") / "model")
     assert "Not comparable" not in plain
     _, text = read_card(make_run(tmp_path / "changed", recipe=recipe) / "model")
     assert words in text.split("Not comparable with the paper's figures")[1]
 
 
-def test_aligned_windows_and_learned_positions_are_said(tmp_path: Path) -> None:
+def test_aligned_windows_and_learned_positions_are_listed(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny", model_name="gpt2-2-2")
     (run_dir / "model" / "training.json").write_text(json.dumps(make_training(windows="aligned")))
     _, text = read_card(run_dir / "model")
-    assert "training windows begin at a text and hold whole ones only" in text
-    assert "positions are learned" in text
+    assert "Training windows start at a text and hold whole texts only" in text
+    assert "Positions are learned" in text
 
 
-def test_a_mixture_is_said_to_be_unlike_the_papers_and_its_positions_are_not(tmp_path: Path) -> None:
+def test_a_mixture_differs_from_the_papers_in_its_experts_not_its_positions(tmp_path: Path) -> None:
     _, text = read_card(make_run(tmp_path / "tiny", model_name="gpt2-moe-2-2-4") / "model")
-    assert "experts are gated, there is no capacity factor" in text and "positions are learned" not in text
+    assert "Experts are gated, there is no capacity factor" in text and "Positions are learned" not in text
 
 
-def test_a_sample_of_the_entities_is_said(tmp_path: Path) -> None:
+def test_a_sample_of_the_entities_is_mentioned(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
-    measurement = {"entities_scored": 100, "control_kind": "outsiders", "control_entities": 500}
+    settings = dict.fromkeys((*COUNTS, *SETTINGS, *COMPUTED_WITH))
+    measurement = settings | {"entities_scored": 100, "control_kind": "outsiders", "control_entities": 500}
     table = pa.table({"nll": [0.0]}).replace_schema_metadata({b"knowcap": json.dumps(measurement).encode()})
     pq.write_table(table, run_dir / "model" / "nll.parquet")
     _, text = read_card(run_dir / "model")
@@ -139,16 +141,16 @@ def test_a_quantized_card_names_its_original_and_how_to_load_it(tmp_path: Path) 
     data, text = read_card(run_dir / "quantized" / "int4", base_model="lab/tiny")
     assert data["base_model"] == "lab/tiny"
     assert data["base_model_relation"] == "quantized"
-    assert data["library_name"] == "knowcap", "transformers alone would load random numbers"
+    assert data["library_name"] == "knowcap", "transformers alone would load random weights"
     assert len(data["model-index"][0]["results"][0]["metrics"]) == 2, "its own figures only"
     assert "from knowcap.models import load_model" in text
-    assert "a group is 32" in text
-    assert "Quantized here are 47.0 % of all parameters. Embeddings dominate: embeddings are 52.2 % of them" in text
+    assert "group size 32" in text
+    assert "47.0 % are quantized. Embeddings are\n52.2 % of all parameters and are not quantized." in text
     unknown, _ = read_card(run_dir / "quantized" / "int8")
     assert "base_model" not in unknown and "base_model_relation" not in unknown
 
 
-def test_a_quantized_card_says_on_which_knowledge_the_loss_fell(tmp_path: Path) -> None:
+def test_a_quantized_card_has_the_loss_of_each_attribute(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     path = run_dir / "quantized" / "int4" / "capacity.json"
     capacity = json.loads(path.read_text())
@@ -161,14 +163,15 @@ def test_a_quantized_card_says_on_which_knowledge_the_loss_fell(tmp_path: Path) 
     assert "| birth_date | 8.000 | 5.000 | 3.000 | 37.5 % | 75.0 % |" in text
     assert "| employer | 6.400 | 5.900 | 0.500 | 7.8 % | 12.5 % |" in text
     known = sum(row["bits_per_entity"] for row in before.values())
-    assert f"int4 lost 4.000 bits an entity, {100 * 4 / known:.1f} % of what was known, most of birth date" in text
-    assert "Where the loss" not in read_card(run_dir / "model")[1]
-    capacity["renderings"] = 2  # measured otherwise than the original was: no loss can be told
+    assert f"int4 lost 4.000 bits per entity, {100 * 4 / known:.1f} % of the bits before;" in text
+    assert "the largest loss is that of birth date: 3.000 bits" in text
+    assert "Knowledge lost" not in read_card(run_dir / "model")[1]
+    capacity["renderings"] = 2  # measured in another way than the original: no loss can be computed
     path.write_text(json.dumps(capacity))
-    assert "Where the loss" not in read_card(run_dir / "quantized" / "int4")[1]
+    assert "Knowledge lost" not in read_card(run_dir / "quantized" / "int4")[1]
 
 
-def test_how_it_was_quantized_is_said(tmp_path: Path) -> None:
+def test_the_quantization_method_is_described(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     path = run_dir / "quantized" / "int4" / "capacity.json"
     capacity = json.loads(path.read_text())
@@ -178,8 +181,8 @@ def test_how_it_was_quantized_is_said(tmp_path: Path) -> None:
     }  # fmt: skip
     path.write_text(json.dumps(capacity))
     data, text = read_card(run_dir / "quantized" / "int4", base_model="lab/tiny")
-    assert "GPTQ, the paper's method, calibrated on 1,000 biographies of training (64,123 tokens)" in text
-    assert "a group is 64, steps even around zero. Left out by wish: `*.mlp.*`." in text
+    assert "GPTQ, the paper's method, calibrated on 1,000 training biographies (64,123 tokens)" in text
+    assert "group size 64; symmetric. Excluded by the recipe: `*.mlp.*`." in text
     assert "Layers in full precision: `wte`, `lm_head`." in text
     assert {"int4", "gptq"} <= set(data["tags"]) and "quanto" not in data["tags"]
     assert "bits per parameter, int4 gptq" in {m["name"] for m in data["model-index"][0]["results"][0]["metrics"]}
@@ -199,7 +202,7 @@ def test_plots_travel_with_the_model(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_gets_a_card_of_what_is_known(tmp_path: Path) -> None:
-    folder = tmp_path / "somebodys"
+    folder = tmp_path / "custom"
     folder.mkdir()
     capacity = make_capacity(
         dataset="lab/places",
@@ -236,13 +239,8 @@ def test_the_same_files_give_the_same_card(tmp_path: Path) -> None:
 
 
 def test_an_unmeasured_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CardError, match=r"has no capacity\.json; measure the model first"):
+    with pytest.raises(ReportError, match=r"has no capacity\.json; measure the model first"):
         write_card(tmp_path)
-
-
-def test_the_template_ships_with_the_package() -> None:
-    assert TEMPLATE.is_file()
-    assert "model_card" in TEMPLATE.name
 
 
 def test_the_loading_example_runs(

@@ -109,9 +109,9 @@ def test_unfinished_and_unmeasured_runs_are_left_out(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="holds no measured run"):
+    with pytest.raises(ReportError, match="has no measured run"):
         report(tmp_path)
-    with pytest.raises(ReportError, match="is no folder"):
+    with pytest.raises(ReportError, match="is not a folder"):
         report(tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
 

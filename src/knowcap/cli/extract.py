@@ -45,6 +45,6 @@ def _extract(args: argparse.Namespace, _: list[str]) -> None:
         made = stages.extract(args.folder, recipe, limit=args.limit, overwrite=args.overwrite, **tuning)
         if (args.folder / "model" / "capacity.json").is_file():
             stages.report(args.folder)
-        from knowcap.report.card.extraction import table
+        from knowcap.report.card.extraction import extraction_table
 
-        print(table([made]))
+        print(extraction_table([made]))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from knowcap.report.card.results import read_json
+from knowcap.dataset.corpora import knowledge_of
+from knowcap.facts import CorpusError
+from knowcap.files import read_json
+from knowcap.models import closed_form_active_parameters, closed_form_parameters
+from knowcap.recipe import Recipe, RecipeError
+from knowcap.run.estimate import SampleCounts, sample_counts, seconds_per_step
 from knowcap.sweep.cells import Cell, Sweep
-from knowcap.sweep.counts import CellCounts, count_cells
-from knowcap.sweep.loop import is_finished
+from knowcap.sweep.checks import corpus_key, texts_key
 from knowcap.sweep.svg import number
+from knowcap.sweep.workers import is_finished
+from knowcap.training.packing import PackingError
 
 
 _HEADS = ("", "cell", "parameters", "R max", "tokens", "steps", "FLOP", "time", "state")
@@ -23,7 +32,7 @@ def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
             finished cells, by their FLOP, and unknown where there is none.
 
     Raises:
-        SweepError: texts that tokenizer or windows cannot hold.
+        RecipeError: texts that tokenizer or windows cannot hold.
     """
     counts = count_cells(sweep.cells)
     states = {cell.name: _state(cell) for cell in sweep.cells}
@@ -87,8 +96,6 @@ def _extrapolated(
 
 def _measured(cells: Sequence[Cell], counts: Mapping[str, CellCounts]) -> dict[str, float]:
     """Seconds of training of every cell, from a few steps of each distinct model and batch on this machine."""
-    from knowcap.run.estimate import seconds_per_step
-
     speeds: dict[tuple[object, ...], float] = {}
     found = {}
     for cell in cells:
@@ -124,3 +131,95 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for line in lines
     ]
+
+
+@dataclass(frozen=True)
+class CellCounts:
+    """A cell in numbers; tokens, windows and steps are about right, extrapolated from a sample of texts.
+
+    Attributes:
+        rows: of the vocabulary.
+        max_knowledge_bits: all there is to know.
+        num_tokens, num_steps: of training, ends of texts and junk included.
+        flops: `training_flops` of it.
+    """
+
+    rows: int
+    num_parameters: int
+    max_knowledge_bits: float
+    num_tokens: int
+    num_steps: int
+    flops: float
+
+    @property
+    def max_bits_per_parameter(self) -> float:
+        """R_max."""
+        return self.max_knowledge_bits / self.num_parameters
+
+
+def training_flops(recipe: Recipe, rows: int, num_tokens: int) -> float:
+    """6 N D: forward and backward passes over D tokens with N parameters (Kaplan et al. 2020, 2.1; Hoffmann et al.).
+
+    All parameters are counted, as in Hoffmann et al., of a mixture those that one token passes through; attention over
+    the context is left out.
+
+    Args:
+        recipe: names the model.
+        rows: of its vocabulary.
+        num_tokens: D.
+    """
+    return (
+        6.0
+        * num_tokens
+        * closed_form_active_parameters(
+            recipe.model_name,
+            vocab_size=rows,
+            block_size=recipe.block_size,
+            head_dim=recipe.head_dim,
+            num_experts_per_tok=recipe.num_experts_per_tok,
+        )
+    )
+
+
+def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
+    """The counts of every cell by its name.
+
+    Raises:
+        RecipeError: texts that the tokenizer or the windows cannot hold.
+    """
+    texts: dict[tuple[Any, ...], SampleCounts] = {}
+    bits: dict[tuple[Any, ...], tuple[int, float]] = {}
+    found = {}
+    for cell in cells:
+        recipe = cell.recipe
+        kind, corpus = texts_key(recipe), corpus_key(recipe)
+        if kind not in texts:
+            try:
+                texts[kind] = sample_counts(recipe)
+            except (CorpusError, PackingError) as error:
+                raise RecipeError([str(error)], cell.name) from error
+        if corpus not in bits:
+            knowledge = knowledge_of(recipe)
+            bits[corpus] = knowledge.num_people, knowledge.total_bits
+        found[cell.name] = _counts(recipe, texts[kind], *bits[corpus])
+    return found
+
+
+def _counts(recipe: Recipe, texts: SampleCounts, num_people: int, total_bits: float) -> CellCounts:
+    parameters = _parameters(recipe.model_name, texts.rows, recipe.block_size, recipe.head_dim)
+    biographies = num_people * recipe.exposures
+    tokens = round(biographies * texts.tokens)
+    windows = max(1, round(biographies * texts.windows))
+    return CellCounts(
+        rows=texts.rows,
+        num_parameters=parameters,
+        max_knowledge_bits=total_bits,
+        num_tokens=tokens,
+        num_steps=-(-windows // recipe.train_batch_size),
+        flops=training_flops(recipe, texts.rows, tokens),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _parameters(model_name: str, rows: int, block_size: int, head_dim: int) -> int:
+    return closed_form_parameters(model_name, vocab_size=rows, block_size=block_size, head_dim=head_dim)

@@ -12,13 +12,11 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from knowcap.files import whole_file
+from knowcap.files import read_json, whole_file
 from knowcap.recipe import Recipe
-from knowcap.report.card.results import read_json
-from knowcap.sweep.cells import Cell, Sweep
-from knowcap.sweep.chosen import choose
-from knowcap.sweep.counts import training_flops
-from knowcap.sweep.loop import is_finished, quantized_dirs
+from knowcap.sweep.cells import Cell, Sweep, choose
+from knowcap.sweep.dry_run import training_flops
+from knowcap.sweep.workers import is_finished, quantized_dirs
 
 
 RESULTS_FILE = "results.parquet"

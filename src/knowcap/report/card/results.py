@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowcap.capacity.seed_groups import recipe_of
 from knowcap.capacity.tables import NLL_FILE, read_measurement
-from knowcap.files import read_json
-from knowcap.report.table import half_width, number, percent
+from knowcap.files import read_json, whole_file
+from knowcap.report.table import half_width, number, percent, render
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
 
 CAPACITY_FILE, TRAINING_FILE, CARD_FILE = "capacity.json", "training.json", "README.md"
@@ -117,7 +122,7 @@ def read_capacities(run_dir: Path) -> dict[Path, dict[str, Any]]:
 
 
 def read_capacity(model_dir: Path) -> dict[str, Any]:
-    """A model folder's capacity.json; its key `neutral` holds that of the neutral texts, if it was measured on them."""
+    """A model folder's capacity.json; under `neutral` that of the neutral texts, if there is one."""
     capacity, neutral = (read_if_there(folder / CAPACITY_FILE) for folder in (model_dir, model_dir / "neutral"))
     return capacity | {"neutral": neutral} if capacity and neutral else capacity
 
@@ -168,3 +173,30 @@ def control(capacity: dict[str, Any]) -> str:
 def memorized(capacity: dict[str, Any]) -> str:
     """Memorizable accuracy, such as `83.2 %`."""
     return percent(capacity.get("memorizable_accuracy"), "unknown")
+
+
+def setting(value: Any) -> str:
+    """A setting or count of training as text."""
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def versions(packages: dict[str, str]) -> str:
+    """Such as `torch 2.13.0, numpy 2.4.6`."""
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
+
+
+def optional(content: dict[str, Any]) -> dict[str, Any]:
+    """The same, with None for every missing key, as templates read it."""
+    return defaultdict(lambda: None, content)
+
+
+def write_readme(folder: Path, data: ModelCardData, template: str, context: dict[str, Any]) -> Path:
+    """Renders a template below the front matter and writes it to the folder's README.md."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{render(template, **context)}")
+    with whole_file(folder / CARD_FILE) as made:
+        made.write_text(str(card).rstrip() + "\n", encoding="utf-8")
+    return folder / CARD_FILE
