@@ -25,7 +25,8 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from knowcap.dataset.rewrite import RewriteError, Task, Writer, rewrite
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.rewrite import Task, Writer, rewrite
 from knowcap.knowledge.people import VERSION
 
 
@@ -70,10 +71,10 @@ class BioRConfig(datasets.BuilderConfig):
         wrong += [] if self.timeout > 0 else [f"timeout={self.timeout}: expected more than 0 seconds"]
         wrong += [] if self.model_name else ["model_name is missing: give the language model that is to write"]
         if wrong:
-            raise RewriteError("; ".join(wrong))
+            raise DatasetError("; ".join(wrong))
         settings = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
         if self.base_url is None and self.provider is None:
-            from knowcap.dataset.rewrite.local import LocalWriter
+            from knowcap.dataset.rewrite.writers import LocalWriter
 
             return LocalWriter(self.model_name, batch_size=self.concurrency, **settings)
         from knowcap.dataset.rewrite.server import ServerWriter

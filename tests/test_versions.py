@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from knowcap.corpus import biod
-from knowcap.corpus.questions import Asked
+from knowcap.corpus.questions import HasQuestions
 from knowcap.corpus.templates import load_templates
 from knowcap.dataset.corpora import corpus_of
 from knowcap.knowledge import people, strings
@@ -36,7 +36,7 @@ def said(recipe: Recipe) -> object:
     """People, outsiders, texts of two exposures and questions."""
     corpus, everyone = corpus_of(recipe), np.arange(recipe.num_people + 20)
     rows = [(row.text, row.spans, row.entity) for exposure in (0, 1) for row in corpus.rows(everyone, exposure)]
-    asked = corpus.questions(everyone) if isinstance(corpus, Asked) else None
+    asked = corpus.questions(everyone) if isinstance(corpus, HasQuestions) else None
     return corpus.people_columns(0, recipe.num_people), rows, asked
 
 

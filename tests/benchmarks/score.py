@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from knowcap.corpus.base import tokenizer_of
-from knowcap.corpus.candidates import gathered
+from knowcap.corpus.candidates import candidate_rows, candidates_by_attribute
 from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.listed import listed
 from knowcap.models import build_model, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import encode_rows, score_rows
@@ -51,7 +50,7 @@ def main() -> None:
         model = build_model(model_config(name, vocab_size=rows, block_size=512), 0).eval()
         lengths = encode_rows(texts, tokenizer, knowledge).input_lengths
         pairs = [(row, 0) for row in texts]
-        sets = ClosedSets(tokenizer, gathered(listed(corpus)), tokenizer.eos_token_id)
+        sets = ClosedSets(tokenizer, candidates_by_attribute(candidate_rows(corpus)), tokenizer.eos_token_id)
         seconds: dict[str, list[float]] = {"bare": [], "token": [], "closed set": []}
         for _ in range(3):
             seconds["bare"].append(bare(model, lengths, 64, rows))

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from knowcap import cli, measure_capacity
 from knowcap.capacity.measure import MeasureError
-from knowcap.dataset.prompts import PromptsError, read_prompts, write_prompts
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.prompts import read_prompts, write_prompts
 from knowcap.models import ModelError
 from knowcap.models.loading import find_model, load_model
 
@@ -137,7 +138,7 @@ def test_the_command_prints_a_table_or_json(folder, tmp_path, capsys, monkeypatc
     ],
 )
 def test_tables_that_cannot_be_measured_are_told(tmp_path, rows, message):
-    with pytest.raises(PromptsError, match=message.replace("?", r"\?")):
+    with pytest.raises(DatasetError, match=message.replace("?", r"\?")):
         write_prompts(rows, tmp_path / "data")
 
 

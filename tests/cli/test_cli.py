@@ -129,7 +129,7 @@ def test_data_written_by_several_processes_are_the_same_files(recipe, monkeypatc
     lines = [line for line in RECIPE.splitlines() if line.split(":")[0] not in keys]
     lines += [f"{key}: {value}" for key, value in keys.items() if value]
     recipe.write_text("\n".join(lines))
-    monkeypatch.setattr("knowcap.dataset.parquet.ENTITIES_PER_FILE", 25)
+    monkeypatch.setattr("knowcap.dataset.folder.ENTITIES_PER_FILE", 25)
     for count in ("1", "4"):
         assert main(["data", "--config", "mine.yaml", "--output_dir", count, "--num_proc", count]) == 0
     one, four = (

@@ -22,8 +22,8 @@ from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.biod import BioD
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
+from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import build
 from knowcap.facts import CorpusError, FactError, Row, Span, check_row, check_values
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People

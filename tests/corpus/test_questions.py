@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.forms import Variant
-from knowcap.corpus.questions import QUESTIONS, Asked, by_split, num_in_train
+from knowcap.corpus.questions import QUESTIONS, HasQuestions, num_train_people, split_order
+from knowcap.corpus.renderings import Variant
 from knowcap.corpus.templates import load_templates
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
@@ -46,22 +46,22 @@ def test_people_of_any_numbers_are_asked_alone():
 def test_all_variants_ask_alike():
     plain = corpus().questions(np.arange(20))
     assert corpus(full_name=True, permute=False, fixed_renderings=1).questions(np.arange(20)) == plain
-    assert isinstance(corpus(), Asked)
+    assert isinstance(corpus(), HasQuestions)
 
 
 @pytest.mark.parametrize("num_people", [1, 2, 5, 1000])
 def test_the_halves_are_disjoint_and_everybody(num_people):
-    half = num_in_train(num_people)
-    train = by_split(num_people, 3, np.arange(half))
-    test = by_split(num_people, 3, np.arange(half, num_people))
+    half = num_train_people(num_people)
+    train = split_order(num_people, 3, np.arange(half))
+    test = split_order(num_people, 3, np.arange(half, num_people))
     assert len(train) - len(test) in (0, 1)
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(num_people))
 
 
 def test_the_halves_are_drawn_by_the_seed_and_independent_of_values():
     people = People(load_pools(), 40_000, seed=1)
-    train = by_split(40_000, 1, np.arange(20_000))
-    assert not np.array_equal(np.sort(train), np.sort(by_split(40_000, 2, np.arange(20_000))))
+    train = split_order(40_000, 1, np.arange(20_000))
+    assert not np.array_equal(np.sort(train), np.sort(split_order(40_000, 2, np.arange(20_000))))
     assert abs(train.mean() - 19_999.5) < 5 * 40_000 / math.sqrt(12 * 20_000)
     for codes, size in ((people.codes(train)[8], 2), (people.codes(train)[6], 100)):
         counts = np.bincount(codes, minlength=size)

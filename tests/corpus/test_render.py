@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from odd_texts import NASTY
 
-from knowcap.corpus.forms import draw_forms
-from knowcap.corpus.render import render
+from knowcap.corpus.renderings import draw_forms, render
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.facts import check_row, check_values, scored_facts
 from knowcap.knowledge.people import People, full_name

@@ -21,8 +21,9 @@ from knowcap.capacity import capacity
 from knowcap.cli import main
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID, wrap
+from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import DatasetError, build, read_knowledge, read_rows
+from knowcap.dataset.folder import DatasetError, read_knowledge, read_rows
 from knowcap.facts import CorpusError, check_row, check_values
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run.preflight import check_recipe, load_recipe

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.pieces import Pieces
-from knowcap.corpus.render import render
+from knowcap.corpus.renderings import render
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import (
     EOS_ID,

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.forms import Variant, draw_forms
 from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.renderings import Variant, draw_forms
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import train_tokenizer
 from knowcap.dataset.corpora import corpus_of

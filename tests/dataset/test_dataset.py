@@ -26,21 +26,19 @@ from huggingface_hub import DatasetCardData
 from tiny import bpe_tokenizer
 
 from knowcap.corpus.base import tokenizer_of
+from knowcap.corpus.candidates import candidate_rows
+from knowcap.dataset.build import build, tables, write
+from knowcap.dataset.card import size_category
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import (
     DatasetError,
-    build,
+    Table,
     has_config,
     num_rows,
-    parquet,
     read_knowledge,
     read_rows,
-    tables,
-    write,
+    write_tables,
 )
-from knowcap.dataset.front_matter import size_category
-from knowcap.dataset.listed import listed
-from knowcap.dataset.parquet import Table, write_tables
 from knowcap.facts import Span, check_row
 from knowcap.processes import ProcessError
 from knowcap.provenance import __version__
@@ -78,7 +76,7 @@ def test_load_dataset_gives_back_what_the_corpus_says(folder, config, streaming)
         expected = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         assert sorted(rows, key=repr) == sorted(expected, key=repr)
     elif config == "candidates":
-        assert rows == [row._asdict() for row in listed(corpus)]
+        assert rows == [row._asdict() for row in candidate_rows(corpus)]
     else:
         persons = np.arange(251) if config == "biographies" else np.arange(251, 371)
         told = zip(*(corpus.rows(persons, e) for e in range(2)), strict=True)
@@ -129,7 +127,7 @@ def test_what_is_read_meets_the_contract(folder):
 
 @pytest.mark.parametrize(("corpus", "num_proc"), [("bioS", 4), ("bioD", 2), ("table", 4)])
 def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monkeypatch, corpus, num_proc):
-    monkeypatch.setattr(parquet, "ENTITIES_PER_FILE", 12)
+    monkeypatch.setattr("knowcap.dataset.folder.ENTITIES_PER_FILE", 12)
     keys = write_table(tmp_path) if corpus == "table" else {"corpus": corpus, "num_people": 50, "control_people": 100}
     recipe = Recipe(**keys, renderings=2)
     one, several = write(recipe, tmp_path / "one"), write(recipe, tmp_path / "several", num_proc)
@@ -138,8 +136,8 @@ def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monke
 
 
 def test_files_and_chunks_only_cut_the_rows_apart(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "ENTITIES_PER_FILE", 40)
-    monkeypatch.setattr(parquet, "CHUNK", 7)
+    monkeypatch.setattr("knowcap.dataset.folder.ENTITIES_PER_FILE", 40)
+    monkeypatch.setattr("knowcap.dataset.folder.CHUNK", 7)
     cut = write(RECIPE, tmp_path / "cut")
     for config in ("people", "biographies", "control"):
         files = sorted((cut / config).glob("*.parquet"))
@@ -340,11 +338,10 @@ def test_a_killed_writer_is_told(tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from knowcap.dataset import folder as dataset
-from knowcap.dataset import parquet
+from knowcap.dataset.build import write
 from knowcap.recipe import Recipe
 if __name__ == "__main__":
-    dataset.write(Recipe(num_people=300_000, renderings=1), Path(sys.argv[1]), 2)
+    write(Recipe(num_people=300_000, renderings=1), Path(sys.argv[1]), 2)
 """
 
 

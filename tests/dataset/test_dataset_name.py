@@ -21,10 +21,11 @@ from retold_data_sets import retold
 from safetensors.torch import load_file
 
 from knowcap.cli import main, make_parser
-from knowcap.dataset.folder import build, write
+from knowcap.dataset.build import build, write
+from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.folder import source as dataset_source
 from knowcap.dataset.importing import read_record
-from knowcap.dataset.source import SourceError, find_source
+from knowcap.dataset.source import find_source
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run import push as hub
 from knowcap.run.preflight import load_recipe
@@ -183,7 +184,7 @@ def test_a_folder_that_changed_is_not_taken_for_the_one_that_a_run_has(folder):
     os.utime(folder / "knowledge.json")
     assert build(recipe, Path("runs/mine")) == made
     edit(folder, lambda table: with_value(table, 0, pronoun="She" if table["pronoun"][0].as_py() == "He" else "He"))
-    with pytest.raises(SourceError, match="people/people/train-.*has changed since .*choose another run_name"):
+    with pytest.raises(DatasetError, match="people/people/train-.*has changed since .*choose another run_name"):
         build(recipe, Path("runs/mine"))
     shutil.rmtree(folder)
     assert build(recipe, Path("runs/mine")) == made  # it has its own copy
@@ -191,7 +192,7 @@ def test_a_folder_that_changed_is_not_taken_for_the_one_that_a_run_has(folder):
 
 def test_a_run_of_people_made_here_is_not_taken_over(folder):
     write(MADE, Path("runs/mine/knowledge"))
-    with pytest.raises(SourceError, match="was made by knowcap itself, not of dataset_name='people'"):
+    with pytest.raises(DatasetError, match="was made by knowcap itself, not of dataset_name='people'"):
         build(load_recipe("mine.yaml", {"dataset_name": "people"}), Path("runs/mine"))
 
 
@@ -210,7 +211,7 @@ def test_a_run_of_people_made_here_is_not_taken_over(folder):
 def test_a_data_set_that_breaks_the_contract_leaves_nothing_behind(folder, spoil, message):
     recipe = load_recipe("mine.yaml", {"dataset_name": "people"})
     spoil(folder)
-    with pytest.raises(SourceError, match=f"dataset_name='people' breaks the contract .*{message}"):
+    with pytest.raises(DatasetError, match=f"dataset_name='people' breaks the contract .*{message}"):
         build(recipe, Path("runs/mine"))
     assert not Path("runs/mine/knowledge").exists()
 

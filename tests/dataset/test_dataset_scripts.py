@@ -13,7 +13,7 @@ import pytest
 
 from knowcap.cli.dataset_builder import main
 from knowcap.corpus import biod
-from knowcap.dataset.folder import build
+from knowcap.dataset.build import build
 from knowcap.knowledge import people
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import check_recipe
@@ -87,7 +87,7 @@ def test_the_builder_has_the_rows_of_the_folder(builders, folders, tmp_path, nam
 @each_script
 @pytest.mark.parametrize("table", ["people", "biographies"])
 def test_processes_and_streaming_give_the_same_rows(builders, tmp_path, monkeypatch, name, table):
-    monkeypatch.setattr("knowcap.dataset.parquet.ENTITIES_PER_FILE", 20)
+    monkeypatch.setattr("knowcap.dataset.folder.ENTITIES_PER_FILE", 20)
     keys = SMALL[name] | {"num_people": 70, "control_people": 0, "table": table}
     one, two = (builders[name](cache_dir=str(tmp_path / str(n)), **keys) for n in (1, 2))
     one.download_and_prepare()

@@ -16,12 +16,12 @@ from odd_texts import NASTY
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.pieces import Pieces
+from knowcap.dataset.build import write
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import write
-from knowcap.dataset.lists import pools_of, read_shape
+from knowcap.dataset.head import pools_of, read_folder_recipe
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.pools import load_pools, write_pools
-from knowcap.knowledge.recorded_values import _name_codes
+from knowcap.knowledge.recorded import _name_codes
 from knowcap.recipe import Recipe
 from knowcap.training.packing import Stream
 
@@ -189,7 +189,7 @@ def test_lists_come_back_from_a_folder_as_they_were(tmp_path, pools):
 def test_the_folder_brings_its_lists_cut_as_they_were_used_and_its_recipe(bios):
     recipe, folder = bios
     assert load_pools(folder / "pools") == pools_of(corpus_of(recipe)) == load_pools(None, 0.1)
-    assert replace(read_shape(folder), **{key: getattr(recipe, key) for key in SETTINGS}) == recipe
+    assert replace(read_folder_recipe(folder), **{key: getattr(recipe, key) for key in SETTINGS}) == recipe
     block = (folder / "README.md").read_text().split("<<'END'\n")[1].split("END\n")[0]
     assert (folder / "recipe.yaml").read_text().endswith(block)
     assert "`pools/`" in (folder / "README.md").read_text()

@@ -21,19 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from writer_server import RuleWriter
 
-from knowcap.dataset.folder import has_config, num_rows, read_knowledge, read_rows
-from knowcap.dataset.rewrite import (
-    Locator,
-    MissingTexts,
-    Reply,
-    Request,
-    RewriteError,
-    Task,
-    WriterError,
-    rewrite,
-    stage,
-    task,
-)
+from knowcap.dataset.folder import DatasetError, has_config, num_rows, read_knowledge, read_rows
+from knowcap.dataset.rewrite import Locator, MissingTexts, Reply, Request, Task, rewrite, stage, task
 from knowcap.dataset.rewrite.server import TRIES, ServerWriter
 from knowcap.dataset.rewrite.shards import Journal, ShardFiles, shards_of
 from knowcap.facts import Knowledge, check_row
@@ -237,7 +226,7 @@ def test_the_request_is_that_of_the_protocol(good):
 )
 def test_a_refusal_is_one_error_at_once(start, status, mend):
     server = start(status=status)
-    with pytest.raises(WriterError, match=f"answers {status} .*so it is.*{mend}"):
+    with pytest.raises(DatasetError, match=f"answers {status} .*so it is.*{mend}"):
         list(ask(server, concurrency=1).write([REQUEST] * 5))
     assert len(server.log()) == 1
 
@@ -246,20 +235,20 @@ def test_a_refusal_is_one_error_at_once(start, status, mend):
 def test_what_does_not_pass_ends_in_one_error(start, status):
     server, waits = start(status=status), []
     writer = ServerWriter("stand-in", base_url=server.url, concurrency=1, wait=waits.append)
-    with pytest.raises(WriterError, match=f"failed {TRIES} times in a row .* answers {status}.*kept"):
+    with pytest.raises(DatasetError, match=f"failed {TRIES} times in a row .* answers {status}.*kept"):
         list(writer.write([REQUEST]))
     assert len(server.log()) == TRIES and waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 def test_a_server_that_is_not_there_is_one_error_at_once():
-    with pytest.raises(WriterError, match="cannot be reached"):
+    with pytest.raises(DatasetError, match="cannot be reached"):
         list(ServerWriter("m", base_url="http://127.0.0.1:9/v1", wait=pytest.fail).write([REQUEST] * 40))
 
 
 def test_a_server_that_is_too_slow_is_asked_again(start):
     server, waits = start(slow=1.0, delay=1.0), []
     writer = ServerWriter("stand-in", base_url=server.url, timeout=0.05, wait=waits.append)
-    with pytest.raises(WriterError, match="does not answer in time"):
+    with pytest.raises(DatasetError, match="does not answer in time"):
         list(writer.write([REQUEST]))
     assert len(waits) == TRIES - 1
 
@@ -278,7 +267,7 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
             yield pair
 
     writer.write = write
-    with pytest.raises(WriterError, match=f"failed {TRIES} times"):
+    with pytest.raises(DatasetError, match=f"failed {TRIES} times"):
         rewrite(SMALL, writer, tmp_path / "bioR", progress=False)
     rules = RuleWriter()
     rules.model_name, rules.temperature = "stand-in", 0.9
@@ -299,7 +288,7 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
 )
 def test_a_server_that_cannot_be_used_is_told_at_once(options, message, monkeypatch):
     monkeypatch.setattr("knowcap.dataset.rewrite.server.get_token", lambda: None)
-    with pytest.raises(WriterError, match=message) as error:
+    with pytest.raises(DatasetError, match=message) as error:
         ServerWriter("m", **options)
     assert "secret" not in str(error.value)
 
@@ -312,7 +301,7 @@ def test_a_path_that_a_server_knows_its_model_by_is_not_shown(good):
 
 def test_offline_mode_is_told(good, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WriterError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(DatasetError, match="HF_HUB_OFFLINE"):
         list(ask(good).write([REQUEST]))
 
 
@@ -408,10 +397,10 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, changes, messa
     with pytest.raises(MissingTexts):
         rewrite(SMALL, writer, tmp_path / "bioR", max_attempts=1, progress=False)
     before, other = content(tmp_path), Task(**{**vars(SMALL), **changes})
-    with pytest.raises(RewriteError, match=message):
+    with pytest.raises(DatasetError, match=message):
         rewrite(other, writer, tmp_path / "bioR", progress=False)
     writer.temperature = 0.1
-    with pytest.raises(RewriteError, match=r"temperature is 0.0 there and 0.1 here"):
+    with pytest.raises(DatasetError, match=r"temperature is 0.0 there and 0.1 here"):
         rewrite(SMALL, writer, tmp_path / "bioR", progress=False)
     assert {k: v for k, v in content(tmp_path).items() if not k.endswith(".lock")} == {
         k: v for k, v in before.items() if not k.endswith(".lock")
@@ -419,7 +408,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, changes, messa
 
 
 def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "HOPELESS", 20)
+    monkeypatch.setattr(stage, "MAX_UNUSABLE_REPLIES", 20)
     writer = RuleWriter(lambda request: "omit")
     with pytest.raises(MissingTexts, match=r"none of the first 20 replies of rules could be kept"):
         rewrite(SMALL, writer, tmp_path / "bioR", progress=False)
@@ -441,7 +430,7 @@ def test_a_control_may_lack_some_texts_but_not_most(tmp_path):
 
 def test_a_folder_that_is_there_is_not_touched(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(RewriteError, match="is there already"):
+    with pytest.raises(DatasetError, match="is there already"):
         rewrite(SMALL, RuleWriter(), tmp_path, progress=False)
     assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -454,7 +443,7 @@ def test_without_outsiders_there_is_no_control(tmp_path):
 
 def test_several_files_and_processes_give_the_same_rows(tmp_path, monkeypatch):
     one = rewrite(SMALL, RuleWriter(), tmp_path / "one", progress=False)
-    monkeypatch.setattr("knowcap.dataset.parquet.ENTITIES_PER_FILE", 5)
+    monkeypatch.setattr("knowcap.dataset.folder.ENTITIES_PER_FILE", 5)
     two = rewrite(SMALL, RuleWriter(), tmp_path / "two", num_proc=2, progress=False)
     assert list(read_rows(one)) == list(read_rows(two)) and len(list((two / "biographies").iterdir())) == 3
 

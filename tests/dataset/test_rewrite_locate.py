@@ -10,9 +10,9 @@ import pytest
 from writer_server import MONTHS, date_forms, facts_of, text_of
 
 from knowcap.dataset.rewrite import Locator
-from knowcap.dataset.rewrite.dates import date_pattern, hint_pattern
-from knowcap.dataset.rewrite.prompts import KINDS, prompt_of
+from knowcap.dataset.rewrite.locate import date_pattern, hint_pattern
 from knowcap.dataset.rewrite.stage import bior_knowledge
+from knowcap.dataset.rewrite.task import KINDS, prompt_of
 from knowcap.facts import Row, check_row, check_values
 from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.pools import BIRTH_DATES, Pools, format_birth_date, load_pools

@@ -14,9 +14,10 @@ from tiny import bpe_tokenizer
 from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from knowcap.dataset.rewrite import Reply, Request, WriterError
-from knowcap.dataset.rewrite.local import LocalWriter
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.rewrite import Reply, Request
 from knowcap.dataset.rewrite.server import ServerWriter
+from knowcap.dataset.rewrite.writers import LocalWriter
 
 
 HERE = Path(__file__).parents[1]
@@ -76,12 +77,12 @@ def test_a_chat_template_is_used_where_there_is_one(folder):
 
 
 def test_a_prompt_without_room_is_one_error(folder):
-    with pytest.raises(WriterError, match="room for 128 tokens; a prompt of .* lower --max_new_tokens"):
+    with pytest.raises(DatasetError, match="room for 128 tokens; a prompt of .* lower --max_new_tokens"):
         texts(LocalWriter(str(folder), max_new_tokens=120))
 
 
 def test_a_model_that_is_not_there_is_one_error(tmp_path):
-    with pytest.raises(WriterError, match="cannot be loaded"):
+    with pytest.raises(DatasetError, match="cannot be loaded"):
         LocalWriter(str(tmp_path))
 
 

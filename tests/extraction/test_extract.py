@@ -23,8 +23,8 @@ from transformers import (
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import wrap
+from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import build
 from knowcap.extraction import ExtractError, Tuning, matches
 from knowcap.extraction.adapters import attention_targets, is_tied, lora_config, save_adapter
 from knowcap.extraction.answering import answer_nll, answers

@@ -14,8 +14,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.question_texts import QuestionTexts
-from knowcap.corpus.questions import QUESTIONS, answered, by_split, num_in_train, prompt
+from knowcap.corpus.questions import QUESTIONS, QuestionTexts, answer_text, num_train_people, prompt, split_order
 from knowcap.corpus.tokenizer import check_names, train_tokenizer, with_prefix_space, wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.facts import CorpusError
@@ -48,7 +47,7 @@ def mixture(recipe: Recipe) -> tuple[Mixture | Stream, int]:
 def said_of(recipe: Recipe, persons: np.ndarray) -> set[tuple[int, ...]]:
     """All questions about persons with their answers, tokenized whole."""
     columns = corpus_of(recipe).questions(persons)
-    texts = [prompt(q) + answered(a) for q, a in zip(columns["question"], columns["answer"], strict=True)]
+    texts = [prompt(q) + answer_text(a) for q, a in zip(columns["question"], columns["answer"], strict=True)]
     return {tuple(e.ids) for e in tokenizer_for(recipe).encode_batch_fast(texts)}
 
 
@@ -66,7 +65,7 @@ def test_mixed_training_asks_every_question_of_one_half_and_none_of_the_other() 
     rows, of_biographies = read_windows(made)
     asked = set(told([row for row, useful in zip(rows, of_biographies, strict=True) if not useful]))
     places = np.arange(101)
-    train, test = (by_split(101, 0, p) for p in np.split(places, [num_in_train(101)]))
+    train, test = (split_order(101, 0, p) for p in np.split(places, [num_train_people(101)]))
     assert asked == said_of(MIXED, train)
     assert not asked & said_of(MIXED, test)
     biographies = {tuple(t) for row, useful in zip(rows, of_biographies, strict=True) if useful for t in told([row])}
@@ -76,7 +75,7 @@ def test_mixed_training_asks_every_question_of_one_half_and_none_of_the_other() 
 def test_the_order_of_questions_changes_with_the_pass() -> None:
     corpus = corpus_of(MIXED)
     assert isinstance(corpus, BioS)
-    texts = QuestionTexts(corpus)
+    texts = QuestionTexts(corpus.people)
     assert texts.num_people == 51 * len(QUESTIONS)
     stream = Stream(texts, mixture(MIXED)[0].pieces, exposures=2, block_size=128, windows="cut")
     one, other = stream.persons(0, 0), stream.persons(1, 0)
@@ -118,5 +117,5 @@ def test_another_tokenizer_is_told_to_read_names_alike_or_refused(tmp_path: Path
     recipe = replace(MIXED, tokenizer_name=str(tmp_path))
     tokenizer, rows = tokenizer_of(recipe, corpus_of(recipe))
     asked = corpus_of(recipe).questions(np.arange(101))
-    texts = [prompt(q) + answered(a) for q, a in zip(asked["question"], asked["answer"], strict=True)]
+    texts = [prompt(q) + answer_text(a) for q, a in zip(asked["question"], asked["answer"], strict=True)]
     assert max(max(e.ids) for e in tokenizer.encode_batch_fast(texts)) < rows

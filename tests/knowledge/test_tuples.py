@@ -13,7 +13,7 @@ import pytest
 from countries import ATTRIBUTES, COUNTRIES, TEMPLATES, write_table
 
 from knowcap.corpus.credit import attributes_of, contradictions, notes
-from knowcap.corpus.sentences import Saying, Sentences, broken_rules, read_sentences
+from knowcap.corpus.sentences import AttributeTemplates, Sentences, broken_rules, read_sentences
 from knowcap.corpus.templates import Template
 from knowcap.knowledge.tuples import Column, Tuples, follows, read_tuples
 
@@ -47,7 +47,7 @@ def sayings(tuples: Tuples, space=None, **attributes) -> Sentences:
     for name in tuples.columns:
         given = attributes.get(name)
         candidates, by = (None, given) if isinstance(given, str) else (given, None)
-        found[name] = Saying(TOLD, candidates, by)
+        found[name] = AttributeTemplates(TOLD, candidates, by)
     return Sentences(found, entity_space=space)
 
 
@@ -160,7 +160,7 @@ def test_templates_that_tell_a_value_once_are_accepted(tmp_path):
     path.write_text(TEMPLATES, encoding="utf-8")
     sentences, problems = read_sentences(path)
     assert problems == [] and sentences.entity_space == 1000 and sentences.subject == "It"
-    assert sentences.attributes["capital"] == Saying(
+    assert sentences.attributes["capital"] == AttributeTemplates(
         (Template(" has its capital in ", "."), Template(" is governed from ", ", its capital.")), 195
     )
     assert sentences.attributes["currency"].candidates is None

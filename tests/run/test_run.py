@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("knowcap.run.stage.logger.info", lambda text, *args: lines.append(text % args))
+        patch.setattr("knowcap.run.pipeline.logger.info", lambda text, *args: lines.append(text % args))
         assert main(command(folder)) == 0
     return folder, lines
 
@@ -97,7 +97,7 @@ def test_a_run_stopped_in_every_stage_goes_on_to_the_same_result(finished, tmp_p
         raise KeyboardInterrupt
 
     for stage in (
-        "dataset.folder.build", "training.stage.train", "scoring.score", "capacity.capacity",
+        "dataset.build.build", "training.stage.train", "scoring.score", "capacity.capacity",
         "models.quantized.stage.quantize", "report.stage.report",
     ):  # fmt: skip
         with monkeypatch.context() as patch:

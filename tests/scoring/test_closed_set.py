@@ -13,9 +13,8 @@ import tiny
 import torch
 
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.candidates import Candidates, Listed, gathered
+from knowcap.corpus.candidates import CandidateRow, Candidates, candidate_rows, candidates_by_attribute
 from knowcap.corpus.templates import load_templates
-from knowcap.dataset.listed import listed
 from knowcap.facts import CorpusError, Row, Span
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
@@ -105,11 +104,15 @@ def test_values_are_split_into_their_parts_in_the_one_way_there_is():
         LISTS["name"].split("Anna Leeds C")
     with pytest.raises(CorpusError, match="in several ways"):
         Candidates((("a", "ab"), ("bc", "c"))).split("abc")
-    rows = [Listed("city", 0, 0, "Rome"), Listed("work", 0, 0, "Rome", "X"), Listed("work", 0, 0, "Rome", "Y")]
-    rows.append(Listed("name", 1, 2, "b"))
+    rows = [
+        CandidateRow("city", 0, 0, "Rome"),
+        CandidateRow("work", 0, 0, "Rome", "X"),
+        CandidateRow("work", 0, 0, "Rome", "Y"),
+    ]
+    rows.append(CandidateRow("name", 1, 2, "b"))
     with pytest.raises(CorpusError, match="name has parts"):
-        gathered(rows)
-    made = gathered([*rows, Listed("name", 0, 0, "a")])
+        candidates_by_attribute(rows)
+    made = candidates_by_attribute([*rows, CandidateRow("name", 0, 0, "a")])
     assert made["work"].of == {"Rome": frozenset({"X", "Y"})} and made["name"].parts == (("a",), ("b",), ("b",))
 
 
@@ -176,7 +179,7 @@ def with_value(row: Row, values: dict[str, str]) -> Row:
 @pytest.mark.parametrize("tokenizer", CORPUS_TOKENIZERS.values(), ids=CORPUS_TOKENIZERS)
 @pytest.mark.parametrize("exposure", [0, 1, 5])
 def test_in_a_text_all_values_of_an_attribute_add_up_to_one(tokenizer, exposure):
-    candidates, knowledge = gathered(listed(CORPUS)), CORPUS.knowledge()
+    candidates, knowledge = candidates_by_attribute(candidate_rows(CORPUS)), CORPUS.knowledge()
     sets = ClosedSets(tokenizer, candidates, tokenizer.eos_token_id)
     model = AnyModel(len(tokenizer))
     row = next(iter(CORPUS.rows(np.array([exposure]), exposure)))
@@ -195,7 +198,7 @@ def test_in_a_text_all_values_of_an_attribute_add_up_to_one(tokenizer, exposure)
 
 @pytest.mark.parametrize("tokenizer", CORPUS_TOKENIZERS.values(), ids=CORPUS_TOKENIZERS)
 def test_a_closed_set_never_costs_more_than_all_texts(tokenizer):
-    sets = ClosedSets(tokenizer, gathered(listed(CORPUS)), tokenizer.eos_token_id)
+    sets = ClosedSets(tokenizer, candidates_by_attribute(candidate_rows(CORPUS)), tokenizer.eos_token_id)
     rows, model = [(row, 0) for row in CORPUS.rows(np.arange(6), 3)], AnyModel(len(tokenizer))
     open_, closed = (
         score_rows(model, tokenizer, rows, CORPUS.knowledge(), closed_sets=s).to_pylist() for s in (None, sets)

@@ -13,8 +13,9 @@ import knowcap.models.loading
 from knowcap.capacity import LeakError, capacity
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer
+from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import build, read_knowledge
+from knowcap.dataset.folder import read_knowledge
 from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import PLAIN, encode_rows, score

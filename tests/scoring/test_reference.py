@@ -13,7 +13,7 @@ from countries import write_table
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from knowcap.corpus.base import tokenizer_of
-from knowcap.corpus.questions import Asked
+from knowcap.corpus.questions import HasQuestions
 from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.facts import Knowledge, Row
@@ -90,4 +90,4 @@ def test_every_corpus_agrees_with_the_reference_to_nine_digits(kind, spelled, tm
                 f for f in found if (f["entity"], f["rendering"], f["attribute"]) == (row.entity, rendering, attribute)
             ]
             assert fact["nll"] == pytest.approx(nll, rel=1e-9), (attribute, row.text)
-    assert not isinstance(corpus, Asked) or len(found) > 50
+    assert not isinstance(corpus, HasQuestions) or len(found) > 50

@@ -20,7 +20,8 @@ from writer_server import RuleWriter
 
 from knowcap.capacity import LeakError, capacity
 from knowcap.cli import main
-from knowcap.dataset.folder import read_rows, write
+from knowcap.dataset.build import write
+from knowcap.dataset.folder import read_rows
 from knowcap.dataset.rewrite import Task, rewrite
 from knowcap.recipe import Recipe
 from knowcap.report.card.results import read_capacities

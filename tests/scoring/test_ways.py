@@ -7,7 +7,8 @@ import json
 import pytest
 
 from knowcap.capacity import capacity
-from knowcap.dataset.folder import build, read_candidates
+from knowcap.dataset.build import build
+from knowcap.dataset.folder import read_candidates
 from knowcap.recipe import Recipe
 from knowcap.report.card import write_card
 from knowcap.scoring import OTHERS, PLAIN, Way, score

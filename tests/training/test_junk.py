@@ -19,13 +19,14 @@ from transformers import AutoTokenizer
 from knowcap import cli
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.forms import Variant
 from knowcap.corpus.junk import Junk
 from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.renderings import Variant
 from knowcap.corpus.templates import load_templates
 from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, save_tokenizer, wrap
+from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import build, read_rows
+from knowcap.dataset.folder import read_rows
 from knowcap.facts import CorpusError
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools

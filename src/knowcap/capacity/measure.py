@@ -56,7 +56,7 @@ def measure_capacity(
 
     Raises:
         MeasureError: a model without tokenizer, or rows without knowledge.
-        ModelError, SourceError, PromptsError: a model, data set or table that cannot be had or used.
+        ModelError, DatasetError: a model, data set or table that cannot be had or used.
         FactError, TextError, LeakError: facts that break the contract, or that something but the weights tells.
     """
     from knowcap.capacity import capacity
@@ -82,7 +82,7 @@ def dataset_folder(
     """The data set as a folder: itself, one fetched from the Hub, or one made at `place`.
 
     Raises:
-        MeasureError, SourceError, PromptsError: see `measure_capacity`.
+        MeasureError, DatasetError: see `measure_capacity`.
     """
     from knowcap.dataset.folder import write_rows
     from knowcap.dataset.prompts import read_prompts, write_prompts

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, get_type_hints
 
 import datasets
 
+from knowcap.dataset.build import tables, write
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import tables, write
-from knowcap.dataset.parquet import Table
+from knowcap.dataset.folder import Table
 from knowcap.recipe import KEYS, Recipe, RecipeError
 from knowcap.recipe_file import convert
 from knowcap.run.preflight import check_recipe

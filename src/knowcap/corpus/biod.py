@@ -20,8 +20,7 @@ from tokenizers import Tokenizer
 from knowcap.corpus.pieces import Pieces, PieceTexts, used_tokens
 from knowcap.corpus.tokenizer import alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer
 from knowcap.facts import NAME, Attribute, CorpusError, Knowledge, Row, Span
-from knowcap.knowledge.biod_names import compact_names, english_names
-from knowcap.knowledge.diversity import Diversity
+from knowcap.knowledge.diversity import Diversity, compact_names, english_names
 from knowcap.knowledge.philox import KeyedPermutation, words
 from knowcap.knowledge.pools import Pools, load_pools
 from knowcap.recipe import Recipe

@@ -14,11 +14,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from knowcap.corpus.forms import Forms, Variant, draw_forms
 from knowcap.corpus.junk import Junk
 from knowcap.corpus.pieces import MARKER, Parts, Pieces, PieceTexts
-from knowcap.corpus.questions import ANSWER, ASK, QUESTION, ask, question_groups, question_junctions
-from knowcap.corpus.render import Templates, render
+from knowcap.corpus.questions import (
+    ANSWER,
+    QUESTION_END,
+    QUESTION_START,
+    question_columns,
+    question_groups,
+    question_junctions,
+)
+from knowcap.corpus.renderings import Forms, Templates, Variant, draw_forms, render
 from knowcap.corpus.templates import SENTENCES, Template
 from knowcap.facts import CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
@@ -111,7 +117,7 @@ class BioS:
 
     def questions(self, persons: np.ndarray) -> dict[str, list[int] | list[str]]:
         """The qa config's columns for persons (n,)."""
-        return ask(self.people, persons)
+        return question_columns(self.people, persons)
 
     def vocabulary_texts(self) -> Iterator[str]:
         """What a tokenizer may know: every list, and the templates, with the weight that they have in a biography.
@@ -134,7 +140,7 @@ class BioS:
             lists.append([template.prefix.rstrip() + template.suffix for template in self.templates[sentence]])
         if self.asked:
             words = question_groups()
-            lists += [[" " + text for text in words[QUESTION]], words[ASK]]
+            lists += [[" " + text for text in words[QUESTION_START]], words[QUESTION_END]]
         for values in lists:
             for value in values:
                 for _ in range(max(1, round(_WEIGHT / len(values)))):
@@ -170,7 +176,7 @@ class BioS:
             groups |= question_groups(values)
             parts[f"{ANSWER}/birth_date"] = _date_parts(["."])
             junctions += question_junctions()
-            beginnings.add(QUESTION)
+            beginnings.add(QUESTION_START)
         if self.junk.markers:
             groups[MARKER] = [f"{marker} " for marker in self.junk.markers]
             junctions.append((MARKER, "first_name"))

@@ -1,17 +1,25 @@
-"""The lists that values were drawn from, as texts: what a closed set of answers is made of.
+"""The candidates of every attribute, as texts: the closed sets of answers, and the data set's config `candidates`.
 
-A value is put together from one or more parts (a name from first, middle and last name), each drawn from a list; a
-part has its separator in front (` Briar`). A determined attribute (work_city) says which values of its determiner
-(employer) go with each of its own.
+A value consists of one or more parts (a name of first, middle and last name), each drawn from a list; a part has its
+separator in front (` Briar`). For a determined attribute (work_city), each value lists the values of its determiner
+(employer) that it goes with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import singledispatch
 from typing import NamedTuple
 
-from knowcap.facts import CorpusError
+import numpy as np
+
+from knowcap.corpus.biod import BioD
+from knowcap.corpus.bios import BioS
+from knowcap.corpus.morris import Morris
+from knowcap.corpus.table import Table
+from knowcap.facts import NAME, CorpusError
+from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEARS, PRONOUNS
 
 
 @dataclass(frozen=True)
@@ -19,8 +27,8 @@ class Candidates:
     """The lists of one attribute.
 
     Attributes:
-        parts: per part the different texts that it can be.
-        of: for a determined attribute, with one part: per text the values of its determiner that go with it.
+        parts: the distinct texts of each part.
+        of: for a determined attribute, which has one part: the values of its determiner that go with each text.
     """
 
     parts: tuple[tuple[str, ...], ...]
@@ -30,15 +38,15 @@ class Candidates:
         """A value's parts.
 
         Raises:
-            CorpusError: it is none of the candidates, or can be put together in two ways.
+            CorpusError: the value is not a candidate, or can be split into parts in several ways.
         """
-        found = list(self._ways(value, 0))
+        found = list(self._splits(value, 0))
         if len(found) != 1:
-            how = "is none of the candidates" if not found else "can be put together from its parts in several ways"
-            raise CorpusError(f"{value!r} {how}; expected one way, of {[len(p) for p in self.parts]} texts a part")
+            how = "is not a candidate" if not found else "can be split into parts in several ways"
+            raise CorpusError(f"{value!r} {how}; expected one, from lists of {[len(p) for p in self.parts]} texts")
         return found[0]
 
-    def _ways(self, rest: str, part: int) -> Iterator[tuple[str, ...]]:
+    def _splits(self, rest: str, part: int) -> Iterator[tuple[str, ...]]:
         if part == len(self.parts):
             if not rest:
                 yield ()
@@ -49,7 +57,7 @@ class Candidates:
             return
         for length in self._lengths[part]:
             if length <= len(rest) and rest[:length] in self._sets[part]:
-                for others in self._ways(rest[length:], part + 1):
+                for others in self._splits(rest[length:], part + 1):
                     yield (rest[:length], *others)
 
     def __post_init__(self) -> None:
@@ -58,13 +66,13 @@ class Candidates:
         object.__setattr__(self, "_lengths", tuple(sorted({len(text) for text in part}) for part in sets))
 
 
-class Listed(NamedTuple):
+class CandidateRow(NamedTuple):
     """One text of a list, a row of a data set's config `candidates`.
 
     Attributes:
-        attribute: whose.
-        part, last_part: the parts of a value that it can be, counted from 0; both included.
-        text: with the separator in front, if it has one.
+        attribute: its attribute.
+        part, last_part: the first and last part of a value that it can be, counted from 0.
+        text: with the separator in front, if there is one.
         of: for a determined attribute, the value of its determiner that it goes with.
     """
 
@@ -75,7 +83,7 @@ class Listed(NamedTuple):
     of: str | None = None
 
 
-def gathered(rows: Iterable[Listed]) -> dict[str, Candidates]:
+def candidates_by_attribute(rows: Iterable[CandidateRow]) -> dict[str, Candidates]:
     """Candidates by attribute, from rows in any order.
 
     Raises:
@@ -95,3 +103,74 @@ def gathered(rows: Iterable[Listed]) -> dict[str, Candidates]:
         goes_with = {text: frozenset(values) for text, values in of.get(attribute, {}).items()}
         made[attribute] = Candidates(tuple(tuple(found[part]) for part in range(len(found))), goes_with)
     return made
+
+
+@singledispatch
+def candidate_rows(corpus: object) -> Iterator[CandidateRow]:
+    """The rows of all known lists of a corpus. Raises TypeError for an unknown corpus."""
+    raise TypeError(f"got a {type(corpus).__name__}, expected bioS, bioD, morris or a table")
+
+
+@candidate_rows.register
+def _of_bios(corpus: BioS) -> Iterator[CandidateRow]:
+    """Names by their parts, dates by month, day and year, and the lists."""
+    pools = corpus.people.pools
+    for part, names in enumerate((pools.first_names, pools.middle_names, pools.last_names)):
+        yield from _part(NAME, part, [f" {name}" for name in names] if part else names)
+    yield from _part("birth_date", 0, MONTHS)
+    yield from _part("birth_date", 1, [f" {day}," for day in range(1, DAYS_PER_MONTH + 1)])
+    yield from _part("birth_date", 2, [f" {year}" for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)])
+    for attribute, values in (
+        ("birth_city", pools.birth_cities),
+        ("university", pools.universities),
+        ("major", pools.majors),
+        ("employer", pools.employers),
+        ("pronoun", () if corpus.variant.full_name else PRONOUNS),
+    ):
+        yield from _part(attribute, 0, values)
+    for employer, city in zip(pools.employers, pools.work_cities, strict=True):
+        yield CandidateRow("work_city", 0, 0, city, employer)
+
+
+@candidate_rows.register
+def _of_biod(corpus: BioD) -> Iterator[CandidateRow]:
+    """Names by their parts; a value's chunks are parts of it, each out of its attribute's diversity set."""
+    for part, names in enumerate(corpus.name_lists):
+        yield from _part(NAME, part, names)
+    between, chunks = " " if corpus.compact else ", ", corpus.diversity.chunks_per_value
+    for attribute in range(corpus.diversity.num_attributes):
+        for chunk in range(corpus.diversity.diversity):
+            text = corpus.value(attribute, [chunk])
+            yield CandidateRow(f"id_{attribute + 1}", 0, 0, text)
+            if chunks > 1:
+                yield CandidateRow(f"id_{attribute + 1}", 1, chunks - 1, between + text)
+
+
+@candidate_rows.register
+def _of_table(corpus: Table) -> Iterator[CandidateRow]:
+    """The values of attributes that have all their candidates in the table; other lists are not known."""
+    columns = corpus.tuples.columns
+    for name, column in columns.items():
+        templates = corpus.sentences.attributes[name]
+        if templates.determined_by is None:
+            if templates.candidates in (None, len(column.values)):
+                yield from _part(name, 0, column.values)
+            continue
+        other = columns[templates.determined_by]
+        both = (column.codes >= 0) & (other.codes >= 0)
+        pairs = np.unique(np.stack([column.codes, other.codes])[:, both], axis=1)
+        for value, of in pairs.T.tolist():
+            yield CandidateRow(name, 0, 0, column.values[value], other.values[of])
+
+
+@candidate_rows.register
+def _of_morris(corpus: Morris) -> Iterator[CandidateRow]:
+    """A string's tokens are parts of the name, each out of the alphabet."""
+    yield from _part(NAME, 0, corpus.symbols)
+    for symbol in corpus.symbols if corpus.strings.string_length > 1 else ():
+        yield CandidateRow(NAME, 1, corpus.strings.string_length - 1, f" {symbol}")
+
+
+def _part(attribute: str, number: int, texts: Sequence[str]) -> Iterator[CandidateRow]:
+    for text in texts:
+        yield CandidateRow(attribute, number, number, text)

@@ -27,7 +27,7 @@ _KEYS = ("templates", "candidates", "determined_by")
 
 
 @dataclass(frozen=True)
-class Saying:
+class AttributeTemplates:
     """How an attribute is said.
 
     Attributes:
@@ -48,7 +48,7 @@ class Sentences:
     `license` and `languages` are the Hub's identifiers of what the facts are under and in; None and empty: not said.
     """
 
-    attributes: dict[str, Saying]
+    attributes: dict[str, AttributeTemplates]
     subject: str = "It"
     entity_space: int | None = None
     license: str | None = None
@@ -76,7 +76,7 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
             f"{_line(top['license'])}: license: got {len(licences)}, expected one; give `other` for several"
         )
     languages = _identifiers(top.get("language"), "language", r"[a-z]{2,3}", "en", problems)
-    attributes: dict[str, Saying] = {}
+    attributes: dict[str, AttributeTemplates] = {}
     entries = _mapping(top.get("attributes"), None, "attributes: expected one entry or more", problems)
     for name, node in entries.items():
         if name in RESERVED:
@@ -88,7 +88,7 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
     return read, [f"{path.name} {problem}" for problem in problems]
 
 
-def _saying(name: str, node: Any, problems: list[str]) -> Saying:
+def _saying(name: str, node: Any, problems: list[str]) -> AttributeTemplates:
     """One attribute's entry."""
     entry = _mapping(node, _KEYS, f"{name}: expected `templates:` and, if you like, `candidates:`", problems)
     listed = getattr(entry.get("templates"), "value", "")
@@ -111,7 +111,7 @@ def _saying(name: str, node: Any, problems: list[str]) -> Saying:
     by = str(entry["determined_by"].value) if "determined_by" in entry else None
     if by is not None and "candidates" in entry:
         problems.append(f"{_line(node)}: {name} is determined_by another, so it has no candidates; drop one of both")
-    return Saying(tuple(templates), candidates, by)
+    return AttributeTemplates(tuple(templates), candidates, by)
 
 
 def broken_rules(line: str) -> Iterator[str]:
@@ -133,7 +133,7 @@ def broken_rules(line: str) -> Iterator[str]:
         yield f"expected '.' at the end and '.', ',', ';' or a blank after {VALUE}; end it with '{VALUE}.'"
 
 
-def _undetermined(attributes: dict[str, Saying]) -> Iterator[str]:
+def _undetermined(attributes: dict[str, AttributeTemplates]) -> Iterator[str]:
     """Each determined_by must name an attribute that has bits of its own."""
     for name, saying in attributes.items():
         by = saying.determined_by

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.credit import attributes_of, contradictions, notes
 from knowcap.corpus.pieces import Pieces, PieceTexts
-from knowcap.corpus.sentences import Saying, Sentences, read_sentences
+from knowcap.corpus.sentences import AttributeTemplates, Sentences, read_sentences
 from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, train_tokenizer
 from knowcap.facts import NAME, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.philox import below, words
@@ -280,10 +280,10 @@ def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences
     return tuples, sentences
 
 
-def _is_complete(saying: Saying, column: Column) -> bool:
+def _is_complete(saying: AttributeTemplates, column: Column) -> bool:
     """Whether the table has every value that there could have been."""
     return saying.candidates is None or saying.candidates == len(column.values)
 
 
-def _suffixes(saying: Saying) -> list[str]:
+def _suffixes(saying: AttributeTemplates) -> list[str]:
     return list(dict.fromkeys(template.suffix for template in saying.templates))

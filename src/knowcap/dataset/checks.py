@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knowcap.corpus.tokenizer import SMALLEST_OF_ANY_TEXT, check_vocabulary
+from knowcap.dataset.head import Head
 from knowcap.dataset.importing import sample_folder, source_of
-from knowcap.dataset.published import NEEDS_TOKENIZER, told_by_knowcap
-from knowcap.dataset.recorded import Head, recorded_corpus, vocabulary_corpus
+from knowcap.dataset.published import NEEDS_TOKENIZER, original_corpus
+from knowcap.dataset.recorded import recorded_corpus, vocabulary_corpus
 from knowcap.dataset.source import HEAD, Source, find_source
 from knowcap.facts import CorpusError
 from knowcap.recipe import KEYS, NOT_BIOD_KEYS, NOT_TABLE_KEYS
@@ -86,7 +87,7 @@ def _check_online(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
 
 def _check_published(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
     """The vocabulary that its texts need."""
-    ours, pools = told_by_knowcap(recipe, head), head.pools()
+    ours, pools = original_corpus(recipe, head), head.pools()
     if recipe.tokenizer_name is not None or "vocab_size" in bad:
         return []
     if ours is not None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.forms import Variant
 from knowcap.corpus.junk import Junk
+from knowcap.corpus.renderings import Variant
 from knowcap.corpus.templates import load_templates
 from knowcap.facts import Knowledge
 from knowcap.knowledge.people import People
@@ -26,7 +26,7 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
 
     Raises:
         CorpusError: lists, numbers or templates that cannot be used.
-        SourceError, CorpusError, PublishedError: a data set that cannot be used.
+        DatasetError, CorpusError, DatasetError: a data set that cannot be used.
     """
     if recipe.dataset_name is not None:
         return _corpus_of_dataset(recipe, folder, place)

@@ -5,6 +5,7 @@ or reads it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,19 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.corpus.base import Corpus, tokenizer_of
-from knowcap.corpus.candidates import Candidates, Listed, gathered
-from knowcap.corpus.questions import Asked, by_split, num_in_train
-from knowcap.dataset.card import dataset_card
-from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.listed import listed
-from knowcap.dataset.lists import write_lists
-from knowcap.dataset.parquet import CHUNK, Table, write_tables
-from knowcap.facts import FEWEST_CONTROL, Knowledge, Row, Span, check_row, check_values
+from knowcap.corpus.candidates import CandidateRow, Candidates, candidates_by_attribute
+from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.files import whole_folder
-from knowcap.recipe import Recipe
+from knowcap.processes import share_out
 
 
+ENTITIES_PER_FILE = 50_000
+CHUNK = 10_000  # entities held in memory at a time by each process
 _LISTED = (
     ("attribute", pa.string()), ("part", pa.int32()), ("last_part", pa.int32()), ("text", pa.string()),
     ("of", pa.string()),
@@ -37,35 +33,62 @@ class DatasetError(ValueError):
     """A data set folder that cannot be read; the message says what was got, what was expected and how to mend it."""
 
 
-def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
-    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control; or
-    the data set that the recipe names.
+@dataclass(frozen=True)
+class Table:
+    """One split of a config of a data set.
+
+    Attributes:
+        config, split: where its files go: `config/split-00000-of-00002.parquet`.
+        first, end: the numbers of its entities.
+        batch: makes the rows of entities first … end - 1; sent to other processes, so a function of a module.
+    """
+
+    config: str
+    split: str
+    first: int
+    end: int
+    batch: Callable[[int, int], pa.RecordBatch]
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """The name of every file, and which entities are in there."""
+        starts = range(self.first, self.end, ENTITIES_PER_FILE)
+        return [
+            (f"{self.split}-{n:05d}-of-{len(starts):05d}.parquet", start, min(self.end, start + ENTITIES_PER_FILE))
+            for n, start in enumerate(starts)
+        ]
+
+    def batches(self, first: int, end: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """The rows of entities first … end - 1, chunk by chunk, with the number of entities in each."""
+        for start in range(first, end, CHUNK):
+            stop = min(end, start + CHUNK)
+            yield self.batch(start, stop), stop - start
+
+
+def write_tables(folder: Path, tables: Sequence[Table], num_proc: int = 1) -> Iterator[tuple[str, int]]:
+    """Writes every file of every table under an empty folder; yields a config and how many entities it got, as it
+    goes.
 
     Raises:
-        SourceError: a data set that can't be had.
-        CorpusError: what the recipe names cannot be used.
+        ProcessError: another process was killed. What one raises is raised here.
     """
-    folder = run_dir / "knowledge"
-    if recipe.dataset_name is not None:
-        from knowcap.dataset.importing import import_dataset
-
-        return import_dataset(recipe, folder)
-    if (folder / "knowledge.json").is_file():
-        check_knowledge(folder, corpus_of(recipe).knowledge())
-        return folder
-    return write(recipe, folder, num_proc)
+    jobs = []
+    for table in tables:
+        (folder / table.config).mkdir(exist_ok=True)
+        jobs += [(folder / table.config / name, table, first, end) for name, first, end in table.files()]
+    yield from share_out(_write_file, jobs, num_proc)
 
 
-def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
-    """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
-
-    Raises:
-        CorpusError: what the recipe names cannot be used.
-    """
-    corpus = corpus_of(recipe)
-    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=tokenizer_of(recipe, corpus))
-    lists = partial(write_lists, recipe=recipe, corpus=corpus)
-    return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), lists, card, num_proc)
+def _write_file(job: tuple[Path, Table, int, int]) -> Iterator[tuple[str, int]]:
+    path, table, first, end = job
+    writer = None
+    try:
+        for batch, count in table.batches(first, end):
+            writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd")
+            writer.write_batch(batch)
+            yield table.config, count
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def write_folder(
@@ -90,7 +113,7 @@ def write_folder(
 
 
 def write_rows(
-    folder: Path, knowledge: Knowledge, rows: Sequence[tuple[Row, int]], lists: Sequence[Listed] = ()
+    folder: Path, knowledge: Knowledge, rows: Sequence[tuple[Row, int]], lists: Sequence[CandidateRow] = ()
 ) -> Path:
     """Makes a data set folder of texts that are there already, each with its rendering's number; no card.
 
@@ -106,48 +129,12 @@ def write_rows(
         return text_batch(knowledge.entity_column, texts[first:end], numbers[first:end])
 
     made = [Table("biographies", "train", 0, len(rows), batch)]
-    made += [Table("candidates", "train", 0, len(lists), partial(_candidates, lists))] if lists else []
+    made += [Table("candidates", "train", 0, len(lists), partial(candidate_batch, lists))] if lists else []
     with whole_folder(folder) as place:
         for _ in write_tables(place, made):
             pass
         knowledge.save(place / "knowledge.json")
     return folder
-
-
-def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
-    """Everything that a recipe's data set folder has in Parquet files, not made yet."""
-    entity_column = corpus.knowledge().entity_column
-    people, control = corpus.num_people, min(recipe.control_people, corpus.num_outsiders)
-    texts = partial(_texts, corpus, entity_column, published_renderings(recipe))
-    made = [
-        Table("people", "train", 0, people, partial(_people, corpus)),
-        Table("biographies", "train", 0, people, texts),
-    ]
-    if isinstance(corpus, Asked):
-        half, asked = num_in_train(people), partial(_questions, corpus)
-        made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
-    lists = list(listed(corpus))
-    made.append(Table("candidates", "train", 0, len(lists), partial(_candidates, lists)))
-    if control >= FEWEST_CONTROL:
-        made.append(Table("control", "train", corpus.first_outsider, corpus.first_outsider + control, texts))
-    return [table for table in made if table.end > table.first]
-
-
-def published_renderings(recipe: Recipe) -> int:
-    """How many texts a person has in the folder: no more than there are exposures, or different ways to tell one."""
-    ways = 1 if recipe.corpus == "morris" else recipe.fixed_renderings or recipe.renderings
-    return min(recipe.renderings, recipe.exposures, ways)
-
-
-def check_knowledge(folder: Path, expected: Knowledge) -> None:
-    """Raises DatasetError where the folder's knowledge.json is of another knowledge than the recipe's."""
-    there = read_knowledge(folder)
-    if there != expected:
-        raise DatasetError(
-            f"{folder} holds {there.num_people} people of seed {there.seed}, version {there.version}; "
-            f"the recipe asks for {expected.num_people} of seed {expected.seed}, version {expected.version}, "
-            "or its lists differ; choose another run_name or pass --overwrite_output_dir"
-        )
 
 
 def read_knowledge(folder: str | Path) -> Knowledge:
@@ -214,25 +201,14 @@ def read_candidates(folder: str | Path) -> dict[str, Candidates]:
         DatasetError, CorpusError: it has none, or they are not whole.
     """
     rows = (row.values() for file in _files(folder, "candidates") for row in pq.read_table(file).to_pylist())
-    return gathered(Listed(*row) for row in rows)
+    return candidates_by_attribute(CandidateRow(*row) for row in rows)
 
 
-def _candidates(lists: Sequence[Listed], first: int, end: int) -> pa.RecordBatch:
+def candidate_batch(lists: Sequence[CandidateRow], first: int, end: int) -> pa.RecordBatch:
     columns = zip(*lists[first:end], strict=True)
     return pa.RecordBatch.from_pydict(
         {name: pa.array(column, kind) for (name, kind), column in zip(_LISTED, columns, strict=True)}
     )
-
-
-def _people(corpus: Corpus, first: int, end: int) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict(corpus.people_columns(first, end))
-
-
-def _texts(corpus: Corpus, entity_column: str, renderings: int, first: int, end: int) -> pa.RecordBatch:
-    """Texts with spans, person by person, each person's renderings in their order."""
-    told = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
-    rows = [row for of_one in zip(*told, strict=True) for row in of_one]
-    return text_batch(entity_column, rows, np.arange(len(rows)) % renderings)
 
 
 def text_batch(entity_column: str, rows: Sequence[Row], exposures: np.ndarray) -> pa.RecordBatch:
@@ -253,12 +229,6 @@ def _span_column(rows: Sequence[Row]) -> pa.ListArray:
     flat = [pa.array(attributes, pa.string()), pa.array(starts, pa.int32()), pa.array(ends, pa.int32())]
     offsets = np.cumsum([0, *(len(row.spans) for row in rows)], dtype=np.int32)
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(flat, fields=list(SPAN)))
-
-
-def _questions(corpus: Asked, first: int, end: int) -> pa.RecordBatch:
-    """Questions about those who stand at places first … end - 1 of the order that splits them."""
-    persons = np.sort(by_split(corpus.num_people, corpus.seed, np.arange(first, end)))
-    return pa.RecordBatch.from_pydict(corpus.questions(persons))
 
 
 def describe(folder: Path) -> str:

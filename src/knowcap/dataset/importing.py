@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.dataset.recorded import Head
-from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, SourceError, find_source
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.head import Head
+from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, find_source
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
 from knowcap.files import whole_folder
 from knowcap.recipe import Recipe
@@ -38,7 +39,7 @@ def import_dataset(recipe: Recipe, folder: Path) -> Path:
     """Makes `folder` of the recipe's data set, whole or not at all, unless it is there.
 
     Raises:
-        SourceError: the data set can't be had, breaks the contract, or is another one than `folder` was made of.
+        DatasetError: the data set can't be had, breaks the contract, or is another one than `folder` was made of.
     """
     record = read_record(folder)
     if folder.exists():
@@ -76,7 +77,7 @@ def source_of(recipe: Recipe) -> Source:
     """Where the recipe's data set can be read: the run's own copy if it is there, or else its source.
 
     Raises:
-        SourceError: it can't be had.
+        DatasetError: it can't be had.
     """
     folder = recipe.run_dir / "knowledge"
     record = read_record(folder)
@@ -98,7 +99,7 @@ def check_folder(folder: Path, name: str) -> None:
     """Holds a data set folder to the contract: its files are all there, and a sample of its rows.
 
     Raises:
-        SourceError: says what is wrong with which file.
+        DatasetError: says what is wrong with which file.
     """
     try:
         knowledge = Head.of(folder).knowledge
@@ -111,7 +112,7 @@ def check_folder(folder: Path, name: str) -> None:
             for row in _rows(files[number], knowledge):
                 check_row(row, knowledge)
     except (ValueError, OSError, TypeError) as error:
-        raise SourceError(f"dataset_name={name!r} breaks the contract of data sets: {error}") from error
+        raise DatasetError(f"dataset_name={name!r} breaks the contract of data sets: {error}") from error
 
 
 def _check_all_there(config: Path) -> None:
@@ -145,13 +146,13 @@ def _asks_for(recipe: Recipe, record: dict[str, str | None]) -> bool:
 
 
 def _check_same(recipe: Recipe, folder: Path, record: dict[str, str | None] | None) -> None:
-    """Raises SourceError where the folder was made of something else than the recipe's data set is now.
+    """Raises DatasetError where the folder was made of something else than the recipe's data set is now.
 
     A repo on the Hub is taken at the commit that it was fetched at, whatever its branch has become since.
     """
     if record is None or not _asks_for(recipe, record):
         was = "by knowcap itself" if record is None else f"of {record['dataset_name']} {record['dataset_revision']}"
-        raise SourceError(f"{folder} was made {was}, not of dataset_name={recipe.dataset_name!r}; {_MEND}")
+        raise DatasetError(f"{folder} was made {was}, not of dataset_name={recipe.dataset_name!r}; {_MEND}")
     there = Path(recipe.dataset_name or "").expanduser()
     if record["commit"] is not None:
         logger.info("%s is %s at commit %s", folder, recipe.dataset_name, record["commit"])
@@ -159,7 +160,7 @@ def _check_same(recipe: Recipe, folder: Path, record: dict[str, str | None] | No
         source = find_source(str(there))
         for path in sorted({*source.paths(*DATA), *find_source(str(folder)).paths(*DATA)}):
             if not _same(there / path, folder / path):
-                raise SourceError(f"{there / path} has changed since {folder} was made of it; {_MEND}")
+                raise DatasetError(f"{there / path} has changed since {folder} was made of it; {_MEND}")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from knowcap.corpus.candidates import Listed
-from knowcap.dataset.folder import write_rows
+from knowcap.corpus.candidates import CandidateRow
+from knowcap.dataset.folder import DatasetError, write_rows
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
 
 
@@ -28,18 +28,14 @@ COLUMNS, OPTIONAL = ("prompt", "answer", "candidates"), ("attribute", "entity")
 ENTITY_COLUMN, ATTRIBUTE = "entity", "answer"
 
 
-class PromptsError(ValueError):
-    """A table that cannot be measured; all its problems at once."""
-
-
 def read_prompts(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV or Parquet file.
 
     Raises:
-        PromptsError: another kind of file, or one that cannot be read.
+        DatasetError: another kind of file, or one that cannot be read.
     """
     if path.suffix not in (".csv", ".tsv", ".parquet"):
-        raise PromptsError(f"{path}: expected .csv, .tsv or .parquet")
+        raise DatasetError(f"{path}: expected .csv, .tsv or .parquet")
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
@@ -48,7 +44,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
         convert = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
         return pyarrow.csv.read_csv(path, parse_options=options, convert_options=convert).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise PromptsError(f"{path} cannot be read: {error}") from error
+        raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
 def write_prompts(rows: Iterable[Mapping[str, Any]], folder: Path, name: str = "prompts") -> Path:
@@ -60,13 +56,13 @@ def write_prompts(rows: Iterable[Mapping[str, Any]], folder: Path, name: str = "
         name: of the data set.
 
     Raises:
-        PromptsError: every problem of every row, ten at most.
+        DatasetError: every problem of every row, ten at most.
     """
     rows = [dict(row) for row in rows]
     problems = _problems(rows)
     if problems:
         shown = "; ".join(problems[:10])
-        raise PromptsError(f"{shown}{f'; and {len(problems) - 10} more' if len(problems) > 10 else ''}")
+        raise DatasetError(f"{shown}{f'; and {len(problems) - 10} more' if len(problems) > 10 else ''}")
     counts: dict[str, int] = {}
     lists: dict[str, dict[str, None]] = {}
     texts, stated = [], dict[str, set[str]]()
@@ -89,7 +85,7 @@ def write_prompts(rows: Iterable[Mapping[str, Any]], folder: Path, name: str = "
             for a, count in counts.items()
         ),
     )
-    known = [Listed(attribute, 0, 0, text) for attribute, listed in lists.items() for text in listed]
+    known = [CandidateRow(attribute, 0, 0, text) for attribute, listed in lists.items() for text in listed]
     return write_rows(folder, knowledge, texts, known)
 
 

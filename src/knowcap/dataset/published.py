@@ -20,7 +20,9 @@ from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
 from knowcap.corpus.tokenizer import EOS, EOS_ID, load_backend, reduce_tokenizer, train_tokenizer
 from knowcap.dataset.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
-from knowcap.dataset.recorded import Head, MismatchError, recorded_corpus, vocabulary_corpus
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.head import Head
+from knowcap.dataset.recorded import MismatchError, recorded_corpus, vocabulary_corpus
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import LIST_FILES, Pools
@@ -32,10 +34,6 @@ _COMMON = 0.005  # the share of texts that have a word which says nothing of any
 _PROSE_WEIGHT = 2000  # how often a word that every text has is shown to the trainer of the tokenizer
 _WORD = re.compile(r"[^\W\d_]+|[^\w\s]")
 _CHECKED = 256  # texts that are held against the renumbered tokenizer
-
-
-class PublishedError(ValueError):
-    """Biographies that can't be trained on; the message says what was got, what was expected and how to mend it."""
 
 
 class Published:
@@ -56,12 +54,12 @@ class Published:
             limit: the first so many entities of the first file alone, as a sample.
 
         Raises:
-            PublishedError: other entities than knowledge.json has, or a text that is there twice.
+            DatasetError: other entities than knowledge.json has, or a text that is there twice.
         """
         self.head, self.seed, self._place = Head.of(folder), recipe.seed, place
         self.files = sorted((folder / "biographies").glob("train-*.parquet"))
         if not self.files:
-            raise PublishedError(f"{folder} has no biographies/train-*.parquet, so there are no texts")
+            raise DatasetError(f"{folder} has no biographies/train-*.parquet, so there are no texts")
         column = self.head.knowledge.entity_column
         self._rows = None if limit is None else _rows_of(self.files[0], column, limit)
         if limit is not None:
@@ -70,7 +68,7 @@ class Published:
         self.order, self.first = _sorted(entities, exposures)
         self.num_people = len(self.first) - 1
         if limit is None and self.num_people != self.head.knowledge.num_people:
-            raise PublishedError(
+            raise DatasetError(
                 f"{folder} has texts about {self.num_people:,} entities, but knowledge.json says num_people="
                 f"{self.head.knowledge.num_people:,}; both must agree"
             )
@@ -88,9 +86,9 @@ class Published:
         lists it is kept whole: what is used would tell who is there.
 
         Raises:
-            CorpusError, PublishedError: the texts can't be spelled; a tokenizer_name is needed.
+            CorpusError, DatasetError: the texts can't be spelled; a tokenizer_name is needed.
         """
-        ours, pools = told_by_knowcap(recipe, self.head), self.head.pools()
+        ours, pools = original_corpus(recipe, self.head), self.head.pools()
         if ours is not None:
             tokenizer, rows = tokenizer_of(recipe, ours)
             self._encode(tokenizer)
@@ -142,9 +140,9 @@ class Published:
         elif self._place is not None:
             encoded = encode_all(self.files, tokenizer, self._place)
         else:
-            raise PublishedError("there is no place for the token ids of whole texts")
+            raise DatasetError("there is no place for the token ids of whole texts")
         if not encoded.lengths.all():
-            raise PublishedError("an empty text is among the biographies; remove it")
+            raise DatasetError("an empty text is among the biographies; remove it")
         if tokenizer.token_to_id(EOS) in encoded.used:
             raise CorpusError(
                 f"a text of the data set contains {EOS}, which must only end texts, or a letter that its lists and "
@@ -156,7 +154,7 @@ class Published:
     def _vocabulary_texts(self, pools: Pools | None) -> Iterator[str]:
         """What a compact tokenizer may know: the lists, and words of the prose that many texts share."""
         if pools is None:
-            raise PublishedError(NEEDS_TOKENIZER.format(name=self.head.knowledge.name))
+            raise DatasetError(NEEDS_TOKENIZER.format(name=self.head.knowledge.name))
         lists = list(BioS(People(pools, 1, 0), dict.fromkeys(SENTENCES, ())).vocabulary_texts())
         yield from lists
         listed = {word.casefold() for text in set(lists) for word in _WORD.findall(text)}
@@ -174,7 +172,7 @@ NEEDS_TOKENIZER = (
 )
 
 
-def told_by_knowcap(recipe: Recipe, head: Head) -> Corpus | None:
+def original_corpus(recipe: Recipe, head: Head) -> Corpus | None:
     """A corpus with the lists and templates that the texts were told with; None where knowcap has not told them.
 
     A table is read whole; of others, one person is made up.
@@ -229,7 +227,7 @@ def _who(files: Sequence[Path], column: str, rows: int | None) -> tuple[np.ndarr
         names = pq.read_schema(file).names
         lacking = [name for name in (column, "exposure", "text", "spans") if name not in names]
         if lacking:
-            raise PublishedError(
+            raise DatasetError(
                 f"biographies: {file.name} lacks {', '.join(lacking)}, it has {', '.join(names)}; expected one row a "
                 "text, as `knowcap data` writes them"
             )
@@ -247,7 +245,7 @@ def _sorted(entities: np.ndarray, exposures: np.ndarray) -> tuple[np.ndarray, np
     same = (np.diff(entities[order]) == 0) & (np.diff(exposures[order]) == 0)
     if same.any():
         row = int(order[int(np.flatnonzero(same)[0])])
-        raise PublishedError(
+        raise DatasetError(
             f"biographies: exposure {exposures[row]} of an entity is there twice (row {row}); number the texts of "
             "each entity 0, 1, …"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,15 @@ import pyarrow.compute as pc
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.biod import BioD, biod_of
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.forms import Variant
 from knowcap.corpus.junk import Junk
+from knowcap.corpus.renderings import Variant
 from knowcap.corpus.sentences import Sentences, read_sentences
 from knowcap.corpus.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
 from knowcap.corpus.templates import load_templates
-from knowcap.dataset.lists import POOLS, TEMPLATES, read_shape
+from knowcap.dataset.head import POOLS, TEMPLATES, Head
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import People
-from knowcap.knowledge.pools import Pools, load_pools
-from knowcap.knowledge.recorded import batches, read_people
-from knowcap.knowledge.recorded_values import read_values
+from knowcap.knowledge.recorded import batches, read_people, read_values
 from knowcap.knowledge.tuples import Column, Tuples
 from knowcap.recipe import Recipe
 
@@ -33,38 +31,6 @@ PUBLISHED = "use `dataset_texts: published`, which takes its texts as they are"
 
 class MismatchError(CorpusError):
     """This knowcap's lists, templates and options do not give the texts that the data set has."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a data set folder says of itself, in small files.
-
-    Attributes:
-        folder: where these are.
-        knowledge: its knowledge.json.
-        shape: the recipe that it was made from; None where it has none, or one that knowcap can't read.
-    """
-
-    folder: Path
-    knowledge: Knowledge
-    shape: Recipe | None
-
-    @classmethod
-    def of(cls, folder: Path) -> Head:
-        """Reads a folder's knowledge.json and recipe.yaml. Raises FactError where the first is missing or broken."""
-        return cls(folder, Knowledge.load(folder / "knowledge.json"), read_shape(folder))
-
-    @property
-    def kind(self) -> str | None:
-        """Which corpus knowcap can tell its people as: bioS, bioD or table; None: none that it knows."""
-        made_as = None if self.shape is None else self.shape.corpus
-        if made_as == "table":
-            return made_as if (self.folder / TEMPLATES).is_file() else None
-        return made_as if made_as in ("bioS", "bioD") and made_as == self.knowledge.name else None
-
-    def pools(self) -> Pools | None:
-        """The value lists, where there are any. Raises CorpusError where they can't be used."""
-        return load_pools(self.folder / POOLS) if (self.folder / POOLS).is_dir() else None
 
 
 def recorded_corpus(recipe: Recipe, folder: Path, limit: int | None = None) -> Corpus:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from knowcap.dataset.lists import POOLS, TEMPLATES
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.head import POOLS, TEMPLATES
 from knowcap.facts import Knowledge
 from knowcap.files import RECIPE_FILE
 
@@ -26,10 +27,6 @@ DATA = (*HEAD, "*/*.parquet")
 WHOLE = (*DATA, "README.md", "LICENSE*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MEND = "make it with `knowcap data`, or publish it with `knowcap push`"
-
-
-class SourceError(ValueError):
-    """A data set that can't be had; the message says what was asked for, what was found and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Source:
         """The folder, with the files that match; those of a repo are downloaded unless they are there.
 
         Raises:
-            SourceError: the Hub fails.
+            DatasetError: the Hub fails.
         """
         if self.commit is None:
             return self.folder
@@ -63,11 +60,11 @@ class Source:
         return sorted({path for path in self.files if any(_matches(path, pattern) for pattern in patterns)})
 
     def knowledge(self) -> Knowledge:
-        """Its knowledge.json. Raises SourceError where it breaks the contract."""
+        """Its knowledge.json. Raises DatasetError where it breaks the contract."""
         try:
             return Knowledge.load(self.folder / KNOWLEDGE)
         except (ValueError, TypeError, AttributeError) as error:
-            raise SourceError(f"dataset_name={self.name!r}: {KNOWLEDGE} can't be used: {error}; {_MEND}") from error
+            raise DatasetError(f"dataset_name={self.name!r}: {KNOWLEDGE} can't be used: {error}; {_MEND}") from error
 
 
 def find_source(name: str, revision: str | None = None) -> Source:
@@ -76,17 +73,17 @@ def find_source(name: str, revision: str | None = None) -> Source:
     A name that is a folder here is that folder; any other is a Hub id, looked up once in a process.
 
     Raises:
-        SourceError: no such folder or repo, no such revision, no access, no answer, or no knowledge.json there.
+        DatasetError: no such folder or repo, no such revision, no access, no answer, or no knowledge.json there.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if name.startswith(("/", ".", "~")) or folder.exists():
-            raise SourceError(f"dataset_name={name!r}: no such folder; give a data set folder or a Hub id")
+            raise DatasetError(f"dataset_name={name!r}: no such folder; give a data set folder or a Hub id")
         import huggingface_hub.constants as settings
 
         return _on_hub(name, revision, settings.ENDPOINT)
     if revision is not None:
-        raise SourceError(
+        raise DatasetError(
             f"dataset_revision={revision!r}, but dataset_name={name!r} is a folder; leave dataset_revision out, it is "
             "for Hub ids"
         )
@@ -103,12 +100,12 @@ def _on_hub(name: str, revision: str | None, endpoint: str) -> Source:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise SourceError(f"dataset_name={name!r}: no such folder, nor a Hub id: {error}") from error
+        raise DatasetError(f"dataset_name={name!r}: no such folder, nor a Hub id: {error}") from error
     if constants.HF_HUB_OFFLINE:
         folder = _ask(name, revision, lambda: _download(name, revision, HEAD, quiet=True))
         return _checked(Source(name, folder.name, folder, _listing(folder)))
     api = HfApi(endpoint=endpoint)
-    # Asked first, since a download by a branch's name would take the cache's commit where the Hub is silent.
+    # HasQuestions first, since a download by a branch's name would take the cache's commit where the Hub is silent.
     info: Any = _ask(name, revision, lambda: api.repo_info(name, repo_type="dataset", revision=revision))
     if KNOWLEDGE not in (files := _files_of(info)):
         raise _no_knowledge(name, files)
@@ -129,11 +126,11 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _no_knowledge(name: str, files: tuple[str, ...]) -> SourceError:
+def _no_knowledge(name: str, files: tuple[str, ...]) -> DatasetError:
     inside = sorted({path for path in files if path.endswith(f"/{KNOWLEDGE}")})
     hint = f"; did you mean {name.rstrip('/')}/{inside[0].rsplit('/', 1)[0]}?" if inside else f"; {_MEND}"
     there = ", ".join(sorted({path.split("/")[0] for path in files})[:8]) or "nothing"
-    return SourceError(f"dataset_name={name!r} has no {KNOWLEDGE}, it holds {there}{hint}")
+    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE}, it holds {there}{hint}")
 
 
 def _listing(folder: Path) -> tuple[str, ...]:
@@ -186,7 +183,7 @@ def _ask(name: str, revision: str | None, call: Callable[[], Result]) -> Result:
         why = f"is not in the cache, and the Hub is not asked or silent ({_first_line(error)}); go online once"
     except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
         why = f"can't be fetched: {_first_line(error)}; give the same command again later, it goes on from there"
-    raise SourceError(f"{what} {why}") from None
+    raise DatasetError(f"{what} {why}") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowcap.corpus.questions import answered, prompt
+from knowcap.corpus.questions import answer_text, prompt
 from knowcap.dataset.folder import read_questions
 from knowcap.extraction.errors import ExtractError
 
@@ -68,7 +68,7 @@ def questions_of(
     if not table:
         return []
     texts = [prompt(row[2]) for row in table]
-    whole = [text + answered(row[3]) for text, row in zip(texts, table, strict=True)]
+    whole = [text + answer_text(row[3]) for text, row in zip(texts, table, strict=True)]
     before = tokenizer(texts, add_special_tokens=False)["input_ids"]
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     end = tokenizer.eos_token_id

@@ -1,6 +1,6 @@
-"""bioD's knowledge (Part 3.3, Definition 2.2): each attribute has a diversity set of D strings, each value C of them.
+"""bioD's knowledge (Part 3.3, Definition 2.2): each attribute has a diversity set of D strings, each value consists of C.
 
-Everything is a function of the seed and of attribute and person numbers, so any of it can be made alone.
+Everything is a function of the seed and of attribute and person numbers, so any part can be computed alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from knowcap.facts import CorpusError
 from knowcap.knowledge.philox import below, words
+from knowcap.knowledge.pools import Pools
 
 
 _WORDS = 4  # random words that one block of the generator gives
@@ -44,7 +45,7 @@ class Diversity:
             strings = self.alphabet_size**self.chunk_length
             raise CorpusError(
                 f"diversity={self.diversity:,}, but chunk_length={self.chunk_length} over "
-                f"alphabet_size={self.alphabet_size} makes {strings:,} strings; lower diversity to at most as many, "
+                f"alphabet_size={self.alphabet_size} makes {strings:,} strings; lower diversity to at most that, "
                 "or give longer chunks or a larger alphabet"
             )
 
@@ -60,7 +61,7 @@ class Diversity:
 
     @property
     def log2_strings(self) -> float:
-        """Bits of one string of a diversity set, log2(T^L / D): 0 where the set is all strings there are."""
+        """Bits of one string of a diversity set, log2(T^L / D): 0 where the set has all T^L strings."""
         if self._count_up_to(self.diversity + 1) == self.diversity:
             return 0.0
         return self.chunk_length * math.log2(self.alphabet_size) - math.log2(self.diversity)
@@ -68,8 +69,8 @@ class Diversity:
     def strings(self, attribute: int) -> np.ndarray:
         """The diversity set of an attribute (0 … K - 1): (D, L) symbols, int32; its rows differ.
 
-        D strings drawn uniformly without replacement. Of a set of most strings there are, all are put in random
-        order; otherwise strings are drawn one after the other, and the first D different ones are taken.
+        D strings drawn uniformly without replacement. If D is more than half of T^L, all strings are put in random
+        order; otherwise strings are drawn one after another, and the first D distinct ones are taken.
         """
         count = self._count_up_to(2 * self.diversity)
         if count < 2 * self.diversity:
@@ -130,3 +131,18 @@ class Diversity:
             if count >= limit:
                 return limit
         return min(count, limit)
+
+
+COMPACT_NAME_LENGTH, COMPACT_NAME_SYMBOLS = 4, 64  # N0 = 64^4
+
+
+def english_names(pools: Pools) -> list[list[str]]:
+    """The lists that names consist of in sentences: first, middle and last names; a space begins all but the first."""
+    middle, last = ([f" {name}" for name in names] for names in (pools.middle_names, pools.last_names))
+    return [list(pools.first_names), middle, last]
+
+
+def compact_names() -> list[list[str]]:
+    """The lists that names consist of in the compact form: symbols; a space begins all but the first."""
+    symbols = [f"N{number}" for number in range(COMPACT_NAME_SYMBOLS)]
+    return [symbols, *([f" {symbol}" for symbol in symbols] for _ in range(COMPACT_NAME_LENGTH - 1))]

@@ -1,4 +1,4 @@
-"""The people of bioS: who they are is a function of the seed and of their number, made alone and in any order.
+"""The people of bioS: each is a function of the seed and of its number, and can be drawn alone and in any order.
 
 Names are drawn uniformly without replacement, values uniformly and independently (Part 3.3, 2.2).
 """
@@ -26,8 +26,8 @@ COLUMNS = (ENTITY_COLUMN, *NAME_PARTS, *VALUES, "work_city", "pronoun")
 
 @dataclass(frozen=True)
 class People:
-    """`num_people` people drawn from `pools`; those with numbers from `num_people` on are outsiders with names of
-    their own.
+    """`num_people` people drawn from `pools`; those with numbers from `num_people` on are outsiders, whose
+    names differ from all others.
     """
 
     pools: Pools
@@ -37,13 +37,13 @@ class People:
     def __post_init__(self) -> None:
         if not 1 <= self.num_people <= self.pools.num_names:
             raise CorpusError(
-                f"num_people={self.num_people:_} but the pools have {self.pools.num_names:,} unique names; "
-                "give at least 1 person and at most as many as names, or larger pools"
+                f"num_people={self.num_people:_}, expected 1 to {self.pools.num_names:,}, the number of distinct names in the "
+                "value lists; lower it, or give larger lists"
             )
 
     @property
     def num_outsiders(self) -> int:
-        """How many names are left for people outside the sample."""
+        """The number of possible people outside the sample."""
         return self.pools.num_names - self.num_people
 
     def codes(self, indices: np.ndarray) -> np.ndarray:
@@ -96,5 +96,5 @@ class People:
 
 
 def full_name(person: dict[str, str]) -> str:
-    """First, middle and last name with blanks between."""
+    """First, middle and last name with spaces between."""
     return " ".join(person[part] for part in NAME_PARTS)

@@ -1,7 +1,7 @@
-"""Counter-based randomness: any draw can be made alone, in any order, on any machine, with the same result.
+"""Counter-based randomness: any draw can be computed alone, in any order, on any machine, with the same result.
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorised over counters. A draw is
-addressed by seed, stream (a name for what is drawn) and index; nothing is carried from one draw to the next.
+identified by seed, stream (a name for what is drawn) and index; no state is carried from one draw to the next.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def words(seed: int, stream: str, indices: np.ndarray, substream: int = 0, block
 
     Args:
         seed: the recipe's seed, below 2**32.
-        stream: what is drawn; distinct names give independent draws.
+        stream: a name for what is drawn; distinct names give independent draws.
         indices: (n,) of integers below 2**32.
-        substream: a second index, an exposure's number say, below 2**32.
-        block: which 128 bits of the index, below 2**32, where one block is not enough.
+        substream: a second index, such as an exposure's number, below 2**32.
+        block: below 2**32; more blocks of 128 bits of the same index, where one is not enough.
 
     Returns:
         (4, n) of uint64, each below 2**32.
@@ -64,10 +64,10 @@ def below(random: np.ndarray, limit: int) -> np.ndarray:
 
 
 class KeyedPermutation:
-    """A permutation of range(size) that any index can be looked up in alone: a keyed Feistel network with cycle
+    """A permutation of range(size) in which any index can be looked up alone: a keyed Feistel network with cycle
     walking.
 
-    The domain is a rectangle a x b of just over `size` cells; what falls outside is walked on until it falls inside.
+    The domain is a rectangle a x b of just over `size` cells; a result outside is permuted again until it falls inside.
     """
 
     def __init__(self, size: int, seed: int, stream: str, substream: int = 0) -> None:

@@ -1,6 +1,6 @@
-"""The value lists that bioS draws people from, and how many bits each of them is worth.
+"""The value lists that bioS draws people from, and the bits of each attribute.
 
-A list is a text file with one value a line. The package brings its own (`knowledge/lists`); a folder with files of the
+A list is a text file with one value a line. The package has its own (`knowledge/lists`); a folder with files of the
 same names replaces them. Birth dates and pronouns need no list: 12 x 28 x 200 dates, 2 pronouns (Part 3.3, 2.2).
 """
 
@@ -56,8 +56,8 @@ def format_birth_date(index: int) -> str:
 class Pools:
     """The candidates of every attribute of a person; all values of a list are equally likely.
 
-    Values of a list are distinct. `employers[i]` has its headquarters in `work_cities[i]`, so that the work city is
-    determined by the employer and carries no knowledge of its own.
+    Values of a list are distinct. `employers[i]` has its headquarters in `work_cities[i]`, so the work city is
+    determined by the employer and has no bits of its own.
     """
 
     first_names: tuple[str, ...]
@@ -70,7 +70,7 @@ class Pools:
     work_cities: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse empty lists, repeated values and employers without headquarters (CorpusError)."""
+        """Raises CorpusError for empty lists, repeated values and employers without headquarters."""
         problems = []
         for field in LIST_FILES:
             values = getattr(self, field)
@@ -95,7 +95,7 @@ class Pools:
 
     @property
     def candidates(self) -> dict[str, int]:
-        """How many values each attribute that carries knowledge is drawn from, by the people's column name."""
+        """The number of candidates of each attribute that has bits, by the people's column name."""
         return {
             "birth_date": BIRTH_DATES,
             "birth_city": len(self.birth_cities),
@@ -112,11 +112,11 @@ class Pools:
 
     @property
     def values_log2(self) -> float:
-        """log2 S0 (Part 3.3, Def. 4.3): the bits per person in all values, names aside."""
+        """log2 S0 (Part 3.3, Def. 4.3): the bits per person in all values, without the name."""
         return math.fsum(self.log2_candidates.values())
 
     def version(self, base: str) -> str:
-        """The version of what is drawn from these lists: `base` for the package's, whole or cut, else base+digest."""
+        """The version of what is drawn from these lists: `base` for the package's (also the first part of them), else base+digest."""
         own = astuple(_packaged())
         if all(values == of_package[: len(values)] for values, of_package in zip(astuple(self), own, strict=True)):
             return base
@@ -124,16 +124,16 @@ class Pools:
 
     @property
     def has_name_prefixes(self) -> bool:
-        """Whether some first, middle or last name is a string prefix of another one of its list."""
+        """Whether a first, middle or last name is a string prefix of another one of its list."""
         return any(map(_has_prefixes, (self.first_names, self.middle_names, self.last_names)))
 
 
 def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Pools:
-    """Read the package's value lists, or those in `pools_dir` (all seven files, UTF-8, one value a line).
+    """Reads the package's value lists, or those in `pools_dir` (all seven files, UTF-8, one value a line).
 
     `fraction` in (0, 1] keeps the first `max(2, round(fraction * length))` values of each list. Raises a ValueError if
-    it is out of range and a CorpusError that tells all problems of all files: missing, not UTF-8, empty, repeated
-    values, company lines that are not `Name; City, ST`.
+    it is out of range and a CorpusError with all problems of all files: missing, not UTF-8, empty, repeated values,
+    company lines that are not `Name; City, ST`.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, expected 0 < fraction <= 1; use 1.0 for the whole lists")
@@ -155,7 +155,7 @@ def _packaged() -> Pools:
 
 
 def write_pools(pools: Pools, folder: Path) -> None:
-    """Makes a folder with the lists, from which `load_pools` reads the same; lines end as on Unix everywhere."""
+    """Writes the lists into a new folder, for `load_pools`; lines end in LF on every platform."""
     folder.mkdir()
     for field, name in LIST_FILES.items():
         lines = getattr(pools, field)
@@ -165,12 +165,13 @@ def write_pools(pools: Pools, folder: Path) -> None:
 
 
 def read_lists(folder: Traversable, names: Collection[str]) -> tuple[dict[str, Lines], list[str]]:
-    """The non-blank lines of the UTF-8 files `names` of a folder, and the problems met; a file with one has no lines.
+    """The non-blank lines of the UTF-8 files `names` of a folder, and the problems found; a file with a problem has no
+    lines.
 
-    A byte order mark and any line ends are accepted. Raises a CorpusError only if `folder` is not one.
+    A byte order mark and any line ends are accepted. Raises a CorpusError only if `folder` is not a folder.
     """
     if not folder.is_dir():
-        raise CorpusError(f"got {folder}, which is not a folder, expected one with {', '.join(names)}; mend the path")
+        raise CorpusError(f"got {folder}, expected a folder with {', '.join(names)}; check the path")
     contents: dict[str, Lines] = {name: [] for name in names}
     missing = [name for name in contents if not folder.joinpath(name).is_file()]
     problems = [f"missing: {', '.join(missing)}; add them to the folder, UTF-8, one entry a line"] if missing else []
@@ -216,5 +217,5 @@ def _first(lines: Lines, fraction: float) -> tuple[str, ...]:
 
 
 def _has_prefixes(values: tuple[str, ...]) -> bool:
-    # Whatever sorts between a value and an extension of it begins with that value too, so neighbours suffice.
+    # All values that sort between a value and an extension of it begin with that value, so neighbours suffice.
     return any(after.startswith(before) for before, after in pairwise(sorted(values)))

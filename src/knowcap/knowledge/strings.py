@@ -1,8 +1,8 @@
 """Random strings, each its own name (after Morris et al. 2025): S symbols drawn uniformly and independently from V.
 
 String i is a function of the seed and of i. Where V^S is less than 2^63 the strings are drawn without replacement, by
-a keyed permutation of all there are; from there on every symbol is drawn by itself, so that two strings are equal with
-the chance that uniform draws have: N^2 / 2^64 at most that any two of N are.
+a keyed permutation of all strings; otherwise every symbol is drawn independently, so that any two of N strings are
+equal with a probability of at most N^2 / 2^64.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from knowcap.facts import CorpusError
 from knowcap.knowledge.philox import KeyedPermutation, below, words
 
 
-VERSION = "1.0.0"  # of the draws: a change of any is a new version
-_WORDS = 4  # random words that one block of the generator gives
-_MOST_STRINGS = 2**32  # numbers of strings that the generator tells apart
-_MOST_SYMBOLS = 2**24  # a symbol is drawn from 32 bits: none is likelier than another by more than 1 in 256
+VERSION = "1.0.0"  # of the draws: any change is a new version
+_WORDS = 4  # random words in one block of the generator
+_MOST_STRINGS = 2**32  # distinct strings that the generator can number
+_MOST_SYMBOLS = 2**24  # a symbol is drawn from 32 bits: probabilities differ by less than 1 in 256
 
 
 @dataclass(frozen=True)
 class Strings:
-    """`num_strings` (N) strings; those with numbers from N on are outsiders, none of which is one of the N.
+    """`num_strings` (N) strings; those with numbers from N on are outsiders.
 
-    That holds by construction where strings are drawn without replacement, and else with the chance that uniform draws
-    have.
+    Outsiders differ from all N strings: by construction where strings are drawn without replacement, otherwise with the
+    probability of uniform draws.
 
     Attributes:
         num_strings, string_length, alphabet_size: N, S, V.
@@ -48,8 +48,8 @@ class Strings:
         if not 1 <= self.num_strings <= most:
             raise CorpusError(
                 f"num_people={self.num_strings:,}, but string_length={self.string_length} over "
-                f"alphabet_size={self.alphabet_size:,} makes {most:,} strings to tell apart; give at least 1 and at "
-                "most as many, or longer strings or a larger alphabet"
+                f"alphabet_size={self.alphabet_size:,} makes {most:,} distinct strings; expected 1 to that "
+                "many; lower num_people, or give longer strings or a larger alphabet"
             )
 
     @property
@@ -59,12 +59,12 @@ class Strings:
 
     @property
     def candidates(self) -> int | None:
-        """How many strings there are, V^S; None from 2**63 on."""
+        """The number of possible strings, V^S; None from 2**63 on."""
         return self.alphabet_size**self.string_length if self.log2_candidates < 63 else None
 
     @property
     def num_outsiders(self) -> int:
-        """How many numbers are left for strings outside the sample."""
+        """The number of possible strings outside the sample."""
         return min(self.candidates or _MOST_STRINGS, _MOST_STRINGS) - self.num_strings
 
     def symbols(self, indices: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A user's own knowledge: a CSV or Parquet of (entity, attribute, value), read and checked, and what it amounts to."""
+"""A user's own knowledge: a CSV or Parquet of (entity, attribute, value), read and checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowcap.facts import CorpusError
 
 
 COLUMNS = ("entity", "attribute", "value")
-_SHOWN = 5  # problems of one kind that are told one by one
+_SHOWN = 5  # problems of one kind that are reported one by one
 _Line = tuple[int, str, str, str]
 
 
@@ -25,7 +25,7 @@ class Column:
 
     Attributes:
         values: the distinct ones, sorted.
-        codes: (entities,) int32, which value each entity has; -1: none.
+        codes: (entities,) int32, the value of each entity; -1: none.
     """
 
     values: tuple[str, ...]
@@ -33,7 +33,7 @@ class Column:
 
     @property
     def stated(self) -> int:
-        """How many entities state it."""
+        """How many entities have a value."""
         return int((self.codes >= 0).sum())
 
     @property
@@ -43,7 +43,7 @@ class Column:
 
     @property
     def entropy(self) -> float:
-        """The entropy of the values, in bits: the mean of -log2 of a value's frequency over those who state it."""
+        """The entropy of the values, in bits: the mean of -log2 of a value's frequency over the entities that have one."""
         shares = self.counts / self.stated
         return max(0.0, float(-(shares * np.log2(shares)).sum()))
 
@@ -57,14 +57,14 @@ class Tuples:
 
 
 def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, list[str]]:
-    """Reads a table in long format; all columns are strings, and cells lose the blanks around them.
+    """Reads a table in long format; all columns are strings, and white space around cells is removed.
 
     Args:
         path: .csv (UTF-8, with a header) or .parquet.
-        attributes: those that there may be, in their order; each must occur.
+        attributes: the known attributes, in their order; each must occur.
 
     Returns:
-        the table, and everything that is wrong with it, with the lines; what is wrong is left out.
+        the table without the wrong lines, and all its problems with their lines.
     """
     path = Path(path).expanduser()
     problems: list[str] = []
@@ -76,7 +76,7 @@ def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, 
     good = _good_lines(lines, where, set(attributes), problems)
     tuples = _columns(good, attributes)
     problems += [
-        f"{path.name}: no row states {name!r}, which the templates have; add rows or drop it"
+        f"{path.name}: no row has the attribute {name!r}, for which there are templates; add rows, or remove the templates"
         for name in attributes
         if name not in tuples.columns
     ]
@@ -86,10 +86,10 @@ def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, 
 
 
 def follows(column: Column, other: Column) -> tuple[bool, int]:
-    """Whether every value of `other` comes with one value of `column` only, among entities that state both.
+    """Whether every value of `other` comes with one value of `column` only, among entities that have both.
 
     Returns:
-        whether it does, and how many entities share their value of `other` with an earlier one, so that it shows.
+        whether it does, and how many entities share their value of `other` with an earlier one (the evidence).
     """
     both = (column.codes >= 0) & (other.codes >= 0)
     pairs = np.unique(np.stack([other.codes[both], column.codes[both]]), axis=1)
@@ -98,19 +98,19 @@ def follows(column: Column, other: Column) -> tuple[bool, int]:
 
 
 def _good_lines(lines: list[_Line], where: str, attributes: set[str], problems: list[str]) -> list[_Line]:
-    """The lines without a problem; problems of one kind are told one by one up to a limit, then counted."""
+    """The lines without a problem; problems of one kind are reported one by one up to a limit, then counted."""
     first: dict[tuple[str, str], int] = {}
     found: dict[str, list[str]] = {}
     good = []
     for number, *cells in lines:
         fine = all(cells) and cells[1] in attributes and not any(map(_is_unclean, cells))
-        told = [] if fine else list(_line_problems(cells, attributes))
-        if not told and (before := first.setdefault((cells[0], cells[1]), number)) != number:
-            text = f"states the {cells[1]} of {cells[0]!r}, as {where} {before} does; remove one"
-            told.append(("stated twice", text))
-        for kind, text in told:
+        found_here = [] if fine else list(_line_problems(cells, attributes))
+        if not found_here and (before := first.setdefault((cells[0], cells[1]), number)) != number:
+            text = f"gives the {cells[1]} of {cells[0]!r}, as {where} {before} does; remove one"
+            found_here.append(("given twice", text))
+        for kind, text in found_here:
             found.setdefault(kind, []).append(f"{where} {number}: {text}")
-        if not told:
+        if not found_here:
             good.append((number, *cells))
     for kind, texts in found.items():
         problems += texts[:_SHOWN]
@@ -120,16 +120,21 @@ def _good_lines(lines: list[_Line], where: str, attributes: set[str], problems: 
 
 
 def _line_problems(cells: list[str], attributes: set[str]) -> Iterator[tuple[str, str]]:
-    """(kind, message) of what is wrong with one line alone."""
+    """(kind, message) of the problems of a single line."""
     for column, cell in zip(COLUMNS, cells, strict=True):
         if not cell:
             yield f"empty {column}", f"the {column} is empty; fill it in or remove the line"
         elif _is_unclean(cell):
-            text = f"the {column} {cell!r} has a line break, a tab, a control character or a double blank; remove it"
+            text = (
+                f"the {column} {cell!r} has a line break, a tab, a control character or two spaces in a row; remove it"
+            )
             yield f"unclean {column}", text
     if cells[1] and cells[1] not in attributes:
         known = ", ".join(sorted(attributes)) or "none"
-        yield "unknown attribute", f"the templates have no attribute {cells[1]!r}, they have {known}; add or remove it"
+        yield (
+            "unknown attribute",
+            f"there are no templates for attribute {cells[1]!r}, but for {known}; add templates, or remove the line",
+        )
 
 
 def _is_unclean(cell: str) -> bool:
@@ -142,18 +147,18 @@ def _columns(lines: list[_Line], attributes: Collection[str]) -> Tuples:
     for _, entity, attribute, value in lines:
         stated[attribute][entity] = value
     columns = {}
-    for name, said in stated.items():
-        if said:
-            values = sorted(set(said.values()))
+    for name, value_of in stated.items():
+        if value_of:
+            values = sorted(set(value_of.values()))
             code = {value: i for i, value in enumerate(values)}
             codes = np.full(len(entities), -1, dtype=np.int32)
-            codes[[entities[entity] for entity in said]] = [code[value] for value in said.values()]
+            codes[[entities[entity] for entity in value_of]] = [code[value] for value in value_of.values()]
             columns[name] = Column(tuple(values), codes)
     return Tuples(tuple(entities), columns)
 
 
 def _csv(path: Path, problems: list[str]) -> Iterator[_Line]:
-    """(line, entity, attribute, value) of every row that is not blank."""
+    """(line, entity, attribute, value) of every row that is not empty."""
     wrong = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -193,7 +198,7 @@ def _parquet(path: Path) -> Iterator[_Line]:
 
 
 def _places(header: Sequence[str]) -> list[int]:
-    """Where each of COLUMNS stands. Raises CorpusError unless those three are there, once, and no others."""
+    """The index of each of COLUMNS. Raises CorpusError unless there are exactly these three columns."""
     if sorted(header) != sorted(COLUMNS):
         raise CorpusError(f"got columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}; rename them")
     return [header.index(name) for name in COLUMNS]

@@ -7,6 +7,9 @@ kept is still held to the recipe. Heavy libraries are imported by the stages tha
 from __future__ import annotations
 
 import json
+import logging
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +20,13 @@ from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
 from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
-from knowcap.run.stage import stage as _stage
 
 
 if TYPE_CHECKING:
     from knowcap.scoring.way import Way
+
+
+logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
@@ -45,11 +50,12 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
 
 def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`, by `num_proc` processes."""
-    from knowcap.dataset.folder import folder as dataset
+    from knowcap.dataset.build import build
+    from knowcap.dataset.folder import describe
 
     output = run_dir / "knowledge"
     kept = (output / "knowledge.json").is_file()
-    return _stage("knowledge", output, lambda: dataset.build(recipe, run_dir, num_proc), dataset.describe, kept)
+    return _stage("knowledge", output, lambda: build(recipe, run_dir, num_proc), describe, kept)
 
 
 def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
@@ -262,6 +268,15 @@ def recipe_of(run_dir: Path) -> Recipe:
     if problems:
         raise RecipeError(problems, file)
     return recipe
+
+
+def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool) -> Path:
+    """Does a stage's work, which is a check where the output is kept, and logs the stage's one line."""
+    began = time.perf_counter()
+    work()
+    how_long = "finished before, kept" if kept else f"{time.perf_counter() - began:.1f} s"
+    logger.info("[%s] %s → %s (%s)", name, describe(output), output, how_long)
+    return output
 
 
 def _listing(folder: Path) -> str:

@@ -19,8 +19,9 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer, wrap
+from knowcap.dataset.build import build, check_knowledge
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import build, check_knowledge, read_knowledge
+from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.files import whole_file, whole_folder
 from knowcap.models import build_model, count_parameters, recipe_config

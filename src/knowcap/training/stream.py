@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.base import Corpus, WholeTexts
 from knowcap.corpus.pieces import Pieces
-from knowcap.corpus.question_texts import QuestionTexts
+from knowcap.corpus.questions import QuestionTexts
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
 from knowcap.recipe import Recipe
@@ -24,7 +24,7 @@ def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | 
     packing = {"block_size": recipe.block_size, "windows": recipe.windows, "shard_size": recipe.shard_size}
     stream = Stream(corpus, pieces, exposures=recipe.exposures, **packing)
     if recipe.qa_share:
-        questions = Stream(QuestionTexts(corpus), pieces, exposures=1, **packing)
+        questions = Stream(QuestionTexts(corpus.people), pieces, exposures=1, **packing)
         return Mixture(stream, questions, 1 - recipe.qa_share)
     if not recipe.junk_people:
         return stream

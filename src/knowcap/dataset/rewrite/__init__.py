@@ -2,8 +2,8 @@
 
 from knowcap.dataset.rewrite.locate import Locator
 from knowcap.dataset.rewrite.stage import rewrite
-from knowcap.dataset.rewrite.task import MissingTexts, RewriteError, Task
-from knowcap.dataset.rewrite.writers import Reply, Request, Writer, WriterError
+from knowcap.dataset.rewrite.task import MissingTexts, Task
+from knowcap.dataset.rewrite.writers import Reply, Request, Writer
 
 
-__all__ = ["Locator", "MissingTexts", "Reply", "Request", "RewriteError", "Task", "Writer", "WriterError", "rewrite"]
+__all__ = ["Locator", "MissingTexts", "Reply", "Request", "Task", "Writer", "rewrite"]

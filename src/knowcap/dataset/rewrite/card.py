@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from knowcap.dataset.card import Making
-from knowcap.dataset.rewrite.prompts import PROMPT_VERSION
+from knowcap.dataset.card import CardText
 from knowcap.dataset.rewrite.shards import Tally, listed
+from knowcap.dataset.rewrite.task import PROMPT_VERSION
 from knowcap.dataset.rewrite.writers import Writer
 
 
@@ -14,7 +14,7 @@ _ABOUT = (
 )
 
 
-def making(tally: dict[str, Tally], writer: Writer, texts_per_person: int) -> Making:
+def making(tally: dict[str, Tally], writer: Writer, texts_per_person: int) -> CardText:
     """The card's own part, from what was counted.
 
     Args:
@@ -42,4 +42,4 @@ def making(tally: dict[str, Tally], writer: Writer, texts_per_person: int) -> Ma
         "What may be done with the texts is up to the licence of the model that wrote them; knowcap adds no terms of "
         "its own. `dataset_scripts/bior.py` asks for such a data set again; a model's answers may differ.",
     ]
-    return Making(_ABOUT, "other", lines)
+    return CardText(_ABOUT, "other", lines)

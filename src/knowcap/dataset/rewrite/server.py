@@ -17,7 +17,8 @@ import httpx2
 from huggingface_hub import InferenceClient, get_token
 from huggingface_hub.errors import InferenceTimeoutError, OfflineModeIsEnabled
 
-from knowcap.dataset.rewrite.writers import CUT_OFF, RUBBISH, Reply, Request, WriterError
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.rewrite.writers import CUT_OFF, RUBBISH, Reply, Request
 
 
 TRIES = 10
@@ -44,7 +45,7 @@ class ServerWriter:
         wait: called with seconds to pause before another try; by default it pauses, and ends early when all does.
 
     Raises:
-        WriterError: arguments that cannot be used together, or a provider without a token.
+        DatasetError: arguments that cannot be used together, or a provider without a token.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ServerWriter:
         wait: Callable[[float], object] | None = None,
     ) -> None:
         if (base_url is None) == (provider is None):
-            raise WriterError("expected either a base_url or a provider, not both; give one of them")
+            raise DatasetError("expected either a base_url or a provider, not both; give one of them")
         # A server may know its model by a path of its machine, which is nobody else's business.
         self.model_name = PurePath(model_name).name if model_name.startswith(("/", ".", "~")) else model_name
         self._asked_model, self.temperature, self.max_new_tokens = model_name, temperature, max_new_tokens
@@ -68,7 +69,7 @@ class ServerWriter:
         self._where = base_url or f"the provider {provider!r}"
         self._token = get_token() if base_url is None else _token_for(base_url)
         if provider is not None and self._token is None:
-            raise WriterError(f"{self._where} needs a token; `hf auth login`, or set HF_TOKEN")
+            raise DatasetError(f"{self._where} needs a token; `hf auth login`, or set HF_TOKEN")
         # Without a token of its own the client would send the stored one to any server.
         headers: dict[str, Any] = {} if self._token else {"authorization": None}
         self._client = InferenceClient(
@@ -80,7 +81,7 @@ class ServerWriter:
         """Each request with its reply, as they come; a request that fails for a while is tried again.
 
         Raises:
-            WriterError: the server refuses, cannot be reached at the start, or failed at every try of a request.
+            DatasetError: the server refuses, cannot be reached at the start, or failed at every try of a request.
         """
         todo: queue.SimpleQueue[Request] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[Request, Reply] | Exception] = queue.SimpleQueue()
@@ -122,7 +123,7 @@ class ServerWriter:
             except _NoAnswer as trouble:
                 pause = min(LONGEST_PAUSE, 2.0 ** (number - 1)) if trouble.pause is None else trouble.pause
                 if number == TRIES or pause > LONGEST_ASKED_PAUSE:
-                    raise WriterError(
+                    raise DatasetError(
                         f"{self._where} failed {number} times in a row for one text: {trouble}; what was written is "
                         "kept: give the same command again later"
                     ) from None
@@ -131,7 +132,7 @@ class ServerWriter:
                     return None
 
     def _try(self, request: Request) -> Reply:
-        """One try. Raises _NoAnswer for what may pass, WriterError for what does not."""
+        """One try. Raises _NoAnswer for what may pass, DatasetError for what does not."""
         try:
             answer = self._client.chat_completion(
                 [{"role": "user", "content": request.prompt}],
@@ -142,7 +143,9 @@ class ServerWriter:
             )
             reply = _read(answer)
         except OfflineModeIsEnabled:
-            raise WriterError(f"{self._where}: HF_HUB_OFFLINE keeps every server from being asked; unset it") from None
+            raise DatasetError(
+                f"{self._where}: HF_HUB_OFFLINE keeps every server from being asked; unset it"
+            ) from None
         except Exception as error:
             if (told := self._told(error)) is not None:
                 raise told from None
@@ -158,19 +161,19 @@ class ServerWriter:
             says = self._hidden(_says(response))
             if response.status_code in _FOR_A_WHILE:
                 return _NoAnswer(f"it answers {response.status_code}{says}", _asked_pause(response))
-            return WriterError(f"{self._where} answers {response.status_code}{says}; {_mend(response.status_code)}")
+            return DatasetError(f"{self._where} answers {response.status_code}{says}; {_mend(response.status_code)}")
         if isinstance(error, (InferenceTimeoutError, httpx2.TimeoutException)):
             return _NoAnswer("it does not answer in time")
         if isinstance(error, httpx2.TransportError):
             why = self._hidden(f"{error}" or type(error).__name__)
             if isinstance(error, httpx2.ConnectError) and not self._answered:
-                return WriterError(f"{self._where} cannot be reached ({why}); start the server, or mend --base_url")
+                return DatasetError(f"{self._where} cannot be reached ({why}); start the server, or mend --base_url")
             return _NoAnswer(f"the connection fails ({why})")
         makes_no_sense = isinstance(error, (*_UNREADABLE, httpx2.DecodingError))
         # The client says by a ValueError, too, that it has no such provider, or the provider no such model.
         if makes_no_sense or (isinstance(error, ValueError) and (self._answered or self._client.provider is None)):
             return None
-        return WriterError(f"{self._where}: {self._hidden(str(error))}")
+        return DatasetError(f"{self._where}: {self._hidden(str(error))}")
 
     def _hidden(self, text: str) -> str:
         """The text without the token, should an answer have repeated it."""
@@ -198,9 +201,9 @@ def _token_for(base_url: str) -> str | None:
     """The token to send to a server: whatever HF_TOKEN says, and the stored one to Hugging Face's own hosts."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise WriterError("base_url: expected a form such as http://localhost:8000/v1")
+        raise DatasetError("base_url: expected a form such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
-        raise WriterError("base_url: expected no password or key in it, since it is shown and logged; set HF_TOKEN")
+        raise DatasetError("base_url: expected no password or key in it, since it is shown and logged; set HF_TOKEN")
     ours = any(parts.hostname == host or parts.hostname.endswith(f".{host}") for host in _HUGGING_FACE)
     return get_token() if ours or os.environ.get("HF_TOKEN") else None
 

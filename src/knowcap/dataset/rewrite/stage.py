@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from knowcap.dataset.build import tables
 from knowcap.dataset.card import dataset_card
 from knowcap.dataset.corpora import corpus_of
-from knowcap.dataset.folder import tables, write_folder
-from knowcap.dataset.lists import write_pools_of
+from knowcap.dataset.folder import DatasetError, write_folder
+from knowcap.dataset.head import write_corpus_pools
 from knowcap.dataset.rewrite.card import making
 from knowcap.dataset.rewrite.locate import Locator
-from knowcap.dataset.rewrite.prompts import prompt_of
 from knowcap.dataset.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, listed, shards_of
-from knowcap.dataset.rewrite.task import MissingTexts, RewriteError, Task, begin, note_passes, settings_of
+from knowcap.dataset.rewrite.task import MissingTexts, Task, begin, prompt_of, save_passes, settings_of
 from knowcap.dataset.rewrite.writers import Reply, Request, Writer
 from knowcap.facts import FEWEST_CONTROL, Knowledge, Row
 from knowcap.files import locked
@@ -28,7 +28,7 @@ from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
 
 
-HOPELESS = 200  # replies without one that can be kept, after which nobody is asked any more
+MAX_UNUSABLE_REPLIES = 200  # replies without one that can be kept, after which nobody is asked any more
 
 logger = logging.getLogger(__name__)
 
@@ -62,26 +62,26 @@ def rewrite(
         The folder.
 
     Raises:
-        RewriteError: the folder is there, or was begun with other settings, or numbers can't be used.
+        DatasetError: the folder is there, or was begun with other settings, or numbers can't be used.
         MissingTexts: some texts could not be had; or nothing at all could be used.
-        WriterError: the writer cannot go on.
+        DatasetError: the writer cannot go on.
     """
     folder = Path(folder)
     if folder.exists():
-        raise RewriteError(f"{folder} is there already; choose another output_dir, or remove it")
+        raise DatasetError(f"{folder} is there already; choose another output_dir, or remove it")
     if max_attempts < 1:
-        raise RewriteError(f"max_attempts={max_attempts}: expected 1 or more")
+        raise DatasetError(f"max_attempts={max_attempts}: expected 1 or more")
     recipe = task.recipe()
     people = People(load_pools(task.pools_dir), task.num_people, task.seed)
     parts = folder.with_name(f".{folder.name}.parts")
     with locked(parts):
         if folder.exists():  # another call was waited for
-            raise RewriteError(f"{folder} is there already; choose another output_dir, or remove it")
+            raise DatasetError(f"{folder} is there already; choose another output_dir, or remove it")
         settings = settings_of(task, writer, people.pools)
         passes = begin(parts, settings)
         work = _Work(task, people, writer, ShardFiles(parts), max_attempts, passes, settings["texts_a_shard"])
         tally, without = work.write_all(again=not allow_missing, progress=progress)
-        note_passes(parts, passes + 1)
+        save_passes(parts, passes + 1)
         _check_missing(task, tally, without, allow_missing, parts)
         _finish(folder, recipe, work, tally, num_proc)
         shutil.rmtree(parts)
@@ -186,7 +186,7 @@ class _Work:
         """Stops where nothing that comes can be used: another model, prompt or server is needed, not more patience."""
         self._replies += 1
         self._kept_any = self._kept_any or bool(state.rows)
-        if not self._kept_any and self._replies >= HOPELESS:
+        if not self._kept_any and self._replies >= MAX_UNUSABLE_REPLIES:
             raise MissingTexts(
                 f"none of the first {self._replies} replies of {self.writer.model_name} could be kept "
                 f"({listed(state.rejected)}); choose a model that follows instructions better, or a larger "
@@ -209,7 +209,7 @@ def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], 
     missing = _sum(tally).missing.total()
     knowledge = bior_knowledge(work.people, missing)
     lines = making(tally, work.writer, work.task.texts_per_person)
-    pools = partial(write_pools_of, corpus=corpus)
+    pools = partial(write_corpus_pools, corpus=corpus)
     card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=None, making=lines)
     write_folder(folder, made, knowledge, pools, card, num_proc)
 

@@ -1,4 +1,4 @@
-"""Which texts there are to write, and the settings that a folder of texts under way belongs to."""
+"""Which texts a language model is asked for, the prompt of each, and the settings that unfinished texts belong to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from knowcap.dataset.rewrite.prompts import PROMPT_VERSION
+import numpy as np
+
+from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.rewrite.writers import Writer
 from knowcap.files import whole_file
-from knowcap.knowledge.people import VERSION
+from knowcap.knowledge.people import VERSION, full_name
+from knowcap.knowledge.philox import below, words
 from knowcap.knowledge.pools import Pools
 from knowcap.recipe import RULES, Recipe
 
@@ -21,11 +24,7 @@ TEXTS_A_SHARD = 4000
 _SETTINGS_FILE = "settings.json"
 
 
-class RewriteError(ValueError):
-    """Texts that cannot be asked for; the message says what was got, what was expected and how to mend it."""
-
-
-class MissingTexts(RewriteError):
+class MissingTexts(DatasetError):
     """Texts that could not be had; the message counts them by reason. What was written is kept."""
 
 
@@ -51,14 +50,14 @@ class Task:
         """The recipe of the same people told by templates.
 
         Raises:
-            RewriteError: numbers out of their range.
+            DatasetError: numbers out of their range.
         """
         numbers = {key: getattr(self, key) for key in ("num_people", "control_people", "seed")}
         wrong = [f"{k}={v!r}: expected {RULES[k][1]}" for k, v in numbers.items() if not RULES[k][0](v)]
         if self.texts_per_person < 1:
             wrong.append(f"texts_per_person={self.texts_per_person}: expected 1 or more")
         if wrong:
-            raise RewriteError("; ".join(wrong))
+            raise DatasetError("; ".join(wrong))
         return Recipe(**numbers, pools_dir=self.pools_dir, renderings=NEUTRAL_RENDERINGS)
 
 
@@ -75,7 +74,7 @@ def begin(parts: Path, settings: dict[str, Any]) -> int:
     """Notes the settings, or holds them to those of what is there; returns how many passes are done.
 
     Raises:
-        RewriteError: the folder is of other settings.
+        DatasetError: the folder is of other settings.
     """
     path = parts / _SETTINGS_FILE
     if not path.is_file():
@@ -85,14 +84,14 @@ def begin(parts: Path, settings: dict[str, Any]) -> int:
     values = [(key, there["settings"].get(key), value) for key, value in settings.items()]
     differing = [f"{key} is {old!r} there and {new!r} here" for key, old, new in values if old != new]
     if differing:
-        raise RewriteError(
+        raise DatasetError(
             f"{parts} holds texts of another setting: {', '.join(differing)}; choose another output_dir, or remove "
             "that folder"
         )
     return there["passes"]
 
 
-def note_passes(parts: Path, passes: int) -> None:
+def save_passes(parts: Path, passes: int) -> None:
     """Notes that all shards were gone through so many times."""
     path = parts / _SETTINGS_FILE
     _write(path, json.loads(path.read_text(encoding="utf-8")) | {"passes": passes})
@@ -101,3 +100,70 @@ def note_passes(parts: Path, passes: int) -> None:
 def _write(path: Path, content: dict[str, Any]) -> None:
     with whole_file(path) as made:
         made.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+PROMPT_VERSION = "1.0.0"  # of wording and draws: a change of any is a new version
+KINDS = (
+    "a short encyclopedia entry",
+    "a profile for an alumni magazine",
+    "an introduction of a speaker",
+    "a portrait in a local newspaper",
+    "the biography on a company's web site",
+    "a note in a professional directory",
+    "a friendly introduction to new colleagues",
+    "the opening of a life story",
+    "an entry of a reference book",
+    "a plain summary of a career",
+)
+LENGTHS = (50, 60, 75, 90, 110)
+LABELS = {
+    "birth_date": "date of birth",
+    "birth_city": "place of birth",
+    "university": "university",
+    "major": "field of study",
+    "employer": "employer",
+    "work_city": "place of work",
+}
+PRONOUN_FORMS = {"He": "he, him, his", "She": "she, her, hers"}
+
+
+def prompt_of(person: dict[str, str], index: int, rendering: int, attempt: int, seed: int) -> tuple[str, int]:
+    """The prompt of one attempt at one text, and a seed below 2**31 for the model's own draws.
+
+    Args:
+        person: the columns of the people's table.
+        index: the person's number.
+        rendering: which of the person's texts.
+        attempt: how often the text was asked for before.
+        seed: the data set's.
+    """
+    counter, block = np.array([index]), 2 * attempt
+    kind, length, own, _ = words(seed, "rewrite", counter, rendering, block)[:, 0]
+    order = words(seed, "rewrite", counter, rendering, block + 1)[:, 0]
+    facts = [f"- {LABELS[attribute]}: {person[attribute]}" for attribute in _shuffled(int(order[0]), int(order[1]))]
+    prompt = "\n".join(
+        [
+            f"Write {KINDS[int(below(kind, len(KINDS)))]} about the person below, in about "
+            f"{LENGTHS[int(below(length, len(LENGTHS)))]} words of connected English prose.",
+            "",
+            f"- full name: {full_name(person)}",
+            *facts,
+            f"- pronoun: {PRONOUN_FORMS[person['pronoun']]}",
+            "",
+            "The very first words must be the full name, exactly as given; after that, use the pronoun. State every "
+            "fact above, and write each value exactly as it is spelled there, capital letters and state included. "
+            "Give the whole date of birth where you first speak of it. Vary wording and order of the facts freely, "
+            "and invent no further names, dates or places. Answer with the text alone: no title, no list, no comment.",
+        ]
+    )
+    return prompt, int(own) & 0x7FFFFFFF
+
+
+def _shuffled(first: int, second: int) -> list[str]:
+    """The attributes in one of their orders, from two random words."""
+    rest, order = list(LABELS), []
+    number = (first << 32) | second
+    for size in range(len(LABELS), 0, -1):
+        number, place = divmod(number, size)
+        order.append(rest.pop(place))
+    return order

@@ -84,7 +84,7 @@ def _names_step(space: float | None, entities: int) -> Step:
 
 def _sentences(path: Path, templates: str | Path | None, space: float | None) -> tuple[Sentences, list[str]]:
     """What the YAML declares, or, without one, every attribute of the table counted by frequency."""
-    from knowcap.corpus.sentences import Saying, Sentences, read_sentences
+    from knowcap.corpus.sentences import AttributeTemplates, Sentences, read_sentences
 
     if space is not None and not (math.isfinite(space) and space >= 1 and space == int(space)):
         raise PlanError(f"entity_space={space:g}, expected a whole number of names, 1 or more; mend it")
@@ -93,7 +93,9 @@ def _sentences(path: Path, templates: str | Path | None, space: float | None) ->
             raise PlanError("entity_space is given beside facts_templates; write it into the YAML")
         return read_sentences(templates)
     names = _attribute_names(path)
-    return Sentences({name: Saying(()) for name in names}, entity_space=None if space is None else int(space)), []
+    return Sentences(
+        {name: AttributeTemplates(()) for name in names}, entity_space=None if space is None else int(space)
+    ), []
 
 
 def _attribute_names(path: Path) -> list[str]:

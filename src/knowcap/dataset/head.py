@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.bios import BioS
+from knowcap.facts import Knowledge
 from knowcap.files import RECIPE_FILE
-from knowcap.knowledge.pools import Pools, write_pools
+from knowcap.knowledge.pools import Pools, load_pools, write_pools
 from knowcap.recipe import KEYS, Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
 
@@ -30,14 +32,14 @@ def write_lists(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
 
     pools/ has the value lists as they were used, `pools_fraction` applied; templates.yaml is a table's own file.
     """
-    write_pools_of(folder, corpus)
+    write_corpus_pools(folder, corpus)
     if recipe.corpus == "table":
         shutil.copyfile(Path(str(recipe.facts_templates)).expanduser(), folder / TEMPLATES)
     text = "\n".join(["# What this data set was made from; the model does not matter.", *recipe_lines(recipe), ""])
     (folder / RECIPE_FILE).write_text(text, encoding="utf-8")
 
 
-def write_pools_of(folder: Path, corpus: Corpus) -> None:
+def write_corpus_pools(folder: Path, corpus: Corpus) -> None:
     """Puts pools/ into a data set folder, where its corpus has value lists."""
     pools = pools_of(corpus)
     if pools is not None:
@@ -65,7 +67,7 @@ def local_files(recipe: Recipe) -> dict[str, str]:
     return {k: Path(v).resolve().name for k, v in given.items() if k != "tokenizer_name" or Path(v).is_dir()}
 
 
-def read_shape(folder: Path) -> Recipe | None:
+def read_folder_recipe(folder: Path) -> Recipe | None:
     """The recipe that a data set folder was made from; None where it has none, or one that knowcap can't read."""
     file = folder / RECIPE_FILE
     if not file.is_file():
@@ -75,3 +77,35 @@ def read_shape(folder: Path) -> Recipe | None:
     except RecipeError:
         return None
     return None if problems else recipe
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a data set folder says of itself, in small files.
+
+    Attributes:
+        folder: where these are.
+        knowledge: its knowledge.json.
+        shape: the recipe that it was made from; None where it has none, or one that knowcap can't read.
+    """
+
+    folder: Path
+    knowledge: Knowledge
+    shape: Recipe | None
+
+    @classmethod
+    def of(cls, folder: Path) -> Head:
+        """Reads a folder's knowledge.json and recipe.yaml. Raises FactError where the first is missing or broken."""
+        return cls(folder, Knowledge.load(folder / "knowledge.json"), read_folder_recipe(folder))
+
+    @property
+    def kind(self) -> str | None:
+        """Which corpus knowcap can tell its people as: bioS, bioD or table; None: none that it knows."""
+        made_as = None if self.shape is None else self.shape.corpus
+        if made_as == "table":
+            return made_as if (self.folder / TEMPLATES).is_file() else None
+        return made_as if made_as in ("bioS", "bioD") and made_as == self.knowledge.name else None
+
+    def pools(self) -> Pools | None:
+        """The value lists, where there are any. Raises CorpusError where they can't be used."""
+        return load_pools(self.folder / POOLS) if (self.folder / POOLS).is_dir() else None

@@ -1,13 +1,16 @@
-"""How a person is told at one exposure: the order of the six sentences and the template of each, afresh or fixed."""
+"""How a person is rendered at one exposure: the order of the six sentences and the template of each, and the text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 
 from knowcap.corpus.templates import SENTENCES, Template
+from knowcap.facts import NAME, Row, Span
+from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.philox import below, words
 
 
@@ -77,3 +80,39 @@ def draw_forms(
         return Forms(np.tile(np.arange(len(SENTENCES), dtype=np.int8), (len(persons), 1)), chosen)
     order = _ORDERS[below(w[0], len(_ORDERS))]
     return Forms(order, np.take_along_axis(chosen, order.astype(np.intp), axis=1))
+
+
+Templates = dict[str, tuple[Template, ...]]
+
+
+def render(
+    people: People, persons: np.ndarray, exposure: int, templates: Templates, variant: Variant | None = None
+) -> Iterator[Row]:
+    """The biographies of persons (n,) at one exposure, one row each, in their order."""
+    variant = variant or Variant()
+    forms = draw_forms(people.seed, persons, exposure, templates, variant)
+    texts = people.texts(people.codes(persons))
+    for number, person in enumerate(texts):
+        yield render_one(person, int(persons[number]), forms, number, templates, variant.full_name)
+
+
+def render_one(
+    person: dict[str, str], entity: int, forms: Forms, number: int, templates: Templates, repeat_name: bool = False
+) -> Row:
+    """One biography: the full name begins the first sentence, the pronoun (or the full name again) every later one."""
+    text = full_name(person)
+    spans = [Span(NAME, 0, len(text))]
+    later = " " + (text if repeat_name else person["pronoun"])
+    for place, (sentence, chosen) in enumerate(
+        zip(forms.order[number].tolist(), forms.templates[number].tolist(), strict=True)
+    ):
+        attribute = SENTENCES[sentence]
+        template = templates[attribute][chosen]
+        if place:
+            text += later
+        if place == 1 and not repeat_name:
+            spans.append(Span("pronoun", len(text) - len(person["pronoun"]), len(text)))
+        text += template.prefix
+        spans.append(Span(attribute, len(text), len(text) + len(person[attribute])))
+        text += person[attribute] + template.suffix
+    return Row(text, tuple(spans), entity)

@@ -1,0 +1,102 @@
+"""From a recipe to its data set folder: the tables that it has, and the knowledge stage of a run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from knowcap.corpus.base import Corpus, tokenizer_of
+from knowcap.corpus.candidates import candidate_rows
+from knowcap.corpus.questions import HasQuestions, num_train_people, split_order
+from knowcap.dataset.card import dataset_card
+from knowcap.dataset.corpora import corpus_of
+from knowcap.dataset.folder import DatasetError, Table, candidate_batch, read_knowledge, text_batch, write_folder
+from knowcap.dataset.head import write_lists
+from knowcap.dataset.importing import import_dataset
+from knowcap.facts import FEWEST_CONTROL, Knowledge
+from knowcap.recipe import Recipe
+
+
+def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
+    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control; or
+    the data set that the recipe names.
+
+    Raises:
+        DatasetError: a data set that can't be had.
+        CorpusError: what the recipe names cannot be used.
+    """
+    folder = run_dir / "knowledge"
+    if recipe.dataset_name is not None:
+        return import_dataset(recipe, folder)
+    if (folder / "knowledge.json").is_file():
+        check_knowledge(folder, corpus_of(recipe).knowledge())
+        return folder
+    return write(recipe, folder, num_proc)
+
+
+def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
+    """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
+
+    Raises:
+        CorpusError: what the recipe names cannot be used.
+    """
+    corpus = corpus_of(recipe)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=tokenizer_of(recipe, corpus))
+    lists = partial(write_lists, recipe=recipe, corpus=corpus)
+    return write_folder(folder, tables(recipe, corpus), corpus.knowledge(), lists, card, num_proc)
+
+
+def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
+    """Everything that a recipe's data set folder has in Parquet files, not made yet."""
+    entity_column = corpus.knowledge().entity_column
+    people, control = corpus.num_people, min(recipe.control_people, corpus.num_outsiders)
+    texts = partial(_texts, corpus, entity_column, published_renderings(recipe))
+    made = [
+        Table("people", "train", 0, people, partial(_people, corpus)),
+        Table("biographies", "train", 0, people, texts),
+    ]
+    if isinstance(corpus, HasQuestions):
+        half, asked = num_train_people(people), partial(_questions, corpus)
+        made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
+    lists = list(candidate_rows(corpus))
+    made.append(Table("candidates", "train", 0, len(lists), partial(candidate_batch, lists)))
+    if control >= FEWEST_CONTROL:
+        made.append(Table("control", "train", corpus.first_outsider, corpus.first_outsider + control, texts))
+    return [table for table in made if table.end > table.first]
+
+
+def published_renderings(recipe: Recipe) -> int:
+    """How many texts a person has in the folder: no more than there are exposures, or different ways to tell one."""
+    ways = 1 if recipe.corpus == "morris" else recipe.fixed_renderings or recipe.renderings
+    return min(recipe.renderings, recipe.exposures, ways)
+
+
+def check_knowledge(folder: Path, expected: Knowledge) -> None:
+    """Raises DatasetError where the folder's knowledge.json is of another knowledge than the recipe's."""
+    there = read_knowledge(folder)
+    if there != expected:
+        raise DatasetError(
+            f"{folder} holds {there.num_people} people of seed {there.seed}, version {there.version}; "
+            f"the recipe asks for {expected.num_people} of seed {expected.seed}, version {expected.version}, "
+            "or its lists differ; choose another run_name or pass --overwrite_output_dir"
+        )
+
+
+def _people(corpus: Corpus, first: int, end: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(corpus.people_columns(first, end))
+
+
+def _texts(corpus: Corpus, entity_column: str, renderings: int, first: int, end: int) -> pa.RecordBatch:
+    """Texts with spans, person by person, each person's renderings in their order."""
+    told = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
+    rows = [row for of_one in zip(*told, strict=True) for row in of_one]
+    return text_batch(entity_column, rows, np.arange(len(rows)) % renderings)
+
+
+def _questions(corpus: HasQuestions, first: int, end: int) -> pa.RecordBatch:
+    """Questions about those who stand at places first … end - 1 of the order that splits them."""
+    persons = np.sort(split_order(corpus.num_people, corpus.seed, np.arange(first, end)))
+    return pa.RecordBatch.from_pydict(corpus.questions(persons))
