@@ -13,16 +13,18 @@ import pytest
 from sweep_cells import BASE, write_sweep
 
 from knowcap.cli import main, make_parser
+from knowcap.corpus.base import tokenizer_of
+from knowcap.dataset.corpora import corpus_of
 from knowcap.models import build_model, count_parameters, model_config
-from knowcap.recipe import KEYS
+from knowcap.recipe import KEYS, RecipeError
 from knowcap.recipe_file import RECIPES_DIR
 from knowcap.run.estimate import estimate
 from knowcap.run.launch import Launcher
 from knowcap.run.preflight import load_recipe
-from knowcap.sweep import SweepError, counts, load_sweep, packaged_sweeps
-from knowcap.sweep.checks import TRAINING_KEYS, start_problems
-from knowcap.sweep.counts import count_cells
-from knowcap.sweep.devices import cluster_problems, launcher_problems
+from knowcap.sweep import dry_run, load_sweep, packaged_sweeps
+from knowcap.sweep.checks import TRAINING_KEYS, cluster_problems, launcher_problems, start_problems
+from knowcap.sweep.dry_run import count_cells
+from knowcap.training.stream import stream_of
 
 
 GRID = "grid: {model_name: [gpt2-2-2, gpt2-rotary-2-2], learning_rate: [1e-3, 2e-3, 3e-3]}"
@@ -73,7 +75,7 @@ def test_the_base_may_lack_what_every_cell_gives(tmp_path):
     write_sweep(tmp_path, "base: base.yaml\ngrid: {model_name: [gpt2-2-2]}", base)
     assert len(load_sweep(tmp_path / "grid.yaml").cells) == 1
     write_sweep(tmp_path, "base: base.yaml\ngrid: {seed: [0, 1]}", base)
-    with pytest.raises(SweepError, match="model_name is missing"):
+    with pytest.raises(RecipeError, match="model_name is missing"):
         load_sweep(tmp_path / "grid.yaml")
 
 
@@ -111,17 +113,17 @@ def test_bad_input_is_told_before_the_first_cell_starts(tmp_path, capsys, text, 
 
 def test_all_problems_are_told_at_once_and_equal_ones_once(tmp_path):
     text = "base: base.yaml\ngrid: {sed: [0], learning_rate: [fast], windows: []}\nbest_of: x"
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(RecipeError) as error:
         load_sweep(write_sweep(tmp_path, text))
     assert len(error.value.problems) == 3
-    with pytest.raises(SweepError) as error:
+    with pytest.raises(RecipeError) as error:
         sweep_of(tmp_path, "grid: {head_dim: [0], seed: [0, 1, 2, 3]}")
     (problem,) = [p for p in error.value.problems if "expected 1 or more" in p and "heads" not in p]
     assert problem.startswith("head_dim-0_seed0 and 3 others: ")
 
 
 def test_an_unknown_base_or_sweep_is_told_with_the_names_that_exist(tmp_path, capsys):
-    with pytest.raises(SweepError, match=r"did you mean 'quickstart'\?"):
+    with pytest.raises(RecipeError, match=r"did you mean 'quickstart'\?"):
         load_sweep(write_sweep(tmp_path, "base: quikstart\ngrid: {seed: [0]}"))
     assert main(["sweep", "quikstart"]) == 2
     assert "did you mean 'quickstart'?" in capsys.readouterr().err
@@ -196,6 +198,21 @@ def test_what_a_cell_counts_is_what_its_estimate_counts(tmp_path, base, override
         assert got.flops == 6 * e.num_parameters * e.num_tokens
 
 
+@pytest.mark.parametrize(
+    "changed",
+    ["", "questions: true, qa_share: 0.5", "junk_people: 200, useful_share: 0.25"],
+    ids=["plain", "questions", "junk"],
+)
+def test_the_tokens_of_a_dry_run_are_those_of_the_run(tmp_path, changed):
+    """Within a per cent, counted by training's own packing of all people and exposures."""
+    (cell,) = sweep_of(tmp_path, f"list: [{{num_people: 1500, exposures: 4{', ' if changed else ''}{changed}}}]").cells
+    recipe = cell.recipe
+    corpus = corpus_of(recipe)
+    tokenizer, _ = tokenizer_of(recipe, corpus)
+    _, tokens = stream_of(recipe, corpus, tokenizer).count()
+    assert count_cells([cell])[cell.name].num_tokens == pytest.approx(tokens, rel=0.01)
+
+
 def test_a_mixtures_flop_are_those_of_the_experts_that_a_token_goes_to(tmp_path):
     sweep = sweep_of(tmp_path, "grid: {model_name: [mixtral-2-2-4, mixtral-2-2-8], num_experts_per_tok: [1, 2]}")
     found = [count_cells(sweep.cells)[cell.name] for cell in sweep.cells]
@@ -217,8 +234,8 @@ def test_parameters_are_those_of_the_built_model(tmp_path):
 
 def test_a_thousand_cells_are_counted_by_counting_each_kind_of_text_once(tmp_path, monkeypatch):
     called = []
-    sampled = counts._sampled
-    monkeypatch.setattr(counts, "_sampled", lambda recipe: called.append(recipe) or sampled(recipe))
+    sampled = dry_run.sample_counts
+    monkeypatch.setattr(dry_run, "sample_counts", lambda recipe: called.append(recipe) or sampled(recipe))
     rates = ", ".join(f"{n}e-4" for n in range(1, 51))
     text = (
         f"grid: {{num_people: [50, 60], learning_rate: [{rates}], seed: [0, 1, 2, 3, 4, 5], vocab_size: [200, 210]}}"

@@ -13,7 +13,7 @@ from sweep_cells import kill, run_until, start, write_sweep
 from knowcap.cli import main
 from knowcap.recipe import Recipe
 from knowcap.sweep import load_sweep
-from knowcap.sweep.chosen import choose, tell_winners
+from knowcap.sweep.cells import choose, tell_winners
 from knowcap.sweep.run import write_results
 
 
@@ -49,7 +49,7 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr("knowcap.sweep.run.text_problems", lambda cells: [])  # seconds a call, and no texts are made
 
     def run(stages: Stages, *words: str) -> int:
-        monkeypatch.setattr("knowcap.sweep.loop.stages", stages)
+        monkeypatch.setattr("knowcap.sweep.workers.stages", stages)
         return main(["sweep", str(file), "--output_dir", str(tmp_path / "runs"), *words])
 
     return run

@@ -12,7 +12,7 @@ from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize
 from knowcap.processes import is_main_process
 from knowcap.provenance import __version__
 from knowcap.run.launch import LaunchError, set_up_process
-from knowcap.sweep.errors import CellsFailed
+from knowcap.sweep.run import CellsFailed
 
 
 FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141

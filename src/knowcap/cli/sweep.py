@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
+from knowcap.recipe import RecipeError
 from knowcap.run.launch import Launcher
-from knowcap.sweep import Sweep, SweepError, load_sweep
+from knowcap.sweep import Sweep, load_sweep
 
 
 _EXAMPLES = (
@@ -68,7 +69,7 @@ def _dry_run(sweep: Sweep, launcher: Launcher | None, measure_speed: bool) -> No
     print(dry_run(sweep, measure_speed))
     problems = start_problems(sweep.cells, launcher)
     if problems:
-        raise SweepError(problems, sweep.file)
+        raise RecipeError(problems, sweep.file)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -83,7 +84,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _show(sweep: Sweep, page: Path) -> None:
-    from knowcap.sweep.chosen import tell_winners
+    from knowcap.sweep.cells import tell_winners
     from knowcap.sweep.page import results_table
     from knowcap.sweep.table import rows_of
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from knowcap.corpus.base import tokenizer_of
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
-from knowcap.models import build_model, closed_form_parameters, recipe_config
+from knowcap.models import closed_form_parameters
 from knowcap.recipe import Recipe
 from knowcap.training.mixture import Mixture
 from knowcap.training.packing import PackingError, Stream
@@ -22,8 +22,24 @@ _LARGEST_PROBE = 300_000_000  # parameters; larger models are not built for an e
 
 
 @dataclass(frozen=True)
+class SampleCounts:
+    """What one biography adds to training, averaged over a sample of them.
+
+    Attributes:
+        rows: of the vocabulary.
+        tokens, windows: with the junk or the questions that are trained on beside a biography.
+        own_tokens: without those.
+    """
+
+    rows: int
+    tokens: float
+    windows: float
+    own_tokens: float
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A run in numbers; tokens include the ends of texts, and those of junk where there is some.
+    """A run in numbers; tokens include the ends of texts, and those of junk and questions where there are some.
 
     `train_seconds` is rough: on this machine, in one process; None where it was not measured.
     """
@@ -65,27 +81,24 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
         recipe: one without problems.
         measure_speed: build the model and time a few training steps (seconds).
     """
-    stream, rows = _sample_stream(recipe)
-    counts, tokens = stream.count()
-    useful = tokens * (recipe.useful_share if recipe.junk_people else 1 - recipe.qa_share)
-    sample = stream.corpus.num_people
+    counts = sample_counts(recipe)
     knowledge = knowledge_of(recipe)
-    sizes = {"vocab_size": rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
+    sizes = {"vocab_size": counts.rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
     parameters = closed_form_parameters(recipe.model_name, **sizes)
     biographies = knowledge.num_people * recipe.exposures
-    windows = max(1, round(counts.sum() / sample * biographies))
+    windows = max(1, round(counts.windows * biographies))
     steps = -(-windows // recipe.train_batch_size)
     seconds = None
     if measure_speed and parameters <= _LARGEST_PROBE:
-        seconds = steps * seconds_per_step(recipe, rows, parameters)
+        seconds = steps * seconds_per_step(recipe, counts.rows, parameters)
     return Estimate(
         num_people=knowledge.num_people,
         bits_per_person=knowledge.bits_per_person,
         total_bits=knowledge.total_bits,
         num_parameters=parameters,
         max_bits_per_parameter=knowledge.total_bits / parameters,
-        tokens_per_biography=useful / sample,
-        num_tokens=round(tokens / sample * biographies),
+        tokens_per_biography=counts.own_tokens,
+        num_tokens=round(counts.tokens * biographies),
         num_windows=windows,
         num_steps=steps,
         train_seconds=seconds,
@@ -114,6 +127,19 @@ def describe(e: Estimate) -> str:
     return "\n".join(f"{name:<28}{value}" for name, value in rows.items())
 
 
+def sample_counts(recipe: Recipe) -> SampleCounts:
+    """Packs one exposure of the first people as the recipe does, and counts; without torch.
+
+    Raises:
+        CorpusError, PackingError: texts that the tokenizer or the windows cannot hold.
+    """
+    stream, rows = _sample_stream(recipe)
+    counts, tokens = stream.count()
+    sample = stream.corpus.num_people
+    own = tokens * (recipe.useful_share if recipe.junk_people else 1 - recipe.qa_share)
+    return SampleCounts(rows, tokens / sample, int(counts.sum()) / sample, own / sample)
+
+
 def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
     sample, corpus = replace(recipe, exposures=1), sample_of(recipe, _SAMPLE)
@@ -124,6 +150,8 @@ def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
 def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
     """Time of one training step: passes over a batch small enough to be quick, and AdamW's updates, are measured."""
     import torch
+
+    from knowcap.models import build_model, recipe_config
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(recipe_config(recipe, rows), recipe.seed)

@@ -50,8 +50,8 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
 
 def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`, by `num_proc` processes."""
-    from knowcap.dataset.build import build
     from knowcap.dataset.folder import describe
+    from knowcap.dataset.stage import build
 
     output = run_dir / "knowledge"
     kept = (output / "knowledge.json").is_file()

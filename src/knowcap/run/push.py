@@ -5,6 +5,7 @@ Cards are made for the place where they will stand; the run folder stays as it i
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -15,11 +16,12 @@ from typing import Any
 
 from knowcap.files import RECIPE_FILE, locked
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
+from knowcap.models.loading import ADAPTER_FILE
 from knowcap.models.quantized.settings import Settings
 from knowcap.report.card import write_card
+from knowcap.report.card.extraction import extractions, write_extraction_card
 from knowcap.report.card.results import run_dir_of
 from knowcap.run.folder import is_run_dir
-from knowcap.run.push_extraction import extraction_artefacts, published_extractions
 
 
 __all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_dataset"]
@@ -35,6 +37,11 @@ _MODEL_FILES = (
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
 _METRIC_FILES = ("README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt", "tests.py")
+# What the folder of an extraction is published with; nothing else in it is.
+_EXTRACTION_FILES = (
+    ADAPTER_FILE, "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
+    "special_tokens_map.json", "tuning.json", "extraction.json", "answers.parquet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def push(
             artefacts.append(_dataset(_dataset_dir(folder), hub_dataset_id))
         if hub_model_id is not None:
             artefacts += _models(folder, hub_model_id, hub_dataset_id)
-            artefacts += extraction_artefacts(folder, hub_model_id)
+            artefacts += _extraction_artefacts(folder, hub_model_id)
             left_out += _files_left_out(folder)
         if hub_space_id is not None:
             artefacts.append(Artefact(hub_space_id, "space", _files(METRIC_DIR, _METRIC_FILES)))
@@ -127,7 +134,7 @@ def _problems(
         if not is_run_dir(folder):
             problems.append(f"{folder} lacks {RECIPE_FILE} of a run; name the run folder, as `knowcap run` makes it")
         problems += _missing(folder / "model", _MODEL_NEEDS, "train and measure it with `knowcap run`")
-        for tuned in published_extractions(folder):
+        for tuned in _tuned(folder):
             problems += check_repo_id(f"{hub_model_id}-{tuned.name}", "--hub_model_id")
         for copy in _quantized(folder):
             problems += check_repo_id(f"{hub_model_id}-{copy.name}", "--hub_model_id")
@@ -242,3 +249,25 @@ def _wanted_copies(run_dir: Path) -> list[str]:
     method, embeddings = recipe.get("quantization_method", "quanto"), recipe.get("quantize_embeddings", False)
     every = recipe.get("quantize_bits") or ()
     return [Settings(bits=bits, method=method, embeddings=embeddings).folder for bits in every]
+
+
+def _tuned(run_dir: Path) -> list[Path]:
+    """The folders of a run's extractions that have a model of their own: adapters, and tuned models."""
+    return [folder for folder in extractions(run_dir) if any(folder.glob("*.safetensors"))]
+
+
+def _extraction_artefacts(run_dir: Path, hub_model_id: str) -> list[Artefact]:
+    """What is published of a run's extractions: `hub_model_id` with their names added, and that as their base."""
+    return [_extraction_artefact(folder, f"{hub_model_id}-{folder.name}", hub_model_id) for folder in _tuned(run_dir)]
+
+
+def _extraction_artefact(folder: Path, repo_id: str, base_model: str) -> Artefact:
+    files: dict[str, Path | bytes] = {p.name: p for pattern in _EXTRACTION_FILES for p in sorted(folder.glob(pattern))}
+    if ADAPTER_FILE in files:  # here it names the model folder beside it
+        config = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base_model
+        files[ADAPTER_FILE] = (json.dumps(config, indent=2) + "\n").encode()
+    with tempfile.TemporaryDirectory(prefix="knowcap-card-") as place:
+        (Path(place) / "extraction.json").symlink_to((folder / "extraction.json").absolute())
+        files["README.md"] = write_extraction_card(Path(place), repo_id, base_model).read_bytes()
+    return Artefact(repo_id, "model", files, ours=("*.safetensors", "*.parquet"))

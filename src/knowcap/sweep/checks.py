@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from knowcap.recipe import KEYS, Recipe
+from knowcap.run.estimate import check_texts
 from knowcap.run.folder import bytes_needed, folder_problems
 from knowcap.run.launch import Launcher
 from knowcap.run.preflight import check_corpus, check_settings
@@ -73,8 +74,6 @@ def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> l
 
 def text_problems(cells: Iterable[Cell]) -> list[str]:
     """What only shows once texts are tokenized (`estimate.check_texts`): seconds for each kind of text."""
-    from knowcap.run.estimate import check_texts
-
     kinds: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
         if not (cell.run_dir / "model").is_dir():
@@ -97,8 +96,6 @@ def _room_problems(cells: Sequence[Cell]) -> list[str]:
 
 def _machine_problems(cells: Sequence[Cell], launcher: Launcher | None) -> list[str]:
     """What cells ask of this machine and it does not have. torch is imported only where something is asked."""
-    from knowcap.sweep.devices import launcher_problems
-
     kinds = {(c.recipe.precision, c.recipe.train_batch_size, c.recipe.gradient_accumulation_steps): c for c in cells}
     asking = [cell for (precision, *_), cell in kinds.items() if launcher is not None or precision == "fp16"]
     if not asking:
@@ -120,3 +117,40 @@ def _told_once(found: Iterable[tuple[str, str]]) -> list[str]:
 
 def _others(count: int) -> str:
     return "" if count == 0 else f" and {count:,} other{'s' if count > 1 else ''}"
+
+
+def launcher_problems(launcher: Launcher | None) -> list[str]:
+    """A problem where accelerate is to start more GPU processes on this machine than it has GPUs; imports torch."""
+    if launcher is None or not launcher.gpus_here:
+        return []
+    import torch
+
+    there = torch.cuda.device_count()
+    if launcher.gpus_here <= there:
+        return []
+    return [
+        f"{launcher.config_file.name} asks for {launcher.gpus_here} GPUs on this machine, but there are {there}; give "
+        f"{f'--num_processes {there}' if there else '--accelerate_config cpu_2'}, or run it where they are"
+    ]
+
+
+def cluster_problems(cpus: float, gpus: float, nodes: Iterable[Mapping[str, float]]) -> list[str]:
+    """A problem where no node of a Ray cluster has what one cell asks for.
+
+    Args:
+        cpus, gpus: of one cell; a GPU may be shared by fractions.
+        nodes: what each node has, by Ray's names (`CPU`, `GPU`).
+    """
+    nodes = list(nodes)
+    problems = []
+    if cpus <= 0 or gpus < 0:
+        return [f"cpus_per_cell={cpus:g}, gpus_per_cell={gpus:g}: expected more than 0 CPUs and 0 GPUs or more"]
+    if gpus > 1 and gpus != int(gpus):
+        problems.append(f"gpus_per_cell={gpus:g}: expected a part of one GPU (0.25, say), or a whole number")
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        most = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        problems.append(
+            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, but no node of the cluster has them "
+            f"({most or 'none'}); lower --cpus_per_cell or --gpus_per_cell"
+        )
+    return problems

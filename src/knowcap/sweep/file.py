@@ -18,10 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from knowcap.recipe import KEYS, Recipe
+from knowcap.recipe import KEYS, Recipe, RecipeError
 from knowcap.recipe_file import RECIPES_DIR, convert, packaged_recipes, read_recipe
 from knowcap.sweep.cells import Cell, Sweep, cell_name, combine
-from knowcap.sweep.errors import SweepError
 
 
 SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
@@ -47,7 +46,7 @@ def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Swee
         output_dir: where the sweep's folder is made; the base recipe's by default.
 
     Raises:
-        SweepError: with every problem of the file, and of the recipes that it makes.
+        RecipeError: with every problem of the file, and of the recipes that it makes.
     """
     sweep, problems = read_sweep(config, output_dir)
     if not problems:
@@ -55,7 +54,7 @@ def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Swee
 
         problems = recipe_problems(sweep.cells)
     if problems:
-        raise SweepError(problems, config)
+        raise RecipeError(problems, config)
     return sweep
 
 
@@ -82,7 +81,7 @@ def packaged_sweeps() -> dict[str, Path]:
 
 
 def find_sweep(config: str | Path) -> Path:
-    """The file of a sweep: a path, or else a packaged name. Raises SweepError with the names that exist."""
+    """The file of a sweep: a path, or else a packaged name. Raises RecipeError with the names that exist."""
     if Path(config).is_file():
         return Path(config)
     packaged = packaged_sweeps()
@@ -90,7 +89,7 @@ def find_sweep(config: str | Path) -> Path:
     if name in packaged:
         return packaged[name]
     told = f"no such file, nor one of the packaged sweeps ({', '.join(packaged) or 'none'}){_meant(name, packaged)}"
-    raise SweepError([told], f"sweep {str(config)!r}")
+    raise RecipeError([told], f"sweep {str(config)!r}")
 
 
 def _read(file: Path, problems: list[str]) -> _Content:

@@ -13,12 +13,11 @@ from knowcap.capacity.seed_groups import recipe_of, seed_groups
 from knowcap.files import whole_file
 from knowcap.provenance import __version__
 from knowcap.report.card.results import measurement_of, read_json
-from knowcap.sweep.cells import Cell, Sweep
+from knowcap.sweep.cells import Cell, Sweep, tell_winners
 from knowcap.sweep.charts import frontier, training
-from knowcap.sweep.chosen import tell_winners
 from knowcap.sweep.file import packaged_sweeps
-from knowcap.sweep.loop import failure_file
 from knowcap.sweep.table import RESULTS_FILE
+from knowcap.sweep.workers import failure_file
 
 
 PAGE_FILE, PLOT_FILE = "report.html", "bits_vs_parameters.png"

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knowcap.recipe import RecipeError
 from knowcap.sweep.cells import Cell
-from knowcap.sweep.devices import cluster_problems
-from knowcap.sweep.errors import SweepError
-from knowcap.sweep.loop import Outcome, run_cell
+from knowcap.sweep.checks import cluster_problems
+from knowcap.sweep.workers import Outcome, run_cell
 
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class RayEngine:
         """Runs cells; yields outcomes as they come.
 
         Raises:
-            SweepError: see `problems`.
+            RecipeError: see `problems`.
         """
         problems = self.problems()
         if problems:
-            raise SweepError(problems, "--engine ray")
+            raise RecipeError(problems, "--engine ray")
         ray = _connected(self.address)
         threads = max(1, int(self.cpus_per_cell))
         environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}

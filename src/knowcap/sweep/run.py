@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from knowcap.files import locked, whole_file
+from knowcap.recipe import RecipeError
 from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import start_problems, text_problems
-from knowcap.sweep.errors import CellsFailed, SweepError
-from knowcap.sweep.loop import Outcome, is_finished, record, run_here
+from knowcap.sweep.workers import Outcome, is_finished, record, run_here
 
 
 SWEEP_FILE = "sweep.yaml"
 Engine = Callable[[Sequence[Cell]], Iterator[Outcome]]
 
 logger = logging.getLogger(__name__)
+
+
+class CellsFailed(RuntimeError):
+    """Some cells failed, the others are finished; the same command runs the failed ones again."""
 
 
 @runtime_checkable
@@ -44,14 +48,14 @@ def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | N
         the page, report.html in the sweep's folder.
 
     Raises:
-        SweepError: all that would stop it, before the first cell starts.
+        RecipeError: all that would stop it, before the first cell starts.
         CellsFailed: cells failed, all others are finished; table and page are written.
     """
     problems = start_problems(sweep.cells, launcher)
     problems += engine.problems() if isinstance(engine, Checked) else []
     problems = problems or text_problems(sweep.cells)
     if problems:
-        raise SweepError(problems, sweep.file)
+        raise RecipeError(problems, sweep.file)
     with locked(sweep.folder):
         keep_file(sweep)
         todo = [cell for cell in sweep.cells if not is_finished(cell)]
@@ -74,17 +78,17 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
     """Runs some cells by their number in the sweep, from 0, and writes neither table nor page: a job of an array.
 
     Raises:
-        SweepError: no such number, or what would stop these cells.
+        RecipeError: no such number, or what would stop these cells.
         CellsFailed: one of them failed.
     """
     wrong = [number for number in numbers if not 0 <= number < len(sweep.cells)]
     if wrong:
         told = f"no cell {', '.join(map(str, wrong))}: there are {len(sweep.cells)}, from 0 to {len(sweep.cells) - 1}"
-        raise SweepError([told], sweep.file)
+        raise RecipeError([told], sweep.file)
     cells = [sweep.cells[number] for number in numbers]
     problems = start_problems(cells, launcher) or text_problems(cells)
     if problems:
-        raise SweepError(problems, sweep.file)
+        raise RecipeError(problems, sweep.file)
     keep_file(sweep)
     todo = [cell for cell in cells if not is_finished(cell)]
     failed = []
