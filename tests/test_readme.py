@@ -1,19 +1,22 @@
-"""What README, recipes and cards tell to do: commands parse, snippets run, links lead somewhere, figures agree."""
+"""The pages of the documentation: commands parse, snippets run, links lead to files, figures agree with the cards."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from readme_commands import README, ROOT, blocks, commands
+from readme_commands import CHAPTERS, PAGES, README, ROOT, blocks, commands
 
 from knowcap.capacity.accuracy import FIVE
 from knowcap.cli import make_parser
+from knowcap.cli.dataset_builder import CorpusBuilder, arguments
 from knowcap.recipe import Recipe
 from knowcap.recipe_file import packaged_recipes
 from knowcap.run import pipeline as stages
@@ -25,7 +28,6 @@ from knowcap.sweep.file import read_sweep
 
 
 RECIPES = sorted(packaged_recipes().items())
-PAGES = (README, ROOT / "recipes" / "README.md", ROOT / "model_cards" / "README.md")
 YAML = sorted((ROOT / "recipes").rglob("*.yaml"))
 TINY = {
     "num_people": 120, "pools_fraction": 0.05, "num_templates": 1, "exposures": 2, "renderings": 1, "head_dim": 8,
@@ -59,9 +61,16 @@ def is_shown_in(file: Path, command: str) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands and snippets are meant for the repository's top."""
-    monkeypatch.chdir(ROOT)
+def in_a_checkout(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and snippets are meant for the repository's top; here beside the files that a reader writes."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("recipes", "src", "model_cards", "dataset_scripts", "README.md"):
+        (folder / name).symlink_to(ROOT / name)
+    page = (ROOT / "src" / "knowcap" / "corpus" / "README.md").read_text(encoding="utf-8")
+    facts = page.split("## Your own facts")[1]
+    (folder / "countries.csv").write_text(blocks(facts, "csv")[0])
+    (folder / "countries.yaml").write_text(blocks(facts, "yaml")[0])
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +84,42 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_of_the_pages_are_found():
+    source = ROOT / "src" / "knowcap"
     assert is_shown_in(README, "knowcap run --config recipes/quickstart.yaml")
-    assert is_shown_in(README, "accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train")
+    training = source / "training" / "README.md"
+    assert is_shown_in(training, "accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train")
     assert is_shown_in(ROOT / "recipes" / "quickstart.yaml", "knowcap run --config quickstart")
     assert is_shown_in(ROOT / "recipes" / "accelerate" / "multi_node.yaml", "accelerate launch --config_file")
-    stage_commands = ("run", "data", "train", "measure", "quantize", "sweep", "report", "ls")
-    assert all(is_shown_in(README, f"knowcap {name} ") for name in stage_commands)
+    names = ("run", "data", "train", "measure", "quantize", "extract", "sweep", "report", "push", "fit", "plan", "ls")
+    assert all(is_shown_in(source / "run" / "README.md", f"knowcap {name} ") for name in names)
+    assert is_shown_in(source / "dataset" / "README.md", "python dataset_scripts/bior.py")
+    assert is_shown_in(source / "corpus" / "README.md", "knowcap run --config quickstart --run_name countries")
+
+
+def test_every_shell_block_has_a_command_that_is_tested():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        tested = [command for file, command in COMMANDS if file == page] + commands(page)
+        for block in blocks(text, "bash|sh"):
+            if ".venv/bin/pytest" in block:  # .ci/run runs it
+                continue
+            words = " ".join(re.sub(r"\\\n\s*", "", block).split())
+            assert any(" ".join(command.split()[:3]) in words for command in tested), (page, block)
+    # A fence of another name for the shell would hide its commands.
+    known = {"", "bash", "sh", "python", "yaml", "csv"}
+    assert {f for p in PAGES for f in re.findall(r"^```(\w*)$", p.read_text(encoding="utf-8"), re.M)} <= known
+
+
+def parses_as_a_script(words: list[str]) -> None:
+    """Holds a builder's command to the script's own parser."""
+    spec = importlib.util.spec_from_file_location("builder_script", ROOT / words[1])
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # dataclasses look it up
+    spec.loader.exec_module(script)
+    ours = [v for v in vars(script).values() if isinstance(v, type) and issubclass(v, CorpusBuilder)]
+    parser = arguments(ours[-1]) if len(ours) > 1 else script.arguments()
+    parser.parse_args(words[2:])
 
 
 @pytest.mark.parametrize(("file", "command"), COMMANDS, ids=[f"{f.relative_to(ROOT)}: {c}" for f, c in COMMANDS])
@@ -88,6 +127,12 @@ def test_a_command_line_parses_and_its_recipe_has_no_problems(file: Path, comman
     words = filled_in(command)
     if any("bior-" in word for word in words):
         request.getfixturevalue("bior_made")
+    if words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]) is not None
+        return
+    if words[0] == "python":
+        parses_as_a_script(words)
+        return
     if words[0] == "accelerate":
         launched = launch_command_parser().parse_args(words[2:])
         assert _validate_launch_command(launched)[0].module
@@ -116,11 +161,22 @@ def test_every_recipe_stands_in_the_table_of_recipes():
 
 
 # What names a repo of the reader's ("you/…") is run against the stand-in of the Hub, in test_hub.py.
-@pytest.mark.parametrize("code", [c for c in blocks(README.read_text(encoding="utf-8"), "python") if "you/" not in c])
-def test_a_python_snippet_runs(code: str, tiny_run: Path):
+SNIPPETS = [
+    (page, code) for page in PAGES for code in blocks(page.read_text(encoding="utf-8"), "python") if "you/" not in code
+]
+
+
+@pytest.mark.parametrize(("page", "code"), SNIPPETS, ids=[f"{p.relative_to(ROOT)}: {c[:40]!r}" for p, c in SNIPPETS])
+def test_a_python_snippet_runs(page: Path, code: str, tiny_run: Path):
     made: dict[str, object] = {}
-    exec(compile(code.replace("runs/quickstart", str(tiny_run)), str(README), "exec"), made)
+    exec(compile(code.replace("runs/quickstart", str(tiny_run)), str(page), "exec"), made)
     assert len(made) > 1
+
+
+def test_the_readme_is_short_and_links_every_page():
+    text = README.read_text(encoding="utf-8")
+    assert text.count("\n") <= 200
+    assert all(f"({page.relative_to(ROOT).as_posix()}" in text for page in CHAPTERS)
 
 
 def test_the_tiny_run_has_every_file_that_the_readme_names(tiny_run: Path):
@@ -133,7 +189,7 @@ def test_the_tiny_run_has_every_file_that_the_readme_names(tiny_run: Path):
 def test_relative_links_lead_to_files(page: Path):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     relative = [link for link in links if "://" not in link]
-    assert relative
+    assert relative or page in CHAPTERS
     assert [link for link in relative if not (page.parent / link).exists()] == []
 
 
@@ -163,9 +219,9 @@ def test_the_table_of_the_readme_has_the_figures_of_the_card(card: str):
 def test_the_bits_of_the_readme_are_those_of_the_card():
     capacity = json.loads((ROOT / "model_cards" / "quickstart" / "capacity.json").read_text(encoding="utf-8"))
     text = " ".join(README.read_text(encoding="utf-8").split())
-    told = re.search(r"hold ([\d,]+) bits about ([\d,]+) people, of the ([\d,]+) that there are: ([\d.]+) bits", text)
-    assert told is not None
-    assert told.groups() == (
+    found = re.search(r"hold ([\d,]+) bits about ([\d,]+) people, of the ([\d,]+) that there are: ([\d.]+) bits", text)
+    assert found is not None
+    assert found.groups() == (
         f"{capacity['knowledge_bits']:,.0f}",
         f"{capacity['num_entities']:,}",
         f"{capacity['max_knowledge_bits']:,.0f}",

@@ -21,9 +21,9 @@ from knowcap.capacity import capacity
 from knowcap.cli import main
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID, wrap
-from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import DatasetError, read_knowledge, read_rows
+from knowcap.dataset.stage import build
 from knowcap.facts import CorpusError, check_row, check_values
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run.preflight import check_recipe, load_recipe
@@ -300,13 +300,15 @@ def test_what_is_doubtful_is_logged_once(tmp_path, caplog):
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     text = (
-        (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8").split("## Your own facts")[1]
+        (Path(__file__).resolve().parents[2] / "src" / "knowcap" / "corpus" / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Your own facts")[1]
     )
-    blocks = dict(re.findall(r"^```(csv|yaml|sh)\n(.*?)^```", text, re.M | re.S)[:3])
+    blocks = dict(re.findall(r"^```(csv|yaml|bash)\n(.*?)^```", text, re.M | re.S)[:3])
     (tmp_path / "countries.csv").write_text(blocks["csv"])
     (tmp_path / "countries.yaml").write_text(blocks["yaml"])
     monkeypatch.chdir(tmp_path)
-    command, *words = shlex.split(blocks["sh"].replace("\\\n", ""))
+    command, *words = shlex.split(blocks["bash"].replace("\\\n", ""))
     assert command == "knowcap"
     few = ["--exposures", "16", "--warmup_steps", "1", "--quantize_bits", "8"]
     assert main([*words, *few]) == 0

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from edited_data_sets import edit, from_folder, recipe_for, with_value
 from hub_server import TOKEN, HubServer
-from readme_commands import README, commands
+from readme_commands import ROOT, commands
 from retold_data_sets import retold
 from safetensors.torch import load_file
 
 from knowcap.cli import main, make_parser
-from knowcap.dataset.build import build, write
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.folder import source as dataset_source
 from knowcap.dataset.importing import read_record
 from knowcap.dataset.source import find_source
+from knowcap.dataset.stage import build, write
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run import push as hub
 from knowcap.run.preflight import load_recipe
@@ -309,7 +309,8 @@ def test_an_estimate_needs_no_run_folder(folder, capsys):
     assert not Path("runs").exists()
 
 
-README_COMMANDS = [command for command in commands(README) if "--dataset_name" in command]
+PAGE = ROOT / "src" / "knowcap" / "dataset" / "README.md"
+README_COMMANDS = [command for command in commands(PAGE) if "--dataset_name" in command]
 
 
 @pytest.mark.parametrize("command", README_COMMANDS)
