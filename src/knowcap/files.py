@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from knowcap.recipe import RecipeError
+from filelock import SoftFileLock, Timeout, lock_descriptor
 
 
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
-_MAKE_AGAIN = "delete it and run the command that makes it again"
+SOFT_LOCK_FILE = ".lock.soft"  # where the file system has no locks of its own
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_MAKE_AGAIN = "delete it and run the command that writes it again"
 
 
 @contextmanager
@@ -88,44 +91,63 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(run_dir: Path, patience: float = math.inf) -> Iterator[None]:
-    """Keeps other commands waiting for a run folder, for as long as this process or one that it launched is alive.
+    """Keeps other commands out of a run folder for as long as this process, or one that it launched, is alive.
 
-    So a command that was killed can be given again at once: what it launched ends its stage first.
+    So a command that was killed can be repeated at once: the processes that it launched end their stage first. The
+    lock is the operating system's, on a file that launched processes inherit. Where the file system has no such locks
+    (some network disks), it is a file that exists while this process lives; launched processes do not inherit that.
 
     Args:
-        run_dir: the run folder, made if need be.
+        run_dir: the run folder, made if it does not exist.
         patience: seconds to wait for another command.
 
     Raises:
-        RecipeError: another command still works there after that time.
+        FileError: the folder cannot be written, or another command still works there after that time.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / LOCK_FILE).open("a+")
+        file = (run_dir / LOCK_FILE).open("a+")
     except OSError as error:
-        raise RecipeError([not_writable(run_dir, error)], run_dir) from error
-    with lock as file:
-        os.set_inheritable(file.fileno(), True)
-        began, told = time.monotonic(), False
-        while not _flock(file):
-            file.seek(0)
-            busy = f"process {file.read().strip() or 'unknown'}, or one that it started, is at work there"
-            if time.monotonic() - began >= patience:
-                raise RecipeError([f"{busy}; wait for it or end it (`fuser {file.name}` finds it)"], run_dir)
-            if not told:
-                logger.warning("%s: %s; waiting for it (`fuser %s` finds it)", run_dir, busy, file.name)
-            told = True
-            time.sleep(0.2)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+        raise FileError(not_writable(run_dir, error)) from error
+    with file:
+        os.set_inheritable(file.fileno(), True)  # and closed, not unlocked, at the end: launched processes keep it
+        soft = SoftFileLock(run_dir / SOFT_LOCK_FILE)
+        acquire, kind = partial(lock_descriptor, file.fileno(), blocking=False), "hard lock"
+        try:
+            acquire()
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise FileError(not_writable(run_dir, error)) from error
+            acquire, kind = partial(_acquire_soft, soft), "soft lock"
+            logger.warning("%s: its file system has no locks (%s); using a soft lock", run_dir, error.strerror)
+        _wait_for(acquire, run_dir, kind, patience)
+        try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+        finally:
+            soft.release()
 
 
-def _flock(file: IO[str]) -> bool:
+def _wait_for(acquire: Callable[[], bool], run_dir: Path, kind: str, patience: float) -> None:
+    """Tries a lock until it is acquired; names the process that holds it."""
+    path, began, logged = run_dir / LOCK_FILE, time.monotonic(), False
+    while not acquire():
+        holder = path.read_text(encoding="utf-8").strip() or "unknown"
+        busy = f"process {holder}, or one that it started, is at work there ({kind} {path})"
+        if time.monotonic() - began >= patience:
+            raise FileError(f"{run_dir}: {busy}; wait for it or end it (`fuser {path}` finds it)")
+        if not logged:
+            logger.warning("%s: %s; waiting for it (`fuser %s` finds it)", run_dir, busy, path)
+        logged = True
+        time.sleep(0.2)
+
+
+def _acquire_soft(lock: SoftFileLock) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(timeout=0)
+    except Timeout:
         return False
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,10 +13,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from knowcap.files import locked
+from knowcap import provenance
+from knowcap.files import SOFT_LOCK_FILE, FileError, locked
 from knowcap.provenance import git_revision, versions
 from knowcap.recipe import Recipe, RecipeError
-from knowcap.run import folder as run_folder
 from knowcap.run.folder import claim_run_dir, folder_problems, recipe_yaml
 from knowcap.run.preflight import load_recipe
 
@@ -149,13 +150,13 @@ def test_what_a_run_has_written_already_needs_no_more_space(recipe, monkeypatch)
 
 def test_a_second_command_is_kept_out_while_the_first_one_lives(tmp_path):
     code = (
-        "import sys, pathlib; from knowcap.run.folder import locked\n"
+        "import sys, pathlib; from knowcap.files import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"in\n"
-        with pytest.raises(RecipeError, match=rf"process {first.pid}, or one that it started, is at work"):
+        with pytest.raises(FileError, match=rf"process {first.pid}, or one that it started, is at work"):
             with locked(tmp_path, patience=0):
                 pass
         first.kill()
@@ -164,32 +165,55 @@ def test_a_second_command_is_kept_out_while_the_first_one_lives(tmp_path):
 
 
 def test_a_command_waits_for_another_one_to_end(tmp_path, caplog):
-    code = "import sys, pathlib, time; from knowcap.run.folder import locked\n" + (
+    code = "import sys, pathlib, time; from knowcap.files import locked\n" + (
         "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(0.5)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"in\n"
         with locked(tmp_path):
             assert first.wait() == 0
-    assert caplog.text.count(f"process {first.pid}, or one that it started, is at work there; waiting for it") == 1
+    assert caplog.text.count(f"process {first.pid}, or one that it started, is at work there (hard lock") == 1
 
 
 def test_a_process_that_outlives_its_parent_keeps_the_lock(tmp_path):
     with locked(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
-        with pytest.raises(RecipeError, match="is at work there"), locked(tmp_path, patience=0):
+        with pytest.raises(FileError, match="is at work there"), locked(tmp_path, patience=0):
             pass
     finally:
         child.kill()
         child.communicate()
 
 
+def test_a_file_system_without_locks_gets_a_soft_lock(tmp_path, monkeypatch, caplog):
+    def without(fd, *, blocking):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("knowcap.files.lock_descriptor", without)
+    with locked(tmp_path):
+        assert (tmp_path / SOFT_LOCK_FILE).is_file()
+        busy = rf"process {os.getpid()}, .* is at work there \(soft lock"
+        with pytest.raises(FileError, match=busy), locked(tmp_path, patience=0):
+            pass
+    assert not (tmp_path / SOFT_LOCK_FILE).exists()
+    assert "No locks available); using a soft lock" in caplog.text
+
+
+def test_locks_work_without_fcntl(tmp_path):
+    code = (
+        "import sys, pathlib; sys.modules['fcntl'] = None; import knowcap; from knowcap.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print(sorted(p.name for p in pathlib.Path(sys.argv[1]).iterdir()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "['.lock', '.lock.soft']\n"
+
+
 def test_the_revision_is_of_the_project_not_of_whatever_holds_it(monkeypatch, tmp_path):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     package = tmp_path / "site-packages" / "knowcap"
     package.mkdir(parents=True)
-    monkeypatch.setattr(run_folder, "__file__", str(package / "run_folder.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
     assert git_revision() is None
 
 

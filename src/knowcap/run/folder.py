@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from knowcap.files import LOCK_FILE, RECIPE_FILE, not_writable
+from knowcap.files import LOCK_FILE, RECIPE_FILE, SOFT_LOCK_FILE, not_writable
 from knowcap.models import ModelError, closed_form_parameters
 from knowcap.provenance import git_revision, versions
 from knowcap.recipe import KEYS, Recipe, RecipeError
@@ -71,7 +71,7 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
     if not os.access(nearest, os.W_OK | os.X_OK):
         problems.append(not_writable(nearest, "no permission"))
     names = [path.name for path in run_dir.iterdir()] if nearest == run_dir else []
-    contents = [name for name in names if name != LOCK_FILE and not name.endswith(".partial")]
+    contents = [name for name in names if name not in (LOCK_FILE, SOFT_LOCK_FILE) and not name.endswith(".partial")]
     if RECIPE_FILE in contents and not overwrite:
         problems += _foreign(recipe, run_dir)
     elif contents and RECIPE_FILE not in contents:
