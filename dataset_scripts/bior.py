@@ -84,7 +84,7 @@ class BioRConfig(datasets.BuilderConfig):
 
     def write(self, folder: Path) -> Path:
         """Makes the data set folder."""
-        self.task().recipe()  # wrong numbers are told before a model is loaded
+        self.task().recipe()  # problems are reported before a model is loaded
         options = {"max_attempts": self.max_attempts, "allow_missing": self.allow_missing}
         return rewrite(self.task(), self.writer(), folder, **options)
 
