@@ -18,8 +18,8 @@ from run_folders import (
     read_card,
 )
 
-from knowcap.capacity.tables import COMPUTED_WITH, COUNTS, SETTINGS
 from knowcap.report.card import ReportError, write_card
+from knowcap.scoring.measurement import COUNTS, SETTINGS
 
 
 def test_the_front_matter_is_read_back_by_huggingface_hub(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_mixture_differs_from_the_papers_in_its_experts_not_its_positions(tmp_
 
 def test_a_sample_of_the_entities_is_mentioned(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
-    settings = dict.fromkeys((*COUNTS, *SETTINGS, *COMPUTED_WITH))
+    settings = dict.fromkeys((*COUNTS, *SETTINGS, "num_entities", "name_is_prefix_free", "knowledge"))
     measurement = settings | {"entities_scored": 100, "control_kind": "outsiders", "control_entities": 500}
     table = pa.table({"nll": [0.0]}).replace_schema_metadata({b"knowcap": json.dumps(measurement).encode()})
     pq.write_table(table, run_dir / "model" / "nll.parquet")

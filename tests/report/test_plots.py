@@ -1,14 +1,17 @@
-"""Plots: PNG files with what they must show, drawn without a display."""
+"""Plots: PNG files and SVG with what they must show, drawn without a display."""
 
 from __future__ import annotations
 
+import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from figures import PNG, texts
 from run_folders import make_capacity, make_training
 
-from knowcap.report.plots import plot_attributes, plot_frontier, plot_loss
+from knowcap.report.plots import frontier_svg, loss_svg, plot_attributes, plot_frontier, plot_loss
 
 
 def test_the_frontier_has_logarithmic_axes_both_lines_and_every_point(tmp_path: Path, drawn: list) -> None:
@@ -79,10 +82,69 @@ def test_the_loss_is_shown_against_tokens_or_else_steps(tmp_path: Path, drawn: l
 
 
 def test_a_training_without_losses_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lower logging_steps"):
+    with pytest.raises(ValueError, match="set logging_steps below"):
         plot_loss(make_training(log_history=[]), tmp_path / "loss.png")
 
 
 def test_the_same_capacities_give_the_same_file(tmp_path: Path) -> None:
     first = plot_frontier([make_capacity()], tmp_path / "a.png").read_bytes()
     assert plot_frontier([make_capacity()], tmp_path / "b.png").read_bytes() == first
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def point(parameters: int, bits: float, most: float, people: int, won: bool = True) -> dict[str, Any]:
+    """A run of a sweep as the page shows it."""
+    return {
+        "run": f"{parameters}-{people}", "num_parameters": parameters, "knowledge_bits": bits, "won": won,
+        "max_knowledge_bits": most, "num_entities": people, "bits_per_parameter": bits / parameters,
+        "confidence_interval": [None, None], "precision": "fp32",
+    }  # fmt: skip
+
+
+def marks(svg: str) -> dict[str, tuple[float, float, str]]:
+    """The place and style of every point by the run's name in its tooltip."""
+    found = {}
+    for group in ET.fromstring(svg).iter(f"{SVG}g"):
+        title = group.find(f"{SVG}title")
+        if title is not None:
+            (mark,) = group.iter(f"{SVG}use")
+            found[title.text.split(":")[0]] = float(mark.get("x")), float(mark.get("y")), mark.get("style")
+    return found
+
+
+def test_a_point_of_one_bit_per_parameter_is_on_the_line_of_one_bit() -> None:
+    rows = [point(1_000, 1_000, 40_000, 500), point(30_000, 30_000, 40_000, 500), point(9_000, 18_000, 40_000, 500)]
+    svg = frontier_svg(rows)
+    found = marks(svg)
+    slanted = re.findall(
+        r'd="M ([-\d.]+) ([-\d.]+)\s+L ([-\d.]+) ([-\d.]+)\s*" clip-path="[^"]+" style="[^"]*#777777', svg
+    )
+    assert len(slanted) == 2
+    for line, names in zip(slanted, (["9000-500"], ["1000-500", "30000-500"]), strict=True):
+        x1, y1, x2, y2 = map(float, line)
+        for name in names:
+            x, y, _ = found[name]
+            assert y == pytest.approx(y1 + (y2 - y1) * (x - x1) / (x2 - x1), abs=0.1)
+
+
+def test_every_n_has_a_color_and_runs_that_lost_are_hollow() -> None:
+    rows = [point(1_000 * n, 900 * n, 5_000 * n, 100 * n) for n in (1, 2, 3)]
+    found = marks(frontier_svg([*rows, point(1_500, 900, 5_000, 100, won=False)]))
+    assert len({re.search(r"stroke: (#\w+)", style)[1] for _, _, style in found.values()}) == 3
+    assert [name for name, (_, _, style) in found.items() if "fill: #ffffff" in style] == ["1500-100"]
+
+
+def test_points_without_bits_have_no_mark() -> None:
+    svg = frontier_svg([point(1_000, -5.0, 4_000, 10), point(1_000, 100.0, 4_000, 10)])
+    assert "1 of 2 hold no bits" in svg and len(marks(svg)) == 1
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
+    log = [{"step": s, "loss": 2 + s % 2, "tokens": 10 * s} for s in range(1, 3001)]
+    bits = [{"tokens": 10 * s, "bits_per_parameter": s / 3000, "max_bits_per_parameter": 2.0} for s in (1500, 3000)]
+    svg = loss_svg(make_training(log_history=log, knowledge_history=bits), "a")
+    assert len(svg) < 20_000 and "tokens seen" in svg and "bits per parameter" in svg
+    assert loss_svg(make_training(log_history=log, knowledge_history=bits), "a") == svg
+    assert loss_svg({"model_name": "x", "log_history": []}, "a") == ""

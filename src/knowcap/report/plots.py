@@ -1,10 +1,13 @@
-"""Plots of capacities and training runs, as PNG files (matplotlib, imported only when one is drawn)."""
+"""Plots of capacities and training runs, as PNG files and as SVG; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,54 +19,70 @@ if TYPE_CHECKING:
     from knowcap.capacity.entities import EntityBits
 
 
-# Colours that the colour-blind tell apart (Okabe and Ito); a marker per precision, with its size and whether it is
-# filled, chosen so that equal points of several precisions are all seen.
+# Colors for color-blind readers (Okabe and Ito); a marker per precision, with its size and whether it is filled,
+# chosen so that equal points of several precisions are all visible.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = {"fp32": ("o", 5, True), "bf16": ("D", 5, True), "int8": ("s", 10, False), "int4": ("^", 8, False)}
 OTHER_MARKER = ("x", 7, True)
 GREY = "#777777"
 DPI = 150
+_CURVE_POINTS = 150  # of a curve in SVG, at most
 
 
 def plot_frontier(capacities: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """Learned bits against parameters on logarithmic axes, with the lines of 2 bits and 1 bit per parameter.
 
-    A colour is a number of entities N, whose knowledge in all is a dotted line; a marker is a precision; error bars
-    are confidence intervals. What holds no bits has no place on a logarithmic axis and is counted below the plot.
+    Color is the number of entities N, and a dotted line is the maximum of their knowledge; the marker is the
+    precision, hollow for a run that lost (`won` is False); error bars are confidence intervals. Models without any
+    bits cannot be shown on a logarithmic axis and are counted below the plot.
 
     Args:
-        capacities: contents of capacity.json, one a point.
+        capacities: contents of capacity.json, one per point.
         path: of the PNG file.
 
     Raises:
         ValueError: no capacities.
     """
+    return _save(_frontier(capacities), path)
+
+
+def frontier_svg(capacities: Sequence[dict[str, Any]]) -> str:
+    """The same plot as SVG; the tooltip of a point is its `run` and bits per parameter."""
+    tips = {
+        f"run-{i}": f"{c['run']}: {c['bits_per_parameter']:.3f} bits per parameter" for i, c in enumerate(capacities)
+    }
+    figure = _frontier(capacities)
+    figure.axes[0].set_title("")
+    return _svg(figure, "frontier", "knowledge learned against model size", tips)
+
+
+def _frontier(capacities: Sequence[dict[str, Any]]) -> Figure:
     if not capacities:
         raise ValueError("nothing to plot: got no capacities, expected the content of one capacity.json or more")
     figure, axes = _figure((7.2, 5.2))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    shown = [c for c in capacities if c["knowledge_bits"] > 0]
     sizes = sorted({c["num_entities"] for c in capacities})
-    for c in shown:
-        _frontier_point(axes, c, COLORS[sizes.index(c["num_entities"]) % len(COLORS)])
-    _frontier_limits(axes, capacities, shown)
+    shown = [(i, c) for i, c in enumerate(capacities) if c["knowledge_bits"] > 0]
+    for i, c in sorted(shown, key=lambda point: point[1].get("won") is True):
+        _frontier_point(axes, c, COLORS[sizes.index(c["num_entities"]) % len(COLORS)], f"run-{i}")
+    _frontier_limits(axes, capacities, [c for _, c in shown])
     _frontier_lines(axes, capacities, sizes)
     _frontier_legend(axes, capacities, sizes)
     axes.set_title("Knowledge learned against model size")
     axes.set_xlabel("parameters")
     axes.set_ylabel("knowledge learned (bits)")
     if len(shown) < len(capacities):
-        note = f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or below) and are not shown"
+        note = f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or less) and are not shown"
         figure.text(0.99, 0.01, note, ha="right", va="bottom", fontsize=8, color=GREY)
     if unbound := sum(not c.get("bound", True) for c in capacities):
-        note = f"{unbound} of {len(capacities)} are not a bound (texts that may hint at facts)"
+        note = f"{unbound} of {len(capacities)} are not a lower bound (texts that may hint at facts)"
         figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
-    return _save(figure, path)
+    return figure
 
 
 def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
-    """Bits per entity of each attribute beside the most there could be.
+    """Bits per entity of each attribute beside their maximum.
 
     Args:
         capacity: the content of a capacity.json.
@@ -88,13 +107,13 @@ def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("bits per entity")
-    axes.set_title(f"What {capacity['model_name']} ({capacity['precision']}) knows of one entity")
+    axes.set_title(f"Bits per entity of {capacity['model_name']} ({capacity['precision']})")
     axes.legend(loc="lower right", frameon=False, fontsize=8.5)
     return _save(figure, path)
 
 
 def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Path) -> Path:
-    """How many entities hold how many bits, with the mean and the most that there could be of one.
+    """Histogram of the bits per entity, with their mean and maximum.
 
     Args:
         entities: from `knowcap.capacity.entities.bits_by_entity`.
@@ -103,30 +122,30 @@ def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Pa
     """
     figure, axes = _figure((7.2, 4.0))
     bits, most = entities.bits, float(entities.most.mean())
-    # Of many, the farthest half per mille below goes into the first bar, lest it squeeze all others together.
+    # With many entities the lowest 0.05 % go into the first bar, so that outliers do not compress all other bars.
     low = float(bits.min() if len(bits) < 2000 else np.quantile(bits, 0.0005))
     high = max(float(bits.max()), most)
     edges = np.linspace(low, high + 1e-9 * max(1.0, abs(high)), min(60, 10 + len(bits) // 20) + 1)
     axes.hist(np.clip(bits, edges[0], edges[-1]), bins=edges, color=COLORS[0])
     axes.axvline(float(bits.mean()), color=COLORS[1], linewidth=1.5, label=f"mean {bits.mean():.2f}")
-    label = f"all there is{'' if np.ptp(entities.most) < 1e-9 else ' (mean)'} {most:.2f}"
+    label = f"{'maximum' if np.ptp(entities.most) < 1e-9 else 'mean maximum'} {most:.2f}"
     axes.axvline(most, color=GREY, linestyle="--", linewidth=1.5, label=label)
     if below := int((bits < 0).sum()):
         axes.axvline(0, color="#333333", linewidth=0.8, label=f"below zero: {below:,} of {len(bits):,}")
     if farther := int((bits < low).sum()):
-        note = f"{farther:,} of fewer bits, down to {bits.min():.1f}, are in the first bar"
+        note = f"the first bar includes {farther:,} with fewer bits, down to {bits.min():.1f}"
         figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
-    axes.set_xlabel("bits of one entity")
-    axes.set_ylabel("entities")
-    axes.set_title(f"Who is remembered by {capacity['model_name']} ({capacity['precision']})")
+    axes.set_xlabel("bits per entity")
+    axes.set_ylabel("number of entities")
+    axes.set_title(f"Distribution of bits per entity in {capacity['model_name']} ({capacity['precision']})")
     axes.legend(loc="upper left", frameon=False, fontsize=8.5)
     return _save(figure, path)
 
 
 def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
-    """Training loss (nats per token) against the tokens seen, or against steps where tokens were not logged.
+    """Training loss (nats per token) against the tokens seen, or against steps if tokens were not logged.
 
-    Bits per parameter stand on an axis at the right where they were measured while training.
+    Bits per parameter have an axis at the right if they were measured during training.
 
     Args:
         training: the content of a training.json; its `log_history` holds the points, `knowledge_history` the bits.
@@ -135,11 +154,40 @@ def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
     Raises:
         ValueError: no losses were logged.
     """
-    points = [entry for entry in training["log_history"] if entry.get("loss") is not None]
+    return _save(_loss(training, _losses(training), (7.2, 4.0)), path)
+
+
+def loss_svg(training: dict[str, Any], name: str) -> str:
+    """The same plot as a small SVG without a title; empty without losses. `name` must be unique in a page."""
+    points = _losses(training)
     if not points:
-        raise ValueError("nothing to plot: log_history holds no loss; lower logging_steps below the number of steps")
+        return ""
+    step = -(-len(points) // _CURVE_POINTS)
+    figure = _loss(training, points[::-step][::-1], (4.2, 2.3), layout=None)  # constrained layout is slow
+    figure.subplots_adjust(left=0.14, right=0.88, bottom=0.21, top=0.97)
+    for axes, label in zip(figure.axes, ("loss (nats per token)", "bits per parameter"), strict=False):
+        axes.set_title("")
+        axes.set_ylabel(label)
+        for text in (axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()):
+            text.set_fontsize(8.5)
+    return _svg(figure, name, f"training loss of {training['model_name']}", {})
+
+
+def _losses(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """The log entries with a loss."""
+    return [entry for entry in training.get("log_history", []) if entry.get("loss") is not None]
+
+
+def _loss(
+    training: dict[str, Any],
+    points: Sequence[dict[str, Any]],
+    size: tuple[float, float],
+    layout: Literal["constrained"] | None = "constrained",
+) -> Figure:
+    if not points:
+        raise ValueError("nothing to plot: log_history holds no loss; set logging_steps below the number of steps")
     unit = "tokens" if all("tokens" in entry for entry in points) else "step"
-    figure, axes = _figure((7.2, 4.0))
+    figure, axes = _figure(size, layout)
     x = [entry[unit] for entry in points]
     marker = "o" if len(points) < 30 else None
     axes.plot(x, [entry["loss"] for entry in points], color=COLORS[0], linewidth=1.5, marker=marker, markersize=3)
@@ -149,11 +197,11 @@ def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
     axes.set_ylabel("training loss (nats per token)")
     _bits_while_training(axes, training.get("knowledge_history", []), unit)
     axes.set_title(f"Training loss of {training['model_name']}")
-    return _save(figure, path)
+    return figure
 
 
 def _bits_while_training(axes: Axes, points: Sequence[dict[str, float]], unit: str) -> None:
-    """Bits per parameter on an axis at the right, with the most there could be; those below zero are cut off."""
+    """Bits per parameter and their maximum on an axis at the right; values below zero are cut off."""
     if not points:
         return
     right = axes.twinx()
@@ -163,15 +211,15 @@ def _bits_while_training(axes: Axes, points: Sequence[dict[str, float]], unit: s
     most = points[-1]["max_bits_per_parameter"]
     right.axhline(most, color=COLORS[1], linestyle=":", linewidth=1.0)
     right.set_ylim(min(0.0, max(bits)), 1.05 * max(most, *bits))
-    right.set_ylabel("bits per parameter (dotted: at most)", color=COLORS[1])
+    right.set_ylabel("bits per parameter (dotted: maximum)", color=COLORS[1])
     axes.yaxis.label.set_color(COLORS[0])
 
 
-def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """An empty figure with the look that all plots share; no display is needed."""
+def _figure(size: tuple[float, float], layout: Literal["constrained"] | None = "constrained") -> tuple[Figure, Axes]:
+    """An empty figure in the style of all plots; no display is needed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=layout)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#EBEBEB", linewidth=0.8)
@@ -187,6 +235,36 @@ def _save(figure: Figure, path: str | Path) -> Path:
     return path
 
 
+def _svg(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> str:
+    """The figure as an <svg> element, the same for the same figure; texts stay texts, in the font of the page.
+
+    Args:
+        figure: the figure.
+        name: prefix of ids, which must be unique in a page.
+        label: what the plot shows, for readers that cannot see it.
+        tips: tooltips of elements by their gid.
+    """
+    from matplotlib import rc_context
+
+    file = StringIO()
+    with rc_context({"svg.hashsalt": "knowcap", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = re.sub(r"<!--.*?-->\s*", "", file.getvalue(), flags=re.DOTALL)
+    text = re.sub(r"(\.\d\d)\d+", r"\1", text[text.index("<svg ") :])
+    text = re.sub(r" font-family: [^;\"]*;", "", text)
+    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+    text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", text)
+
+    def named(match: re.Match[str]) -> str:
+        tip = f"><title>{escape(tips[match[1]])}</title>" if match[1] in tips else match[2]
+        return f' id="{name}-{match[1]}"{tip}' if match[1] in used else tip
+
+    text = re.sub(r' id="([\w.-]+)"(>?)', named, text)
+    return re.sub(
+        r"\s*\n\s*", "\n", text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    ).strip()
+
+
 def _engineering() -> Any:
     """Ticks such as 10k and 2.5M."""
     from matplotlib.ticker import EngFormatter
@@ -194,25 +272,25 @@ def _engineering() -> Any:
     return EngFormatter(sep="")
 
 
-def _marker(precision: str, color: str) -> dict[str, Any]:
-    """How a precision's points look."""
+def _marker(precision: str, color: str, hollow: bool = False) -> dict[str, Any]:
+    """The style of a precision's points."""
     marker, size, filled = MARKERS.get(precision, OTHER_MARKER)
-    face = color if filled else "none"
+    face = "white" if hollow else color if filled else "none"
     return {"marker": marker, "markersize": size, "color": color, "mfc": face, "mew": 1.4, "linestyle": "none"}
 
 
-def _frontier_point(axes: Axes, capacity: dict[str, Any], color: str) -> None:
-    """One capacity with its interval, which ends at the axis where it reaches zero bits."""
+def _frontier_point(axes: Axes, capacity: dict[str, Any], color: str, gid: str) -> None:
+    """One capacity with its interval, cut off at zero bits."""
     x, y = capacity["num_parameters"], capacity["knowledge_bits"]
     low, high = capacity["confidence_interval"]
     if low is not None and high is not None:
         errors = [[min(y - low * x, y * (1 - 1e-9))], [high * x - y]]
         axes.errorbar(x, y, yerr=np.maximum(errors, 0.0), ecolor=color, elinewidth=1.2, capsize=3, zorder=2)
-    axes.plot(x, y, zorder=3, **_marker(capacity["precision"], color))
+    axes.plot(x, y, zorder=3, gid=gid, **_marker(capacity["precision"], color, capacity.get("won") is False))
 
 
 def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> None:
-    """Limits with room around all points; at least a decade each way, lest few points make odd ticks."""
+    """Limits with room around all points; at least a decade on each axis, so that there are enough ticks."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     parameters = [c["num_parameters"] for c in capacities]
@@ -221,15 +299,15 @@ def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Se
         low, high = np.log10(min(values)) - 0.3, np.log10(max(values)) + 0.3
         gap = max(0.0, 1.2 - (high - low)) / 2
         set_limits(10 ** (low - gap), 10 ** (high + gap))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if len(set(parameters)) < 3 else (1.0,)))
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
         axis.set_major_formatter(_engineering())
         axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="minor", color="#F5F5F5", linewidth=0.5)
 
 
 def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
-    """The lines of 2 bits and 1 bit per parameter, and all knowledge there is for each N."""
+    """The lines of 2 bits and 1 bit per parameter, and the maximum of knowledge for each N."""
     x = np.array(axes.get_xlim())
     morris = ((3.6, "-."),) if any(c.get("dataset") == "morris" for c in capacities) else ()  # Morris et al. 2025
     for ratio, style in (*morris, (2, "-"), (1, "--")):
@@ -241,7 +319,7 @@ def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Seq
 
 
 def _frontier_legend(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
-    """One entry a line, a precision and an N, beside the plot."""
+    """One entry per line, precision and N, beside the plot."""
     from matplotlib.lines import Line2D
 
     handles = list(axes.get_legend_handles_labels()[0])
@@ -249,5 +327,5 @@ def _frontier_legend(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Se
         handles.append(Line2D([], [], label=precision, **_marker(precision, GREY)))
     for i, size in enumerate(sizes):
         color = COLORS[i % len(COLORS)]
-        handles.append(Line2D([], [], linestyle=":", color=color, linewidth=2, label=f"all there is, N = {size:,}"))
+        handles.append(Line2D([], [], linestyle=":", color=color, linewidth=2, label=f"maximum, N = {size:,}"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.capacity.entities import bits_by_entity
-from knowcap.capacity.seed_groups import recipe_of, seed_groups
-from knowcap.capacity.tables import NLL_FILE
+from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.files import whole_file, write_json
 from knowcap.report.card import ReportError, write_card, write_extraction_card
 from knowcap.report.card.extraction import extractions
@@ -28,7 +27,8 @@ from knowcap.report.card.results import (
 )
 from knowcap.report.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.report.table import number, render, text_table
-from knowcap.scoring.way import OTHERS
+from knowcap.scoring.measurement import NLL_FILE
+from knowcap.scoring.mode import OTHER_MODES
 
 
 __all__ = ["ReportError", "find_runs", "report", "report_table"]
@@ -122,7 +122,9 @@ def _models(output_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                 "folder": folder.relative_to(run_dir.absolute()).as_posix(),
             }
             modes = {
-                mode.folder: read_if_there(folder / mode.folder / CAPACITY_FILE) for mode in OTHERS if not mode.neutral
+                mode.folder: read_if_there(folder / mode.folder / CAPACITY_FILE)
+                for mode in OTHER_MODES
+                if not mode.neutral
             }
             modes = {name: found for name, found in modes.items() if found}
             models.append(place | {"entities_scored": scored} | capacity | {"other_ways": modes})

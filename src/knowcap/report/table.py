@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.tables import NLL_FILE, read_facts, read_measurement
+from knowcap.capacity.tables import read_facts
 from knowcap.files import read_json
+from knowcap.scoring.measurement import NLL_FILE, read_measurement
 
 
 _CAPACITY_COLUMNS = ("Dataset", "Version", "N", "Attribute", "Metric", "", "Value", "", "Stderr", "Max", "Accuracy")
@@ -45,6 +46,14 @@ def text_table(
 def number(value: float | None, form: str = ".3f", missing: str = "") -> str:
     """A number as text; `missing` for None and NaN."""
     return missing if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def short_number(value: float) -> str:
+    """Such as 10k, 2.5M or 0.5."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.6g}{letter}"
+    return f"{value:.6g}"
 
 
 def percent(share: float | None, missing: str = "") -> str:

@@ -12,15 +12,16 @@ from knowcap.facts import CorpusError
 from knowcap.files import read_json
 from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.recipe import Recipe, RecipeError
+from knowcap.report.table import short_number, text_table
 from knowcap.run.estimate import SampleCounts, sample_counts, seconds_per_step
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import corpus_key, texts_key
-from knowcap.sweep.svg import number
 from knowcap.sweep.workers import is_finished
-from knowcap.training.packing import PackingError
+from knowcap.training.packing import TrainingError
 
 
 _HEADS = ("", "cell", "parameters", "R max", "tokens", "steps", "FLOP", "time", "state")
+_LEFT = (1, 8)  # aligned left
 
 
 def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
@@ -43,12 +44,12 @@ def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
         lines.append(
             (
                 str(place), cell.name, f"{c.num_parameters:,}", f"{c.max_bits_per_parameter:.3f}",
-                number(_round(c.num_tokens)), f"{c.num_steps:,}", f"{c.flops:.1e}",
+                short_number(_round(c.num_tokens)), f"{c.num_steps:,}", f"{c.flops:.1e}",
                 _duration(seconds.get(cell.name)), states[cell.name],
             )
         )  # fmt: skip
     todo = [cell for cell in sweep.cells if states[cell.name] != "finished"]
-    return "\n".join([*_aligned(lines), "", *_totals(sweep, todo, counts, seconds, measure_speed)])
+    return "\n".join([text_table(lines, _LEFT), "", *_totals(sweep, todo, counts, seconds, measure_speed)])
 
 
 def _totals(
@@ -60,7 +61,7 @@ def _totals(
 ) -> list[str]:
     flops = sum(counts[cell.name].flops for cell in todo)
     tokens = sum(counts[cell.name].num_tokens for cell in todo)
-    told = f"{len(sweep.cells):,} cells, {len(todo):,} to run: {number(_round(tokens))} tokens, {flops:.2e} FLOP"
+    told = f"{len(sweep.cells):,} cells, {len(todo):,} to run: {short_number(_round(tokens))} tokens, {flops:.2e} FLOP"
     if not todo:
         return [told, str(sweep.folder)]
     if seconds:
@@ -118,19 +119,6 @@ def _duration(seconds: float | None) -> str:
 
 def _round(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell; numbers to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADS))]
-    left = {"cell", "state"}
-    return [
-        "  ".join(
-            cell.ljust(width) if head in left else cell.rjust(width)
-            for cell, width, head in zip(line, widths, _HEADS, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
 
 
 @dataclass(frozen=True)
@@ -196,7 +184,7 @@ def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
         if kind not in texts:
             try:
                 texts[kind] = sample_counts(recipe)
-            except (CorpusError, PackingError) as error:
+            except (CorpusError, TrainingError) as error:
                 raise RecipeError([str(error)], cell.name) from error
         if corpus not in bits:
             knowledge = knowledge_of(recipe)

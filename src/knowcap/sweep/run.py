@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from knowcap.files import locked, whole_file
 from knowcap.recipe import RecipeError
@@ -102,14 +102,14 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
 def write_results(sweep: Sweep) -> Path:
     """Writes results.parquet, bits_vs_parameters.png and report.html of what is finished; returns the page."""
     from knowcap.report.plots import plot_frontier
-    from knowcap.sweep.page import PLOT_FILE, write_page
+    from knowcap.sweep.page import PLOT_FILE, capacity_of, write_page
     from knowcap.sweep.table import rows_of, write_table
 
     rows = rows_of(sweep)
     write_table(sweep, rows)
     if rows:
         with whole_file(sweep.folder / PLOT_FILE) as made:
-            plot_frontier([_capacity(row) for row in rows], made)
+            plot_frontier([capacity_of(row) for row in rows], made)
     return write_page(sweep, rows)
 
 
@@ -136,8 +136,3 @@ def _run(sweep: Sweep, todo: Sequence[Cell], engine: Engine) -> list[Outcome]:
         how = "failed after" if outcome.error else "done in"
         logger.info("[sweep] %d of %d: %s %s %.1f s", number, len(todo), outcome.name, how, outcome.seconds)
     return failed
-
-
-def _capacity(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as what `plot_frontier` takes."""
-    return row | {"confidence_interval": [row["bits_per_parameter_low"], row["bits_per_parameter_high"]]}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap.recipe_file import METADATA_KEYS
 from knowcap.report.card.extraction import extractions, results_context
 from knowcap.report.card.results import (
     Sources,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _TAGS = ("knowledge-capacity", "physics-of-language-models")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HIDDEN_KEYS = ("versions", "git_revision", "output_dir")
+_HIDDEN_KEYS = (*METADATA_KEYS, "output_dir")
 
 
 def write_card(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.capacity.seed_groups import recipe_of
-from knowcap.capacity.tables import NLL_FILE, read_measurement
+from knowcap.capacity.seeds import recipe_of
 from knowcap.files import read_json, whole_file
 from knowcap.report.table import half_width, number, percent, render
+from knowcap.scoring.measurement import NLL_FILE, read_measurement
 
 
 if TYPE_CHECKING:
