@@ -19,7 +19,7 @@ from knowcap.facts import (
     check_values,
     scored_facts,
 )
-from knowcap.scoring.shuffle import shuffled_values
+from knowcap.scoring.rows import shuffled_values
 
 
 KNOWLEDGE = Knowledge(

@@ -12,7 +12,7 @@ import pytest
 from scored_facts import CANDIDATES, N, fact, knowledge_json, perfect_facts, uniform_facts, write
 
 from knowcap.capacity import CapacityError, capacity
-from knowcap.capacity.comparison import CompareError, compare, write_comparison
+from knowcap.capacity.comparison import compare, write_comparison
 from knowcap.cli import main
 from knowcap.report.table import comparison_text
 
@@ -100,7 +100,7 @@ def test_facts_may_be_missing_and_entities_silent(tmp_path: Path) -> None:
     assert result["attributes"]["employer"]["bits_per_entity"]["confidence_interval"] == [None, None]
     assert comparison_text(result)
     c = measured(tmp_path / "c", [f for f in stated(noisy(2)) if f["entity"] or f["attribute"] != "birth_date"])
-    with pytest.raises(CompareError, match="different facts of the same entities"):
+    with pytest.raises(CapacityError, match="different facts of the same entities"):
         compare(a, c)
 
 
@@ -139,13 +139,13 @@ def test_what_was_not_asked_the_same_is_refused(
     tmp_path: Path, changes: dict[str, Any], facts: list[dict[str, Any]], message: str
 ) -> None:
     a, b = measured(tmp_path / "a", noisy(0)), measured(tmp_path / "b", facts, **changes)
-    with pytest.raises(CompareError, match=message):
+    with pytest.raises(CapacityError, match=message):
         compare(a, b)
 
 
 def test_what_is_not_measured_or_did_not_pass_its_checks_is_refused(tmp_path: Path) -> None:
     a, b = measured(tmp_path / "a", noisy(0)), write(tmp_path / "b", noisy(1))
-    with pytest.raises(CompareError, match=r"b has no capacity\.json.*measure it first"):
+    with pytest.raises(CapacityError, match=r"b has no capacity\.json.*measure it first"):
         compare(a, b)
     with pytest.raises(CapacityError, match=r"nll\.parquet is missing"):
         compare(a, tmp_path)

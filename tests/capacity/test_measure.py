@@ -11,11 +11,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from knowcap import cli, measure_capacity
-from knowcap.capacity.measure import MeasureError
+from knowcap.capacity.measure import CapacityError
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.prompts import read_prompts, write_prompts
+from knowcap.hub import HubError
 from knowcap.models import ModelError
-from knowcap.models.loading import find_model, load_model
+from knowcap.models.folders import find_model
+from knowcap.models.loading import load_model
 
 
 CITIES = {"Peru": "Lima", "Italy": "Rome", "France": "Paris", "Norway": "Oslo", "Japan": "Tokyo", "Cuba": "Havana"}
@@ -143,11 +145,11 @@ def test_tables_that_cannot_be_measured_are_told(tmp_path, rows, message):
 
 
 def test_bad_input_is_told_before_any_work(tmp_path):
-    with pytest.raises(MeasureError, match="needs its tokenizer"):
+    with pytest.raises(CapacityError, match="needs its tokenizer"):
         measure_capacity(model(), ROWS)
-    with pytest.raises(MeasureError, match="rows need their knowledge"):
+    with pytest.raises(CapacityError, match="rows need their knowledge"):
         measure_capacity(tmp_path, [tiny.say(1, ("name", "A"))])
     with pytest.raises(ModelError, match="no such folder"):
         measure_capacity("./nowhere", ROWS)
-    with pytest.raises(ModelError, match="not in the cache"):
+    with pytest.raises(HubError, match="not in the cache"):
         find_model("nobody/nothing")

@@ -15,7 +15,7 @@ from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from knowcap.capacity import capacity
-from knowcap.capacity.accuracy import FIVE
+from knowcap.capacity.summary import MEMORIZABLE_ATTRIBUTES
 from knowcap.corpus.candidates import Candidates
 from knowcap.facts import Row
 from knowcap.report.card import write_card
@@ -162,11 +162,11 @@ def bits_of(attributes: dict[str, float]) -> dict[str, Any]:
 
 
 def test_it_is_the_mean_over_the_papers_five_attributes(tmp_path: Path) -> None:
-    shares = dict(zip((*FIVE, "pronoun"), (8, 6, 4, 2, 0, 8), strict=True))
+    shares = dict(zip((*MEMORIZABLE_ATTRIBUTES, "pronoun"), (8, 6, 4, 2, 0, 8), strict=True))
     facts, known = person_facts(shares), bits_of(dict.fromkeys(shares, 1.0))
     control = [f | {"entity": 100 + f["entity"], "nll": 1.0} for f in facts]
     result = capacity(write(tmp_path, facts, control, knowledge=known))
-    assert result["memorizable_attributes"] == list(FIVE)
+    assert result["memorizable_attributes"] == list(MEMORIZABLE_ATTRIBUTES)
     assert result["memorizable_accuracy"] == pytest.approx((8 + 6 + 4 + 2 + 0) / 5 / 8)
 
 

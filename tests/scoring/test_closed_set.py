@@ -20,7 +20,7 @@ from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.scoring import score_rows
 from knowcap.scoring.closed_set import ClosedSets, Path
-from knowcap.scoring.errors import TextError
+from knowcap.scoring.mode import TextError
 
 
 CITIES = ("Paris", "Paris, TX", "Parma", "Rome", "New York", "Newark", "Washington D.C.", "Ürümqi")

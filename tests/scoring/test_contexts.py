@@ -12,7 +12,7 @@ import torch
 from scored_texts import biographies, full_knowledge, gpt2
 
 from knowcap.scoring import TextError, encode_rows, score_rows
-from knowcap.scoring.contexts import by_rendering, packed_rows
+from knowcap.scoring.spans import by_rendering, packed_rows
 
 
 PAIRS = biographies(num_people=10, renderings=2)

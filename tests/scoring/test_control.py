@@ -13,12 +13,12 @@ import knowcap.models.loading
 from knowcap.capacity import LeakError, capacity
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer
-from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import read_knowledge
+from knowcap.dataset.stage import build
 from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
-from knowcap.scoring import PLAIN, encode_rows, score
+from knowcap.scoring import DEFAULT_MODE, encode_rows, score
 from knowcap.scoring.rows import control_rows
 from knowcap.training.stage import train
 
@@ -105,7 +105,7 @@ def leaking(model: torch.nn.Module, told: dict[tuple[int, ...], int]) -> torch.n
 def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
     _, run_dir = made
     knowledge = read_knowledge(run_dir / "knowledge")
-    rows, _ = control_rows(run_dir / "knowledge", PLAIN.configs, knowledge, None)
+    rows, _ = control_rows(run_dir / "knowledge", DEFAULT_MODE.configs, knowledge, None)
     encoded = encode_rows([row for row, _ in rows], load_tokenizer(untrained), knowledge)
     worth = [a.name for a in knowledge.attributes if a.determined_by is None]
     for leaked in worth:

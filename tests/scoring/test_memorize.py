@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from knowcap.capacity import capacity
-from knowcap.dataset.build import build
+from knowcap.dataset.stage import build
 from knowcap.models import MODEL_FAMILIES
 from knowcap.recipe import Recipe
 from knowcap.scoring import score

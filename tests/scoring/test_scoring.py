@@ -26,13 +26,22 @@ from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from knowcap.facts import FactError, Knowledge, Row, Span
-from knowcap.scoring import PLAIN, ScoringError, TextError, Way, encode_rows, read_measurement, score, score_rows
+from knowcap.scoring import (
+    DEFAULT_MODE,
+    ScoringError,
+    ScoringMode,
+    TextError,
+    encode_rows,
+    read_measurement,
+    score,
+    score_rows,
+)
 from knowcap.scoring import batches as batches_module
 from knowcap.scoring import stage as stage_module
 from knowcap.scoring.__main__ import main
 from knowcap.scoring.batches import NAME_TOKENS, score_chunks
 from knowcap.scoring.parts import is_prefix_free
-from knowcap.scoring.shuffle import shuffled_values
+from knowcap.scoring.rows import shuffled_values
 
 
 SRC = Path(__file__).parents[2] / "src"
@@ -720,9 +729,9 @@ def test_an_interrupted_scoring_is_never_taken_for_a_finished_one(
     assert_same(pq.read_table(model_dir / "nll.parquet"), expected_table(model_dir, biographies()))
 
 
-@pytest.mark.parametrize("way", [PLAIN, Way("token", "packed")])
+@pytest.mark.parametrize("mode", [DEFAULT_MODE, ScoringMode("token", "packed")])
 def test_an_interrupted_scoring_goes_on_from_its_last_whole_shard(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, way: Way
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, mode: ScoringMode
 ) -> None:
     model_dir, dataset_dir = folders
     monkeypatch.setattr(stage_module, "SHARD_ROWS", 5)
@@ -736,7 +745,7 @@ def test_an_interrupted_scoring_goes_on_from_its_last_whole_shard(
         return score_chunks(model, tokenizer, rows, knowledge, **options)
 
     monkeypatch.setattr(stage_module, "score_chunks", counted)
-    again = {"progress": False, "way": way, "overwrite": True}
+    again = {"progress": False, "mode": mode, "overwrite": True}
     whole = score(model_dir, dataset_dir, **again).read_bytes()
     everything = sum(asked)
     asked.clear()
@@ -753,7 +762,7 @@ def test_an_interrupted_scoring_goes_on_from_its_last_whole_shard(
         score(model_dir, dataset_dir, **again)
     stop_at[0] = math.inf
     score(model_dir, dataset_dir, **again, limit=3)  # of other entities: nothing is kept
-    assert read_measurement(model_dir / way.folder / "nll.parquet")["entities_scored"] == 3
+    assert read_measurement(model_dir / mode.folder / "nll.parquet")["entities_scored"] == 3
 
 
 def _killed(*args: object) -> None:

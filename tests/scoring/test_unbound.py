@@ -20,16 +20,16 @@ from writer_server import RuleWriter
 
 from knowcap.capacity import LeakError, capacity
 from knowcap.cli import main
-from knowcap.dataset.build import write
 from knowcap.dataset.folder import read_rows
 from knowcap.dataset.rewrite import Task, rewrite
+from knowcap.dataset.stage import write
 from knowcap.recipe import Recipe
 from knowcap.report.card.results import read_capacities
 from knowcap.report.plots import plot_frontier
 from knowcap.report.stage import report, report_table
 from knowcap.run import pipeline as stages
 from knowcap.run import push as hub
-from knowcap.scoring import NEUTRAL, ScoringError, read_measurement, score
+from knowcap.scoring import NEUTRAL_MODE, ScoringError, read_measurement, score
 
 
 TASK = Task(num_people=6, texts_per_person=2, control_people=100, seed=2)
@@ -98,7 +98,7 @@ def test_what_is_measured_is_kept_and_other_texts_are_told(measured, model_dir, 
     assert before == {path: path.stat().st_mtime_ns for path in model.rglob("*.parquet")} and len(before) == 6
     other = rewrite(Task(6, 2, 100, seed=3), RuleWriter(), tmp_path / "other", progress=False)
     with pytest.raises(ScoringError, match="other texts"):
-        score(model, other, way=NEUTRAL, progress=False)
+        score(model, other, mode=NEUTRAL_MODE, progress=False)
 
 
 def test_a_measurement_on_other_texts_leaves_no_neutral_figure_behind(measured, tmp_path):

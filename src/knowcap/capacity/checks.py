@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.tables import CONTROL_FILE, CapacityError, Facts, mean
+from knowcap.capacity.tables import CapacityError, Facts, mean
 from knowcap.facts import NAME
+from knowcap.scoring.measurement import CONTROL_FILE, OUTSIDERS, SHUFFLED
 
 
 # The control leaks where it is above zero by more than this many standard errors and by more than this many bits.
@@ -20,6 +21,8 @@ LEAK_BITS = 0.01
 SWAP_STANDARD_ERRORS = 5.0
 FEWEST_PAIRS = 50
 ROUNDING_BITS = 1e-4
+
+CHANCE_BITS = 20.0  # outsiders' names reach so many bits together, by chance, less than once in 2^20 times
 
 _WHAT_TO_CHECK = (
     "Check that no text before a value depends on it (a/an, pronouns), that each value is scored at its first mention "
@@ -62,7 +65,7 @@ def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> 
     total = _mean_and_error(np.nansum(bits, axis=1))
     found = {a: _mean_and_error(bits[:, i]) for i, a in enumerate(values)}
     allowed = np.zeros(len(values))
-    if measurement["control_kind"] == "shuffled":
+    if measurement["control_kind"] == SHUFFLED:
         references = np.array([mean(control.references[:, column]) for column in columns])
         allowed = np.logaddexp2(0.0, references - math.log2(measurement["num_entities"]))
     leaks = [a for a, bound in zip(values, allowed, strict=True) if _leaks(*found[a], float(bound))]
@@ -113,6 +116,60 @@ def check_swapped(control: Facts, swapped: Facts, bound: bool = True) -> None:
             f"never taught either, so something outside the weights tells them. {_WHAT_TO_CHECK}",
             bound,
         )
+
+
+def check_names(control: Facts, measurement: dict[str, Any]) -> list[float]:
+    """Holds outsiders' names to hold zero bits or less.
+
+    A name of theirs was drawn uniformly from the N0 names, so whatever a model says, it is expected to need log2 N0
+    bits or more for it (Gibbs), and 2^bits is 1 or less in expectation: its probabilities of all names add up to 1.
+    So the bits of all outsiders together exceed `CHANCE_BITS` with a chance of 2^-CHANCE_BITS at most (Markov), for
+    any model and however few outsiders. As they are drawn from the names that N entities and the outsiders before them
+    have left, log2(N0 / (N0 - N - n + 1)) bits each are allowed besides: which names are not taught, weights may know.
+
+    Where one name is the beginning of another the probabilities may add up to more: that warns instead.
+
+    Args:
+        control: names of n outsiders.
+        measurement: says what was scored, and how.
+
+    Returns:
+        Name bits per outsider and their standard error; NaN where the control is no outsiders, whose names alone could
+        not be exchanged.
+
+    Raises:
+        CapacityError: no names in the control, or more entities than names.
+        LeakError: says how much, and what to check.
+    """
+    if measurement["control_kind"] != OUTSIDERS:
+        return [math.nan, math.nan]
+    if NAME not in control.attributes:
+        raise CapacityError(f"{CONTROL_FILE} has no rows for names, so a leak would not be seen; score again")
+    bits = control.bits[:, control.attributes.index(NAME)]
+    bits = bits[~np.isnan(bits)]
+    num_names, count = measurement["knowledge"]["name_log2_candidates"], bits.size
+    taken = (measurement["num_entities"] + count - 1) * 2.0**-num_names
+    if taken >= 1.0:
+        raise CapacityError(
+            f"{measurement['num_entities']} entities and {count} outsiders, but knowledge.json declares "
+            f"2^{num_names:g} names; expected as many names as there are entities and outsiders, or more: mend "
+            "name_log2_candidates"
+        )
+    value = float(bits.mean())
+    error = float(bits.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    excess = math.fsum(bits) + count * math.log1p(-taken) / math.log(2)
+    if excess > CHANCE_BITS:
+        message = (
+            f"the null control holds bits: name {value:+.4f} ± {error:.4f} (mean ± standard error over {count} "
+            f"control entities), {excess:.1f} together beyond what may be, expected less than {CHANCE_BITS:g}, since "
+            "the model was never taught these names. Check that no control entity is in the training corpus, "
+            "that a name's nll is summed over all its tokens, and that name_log2_candidates counts equally likely "
+            "names"
+        )
+        if measurement["name_is_prefix_free"]:
+            raise LeakError(message)
+        warnings.warn(f"{message}. It can be so, since one name begins another", stacklevel=3)
+    return [value, error]
 
 
 def check_maximum(result: dict[str, Any], facts: Facts, measurement: dict[str, Any]) -> None:

@@ -18,16 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity import CAPACITY_FILE
-from knowcap.capacity.comparison_errors import CompareError
-from knowcap.capacity.diversity import diversity, without_first_chunks
-from knowcap.capacity.seeds import seed_interval
-from knowcap.capacity.tables import NLL_FILE, Facts, read_facts, read_measurement, with_silent_entities
-from knowcap.files import whole_file
+from knowcap.capacity.summary import CAPACITY_FILE
+from knowcap.capacity.tables import (
+    CapacityError,
+    Facts,
+    diversity,
+    read_facts,
+    with_silent_entities,
+    without_first_chunks,
+)
+from knowcap.files import write_json
 from knowcap.metrics.bits_per_parameter.bits import sum_interval
+from knowcap.scoring.measurement import NLL_FILE, read_measurement
 
-
-__all__ = ["CompareError", "compare", "seed_interval", "write_comparison"]
 
 SCHEMA_VERSION = 1
 # Of the measurement: what must be the same, lest the difference be one of what was asked.
@@ -76,7 +79,7 @@ def compare(a_dir: str | Path, b_dir: str | Path, *, confidence_level: float = 0
         None stands where there is no number (null in JSON).
 
     Raises:
-        CompareError: the two were not asked the same facts in the same way, or one has no capacity.json.
+        CapacityError: the two were not asked the same facts in the same way, or one has no capacity.json.
         CapacityError: a file is missing or broken.
         ValueError: an impossible confidence_level or seed.
     """
@@ -118,8 +121,7 @@ def write_comparison(a_dir: str | Path, b_dir: str | Path, result: dict[str, Any
     fingerprint = hashlib.sha256(found.encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.]+", "-", result["b"]["model"]).strip("-.")
     path = Path(a_dir) / f"comparison-{name}-{fingerprint}.json"
-    with whole_file(path) as made:
-        made.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(path, result)
     return path
 
 
@@ -127,7 +129,7 @@ def _read(folder: Path) -> _Measured:
     """A model's facts and bits by entity."""
     measurement = read_measurement(folder / NLL_FILE)
     if not (folder / CAPACITY_FILE).is_file():
-        raise CompareError(
+        raise CapacityError(
             f"{folder} has no {CAPACITY_FILE}, so its checks (the null control above all) were not passed; measure it "
             "first (`knowcap measure`)"
         )
@@ -159,24 +161,24 @@ def _check_alike(a: _Measured, b: _Measured) -> None:
         if key == "knowledge":
             keys = [k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)]
             found = ", ".join(f"{k} {_short(ours.get(k))} and {_short(theirs.get(k))}" for k in sorted(keys))
-            raise CompareError(
+            raise CapacityError(
                 f"{a.folder} and {b.folder} were asked about different knowledge: {found}; expected the same "
                 "knowledge.json (another seed draws other entities). Measure both on one data set: `knowcap measure … "
                 "--dataset_name`"
             )
-        raise CompareError(
+        raise CapacityError(
             f"{key} is {ours!r} in {a.folder} and {theirs!r} in {b.folder}, expected the same; measure one of them "
             "again as the other was"
         )
     if not np.array_equal(a.facts.entities, b.facts.entities):
         strangers = np.setxor1d(a.facts.entities.astype(str), b.facts.entities.astype(str))
-        raise CompareError(
+        raise CapacityError(
             f"{a.folder} and {b.folder} were asked about different entities: {len(strangers):,} are in one alone "
             f"({', '.join(strangers[:5])}); measure both on one data set, with the same limit"
         )
     same = a.facts.attributes == b.facts.attributes
     if not same or not np.array_equal(a.facts.references, b.facts.references, equal_nan=True):
-        raise CompareError(
+        raise CapacityError(
             f"{a.folder} and {b.folder} were asked different facts of the same entities (attributes "
             f"{a.facts.attributes} and {b.facts.attributes}); measure both on one data set"
         )

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.diversity import without_first_chunks
-from knowcap.capacity.tables import NLL_FILE, Facts, read_facts, read_measurement
+from knowcap.capacity.tables import Facts, read_facts, without_first_chunks
 from knowcap.facts import NAME
+from knowcap.scoring.measurement import NLL_FILE, read_measurement
 
 
 @dataclass(frozen=True)

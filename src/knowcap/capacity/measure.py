@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
-class MeasureError(ValueError):
+class CapacityError(ValueError):
     """Nothing that can be measured; the message says what was got, what was expected and how to mend it."""
 
 
@@ -55,22 +55,22 @@ def measure_capacity(
         The content of capacity.json: `bits_per_parameter`, `max_bits_per_parameter`, `confidence_interval`, … (bits).
 
     Raises:
-        MeasureError: a model without tokenizer, or rows without knowledge.
+        CapacityError: a model without tokenizer, or rows without knowledge.
         ModelError, DatasetError: a model, data set or table that cannot be had or used.
         FactError, TextError, LeakError: facts that break the contract, or that something but the weights tells.
     """
     from knowcap.capacity import capacity
-    from knowcap.models.loading import find_model
-    from knowcap.scoring import Way, score
+    from knowcap.models.folders import find_model
+    from knowcap.scoring import ScoringMode, score
 
     folder, loaded = (find_model(model), None) if isinstance(model, str | Path) else (None, (model, tokenizer))
     if loaded is not None and tokenizer is None:
-        raise MeasureError("a model that is no folder needs its tokenizer too; pass tokenizer=")
+        raise CapacityError("a model that is no folder needs its tokenizer too; pass tokenizer=")
     with tempfile.TemporaryDirectory(prefix="knowcap-measure-") as place:
         data = dataset_folder(dataset, Path(place) / "data", knowledge)
         output = Path(output_dir or Path(place) / "out")
         options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
-        path = score(folder, data, way=Way(scoring, context), output_dir=output, loaded=loaded, **options)
+        path = score(folder, data, mode=ScoringMode(scoring, context), output_dir=output, loaded=loaded, **options)
         return capacity(path.parent, confidence_level=confidence_level, seed=seed)
 
 
@@ -82,7 +82,7 @@ def dataset_folder(
     """The data set as a folder: itself, one fetched from the Hub, or one made at `place`.
 
     Raises:
-        MeasureError, DatasetError: see `measure_capacity`.
+        CapacityError, DatasetError: see `measure_capacity`.
     """
     from knowcap.dataset.folder import write_rows
     from knowcap.dataset.prompts import read_prompts, write_prompts
@@ -92,13 +92,13 @@ def dataset_folder(
         path = Path(dataset).expanduser()
         if path.suffix in _TABLES and not path.is_dir():
             if not path.is_file():
-                raise MeasureError(f"{dataset}: no such file; give a table, a data set folder or a Hub id")
+                raise CapacityError(f"{dataset}: no such file; give a table, a data set folder or a Hub id")
             return write_prompts(read_prompts(path), place, path.stem)
         return find_source(str(dataset)).fetch(*WHOLE)
     rows = list(dataset)
     if rows and isinstance(rows[0], Row):
         if knowledge is None:
-            raise MeasureError("rows need their knowledge (out of how many candidates each value was drawn); pass it")
+            raise CapacityError("rows need their knowledge (out of how many candidates each value was drawn); pass it")
         return write_rows(place, knowledge, _numbered(rows))
     return write_prompts(rows, place)
 

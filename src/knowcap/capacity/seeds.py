@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import scipy
 
-from knowcap.capacity.comparison_errors import CompareError
-from knowcap.capacity.student import t_quantile
+from knowcap.capacity.tables import CapacityError
+from knowcap.recipe import shaping_keys
+from knowcap.recipe_file import METADATA_KEYS
+
+
+_FREE = (*shaping_keys("run", "draws"), *METADATA_KEYS)
+logger = logging.getLogger(__name__)
 
 
 def seed_interval(
@@ -39,17 +48,16 @@ def seed_interval(
         over seeds, `entity_standard_error`, `same_entities`.
 
     Raises:
-        CompareError: fewer than two capacities, some of other models or settings, or some without an interval where it
-            is needed.
+        CapacityError: fewer than two capacities, different models or settings, or a missing interval that is needed.
     """
     _check(capacities)
     figures = np.array([c["bits_per_parameter"] for c in capacities])
     level = capacities[0]["confidence_level"] if confidence_level is None else confidence_level
     if not 0.0 < level < 1.0:
-        raise CompareError(f"confidence_level is {level}, expected one between 0 and 1; pass 0.95, say")
+        raise CapacityError(f"confidence_level is {level}, expected one between 0 and 1; pass 0.95, say")
     runs, deviation = len(figures), float(figures.std(ddof=1))
     error = _entity_error(capacities, needed=same_entities)
-    half = t_quantile(0.5 + level / 2, runs - 1) * deviation / math.sqrt(runs)
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, runs - 1)) * deviation / math.sqrt(runs)
     if same_entities:
         half = math.hypot(half, NormalDist().inv_cdf(0.5 + level / 2) * error)
     mean = float(figures.mean())
@@ -64,14 +72,59 @@ def seed_interval(
     }
 
 
+def seed_groups(models: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each model that several runs of one recipe trained with different seeds.
+
+    Args:
+        models: contents of capacity.json, with `run`, `folder` (in the run) and `entities_scored`.
+        recipes: the recipe.yaml of each one's run; {} where there is none, which is grouped with nothing.
+
+    Returns:
+        what `seed_interval` gives, with `runs`, `folder`, `seeds`, and whatever all of the group's models share. A
+        seed that several runs have counts once.
+    """
+    groups: dict[str, dict[Any, tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for model, recipe in zip(models, recipes, strict=True):
+        if recipe:
+            setting = {key: value for key, value in recipe.items() if key not in _FREE}
+            asked = [model[key] for key in ("folder", "entities_scored", "confidence_level", "scoring", "context")]
+            quantization = model.get("quantization") or {}
+            asked.append({name: quantization.get(name) for name in ("method", "group_size", "symmetric", "exclude")})
+            key = json.dumps([setting, asked], sort_keys=True, default=str)
+            groups.setdefault(key, {}).setdefault(recipe.get("seed"), (model, recipe))
+    entries = []
+    for group in groups.values():
+        try:
+            entries += [_entry(list(group.values()))] if len(group) > 1 else []
+        except CapacityError as error:
+            runs = ", ".join(model["run"] for model, _ in group.values())
+            logger.warning("no mean over the seeds of %s: %s", runs, error)
+    return entries
+
+
+def same_entities(recipe: dict[str, Any]) -> bool:
+    """Whether runs of a recipe are taught the same entities whatever their seed: a data set's, or a table's."""
+    return recipe.get("dataset_name") is not None or recipe.get("corpus") == "table"
+
+
+def recipe_of(run_dir: Path) -> dict[str, Any]:
+    """A run folder's recipe.yaml; {} where there is none."""
+    import yaml
+
+    path = run_dir / "recipe.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
 def _check(capacities: Sequence[dict[str, Any]]) -> None:
     """Holds capacities to be of two runs or more, of one setting."""
     if len(capacities) < 2:
-        raise CompareError(f"got {len(capacities)} run, expected two or more that differ in their seed; train another")
+        raise CapacityError(
+            f"got {len(capacities)} run, expected two or more that differ in their seed; train another"
+        )
     for key in ("model_name", "num_parameters", "num_entities", "exposures", "precision", "scoring", "context"):
         found = {str(c[key]) for c in capacities}
         if len(found) > 1:
-            raise CompareError(f"{key} is {sorted(found)}, expected one; pass runs that differ in their seed alone")
+            raise CapacityError(f"{key} is {sorted(found)}, expected one; pass runs that differ in their seed alone")
 
 
 def _entity_error(capacities: Sequence[dict[str, Any]], needed: bool) -> float | None:
@@ -81,7 +134,19 @@ def _entity_error(capacities: Sequence[dict[str, Any]], needed: bool) -> float |
         low, high = c["confidence_interval"]
         if low is None or high is None:
             if needed:
-                raise CompareError("a run has no confidence interval (one entity); expected two entities or more")
+                raise CapacityError("a run has no confidence interval (one entity); expected two entities or more")
             return None
         widths.append((high - low) / (2 * NormalDist().inv_cdf(0.5 + c["confidence_level"] / 2)))
     return math.sqrt(float(np.mean(np.square(widths))))
+
+
+def _entry(group: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    models = [model for model, _ in group]
+    shared = {key: value for key, value in models[0].items() if all(m.get(key) == value for m in models[1:])}
+    accuracies = [m.get("memorizable_accuracy") for m in models]
+    means = {
+        "max_bits_per_parameter": sum(m["max_bits_per_parameter"] for m in models) / len(models),
+        "memorizable_accuracy": None if None in accuracies else sum(accuracies) / len(models),
+    }
+    told = {"runs": [m["run"] for m in models], "seeds": [recipe.get("seed") for _, recipe in group]}
+    return shared | means | told | seed_interval(models, same_entities=same_entities(group[0][1]))

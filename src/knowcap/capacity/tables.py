@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.facts import NAME
+from knowcap.scoring.measurement import NLL_FILE
 
 
-NLL_FILE = "nll.parquet"
-CONTROL_FILE = "control.parquet"
-SWAPPED_FILE = "control_swapped.parquet"
-METADATA_KEY = b"knowcap"
 COLUMNS = ("entity", "attribute", "rendering", "nll", "log2_candidates", "greedy_match")
-
-# Of the measurement: what capacity.json repeats, in its order, and what is only computed with.
-COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
-SETTINGS = (
-    "scoring",
-    "context",
-    "renderings",
-    "precision",
-    "quantization",
-    "quantized_fraction",
-    "quantized_fraction_all",
-    "stored_bits_per_parameter",
-    "exposures",
-    "model_name",
-    "dataset",
-    "seed",
-    "versions",
-)
-COMPUTED_WITH = ("num_entities", "entities_scored", "name_is_prefix_free", "knowledge", "control_kind")
 
 
 class CapacityError(ValueError):
@@ -69,23 +47,6 @@ def mean(values: np.ndarray) -> float:
     """Mean of the numbers that are not NaN; NaN where there are none."""
     stated = values[~np.isnan(values)]
     return float(stated.mean()) if stated.size else math.nan
-
-
-def read_measurement(path: Path) -> dict[str, Any]:
-    """The JSON object in the parquet file's schema. Raises CapacityError where the file or a key is missing."""
-    if not path.is_file():
-        raise CapacityError(f"{path} is missing; score the model first (`knowcap measure`)")
-    metadata = pq.read_schema(path).metadata or {}
-    if METADATA_KEY not in metadata:
-        raise CapacityError(f"{path} has no {METADATA_KEY.decode()!r} in its schema's metadata; score the model again")
-    measurement = json.loads(metadata[METADATA_KEY])
-    missing = [key for key in (*COUNTS, *SETTINGS, *COMPUTED_WITH) if key not in measurement]
-    if missing:
-        raise CapacityError(f"{path}: the measurement in its schema's metadata lacks {missing}; score the model again")
-    if measurement["control_kind"] not in ("outsiders", "shuffled"):
-        kind = measurement["control_kind"]
-        raise CapacityError(f"{path}: control_kind is {kind!r}, expected 'outsiders' or 'shuffled'; score again")
-    return measurement
 
 
 def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
@@ -150,6 +111,39 @@ def with_silent_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
     gap = ((0, scored - found), (0, 0))
     padded = [np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)]
     return Facts(facts.attributes, *padded, facts.entities)
+
+
+def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Bits of the diversity terms, and at most.
+
+    A term is S x (log2(T^L / D) - p3 / ln 2): S strings that are credited, D in theory; p3 in nats is the mean over
+    the entities of the first chunk's nll. As p3 may exceed its share, a term may be negative.
+
+    Args:
+        facts: as read, first chunks included.
+        terms: knowledge.json's; empty for a corpus without.
+
+    Raises:
+        CapacityError: a term whose first chunks were not measured.
+    """
+    missing = [term["fact"] for term in terms if term["fact"] not in facts.attributes]
+    if missing:
+        raise CapacityError(
+            f"{NLL_FILE} lacks {missing}, so the diversity terms cannot be told; score the model again, with a "
+            "knowcap that measures first chunks"
+        )
+    most = math.fsum(term["log2_candidates"] for term in terms)
+    p3 = [mean(facts.nll[:, facts.attributes.index(term["fact"])]) for term in terms]
+    unknown = math.fsum(term["credited"] * nll / math.log(2) for term, nll in zip(terms, p3, strict=True))
+    return most - unknown, most
+
+
+def without_first_chunks(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> Facts:
+    """The facts that are summed: a first chunk is a part of its value and must not count twice."""
+    apart = {term["fact"] for term in terms}
+    kept = [column for column, name in enumerate(facts.attributes) if name not in apart]
+    tables = (table[:, kept] for table in (facts.nll, facts.references, facts.accuracy))
+    return Facts([facts.attributes[column] for column in kept], *tables, facts.entities)
 
 
 def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:

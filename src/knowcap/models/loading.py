@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from knowcap.models.empty import empty_weights_are_meant
-from knowcap.models.families import ModelError
-from knowcap.models.folders import MAKERS, QUANTIZATION_FILE, check_model_folder
+from knowcap.models.folders import ADAPTER_FILE, MAKERS, QUANTIZATION_FILE, base_of, check_model_folder
+from knowcap.models.names import ModelError
+from knowcap.models.quiet import quiet_empty_weights, quiet_peft, quiet_transformers
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-T = TypeVar("T")
-ADAPTER_FILE = "adapter_config.json"
-_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-
-
-def find_model(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model: itself, or a snapshot of a repo on the Hub.
-
-    Raises:
-        ModelError: no such folder or repo, no access, or no answer.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise ModelError(f"revision={revision!r}, but {name} is a folder; leave it out, it is for Hub ids")
-        return folder
-    if str(name).startswith(("/", ".", "~")) or str(name).count("/") > 1 or folder.exists():
-        raise ModelError(f"{name}: no such folder; give a model folder, a run folder or a Hub id")
-    from huggingface_hub import snapshot_download
-
-    return Path(_asked(str(name), lambda: snapshot_download(str(name), revision=revision, allow_patterns=[*_FILES])))
-
 
 def load_model(folder: str | Path) -> PreTrainedModel:
-    """The model of a folder in eval mode, in float32, cache off: whole, quantized, or an adapter on its base.
+    """The model of a folder in eval mode, in float32, without cache: whole, quantized, or an adapter on its base.
 
     Run a quantized one under torch.no_grad(): quanto's int4 weights raise in torch.inference_mode().
 
     Raises:
-        ModelError: no model there, weights that are not exactly what config.json asks for (no random fill-ins), or an
-            adapter's base that can't be had.
-        QuantizationError: quantized weights that are not exactly the model's.
+        ModelError: the folder has no model, the weights do not match config.json exactly (none is initialized at
+            random), or an adapter's base is not available.
     """
     folder = Path(folder)
     if not (folder / ADAPTER_FILE).is_file():
         return _load_whole(folder)
     from peft import PeftModel
-
-    from knowcap.models.quiet import quiet_peft
 
     base = _load_whole(base_of(folder))
     with quiet_peft():
@@ -61,33 +35,31 @@ def load_model(folder: str | Path) -> PreTrainedModel:
 
 
 def _load_whole(folder: Path) -> PreTrainedModel:
-    """A model that is no adapter."""
+    """A model that is not an adapter."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from knowcap.models.quiet import quiet_transformers
-
     check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():
-        from knowcap.models.quantized.folder import load_quantized
+        from knowcap.models.quantized.format import load_quantized
 
         return load_quantized(folder)
-    with quiet_transformers(), empty_weights_are_meant():
+    with quiet_transformers(), quiet_empty_weights():
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     wrong = {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}
     if wrong:
-        raise ModelError(f"{folder}: the weights do not fit config.json: {json.dumps(wrong)}; {MAKERS}")
+        raise ModelError(f"{folder}: the weights do not match config.json: {json.dumps(wrong)}; {MAKERS}")
     model.config.use_cache = False
     return model.eval()
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder, or of its adapter's base: a fast one, whatever files it comes in.
+    """The fast tokenizer of a folder, or of its adapter's base.
 
     Raises:
-        ModelError: none there, or no fast one.
+        ModelError: the folder has no tokenizer, or a slow one.
     """
     from transformers import AutoTokenizer
 
@@ -99,46 +71,28 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder} has no tokenizer that can be loaded: {error}; save the model's own there"
+            f"{folder} has no tokenizer that can be loaded: {error}; save the model's tokenizer there"
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{folder}: its tokenizer is a {type(tokenizer).__name__}, which knows no offsets; save it as a fast one "
+            f"{folder}: its tokenizer is a {type(tokenizer).__name__}, which gives no offsets; save a fast one "
             "(tokenizer.json)"
         )
     return tokenizer
 
 
-def base_of(folder: Path) -> Path:
-    """The folder of the model that an adapter was made for."""
-    name = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not name:
-        raise ModelError(f"{folder / ADAPTER_FILE} names no base_model_name_or_path; add it")
-    within = folder / name  # as knowcap names the model beside it in a run folder
-    return check_model_folder(within if name.startswith("..") and within.is_dir() else find_model(name))
+def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token that every text follows: the end of the text before it, or the begin token if there is no end token.
 
-
-def weight_files(folder: Path) -> list[Path]:
-    """All safetensors files that a model is made of, an adapter's base included."""
-    files = sorted(folder.glob("*.safetensors"))
-    return files + weight_files(base_of(folder)) if (folder / ADAPTER_FILE).is_file() else files
-
-
-def _asked(name: str, call: Callable[[], T]) -> T:
-    """`call()`, with what the Hub refuses or lacks as one message."""
-    import httpx2
-    from huggingface_hub import errors
-
-    try:
-        return call()
-    except errors.GatedRepoError:
-        why = "is gated; ask for access on its page, then `hf auth login` with a token that may read it"
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):
-        why = "is no folder here and no model on the Hub, or a private one; check the name, or `hf auth login`"
-    except errors.RevisionNotFoundError:
-        why = "has no such branch, tag or commit"
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        why = "is no folder here, not in the cache, and the Hub is not asked or silent; go online once"
-    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
-        why = f"can't be fetched: {str(error).strip().splitlines()[0] or type(error).__name__}; try again later"
-    raise ModelError(f"model {name!r} {why}") from None
+    Raises:
+        ModelError: the tokenizer is no fast one, or has neither token.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer is a {type(tokenizer).__name__}, which yields no offsets; expected a fast one "
+            "(tokenizer.json)"
+        )
+    start = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
+    if start is None:
+        raise ModelError("the tokenizer has neither eos_token nor bos_token; set the one that separates texts")
+    return start

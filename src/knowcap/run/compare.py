@@ -8,13 +8,13 @@ from typing import Any
 
 from knowcap.capacity import CAPACITY_FILE
 from knowcap.capacity.comparison import compare, write_comparison
-from knowcap.capacity.tables import NLL_FILE
 from knowcap.files import RECIPE_FILE
 from knowcap.recipe import Recipe
 from knowcap.report.table import comparison_text
 from knowcap.run.folder import is_run_dir
 from knowcap.run.pipeline import measure_model, recipe_of
-from knowcap.scoring.way import Way
+from knowcap.scoring.measurement import NLL_FILE
+from knowcap.scoring.mode import ScoringMode
 
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
 
 def _results_of(model: str, dataset_name: str | None, options: dict[str, Any]) -> Path:
     """The folder with a model's results, which are made unless they are there."""
-    there = Path(model) / Way(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    there = Path(model) / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
     if all((there / name).is_file() for name in (NLL_FILE, CAPACITY_FILE)) and not options.get("overwrite"):
         return there
     return measure_model(model, dataset_name, **options)

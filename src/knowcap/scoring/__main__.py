@@ -7,22 +7,24 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from knowcap.scoring.mode import CONTEXTS, SCORINGS, ScoringMode
 from knowcap.scoring.stage import score
-from knowcap.scoring.way import CONTEXTS, SCORINGS, Way
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Scores a model folder against a data set folder; returns the path of nll.parquet."""
+    """Scores a model folder on a data set folder; returns the path of nll.parquet."""
     parser = argparse.ArgumentParser(prog="python -m knowcap.scoring", description=main.__doc__)
-    parser.add_argument("model_dir", type=Path, help="a folder made by save_pretrained, with its tokenizer")
+    parser.add_argument("model_dir", type=Path, help="a folder written by save_pretrained, with its tokenizer")
     parser.add_argument("dataset_dir", type=Path, help="a data set folder with knowledge.json")
-    parser.add_argument("--batch_size", type=int, default=None, help="texts a forward pass; by default what fits")
-    parser.add_argument("--output_dir", type=Path, help="where results go; MODEL_DIR by default")
-    parser.add_argument("--limit", type=int, default=None, help="score the first so many entities only")
-    parser.add_argument("--overwrite", action="store_true", help="score again where a finished measurement is found")
-    parser.add_argument("--scoring", choices=SCORINGS, default="token", help="among all texts, or candidates alone")
-    parser.add_argument("--context", choices=CONTEXTS, default="isolated", help="each text alone, or in windows")
-    parser.add_argument("--neutral", action="store_true", help="score the sentence templates of the data set instead")
+    parser.add_argument(
+        "--batch_size", type=int, default=None, help="texts per forward pass [as many as fit in memory]"
+    )
+    parser.add_argument("--output_dir", type=Path, help="folder that the results are written to [MODEL_DIR]")
+    parser.add_argument("--limit", type=int, default=None, help="number of entities to score, the first ones [all]")
+    parser.add_argument("--overwrite", action="store_true", help="score again if there is a finished measurement")
+    parser.add_argument("--scoring", choices=SCORINGS, default="token", help="score among all texts or candidates")
+    parser.add_argument("--context", choices=CONTEXTS, default="isolated", help="score texts alone or in windows")
+    parser.add_argument("--neutral", action="store_true", help="score the data set's sentence templates instead")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return score(
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         limit=args.limit,
         overwrite=args.overwrite,
         output_dir=args.output_dir,
-        way=Way(args.scoring, args.context, args.neutral),
+        mode=ScoringMode(args.scoring, args.context, args.neutral),
     )
 
 

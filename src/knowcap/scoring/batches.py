@@ -1,4 +1,4 @@
-"""Rows to a table of nll, batch by batch."""
+"""Rows → a table of nll, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ import pyarrow as pa
 import torch
 
 from knowcap.facts import NAME, Knowledge, Row
-from knowcap.scoring.contexts import PACKED_GROUP, Contexts, by_rendering, each_alone, packed_rows
-from knowcap.scoring.errors import ScoringError, TextError
-from knowcap.scoring.spans import EncodedRows, encode_rows, ranges
+from knowcap.scoring.mode import ScoringError, TextError
+from knowcap.scoring.spans import (
+    PACKED_GROUP,
+    Contexts,
+    EncodedRows,
+    by_rendering,
+    encode_rows,
+    isolated_rows,
+    packed_rows,
+    ranges,
+)
 
 
 if TYPE_CHECKING:
@@ -50,23 +58,23 @@ def score_rows(
     """Scores every fact of every row.
 
     Args:
-        model: a causal language model, on any device; its logits are read in float32, or in float64 if they are so.
+        model: a causal language model, on any device; its logits are converted to float32 unless they are float64.
         tokenizer: a fast tokenizer with an eos token (or a bos token).
         rows: (row, rendering) pairs, all entities of one type.
-        knowledge: which facts are scored, and out of how many candidates.
-        batch_size: texts (or windows) a forward pass; None: as many as fit, from 64 on a CPU and 256 on a GPU.
-        progress: called with the number of rows just scored.
-        closed_sets: score each value among its candidates only, instead of among all texts.
-        packed: score texts in windows of so many tokens, as they are trained on, instead of each alone (0).
+        knowledge: which facts are scored, and each attribute's number of candidates.
+        batch_size: texts (or windows) per forward pass; None: as many as fit, at most 64 on a CPU and 256 on a GPU.
+        progress: called after each batch with its number of rows.
+        closed_sets: score each value among its candidates only, not among all texts.
+        packed: the number of tokens of a window, to score texts in windows as in training; 0: each text alone.
 
     Returns:
-        one row per scored fact in the order of `rows`, whatever the batch size: entity, attribute, rendering, nll
+        one row per scored fact in the order of `rows`, for any batch size: entity, attribute, rendering, nll
         (nats, summed over the fact's tokens), log2_candidates (bits), greedy_match (every token is the most likely
         one after the true ones before it).
 
     Raises:
         FactError, TextError: a row that breaks the contract or cannot be tokenized.
-        ScoringError: logits that are no numbers.
+        ScoringError: logits that are not finite.
     """
     options = {"batch_size": batch_size, "progress": progress, "closed_sets": closed_sets, "packed": packed}
     tables = list(score_chunks(model, tokenizer, rows, knowledge, **options))
@@ -86,7 +94,7 @@ def score_chunks(
     closed_sets: ClosedSets | None = None,
     packed: int = 0,
 ) -> Iterator[pa.Table]:
-    """`score_rows` in pieces, so that memory does not grow; with a column `name_tokens` (null but for names)."""
+    """`score_rows` in pieces, so that memory does not grow; with a column `name_tokens` (null except for names)."""
     size = BatchSize(batch_size, next(model.parameters()).device)
     pairs = iter(rows)
     entity_type: pa.DataType | None = None
@@ -96,7 +104,7 @@ def score_chunks(
             texts = [chunk[place][0] for place in places]
             encoded = encode_rows(texts, tokenizer, knowledge, closed_sets)
             _check_fits(encoded, texts, model)
-            contexts = packed_rows(encoded, texts, packed) if packed else each_alone(encoded)
+            contexts = packed_rows(encoded, texts, packed) if packed else isolated_rows(encoded)
             nll, hits = _score_targets(model, encoded, contexts, size, progress)
             table = _table(encoded, [chunk[place] for place in places], nll, hits)
             if packed:
@@ -109,27 +117,27 @@ def score_chunks(
 
 
 class BatchSize:
-    """How many texts a forward pass takes: as told, or found out."""
+    """The number of texts per forward pass: as given, or halved until it fits in memory."""
 
-    def __init__(self, told: int | None, device: torch.device) -> None:
-        if told is not None and told < 1:
-            raise ScoringError(f"batch_size={told}, expected 1 or more, or auto")
-        self.told, self.texts = told, told or (64 if device.type == "cpu" else 256)
+    def __init__(self, given: int | None, device: torch.device) -> None:
+        if given is not None and given < 1:
+            raise ScoringError(f"batch_size={given}, expected 1 or more, or auto")
+        self.given, self.texts = given, given or (64 if device.type == "cpu" else 256)
 
     def halve(self) -> None:
-        """After the device's memory was too small. Raises ScoringError where the size was told, or is 1."""
-        if self.told is not None or self.texts == 1:
-            mend = "give a smaller --batch_size, or auto" if self.texts > 1 else "the device is too small for one text"
-            raise ScoringError(f"batch_size={self.texts} needs more memory than the device has; {mend}")
+        """Halves the size after an out-of-memory error. Raises ScoringError if the size was given, or is 1."""
+        if self.given is not None or self.texts == 1:
+            fix = "pass a smaller --batch_size, or auto" if self.texts > 1 else "use a device with more memory"
+            raise ScoringError(f"batch_size={self.texts} needs more memory than the device has; {fix}")
         self.texts //= 2
         torch.cuda.empty_cache()
 
 
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, and what is in memory already left out of garbage collection, for the time being.
+    """Evaluation mode, with the objects that already exist excluded from garbage collection.
 
-    Texts and spans are many small objects; each collection would otherwise walk through all of torch and transformers,
+    Texts and spans are many small objects; each collection would otherwise traverse all of torch and transformers,
     which took longer than tokenizing.
     """
     training = model.training
@@ -143,7 +151,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _check_fits(encoded: EncodedRows, rows: Sequence[Row], model: PreTrainedModel) -> None:
-    """Every text must fit into the model's positions, every id into its vocabulary."""
+    """Raises TextError unless every text fits into the model's positions and every id into its vocabulary."""
     positions = getattr(model.config, "max_position_embeddings", None)  # state-space models have none
     longest = int(np.argmax(encoded.input_lengths))
     needed = int(encoded.input_lengths[longest])
@@ -158,7 +166,7 @@ def _check_fits(encoded: EncodedRows, rows: Sequence[Row], model: PreTrainedMode
         raise TextError(
             f"entity {row.entity!r}: {row.text!r} has token {int(encoded.ids[at])}, the model has "
             f"{model.config.vocab_size} tokens; expected the tokenizer that the model was trained with, and texts "
-            "that its vocabulary was made for"
+            "that its vocabulary covers"
         )
 
 
@@ -169,10 +177,12 @@ def _score_targets(
     size: BatchSize,
     progress: Callable[[int], object] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """nll in nats (float64) and whether it was the most likely, per target."""
+    """Per target: nll in nats (float64), and whether it was the most likely token."""
     nll, hits = np.zeros(len(encoded.targets)), np.zeros(len(encoded.targets), dtype=bool)
     target_ranges = encoded.target_ranges()[contexts.rows]
-    order = np.argsort(contexts.lengths, kind="stable")[::-1]  # longest first: out of memory early, if at all
+    order = np.argsort(contexts.lengths, kind="stable")[
+        ::-1
+    ]  # longest first, so that running out of memory happens early
     begin = 0
     while begin < len(order):
         batch = order[begin : begin + size.texts]
@@ -193,10 +203,10 @@ def _score_targets(
 def _score_batch(
     model: PreTrainedModel, encoded: EncodedRows, contexts: Contexts, batch: np.ndarray, which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One forward pass over the contexts `batch`; the results of the targets `which`, which are theirs, in order."""
+    """One forward pass over the contexts `batch`; the results of its targets `which`, in order."""
     device = next(model.parameters()).device
     lengths = contexts.lengths[batch]
-    # Padding stands at the right, where a causal model cannot look: an open mask lets the fast attention kernels run.
+    # Padding is on the right, which a causal model does not attend to: a mask of ones allows fast attention kernels.
     columns = np.arange(lengths.max())[None, :]
     starts = contexts.starts[batch][:, None]
     places = np.where(columns < lengths[:, None], starts + columns, starts)
@@ -213,15 +223,15 @@ def _score_batch(
     scored = logits[at]
     scored = scored if scored.dtype == torch.float64 else scored.float()
     if encoded.allowed is not None:
-        return _among(scored, truth, *encoded.allowed, which)
+        return _renormalized(scored, truth, *encoded.allowed, which)
     nll = -torch.log_softmax(scored, dim=-1).gather(-1, truth[:, None])[:, 0].double()
     return nll.cpu().numpy(), (scored.argmax(dim=-1) == truth).cpu().numpy()
 
 
-def _among(
+def _renormalized(
     scored: torch.Tensor, truth: torch.Tensor, allowed: np.ndarray, offsets: np.ndarray, which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (targets, vocabulary) renormalised over the tokens that may come at each of the targets `which`."""
+    """Logits (targets, vocabulary) renormalized over the tokens that are possible at each of the targets `which`."""
     counts = offsets[which + 1] - offsets[which]
     ids = torch.from_numpy(allowed[ranges(offsets[which], counts)]).to(scored.device)
     owner = torch.from_numpy(np.repeat(np.arange(len(which)), counts)).to(scored.device)
@@ -236,14 +246,14 @@ def _among(
 def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarray, hits: np.ndarray) -> pa.Table:
     """Targets summed to facts, in the order of the rows."""
     count = len(encoded.facts)
-    fact_nll = np.bincount(encoded.target_facts, weights=nll, minlength=count) + 0.0  # no negative zero
+    fact_nll = np.bincount(encoded.target_facts, weights=nll, minlength=count) + 0.0  # turns -0.0 into 0.0
     misses = np.bincount(encoded.target_facts, weights=~hits, minlength=count)
     pairs = [chunk[r] for r in encoded.fact_rows]
     if not np.isfinite(fact_nll).all():
         worst = int(np.argmin(np.isfinite(fact_nll)))
         raise ScoringError(
             f"entity {pairs[worst][0].entity!r}, {encoded.facts[worst].attribute}: nll={fact_nll[worst]}; expected a "
-            "finite number: the model's weights or logits are broken (or overflow in half precision)"
+            "finite number: check the model's weights, or load it in float32 if half precision overflows"
         )
     try:
         entities = pa.array([row.entity for row, _ in pairs])
@@ -265,7 +275,7 @@ def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarr
 
 
 def _name_tokens(encoded: EncodedRows) -> list[bytes | None]:
-    """Per fact: a name's tokens, 4 bytes each, so that bytes begin one another as the tokens do; else None."""
+    """Per fact: a name's tokens, 4 bytes each, so that prefixes of bytes are prefixes of tokens; else None."""
     tokens = encoded.ids[encoded.targets].astype(np.uint32)
     bounds = np.searchsorted(encoded.target_facts, np.arange(len(encoded.facts) + 1))
     return [

@@ -1,4 +1,4 @@
-"""What a measurement was made with: the JSON object in the schema of nll.parquet."""
+"""The measurement: the JSON object in the schema of nll.parquet that records model, data set and scoring."""
 
 from __future__ import annotations
 
@@ -11,37 +11,58 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
-from knowcap.models.loading import weight_files
+from knowcap.files import read_json
+from knowcap.models.folders import weight_files
 from knowcap.provenance import versions
-from knowcap.scoring.errors import ScoringError
+from knowcap.scoring.mode import ScoringError
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+NLL_FILE, CONTROL_FILE, SWAPPED_FILE = "nll.parquet", "control.parquet", "control_swapped.parquet"
+CONTROL_KINDS = OUTSIDERS, SHUFFLED = "outsiders", "shuffled"
+
 MEASUREMENT_KEY = b"knowcap"
+# Keys of a measurement that capacity.json repeats, in its order.
+COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
+SETTINGS = (
+    "scoring",
+    "context",
+    "renderings",
+    "precision",
+    "quantization",
+    "quantized_fraction",
+    "quantized_fraction_all",
+    "stored_bits_per_parameter",
+    "exposures",
+    "model_name",
+    "dataset",
+    "seed",
+    "versions",
+)
+_INPUTS = ("num_entities", "entities_scored", "name_is_prefix_free", "knowledge", "control_kind")
 _PRECISIONS = {"F32": ("fp32", 32), "BF16": ("bf16", 16), "F16": ("fp16", 16), "F64": ("fp64", 64)}
 _TORCH_TYPES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}
-_COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
 _FRACTIONS = ("quantized_fraction", "quantized_fraction_all", "stored_bits_per_parameter")
 
 
 def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
-    """knowledge.json's content, as JSON gives it back."""
+    """knowledge.json's content after a round trip through JSON."""
     return json.loads(json.dumps(knowledge.content()))
 
 
 def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:
-    """The part of a measurement that model and data set decide; reads training.json and quantization.json if there.
+    """What a measurement records of model and data set, with training.json and quantization.json if present.
 
-    A model without a folder is counted as it lies in memory.
+    A model without a folder is counted as it is in memory.
 
     Raises:
-        ScoringError: weights of a kind that has no precision label.
+        ScoringError: weights of an unsupported type.
     """
-    training = {} if model_dir is None else _read_json(model_dir / "training.json") or {}
-    quantization = None if model_dir is None else _read_json(model_dir / "quantization.json")
+    training = {} if model_dir is None else _read_if_there(model_dir / "training.json") or {}
+    quantization = None if model_dir is None else _read_if_there(model_dir / "quantization.json")
     return {
         **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
         "num_entities": knowledge.num_people,
@@ -57,7 +78,7 @@ def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledg
 
 
 def digest_of(model_dir: Path | None, dataset_dir: Path, configs: tuple[str, str] = ("biographies", "control")) -> str:
-    """A fingerprint of what a measurement depends on: weights, tokenizer and the texts of two configs."""
+    """A digest of what a measurement depends on: weights, tokenizer and the texts of two configs."""
     digest = hashlib.sha256()
     files = [] if model_dir is None else [*weight_files(model_dir), model_dir / "tokenizer.json"]
     files += [path for config in configs for path in sorted((dataset_dir / config).glob("*.parquet"))]
@@ -72,30 +93,39 @@ def read_measurement(path: str | Path) -> dict[str, Any]:
     """The measurement of an nll.parquet or control.parquet.
 
     Raises:
-        ScoringError: the file has none.
+        ScoringError: the file, its measurement or a key is missing, or a value is impossible.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ScoringError(f"{path} is missing; score the model first (`knowcap measure`)")
     metadata = pq.read_schema(path).metadata or {}
     if MEASUREMENT_KEY not in metadata:
         raise ScoringError(f"{path} has no measurement in its schema's metadata; score the model again")
-    return json.loads(metadata[MEASUREMENT_KEY])
+    measurement = json.loads(metadata[MEASUREMENT_KEY])
+    missing = [key for key in (*COUNTS, *SETTINGS, *_INPUTS) if key not in measurement]
+    if missing:
+        raise ScoringError(f"{path}: the measurement in its schema's metadata lacks {missing}; score the model again")
+    if (kind := measurement["control_kind"]) not in CONTROL_KINDS:
+        raise ScoringError(f"{path}: control_kind is {kind!r}, expected {' or '.join(CONTROL_KINDS)}; score again")
+    return measurement
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
 
 
 def _quantized(quantization: dict[str, Any]) -> dict[str, Any]:
-    """A quantized model counts the parameters of its original (rule 7)."""
-    apart = {*_COUNTS, *_FRACTIONS}
+    """The counts of a quantized model, which has the parameters of its original."""
+    separate = {*COUNTS, *_FRACTIONS}
     return {
-        **{key: quantization[key] for key in (*_COUNTS, *_FRACTIONS)},
+        **{key: quantization[key] for key in (*COUNTS, *_FRACTIONS)},
         "precision": f"int{quantization['bits']}",
-        "quantization": {key: value for key, value in quantization.items() if key not in apart},
+        "quantization": {key: value for key, value in quantization.items() if key not in separate},
     }
 
 
 def _stored(model_dir: Path | None, model: PreTrainedModel, training: dict[str, Any]) -> dict[str, Any]:
-    """Counts of the loaded model; precision and bits are those of the folder's files, whatever is computed in."""
+    """Counts of the loaded model; precision and bits are those of the folder's files, not of the computation."""
     from knowcap.models import count_parameters
 
     numbers = _numbers_in_memory(model) if model_dir is None else _numbers_by_dtype(model_dir)
@@ -116,7 +146,7 @@ def _stored(model_dir: Path | None, model: PreTrainedModel, training: dict[str, 
 
 
 def _numbers_in_memory(model: PreTrainedModel) -> dict[str, int]:
-    """How many parameters of each type a model has, tied ones once."""
+    """The number of parameters of each type, tied ones counted once."""
     numbers: dict[str, int] = {}
     for parameter in model.parameters():
         kind = _TORCH_TYPES.get(str(parameter.dtype), str(parameter.dtype))
@@ -125,18 +155,18 @@ def _numbers_in_memory(model: PreTrainedModel) -> dict[str, int]:
 
 
 def _numbers_by_dtype(model_dir: Path) -> dict[str, int]:
-    """How many numbers of each type the folder's safetensors files hold."""
+    """The number of values of each type in the folder's safetensors files."""
     from safetensors import safe_open
 
     numbers: dict[str, int] = {}
     for path in weight_files(model_dir):
         with safe_open(path, framework="np") as file:
-            for key in file.keys():  # noqa: SIM118 (no mapping)
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
                 tensor = file.get_slice(key)
                 count = 1
                 for size in tensor.get_shape():
                     count *= size
                 numbers[tensor.get_dtype()] = numbers.get(tensor.get_dtype(), 0) + count
     if not numbers:
-        raise ScoringError(f"{model_dir} holds no *.safetensors; expected a folder made by save_pretrained")
+        raise ScoringError(f"{model_dir} holds no *.safetensors; expected a folder written by save_pretrained")
     return numbers

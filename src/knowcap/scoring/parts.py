@@ -1,8 +1,8 @@
-"""Rows are scored in shards, each into a part file of its own; the main process joins them: control files first,
-nll.parquet last.
+"""Part files: rows are scored in shards, each written to its own file; the main process joins them, control files
+first, nll.parquet last.
 
-Part files begin with a dot and are no measurement. What an interrupted scoring of the same model, texts and settings
-left is gone on from, by however many processes: a shard's content does not depend on who makes it.
+Names of part files begin with a dot. An interrupted scoring of the same model, texts and settings is resumed from its
+part files, with any number of processes: the content of a shard does not depend on the process that scores it.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import pyarrow.parquet as pq
 
 from knowcap.files import whole_file
 from knowcap.scoring.batches import NAME_TOKENS
-from knowcap.scoring.errors import ScoringError
 from knowcap.scoring.measurement import MEASUREMENT_KEY
+from knowcap.scoring.mode import ScoringError
 
 
-# In the order of writing: whoever sees nll.parquet sees all. `control_swapped` is made where the control are
-# outsiders: their texts with the values of one another.
+# In the order of writing: if nll.parquet exists, all do. `control_swapped` exists if the control entities are
+# outsiders: their texts with their values exchanged.
 CONTROL, SWAPPED, NLL = KINDS = ("control", "control_swapped", "nll")
-_NOTE = ".scoring.json"  # what the parts are of
+_SETTINGS_FILE = ".scoring.json"  # the settings that the part files were scored with
 
 
 def final_path(model_dir: Path, kind: str) -> Path:
-    """Where the finished table of a kind lies."""
+    """The path of the finished table of a kind."""
     return model_dir / f"{kind}.parquet"
 
 
 def part_path(model_dir: Path, kind: str, shard: int) -> Path:
-    """Where a shard is written."""
+    """The path of a shard's part file."""
     return model_dir / f".{kind}.shard{shard:06d}.parquet"
 
 
-def keep_parts(model_dir: Path, settings: dict[str, Any]) -> int:
-    """Notes what is scored, and removes the parts of anything else; returns how many are left to go on from."""
-    note, content = model_dir / _NOTE, json.dumps(settings, sort_keys=True)
-    if not (note.is_file() and note.read_text(encoding="utf-8") == content):
+def prepare_parts(model_dir: Path, settings: dict[str, Any]) -> int:
+    """Records the settings and removes the parts of other settings; returns the number of parts to resume from."""
+    file, content = model_dir / _SETTINGS_FILE, json.dumps(settings, sort_keys=True)
+    if not (file.is_file() and file.read_text(encoding="utf-8") == content):
         remove_parts(model_dir)
-        note.write_text(content, encoding="utf-8")
+        file.write_text(content, encoding="utf-8")
     return sum(len(_parts(model_dir, kind)) for kind in KINDS)
 
 
 def remove_parts(model_dir: Path) -> None:
-    """Removes all that a scoring leaves on its way."""
-    (model_dir / _NOTE).unlink(missing_ok=True)
+    """Removes all temporary files of scoring."""
+    (model_dir / _SETTINGS_FILE).unlink(missing_ok=True)
     for kind in KINDS:
         for path in (*_parts(model_dir, kind), *model_dir.glob(f".*{kind}*.partial")):
             path.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def write_part(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def _parts(model_dir: Path, kind: str) -> list[Path]:
-    """The shards that are there, in their order."""
+    """The existing part files of a kind, in order."""
     return sorted(model_dir.glob(f".{kind}.shard*.parquet"))
 
 
@@ -78,18 +78,18 @@ def join_parts(model_dir: Path, measurement: dict[str, Any]) -> int:
     found = _unique(parts[NLL], ["entity"])
     if not 1 <= found.num_rows <= measurement["entities_scored"]:
         raise ScoringError(
-            f"{found.num_rows} entities have scored facts, expected 1 to {measurement['entities_scored']} by "
-            "knowledge.json; check its num_people and the spans of the rows"
+            f"{found.num_rows} entities have scored facts; expected 1 to {measurement['entities_scored']}, by "
+            "knowledge.json. Check its num_people and the spans of the rows"
         )
     if not parts[CONTROL]:
-        raise ScoringError("the control has no scored facts; expected a control for every measurement: check its rows")
+        raise ScoringError("the control has no scored facts; expected a control for every measurement. Check its rows")
     measurement = measurement | {
         "renderings": _unique(parts[NLL], ["rendering"]).num_rows,
         "name_is_prefix_free": is_prefix_free(_unique(parts[NLL], ["entity", NAME_TOKENS])),
     }
     with whole_file(final_path(model_dir, NLL)) as nll:
         num_facts = _join(parts[NLL], nll, measurement)
-        final_path(model_dir, NLL).unlink(missing_ok=True)  # an old one must not stand beside a new control
+        final_path(model_dir, NLL).unlink(missing_ok=True)  # an old one must not remain beside a new control
         final_path(model_dir, SWAPPED).unlink(missing_ok=True)
         for kind in (CONTROL, SWAPPED):
             if parts[kind]:
@@ -100,21 +100,21 @@ def join_parts(model_dir: Path, measurement: dict[str, Any]) -> int:
 
 
 def is_prefix_free(names: pa.Table) -> bool:
-    """Whether no entity's name is, token by token, the beginning of another's, or equal to it.
+    """Whether no entity's name is, token by token, a prefix of another's or equal to it.
 
     Args:
-        names: entity, name_tokens (see `batches`); each pair once; nulls are passed over.
+        names: entity, name_tokens (see `batches`); each pair once; nulls are ignored.
     """
     tokens = names.column(NAME_TOKENS).drop_null()
-    # Sorted, what begins with a sequence follows it at once; tokens have 4 bytes each, so bytes begin as tokens do.
+    # When sorted, a prefix directly precedes what begins with it; tokens have 4 bytes, so bytes compare as tokens do.
     ordered = pc.take(tokens, pc.sort_indices(tokens))
-    before = None
+    previous = None
     for chunk in ordered.chunks if isinstance(ordered, pa.ChunkedArray) else [ordered]:
         for begin in range(0, len(chunk), 65536):
             for name in chunk.slice(begin, 65536).to_pylist():
-                if before is not None and name.startswith(before):
+                if previous is not None and name.startswith(previous):
                     return False
-                before = name
+                previous = name
     return True
 
 
@@ -126,13 +126,13 @@ def _batches(paths: list[Path], columns: list[str] | None = None) -> Iterator[pa
 
 
 def _unique(paths: list[Path], columns: list[str]) -> pa.Table:
-    """The different values of columns, over all parts."""
+    """The distinct values of columns, over all parts."""
     tables = [table.group_by(columns).aggregate([]) for table in _batches(paths, columns)]
     return pa.concat_tables(tables).group_by(columns).aggregate([]) if tables else pa.table({c: [] for c in columns})
 
 
 def _join(paths: list[Path], path: Path, measurement: dict[str, Any]) -> int:
-    """Writes parts into one file, less their names' tokens; returns the number of rows."""
+    """Writes parts into one file, without their names' tokens; returns the number of rows."""
     schema = pq.read_schema(paths[0])
     schema = schema.remove(schema.get_field_index(NAME_TOKENS))
     rows = 0

@@ -1,24 +1,25 @@
-"""Which texts of a data set folder are scored, and which make up their null control."""
+"""The texts of a data set folder to score, and those of the null control."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from knowcap.dataset.folder import has_config, num_rows, read_rows
-from knowcap.facts import Knowledge, Row
-from knowcap.scoring.shuffle import shuffled_values
+from knowcap.facts import NAME, FactError, Knowledge, Row, Span
+from knowcap.scoring.measurement import OUTSIDERS, SHUFFLED
 
 
 SHUFFLED_CONTROL_ENTITIES = 1000
-OUTSIDERS = "outsiders"
-FEWEST_CONTROL_ENTITIES = 100  # a limit makes no control smaller than this
+MIN_CONTROL_ENTITIES = 100  # a limit does not make the control smaller than this
 
 
 def biographies(
     dataset_dir: Path, config: str, knowledge: Knowledge, entities: int
 ) -> tuple[Iterator[tuple[Row, int]], int]:
-    """The rows of the first so many entities, and how many there are."""
+    """The rows of the first `entities` entities, and their number."""
     count = num_rows(dataset_dir, config)
     if entities == knowledge.num_people:
         return read_rows(dataset_dir, config), count
@@ -27,14 +28,14 @@ def biographies(
 
 
 def _renderings(count: int, knowledge: Knowledge) -> int | None:
-    """How many of `count` texts each entity has; None where some may lack some."""
+    """The number of texts per entity, given `count` in all; None if some entities may lack texts."""
     return None if knowledge.missing_texts else count // knowledge.num_people
 
 
 def _first_entities(
     rows: Iterable[tuple[Row, int]], entities: int, renderings: int | None = None
 ) -> Iterator[tuple[Row, int]]:
-    """The rows of the first so many entities, wherever they stand; ends once each has its renderings, if given."""
+    """The rows of the first `entities` entities, in any order; stops when each has its renderings, if given."""
     seen: dict[int | str, int] = {}
     complete = 0
     for row, rendering in rows:
@@ -50,20 +51,56 @@ def _first_entities(
 def control_rows(
     dataset_dir: Path, configs: tuple[str, str], knowledge: Knowledge, limit: int | None
 ) -> tuple[list[tuple[Row, int]], str]:
-    """The null control (rule 8): people outside the sample, or else the first entities with their values shuffled."""
+    """The null control and its kind: people outside the sample, or else the first entities with shuffled values."""
     texts, control = configs
     outsiders = has_config(dataset_dir, control)
-    most = max(limit, FEWEST_CONTROL_ENTITIES) if limit is not None else None
+    most = max(limit, MIN_CONTROL_ENTITIES) if limit is not None else None
     if outsiders:
         rows = read_rows(dataset_dir, control)
         return list(rows if most is None else _first_entities(rows, most)), OUTSIDERS
     most = min(most or SHUFFLED_CONTROL_ENTITIES, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
     renderings = _renderings(num_rows(dataset_dir, texts), knowledge)
     pairs = list(_first_entities(read_rows(dataset_dir, texts), most, renderings))
-    return shuffled(pairs), "shuffled"
+    return shuffled(pairs), SHUFFLED
 
 
 def shuffled(pairs: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
-    """The texts with their values exchanged among their entities."""
+    """The texts with values exchanged among their entities."""
     rows = shuffled_values([row for row, _ in pairs], seed=0)
     return [(row, rendering) for row, (_, rendering) in zip(rows, pairs, strict=True)]
+
+
+def shuffled_values(rows: Iterable[Row], seed: int) -> list[Row]:
+    """The null control of any data set: every entity keeps its name and text form, with the values of another entity.
+
+    Entities are put in a random cycle, so that none keeps its own values; a text ends before the first attribute that
+    the other entity does not state. Rows of one entity (renderings) take their values from the same other entity.
+
+    Raises:
+        FactError: fewer than two entities.
+    """
+    rows = list(rows)
+    entities = list(dict.fromkeys(row.entity for row in rows))
+    if len(entities) < 2:
+        raise FactError(f"got {len(entities)} entity; expected two or more, whose values can be exchanged")
+    order = np.random.default_rng(seed).permutation(len(entities))
+    other = {entities[order[i]]: entities[order[i - 1]] for i in range(len(entities))}
+    values: dict[int | str, dict[str, str]] = {}
+    for row in rows:
+        own = values.setdefault(row.entity, {})
+        for span in row.spans:
+            own.setdefault(span.attribute, row.text[span.start : span.end])
+    return [_with_values(row, values[other[row.entity]]) for row in rows]
+
+
+def _with_values(row: Row, values: dict[str, str]) -> Row:
+    """The row's text with its values (not its name) replaced."""
+    text, spans, start = "", [], 0
+    for span in row.spans:
+        text += row.text[start : span.start]
+        value = row.text[span.start : span.end] if span.attribute == NAME else values.get(span.attribute)
+        if value is None:
+            return Row(text, tuple(spans), row.entity)
+        spans.append(Span(span.attribute, len(text), len(text) + len(value)))
+        text, start = text + value, span.end
+    return Row(text + row.text[start:], tuple(spans), row.entity)

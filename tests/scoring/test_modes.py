@@ -7,12 +7,12 @@ import json
 import pytest
 
 from knowcap.capacity import capacity
-from knowcap.dataset.build import build
 from knowcap.dataset.folder import read_candidates
+from knowcap.dataset.stage import build
 from knowcap.recipe import Recipe
 from knowcap.report.card import write_card
-from knowcap.scoring import OTHERS, PLAIN, Way, score
-from knowcap.scoring.way import WayError
+from knowcap.scoring import DEFAULT_MODE, OTHER_MODES, ScoringMode, score
+from knowcap.scoring.mode import ScoringError
 from knowcap.training.stage import train
 
 
@@ -40,12 +40,17 @@ def run(request, tmp_path_factory):
 def test_every_way_is_measured_beside_the_others(run):
     recipe, data, model = run
     results = {}
-    for way in (PLAIN, Way("closed_set"), Way(context="packed"), Way("closed_set", "packed")):
-        path = score(model, data, progress=False, way=way)
-        assert path == model / way.folder / "nll.parquet"
-        results[way] = capacity(path.parent)
-        assert (results[way]["scoring"], results[way]["context"]) == (way.scoring, way.context)
-        assert json.loads((model / way.folder / "capacity.json").read_text()) == results[way]
+    for mode in (
+        DEFAULT_MODE,
+        ScoringMode("closed_set"),
+        ScoringMode(context="packed"),
+        ScoringMode("closed_set", "packed"),
+    ):
+        path = score(model, data, progress=False, mode=mode)
+        assert path == model / mode.folder / "nll.parquet"
+        results[mode] = capacity(path.parent)
+        assert (results[mode]["scoring"], results[mode]["context"]) == (mode.scoring, mode.context)
+        assert json.loads((model / mode.folder / "capacity.json").read_text()) == results[mode]
     plain, closed, packed, both = results.values()
     assert closed["value_bits"] >= plain["value_bits"]
     assert closed["attributes"]["name"]["nll_nats"] <= plain["attributes"]["name"]["nll_nats"] + 1e-6
@@ -57,8 +62,8 @@ def test_every_way_is_measured_beside_the_others(run):
 
 def test_the_card_shows_every_way_with_its_distance(run):
     _, data, model = run
-    for way in (PLAIN, Way(context="packed")):
-        capacity(score(model, data, progress=False, way=way).parent)
+    for mode in (DEFAULT_MODE, ScoringMode(context="packed")):
+        capacity(score(model, data, progress=False, mode=mode).parent)
     card = write_card(model).read_text()
     plain, packed = (json.loads((model / f / "capacity.json").read_text()) for f in ("", "packed"))
     gap = packed["bits_per_parameter"] - plain["bits_per_parameter"]
@@ -83,6 +88,6 @@ def test_lists_of_the_data_set_are_those_of_its_knowledge(run):
 
 
 def test_ways_have_folders_of_their_own_and_bad_ones_are_told():
-    assert PLAIN.folder == "" and len({way.folder for way in OTHERS}) == len(OTHERS) == 7
-    with pytest.raises(WayError, match="context='pack', expected isolated or packed"):
-        Way(context="pack")
+    assert DEFAULT_MODE.folder == "" and len({mode.folder for mode in OTHER_MODES}) == len(OTHER_MODES) == 7
+    with pytest.raises(ScoringError, match="context='pack', expected isolated or packed"):
+        ScoringMode(context="pack")
