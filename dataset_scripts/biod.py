@@ -1,9 +1,9 @@
-"""bioD(N, K, C, D, L, T) as a builder of `datasets`, and as a folder that `load_dataset` reads:
+"""bioD(N, K, C, D, L, T) as a builder of `datasets`, and as a folder for `load_dataset`:
 
     python dataset_scripts/biod.py --config_name bioD-20k --output_dir bioD-20k --num_proc 2
 
-The paper's ranges are K, C, L up to 50, D from 10 to 10,000, T from 20 to 40,000 (Part 3.3, Result 3); its points
-within them are not known, so these are our own.
+The paper's ranges are K, C, L up to 50, D from 10 to 10,000, T from 20 to 40,000 (Part 3.3, Result 3). It does not
+list its settings, so these are our own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS = {
 
 @dataclass
 class BioDConfig(CorpusConfig):
-    """Which bioD, in the keys of a recipe, and which of its tables: people, biographies or control."""
+    """A bioD setting by the keys of a recipe, and one of its tables: people, biographies or control."""
 
     corpus: ClassVar[str] = "bioD"
 

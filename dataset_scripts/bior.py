@@ -1,7 +1,7 @@
-"""bioR(N), biographies written by a language model: a folder that `load_dataset` reads, and a builder of `datasets`.
+"""bioR(N), biographies written by a language model: a folder for `load_dataset`, and a builder of `datasets`.
 
-By a model on this machine, by an OpenAI-compatible server (vLLM, TGI, `transformers serve`), or by an inference
-provider:
+Written by a model on this machine, by an OpenAI-compatible server (vLLM, TGI, `transformers serve`), or by an
+inference provider:
 
     python dataset_scripts/bior.py --num_people 1000 --output_dir bioR-1k --model_name Qwen/Qwen3-4B-Instruct-2507
     python dataset_scripts/bior.py --num_people 1000 --output_dir bioR-1k --model_name Qwen/Qwen3-4B-Instruct-2507 \\
@@ -9,7 +9,7 @@ provider:
     python dataset_scripts/bior.py --num_people 1000 --output_dir bioR-1k --model_name Qwen/Qwen3-4B-Instruct-2507 \\
         --provider auto
 
-An interrupted call goes on when the same command is given again.
+To resume after an interruption, run the same command again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TABLES = ("people", "biographies", "qa", "control", "neutral", "neutral_control"
 
 @dataclass
 class BioRConfig(datasets.BuilderConfig):
-    """Which bioR, who writes it, and which of its tables."""
+    """A bioR setting, its writer, and one of its tables."""
 
     num_people: int = 1000
     model_name: str = ""
@@ -57,19 +57,19 @@ class BioRConfig(datasets.BuilderConfig):
     table: str = "biographies"
 
     def task(self) -> Task:
-        """Which texts there are to write."""
+        """The texts to write."""
         return Task(self.num_people, self.texts_per_person, self.control_people, self.seed, self.pools_dir)
 
     def writer(self) -> Writer:
-        """Who writes: a server or a provider where one is named, else a model on this machine.
+        """The writer: a server or a provider if one is given, otherwise a model on this machine.
 
         Raises:
-            ValueError: numbers out of their range, or a writer that cannot be used.
+            DatasetError: a number is out of range, or the writer cannot be used.
         """
         wrong = [f"{k}={getattr(self, k)}: expected 1 or more" for k in _COUNTS if getattr(self, k) < 1]
         wrong += [] if self.temperature >= 0 else [f"temperature={self.temperature}: expected 0 or more"]
         wrong += [] if self.timeout > 0 else [f"timeout={self.timeout}: expected more than 0 seconds"]
-        wrong += [] if self.model_name else ["model_name is missing: give the language model that is to write"]
+        wrong += [] if self.model_name else ["model_name is missing: give the language model that writes the texts"]
         if wrong:
             raise DatasetError("; ".join(wrong))
         settings = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
@@ -93,7 +93,7 @@ _COUNTS = ("concurrency", "max_attempts", "max_new_tokens")
 
 
 class BioR(datasets.GeneratorBasedBuilder):
-    """The rows of one table of bioR(N); all tables of one setting are written together, once, into the cache."""
+    """The rows of one table of bioR(N); all tables of a setting are written together, once, into the cache."""
 
     VERSION = datasets.Version(VERSION)
     BUILDER_CONFIG_CLASS = BioRConfig
@@ -115,7 +115,7 @@ class BioR(datasets.GeneratorBasedBuilder):
             config.write(folder)
         files = sorted((folder / config.table).glob("*.parquet"))
         if not files:
-            raise ValueError(f"table={config.table!r} is not part of this data set: control_people is too small")
+            raise ValueError(f"table={config.table!r} does not exist in this data set: control_people is too small")
         self.info.features = datasets.Features.from_arrow_schema(pq.read_schema(files[0]))
         by_split: dict[str, list[str]] = {}
         for file in sorted(files, key=lambda f: (not f.name.startswith("train-"), f.name)):
@@ -135,34 +135,42 @@ def arguments() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--num_people", type=int, required=True, help="N, the number of people")
-    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to make; it must not exist yet")
-    parser.add_argument("--model_name", required=True, help="who writes: a Hub id, a folder, or a server's own name")
-    parser.add_argument("--base_url", help="an OpenAI-compatible server, which gets HF_TOKEN if that is set")
-    parser.add_argument("--provider", help="an inference provider of Hugging Face's, or auto")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to make, which must not exist")
+    parser.add_argument(
+        "--model_name", required=True, help="the language model: a Hub id, a folder, or a server's name of it"
+    )
+    parser.add_argument("--base_url", help="an OpenAI-compatible server; HF_TOKEN is sent to it if set")
+    parser.add_argument("--provider", help="an inference provider on Hugging Face, or auto")
     parser.add_argument("--texts_per_person", type=int, default=40, help="biographies of each person [40]")
-    parser.add_argument("--control_people", type=int, default=1000, help="outsiders, one text each [1000]")
-    parser.add_argument("--concurrency", type=int, default=16, help="requests at a time; locally, texts a batch [16]")
-    parser.add_argument("--max_attempts", type=int, default=5, help="how often one text is asked for [5]")
+    parser.add_argument(
+        "--control_people", type=int, default=1000, help="people outside the sample, one text each [1000]"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=16, help="simultaneous requests; locally, texts per batch [16]"
+    )
+    parser.add_argument("--max_attempts", type=int, default=5, help="maximum number of requests for one text [5]")
     parser.add_argument("--temperature", type=float, default=0.9, help="of sampling [0.9]")
-    parser.add_argument("--max_new_tokens", type=int, default=256, help="the most tokens of a text [256]")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a sign of the server [120]")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="maximum number of tokens of a text [256]")
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, help="seconds to wait for an answer of the server [120]"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of people and prompts [0]")
     parser.add_argument("--pools_dir", help="a folder of your own value lists")
-    parser.add_argument("--allow_missing", action="store_true", help="finish without texts that could not be had")
-    parser.add_argument("--push_to_hub", metavar="ID", help="a data set's Hub id, to publish the folder as")
+    parser.add_argument("--allow_missing", action="store_true", help="finish without the missing texts")
+    parser.add_argument("--push_to_hub", metavar="ID", help="publish the folder as this data set on the Hub")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Makes the folder and returns it. What is wrong ends the program with a message."""
+    """Makes the folder and returns it. An error ends the program with a message."""
     parser = arguments()
     given = vars(parser.parse_args(argv))
     output_dir, hub_id = given.pop("output_dir"), given.pop("push_to_hub")
     if output_dir.exists():
-        parser.error(f"{output_dir} is there already; choose another --output_dir, or remove it")
+        parser.error(f"{output_dir} already exists; choose another --output_dir, or remove it")
     try:
         folder = BioRConfig(name=f"bioR-{given['num_people']}", **given).write(output_dir)
-        logger.info("%s is made", folder)
+        logger.info("wrote %s", folder)
         if hub_id:
             from knowcap.run.push import push_dataset
 
@@ -170,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "\ninterrupted; the same command goes on from here\n")
+        parser.exit(130, "\ninterrupted; run the same command again to resume\n")
     return folder
 
 

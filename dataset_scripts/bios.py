@@ -1,8 +1,8 @@
-"""bioS(N) as a builder of `datasets`, and as a folder that `load_dataset` reads:
+"""bioS(N) as a builder of `datasets`, and as a folder for `load_dataset`:
 
     python dataset_scripts/bios.py --num_people 100000 --output_dir bioS-100k --num_proc 2
 
-Loading scripts no longer exist on the Hub, so that the folder is what is published.
+The Hub no longer runs loading scripts, so the folder is published.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZES = {
 
 @dataclass
 class BioSConfig(CorpusConfig):
-    """Which bioS, in the keys of a recipe, and which of its tables: people, biographies, qa or control."""
+    """A bioS setting by the keys of a recipe, and one of its tables: people, biographies, qa or control."""
 
     corpus: ClassVar[str] = "bioS"
 

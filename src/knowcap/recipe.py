@@ -1,131 +1,454 @@
-"""One recipe is one setting: flat keys from YAML and the command line; what is wrong with them is told all at once."""
+"""The keys of a recipe: a dataclass for each section. Beside each key are its help, range and choices, where it has an
+effect, and what it shapes; `Key` words every problem of a key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 
+CORPORA = ("bioS", "bioD", "morris", "table")
 EXTRACT_METHODS = ("lora", "full", "as_trained")
+
+# What a key's value changes. `run`: only where and under which name results are saved; `draws`: all that is random.
+Shapes = Literal["run", "draws", "texts", "tokens", "windows", "training", "scoring", "quantization", "extraction"]
 
 
 class RecipeError(ValueError):
-    """Everything that is wrong with a recipe or its run folder, told at once; `problems` holds one message each."""
+    """All problems of a recipe, a sweep or a run folder.
+
+    Attributes:
+        problems: one message for each problem.
+        source: the recipe, file or folder that has them.
+    """
 
     def __init__(self, problems: Sequence[str], source: object = "recipe") -> None:
-        self.problems = list(problems)
+        self.problems, self.source = list(problems), source
         numbered = [f"  {n}. {problem}" for n, problem in enumerate(self.problems, start=1)]
         several = "\n".join([f"{len(numbered)} problems", *numbered])
         super().__init__(f"{source}: {self.problems[0] if len(numbered) == 1 else several}")
 
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[list[str], object]]:
+        return type(self), (self.problems, self.source)
 
-def _key(default: Any, text: str, **metadata: Any) -> Any:
-    """A recipe key. `required`: has no default, `except_for` one corpus; `free`: may change between two calls on one
-    run folder; `choices`.
+
+class Range(NamedTuple):
+    """The values that a key may have: a test, and the same in words after "expected"."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a key has an effect.
+
+    Attributes:
+        holds: whether it has.
+        otherwise: completes "has no effect …" where it has none; values of the recipe are inserted by their keys.
+        keys: the keys that `holds` reads.
     """
-    return field(default=default, metadata={"help": text} | metadata)
+
+    holds: Callable[[Recipe], bool]
+    otherwise: str
+    keys: tuple[str, ...]
+
+
+GENERATED_HERE = Condition(
+    lambda recipe: recipe.dataset_name is None,
+    "with dataset_name={dataset_name!r}, which has its own people",
+    ("dataset_name",),
+)
+WITH_DATASET = Condition(lambda recipe: recipe.dataset_name is not None, "without dataset_name", ("dataset_name",))
+TEXTS_GENERATED = Condition(
+    lambda recipe: recipe.dataset_name is None or recipe.dataset_texts != "published",
+    "with dataset_texts: published, which trains on the texts of {dataset_name!r} as they are",
+    ("dataset_name", "dataset_texts"),
+)
+WITH_JUNK = Condition(lambda recipe: recipe.junk_people > 0, "without junk_people", ("junk_people",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """All keys of a recipe, with the paper's defaults where the paper has one (Part 3.3, App. A)."""
+class Key:
+    """What is known of a recipe key.
 
-    # run
-    run_name: str = _key("", "folder under output_dir; the recipe file's name by default")
-    output_dir: str = _key("runs", "where run folders are made", free=True)
-    seed: int = _key(0, "seed of people, texts, weights and data order")
-    # knowledge
-    dataset_name: str | None = _key(None, "a published data set, Hub id or folder, in place of people made here")
-    dataset_revision: str | None = _key(None, "dataset_name's branch, tag or commit on the Hub; main by default")
-    dataset_texts: str = _key("online", "told afresh, or its texts as they are", choices=("online", "published"))
-    corpus: str = _key("bioS", "which corpus", choices=("bioS", "bioD", "morris", "table"))
-    num_people: int = _key(0, "N, people or strings; tables, data sets: theirs", required=True, except_for="table")
-    pools_dir: str | None = _key(None, "a folder of your own value lists")
-    pools_fraction: float = _key(1.0, "keep the first part of every list, in (0, 1]")
-    num_attributes: int = _key(1, "bioD's K, values a person")
-    chunks_per_value: int = _key(1, "bioD's C, chunks a value")
-    diversity: int = _key(1000, "bioD's D, distinct chunks an attribute")
-    chunk_length: int = _key(5, "bioD's L, symbols a chunk")
-    alphabet_size: int = _key(32, "bioD's T, symbols there are; morris: V")
-    string_length: int = _key(64, "morris: S, symbols a string")
-    facts_file: str | None = _key(None, "table: a CSV or Parquet of entity, attribute, value")
-    facts_templates: str | None = _key(None, "table: a YAML with sentences and candidates")
-    # corpus
-    num_templates: int | None = _key(None, "sentence templates per attribute; all by default")
-    fixed_renderings: int | None = _key(None, "bioS: told in so many fixed ways; by default afresh at every exposure")
-    permute: bool = _key(True, "bioS: sentences in random order")
-    full_name: bool = _key(False, "bioS: the full name in place of every pronoun")
-    compact: bool = _key(False, "bioD: name, attribute and value alone, without an English sentence around them")
-    junk_people: int = _key(0, "bioS: so many other people are mixed into training and never scored")
-    useful_share: float = _key(0.125, "with junk: share of the training tokens that are not junk")
-    junk_tokens: int = _key(0, "with junk: so many tokens of their own, one in front of every junk text")
-    domain_token: str | None = _key(None, "bioS: a token of its own in front of every useful text, e.g. wikipedia.org")
-    questions: bool = _key(
-        False, "bioS: made to be asked about: the tokenizer has words of questions, reads names alike"
+    Attributes:
+        name: in YAML, on the command line and of the Recipe's attribute.
+        section: the dataclass that has it.
+        type: of its values.
+        default: its value where none is given.
+        help: one line.
+        shapes: what its value changes first; what is made from that changes too.
+        amount: it changes how many texts or shards there are, not what they are like.
+        range, choices: the values that it may have; None and (): all of its type.
+        required: it has no default, except with the corpora `given_by`, which have a value of their own.
+        free: may change between two calls on one run folder.
+        corpora: the corpora that it has an effect on.
+        used_with: further conditions for an effect.
+        mixtures: it has an effect on mixtures of experts only.
+        path: it may name a file or folder that texts or tokens are made from.
+    """
+
+    name: str
+    section: type
+    type: Any
+    default: Any
+    help: str
+    shapes: Shapes
+    amount: bool = False
+    range: Range | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    given_by: tuple[str, ...] = ()
+    free: bool = False
+    corpora: tuple[str, ...] = CORPORA
+    used_with: tuple[Condition, ...] = ()
+    mixtures: bool = False
+    path: bool = False
+
+    def is_required(self, corpus: object, dataset_name: object) -> bool:
+        """Whether a recipe with that corpus or data set must give the key."""
+        given = dataset_name is not None and GENERATED_HERE in self.used_with
+        return self.required and not given and corpus not in self.given_by
+
+    def missing(self) -> str:
+        """The problem of a required key that is not given."""
+        return f"{self.name} is missing ({self.help}); add `{self.name}: …`"
+
+    def wrong_type(self, value: object, error: ValueError) -> str:
+        """The problem of a value that cannot be converted; `error` has what was expected."""
+        return f"{self.name}: got {'null' if value is None else repr(value)}, {error}"
+
+    def wrong_value(self, value: Any) -> str | None:
+        """The problem of a value that is out of range or none of the choices; None where there is none."""
+        if self.choices and value not in self.choices:
+            return f"{self.name}={value!r}: expected {' or '.join(self.choices)}{nearest(value, self.choices)}"
+        if self.range is not None and not self.range.holds(value):
+            return f"{self.name}={value!r}: expected {self.range.expected}"
+        return None
+
+    def no_effect(self, value: Any, why: str = "") -> str:
+        """The problem of a key that is set but not used; `why` completes "has no effect …"; default: its corpora."""
+        *most, last = self.corpora
+        why = why or f"without corpus: {', '.join(most)}{' or ' if most else ''}{last}"
+        return f"{self.name}={value!r} has no effect {why}; leave it out"
+
+
+def _key(default: Any, text: str, **metadata: Any) -> Any:
+    """A recipe key; `metadata` are attributes of `Key`."""
+    return field(default=default, metadata={"help": text} | metadata)
+
+
+_run_key = partial(_key, shapes="run")
+_text_key = partial(_key, shapes="texts")
+_window_key = partial(_key, shapes="windows")
+_training_key = partial(_key, shapes="training")
+_scoring_key = partial(_key, shapes="scoring")
+_quantization_key = partial(_key, shapes="quantization", free=True)
+_extraction_key = partial(_key, shapes="extraction", free=True)
+_dataset_key = partial(_text_key, used_with=(WITH_DATASET,))
+_generated_key = partial(_text_key, used_with=(GENERATED_HERE,))
+_biod_key = partial(_generated_key, corpora=("bioD",))
+_table_key = partial(_generated_key, corpora=("table",), path=True)
+_sentence_key = partial(_text_key, corpora=("bioS",), used_with=(TEXTS_GENERATED,))
+_bios_key = partial(_generated_key, corpora=("bioS",))
+
+_AT_LEAST_ONE = Range(lambda v: v >= 1, "1 or more")
+_AT_LEAST_TWO = Range(lambda v: v >= 2, "2 or more")
+_NOT_NEGATIVE = Range(lambda v: v >= 0, "0 or more")
+_POSITIVE = Range(lambda v: v > 0, "more than 0")
+_SHARE = Range(lambda v: 0 < v <= 1, "more than 0 and at most 1")
+_BETWEEN = Range(lambda v: 0 < v < 1, "more than 0 and less than 1")
+_BETA = Range(lambda v: 0 <= v < 1, "at least 0 and less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSection:
+    """The run"""
+
+    run_name: str = _run_key(
+        "",
+        "folder under output_dir; by default the name of the recipe file",
+        range=Range(
+            lambda v: not v.startswith(".") and not set(v) & set("/\\:"), "a plain folder name, without / \\ :"
+        ),
     )
-    qa_share: float = _key(0.0, "with questions: share of the training tokens that ask about half of the people")
-    exposures: int = _key(1000, "how often each person is seen in training")
-    renderings: int = _key(4, "biographies a person that are published and scored")
-    control_people: int = _key(1000, "people outside the sample, for the null control")
-    # tokens
-    tokenizer_name: str | None = _key(None, "a Hub id or folder, reduced to its tokens in use; default: a compact BPE")
-    vocab_size: int = _key(1024, "tokens of the compact BPE")
-    # packing
-    block_size: int = _key(512, "tokens a window")
-    windows: str = _key("cut", "cut (the paper's) or aligned to biographies", choices=("cut", "aligned"))
-    shard_size: int = _key(65536, "people a shard")
-    # model
-    model_name: str = _key("", "such as gpt2-rotary-L-H (L layers, H heads); see `knowcap ls models`", required=True)
-    head_dim: int = _key(64, "width of a head; hidden size = heads x head_dim")
-    rotary_fraction: float = _key(0.25, "gpt2-rotary: share of each head that rotates")
-    activation: str | None = _key(None, "the MLP's activation; by default the family's, gelu_new or silu")
-    initializer_range: float = _key(0.02, "standard deviation of the initial weights")
-    num_experts_per_tok: int = _key(2, "mixtures: experts that a token goes to (top-k)")
-    router_aux_loss_coef: float = _key(0.01, "mixtures: weight of the loss that balances their experts")
-    # training
-    train_batch_size: int = _key(96, "windows a step, over all processes")
-    gradient_accumulation_steps: int = _key(1, "micro-batches a step", free=True)
-    learning_rate: float = _key(1e-3, "peak learning rate")
-    min_learning_rate_ratio: float = _key(0.1, "the cosine ends at this share of the peak")
-    warmup_steps: int = _key(1000, "steps of linear warm-up")
-    weight_decay: float = _key(0.02, "AdamW's weight decay")
-    adam_beta1: float = _key(0.9, "AdamW's beta 1")
-    adam_beta2: float = _key(0.999, "AdamW's beta 2")
-    adam_epsilon: float = _key(1e-8, "AdamW's epsilon")
-    max_grad_norm: float = _key(1.0, "gradient clipping; 0 is off")
-    precision: str = _key("fp32", "of training", choices=("fp32", "bf16", "fp16"))
-    torch_compile: bool = _key(False, "compile the model", free=True)
-    dataloader_num_workers: int = _key(0, "processes that assemble windows", free=True)
-    logging_steps: int = _key(50, "steps between log lines", free=True)
-    save_steps: int = _key(1000, "steps between checkpoints", free=True)
-    save_total_limit: int = _key(2, "checkpoints kept", free=True)
-    report_to: str = _key("none", "a tracker", free=True, choices=("none", "tensorboard", "trackio", "wandb"))
-    measure_every: int = _key(0, "steps between measurements of bits per parameter while training; 0 never", free=True)
-    measure_limit: int = _key(1000, "people that such a measurement scores, one text each", free=True)
-    # measuring
-    eval_batch_size: int = _key(64, "texts a forward pass when scoring", free=True)
-    confidence_level: float = _key(0.95, "of the interval over people")
-    # quantizing
-    quantize_bits: tuple[int, ...] = _key((8, 4), "weight bits to quantize to; [] for none", free=True)
-    quantization_method: str = _key("quanto", "rounding, or calibrated", free=True, choices=("quanto", "gptq"))
-    quantization_group_size: int = _key(32, "weights of a row that share a scale; 0: all. quanto: int4's", free=True)
-    quantization_symmetric: bool | None = _key(
-        None, "steps even around zero; by default all but quanto's int4", free=True
+    output_dir: str = _run_key("runs", "folder of the run folders", free=True)
+    seed: int = _key(
+        0,
+        "seed of people, texts, weights and data order",
+        shapes="draws",
+        range=Range(lambda v: 0 <= v < 2**32, "0 to 4,294,967,295"),
     )
-    quantization_exclude: tuple[str, ...] = _key((), "block layers left as they are, as patterns: *.mlp.*", free=True)
-    quantize_embeddings: bool = _key(False, "embeddings and output head too (quanto)", free=True)
-    # extracting
-    extract: str = _key(
-        "none", "answer questions after tuning on half the people", free=True, choices=("none", *EXTRACT_METHODS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSection:
+    """A published data set, in place of a generated corpus"""
+
+    dataset_name: str | None = _text_key(None, "Hub id or folder of a data set; by default one is generated")
+    dataset_revision: str | None = _dataset_key(
+        None, "branch, tag or commit of dataset_name on the Hub; default: main"
     )
-    extract_rank: int = _key(8, "rank of LoRA on query and value", free=True)
-    extract_embedding_rank: int = _key(128, "rank of LoRA on the embedding", free=True)
-    extract_steps: int = _key(75_000, "steps of tuning on questions", free=True)
-    extract_batch_size: int = _key(96, "questions a step", free=True)
-    extract_learning_rate: float = _key(1e-3, "peak learning rate of tuning; linear to 0", free=True)
-    extract_weight_decay: float = _key(0.1, "AdamW's weight decay in tuning", free=True)
+    dataset_texts: str = _dataset_key(
+        "online", "train on newly generated texts, or on those of the data set", choices=("online", "published")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSection:
+    """The corpus"""
+
+    corpus: str = _text_key("bioS", "which corpus", choices=CORPORA)
+    num_people: int = _generated_key(
+        0,
+        "N, number of people or strings; tables have their own",
+        amount=True,
+        required=True,
+        given_by=("table",),
+        range=_AT_LEAST_ONE,
+    )
+    pools_dir: str | None = _generated_key(None, "folder of your own value lists", corpora=("bioS", "bioD"), path=True)
+    pools_fraction: float = _generated_key(
+        1.0, "use the first part of every value list", corpora=("bioS", "bioD"), range=_SHARE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BioDSection:
+    """bioD: values of controlled diversity"""
+
+    num_attributes: int = _biod_key(1, "K, values per person", range=_AT_LEAST_ONE)
+    chunks_per_value: int = _biod_key(1, "C, chunks per value", range=_AT_LEAST_ONE)
+    diversity: int = _biod_key(1000, "D, distinct chunks per attribute", range=_AT_LEAST_ONE)
+    chunk_length: int = _biod_key(5, "L, symbols per chunk", range=_AT_LEAST_ONE)
+    alphabet_size: int = _biod_key(
+        32, "T, size of the alphabet; morris: V", corpora=("bioD", "morris"), range=_AT_LEAST_ONE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MorrisSection:
+    """morris: random strings"""
+
+    string_length: int = _generated_key(64, "S, symbols per string", corpora=("morris",), range=_AT_LEAST_ONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSection:
+    """table: your own facts"""
+
+    facts_file: str | None = _table_key(None, "CSV or Parquet file with columns entity, attribute, value")
+    facts_templates: str | None = _table_key(None, "YAML file with sentence templates and candidates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceSection:
+    """Sentences: how facts are written"""
+
+    num_templates: int | None = _sentence_key(
+        None,
+        "sentence templates per attribute; all by default",
+        corpora=("bioS", "table"),
+        range=Range(lambda v: v is None or v >= 1, "1 or more, or null for all"),
+    )
+    fixed_renderings: int | None = _sentence_key(
+        None,
+        "number of fixed texts per person; by default a new text at every exposure",
+        range=Range(lambda v: v is None or v >= 1, "1 or more, or null for new ones"),
+    )
+    permute: bool = _sentence_key(True, "sentences in random order")
+    full_name: bool = _sentence_key(False, "the full name in place of every pronoun")
+    compact: bool = _biod_key(False, "only name, attribute and value, without an English sentence")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JunkSection:
+    """Junk: texts that are trained on and never scored"""
+
+    junk_people: int = _bios_key(0, "number of people in the junk texts", range=_NOT_NEGATIVE)
+    useful_share: float = _bios_key(
+        0.125, "share of the training tokens that are not junk", used_with=(GENERATED_HERE, WITH_JUNK), range=_BETWEEN
+    )
+    junk_tokens: int = _bios_key(
+        0,
+        "number of special tokens for junk; each junk text begins with one",
+        used_with=(GENERATED_HERE, WITH_JUNK),
+        range=_NOT_NEGATIVE,
+    )
+    domain_token: str | None = _bios_key(None, "special token that begins every useful text, e.g. wikipedia.org")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionSection:
+    """Questions in training"""
+
+    questions: bool = _bios_key(
+        False, "a tokenizer with the words of questions, where names are always tokenized alike"
+    )
+    qa_share: float = _bios_key(
+        0.0,
+        "share of the training tokens that are questions about half of the people",
+        range=Range(_BETA.holds, "0 (none) or more, and less than 1"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSection:
+    """Number of texts"""
+
+    exposures: int = _text_key(1000, "how often each person is seen in training", amount=True, range=_AT_LEAST_ONE)
+    renderings: int = _generated_key(
+        4,
+        "biographies per person that are published and scored",
+        amount=True,
+        corpora=("bioS", "bioD", "table"),
+        range=_AT_LEAST_ONE,
+    )
+    control_people: int = _generated_key(
+        1000, "people outside the sample, for the null control", amount=True, range=_NOT_NEGATIVE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSection:
+    """Tokenizer"""
+
+    tokenizer_name: str | None = _key(
+        None, "Hub id or folder, reduced to the tokens in use; default: a compact BPE", shapes="tokens", path=True
+    )
+    vocab_size: int = _key(1024, "tokens of the compact BPE", shapes="tokens", range=_AT_LEAST_TWO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingSection:
+    """Packing"""
+
+    block_size: int = _window_key(512, "tokens per window", range=_AT_LEAST_TWO)
+    windows: str = _window_key("cut", "cut (the paper's) or aligned to biographies", choices=("cut", "aligned"))
+    shard_size: int = _window_key(65536, "people per shard", amount=True, range=_AT_LEAST_ONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """Model"""
+
+    model_name: str = _training_key(
+        "", "such as gpt2-rotary-L-H (L layers, H heads); see `knowcap ls models`", required=True
+    )
+    head_dim: int = _training_key(64, "width of a head; hidden size = heads x head_dim", range=_AT_LEAST_ONE)
+    rotary_fraction: float = _training_key(0.25, "gpt2-rotary: share of each head that rotates", range=_SHARE)
+    activation: str | None = _training_key(None, "activation of the MLP; default: the family's, gelu_new or silu")
+    initializer_range: float = _training_key(0.02, "standard deviation of the initial weights", range=_POSITIVE)
+    num_experts_per_tok: int = _training_key(
+        2, "mixtures: experts per token (top-k)", mixtures=True, range=_AT_LEAST_ONE
+    )
+    router_aux_loss_coef: float = _training_key(
+        0.01, "mixtures: weight of the loss that balances the experts", mixtures=True, range=_NOT_NEGATIVE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSection:
+    """Training"""
+
+    train_batch_size: int = _training_key(96, "windows per step, over all processes", range=_AT_LEAST_ONE)
+    gradient_accumulation_steps: int = _training_key(1, "micro-batches per step", free=True, range=_AT_LEAST_ONE)
+    learning_rate: float = _training_key(1e-3, "peak learning rate", range=_POSITIVE)
+    min_learning_rate_ratio: float = _training_key(
+        0.1, "the cosine ends at this share of the peak", range=Range(lambda v: 0 <= v <= 1, "0 to 1")
+    )
+    warmup_steps: int = _training_key(1000, "steps of linear warm-up", range=_NOT_NEGATIVE)
+    weight_decay: float = _training_key(0.02, "weight decay of AdamW", range=_NOT_NEGATIVE)
+    adam_beta1: float = _training_key(0.9, "beta 1 of AdamW", range=_BETA)
+    adam_beta2: float = _training_key(0.999, "beta 2 of AdamW", range=_BETA)
+    adam_epsilon: float = _training_key(1e-8, "epsilon of AdamW", range=_POSITIVE)
+    max_grad_norm: float = _training_key(1.0, "gradient clipping; 0 is off", range=_NOT_NEGATIVE)
+    precision: str = _training_key("fp32", "precision of training", choices=("fp32", "bf16", "fp16"))
+    torch_compile: bool = _training_key(False, "compile the model", free=True)
+    dataloader_num_workers: int = _training_key(0, "processes that assemble windows", free=True, range=_NOT_NEGATIVE)
+    logging_steps: int = _training_key(50, "steps between log lines", free=True, range=_AT_LEAST_ONE)
+    save_steps: int = _training_key(1000, "steps between checkpoints", free=True, range=_AT_LEAST_ONE)
+    save_total_limit: int = _training_key(2, "checkpoints kept", free=True, range=_AT_LEAST_ONE)
+    report_to: str = _training_key(
+        "none", "experiment tracker", free=True, choices=("none", "tensorboard", "trackio", "wandb")
+    )
+    measure_every: int = _training_key(
+        0, "steps between measurements of bits per parameter in training; 0: never", free=True, range=_NOT_NEGATIVE
+    )
+    measure_limit: int = _training_key(
+        1000, "people that such a measurement scores, one text each", free=True, range=_AT_LEAST_ONE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSection:
+    """Scoring"""
+
+    eval_batch_size: int = _scoring_key(64, "texts per forward pass", free=True, range=_AT_LEAST_ONE)
+    confidence_level: float = _scoring_key(0.95, "of the interval over people", range=_BETWEEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationSection:
+    """Quantization"""
+
+    quantize_bits: tuple[int, ...] = _quantization_key(
+        (8, 4),
+        "bits per weight of the quantized copies; [] for none",
+        range=Range(lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
+    )
+    quantization_method: str = _quantization_key(
+        "quanto", "round to nearest (quanto) or calibrated (gptq)", choices=("quanto", "gptq")
+    )
+    quantization_group_size: int = _quantization_key(
+        32,
+        "weights of a row that share a scale; 0: the whole row. quanto: for int4 only",
+        range=Range(lambda v: v >= 0, "a number of weights, or 0 for a whole row"),
+    )
+    quantization_symmetric: bool | None = _quantization_key(
+        None, "symmetric quantization; default: true, but false for quanto's int4"
+    )
+    quantization_exclude: tuple[str, ...] = _quantization_key(
+        (), "layers of the blocks that are not quantized, as patterns: *.mlp.*"
+    )
+    quantize_embeddings: bool = _quantization_key(False, "quantize embeddings and output head too (quanto)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionSection:
+    """Knowledge extraction: answers to questions after tuning on half of the people"""
+
+    extract: str = _extraction_key(
+        "none",
+        "how to tune the model on questions",
+        choices=("none", *EXTRACT_METHODS),
+        corpora=("bioS",),
+        used_with=(GENERATED_HERE,),
+    )
+    extract_rank: int = _extraction_key(8, "rank of LoRA on query and value", range=_AT_LEAST_ONE)
+    extract_embedding_rank: int = _extraction_key(128, "rank of LoRA on the embedding", range=_AT_LEAST_ONE)
+    extract_steps: int = _extraction_key(75_000, "steps of tuning", range=_AT_LEAST_ONE)
+    extract_batch_size: int = _extraction_key(96, "questions per step", range=_AT_LEAST_ONE)
+    extract_learning_rate: float = _extraction_key(
+        1e-3, "peak learning rate of tuning, with linear decay to 0", range=_POSITIVE
+    )
+    extract_weight_decay: float = _extraction_key(0.1, "weight decay of AdamW in tuning", range=_NOT_NEGATIVE)
+
+
+# Dataclasses take their fields from the last base first.
+@dataclass(frozen=True, kw_only=True)
+class Recipe(
+    ExtractionSection, QuantizationSection, ScoringSection, TrainingSection, ModelSection, PackingSection,
+    TokenizerSection, TextSection, QuestionSection, JunkSection, SentenceSection, TableSection, MorrisSection,
+    BioDSection, CorpusSection, DatasetSection, RunSection,
+):  # fmt: skip
+    """All keys of a recipe, with the paper's defaults where the paper has one (Part 3.3, App. A)."""
 
     @property
     def run_dir(self) -> Path:
@@ -133,90 +456,35 @@ class Recipe:
         return Path(self.output_dir) / self.run_name
 
 
-KEYS: dict[str, Field[Any]] = {key.name: key for key in fields(Recipe)}
-
-QA_KEYS = ("questions", "qa_share", "extract")
-
-BIOD_KEYS = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size")
-
-
-JUNK_KEYS = ("junk_people", "useful_share", "junk_tokens", "domain_token")
-
-
-NOT_BIOD_KEYS = ("fixed_renderings", "permute", "full_name", "num_templates", *JUNK_KEYS, *QA_KEYS)
-
-
-NOT_TABLE_KEYS = ("fixed_renderings", "permute", "full_name", "pools_dir", "pools_fraction", *JUNK_KEYS, *QA_KEYS)
-
-
-NOT_MORRIS_KEYS = (*NOT_TABLE_KEYS, "num_templates", "renderings")
-
-
-# What a data set folder has settled.
-SETTLED_KEYS = (
-    "num_people", "pools_dir", "pools_fraction", *BIOD_KEYS, "facts_file", "facts_templates", "compact",
-    "string_length", "renderings", "control_people", *JUNK_KEYS, *QA_KEYS,
-)  # fmt: skip
-
-
-Rule = tuple[Callable[[Any], bool], str]
-_AT_LEAST_ONE: Rule = (lambda v: v >= 1, "1 or more")
-_NOT_NEGATIVE: Rule = (lambda v: v >= 0, "0 or more")
-_POSITIVE: Rule = (lambda v: v > 0, "more than 0")
-_SHARE: Rule = (lambda v: 0 < v <= 1, "more than 0 and at most 1")
-_BETA: Rule = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
-RULES: dict[str, Rule] = {
-    "run_name": (lambda v: not v.startswith(".") and not set(v) & set("/\\:"), "a plain folder name, without / \\ :"),
-    "seed": (lambda v: 0 <= v < 2**32, "0 to 4,294,967,295"),
-    "num_people": _AT_LEAST_ONE,
-    "pools_fraction": _SHARE,
-    "num_attributes": _AT_LEAST_ONE,
-    "chunks_per_value": _AT_LEAST_ONE,
-    "diversity": _AT_LEAST_ONE,
-    "chunk_length": _AT_LEAST_ONE,
-    "alphabet_size": _AT_LEAST_ONE,
-    "string_length": _AT_LEAST_ONE,
-    "num_templates": (lambda v: v is None or v >= 1, "1 or more, or null for all"),
-    "fixed_renderings": (lambda v: v is None or v >= 1, "1 or more, or null for fresh ones"),
-    "junk_people": _NOT_NEGATIVE,
-    "useful_share": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
-    "junk_tokens": _NOT_NEGATIVE,
-    "qa_share": (lambda v: 0 <= v < 1, "0 (none) or more, and less than 1"),
-    "exposures": _AT_LEAST_ONE,
-    "renderings": _AT_LEAST_ONE,
-    "control_people": _NOT_NEGATIVE,
-    "vocab_size": (lambda v: v >= 2, "2 or more"),
-    "block_size": (lambda v: v >= 2, "2 or more"),
-    "shard_size": _AT_LEAST_ONE,
-    "head_dim": _AT_LEAST_ONE,
-    "rotary_fraction": _SHARE,
-    "initializer_range": _POSITIVE,
-    "num_experts_per_tok": _AT_LEAST_ONE,
-    "router_aux_loss_coef": _NOT_NEGATIVE,
-    "train_batch_size": _AT_LEAST_ONE,
-    "gradient_accumulation_steps": _AT_LEAST_ONE,
-    "learning_rate": _POSITIVE,
-    "min_learning_rate_ratio": (lambda v: 0 <= v <= 1, "0 to 1"),
-    "warmup_steps": _NOT_NEGATIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "adam_beta1": _BETA,
-    "adam_beta2": _BETA,
-    "adam_epsilon": _POSITIVE,
-    "max_grad_norm": _NOT_NEGATIVE,
-    "dataloader_num_workers": _NOT_NEGATIVE,
-    "logging_steps": _AT_LEAST_ONE,
-    "save_steps": _AT_LEAST_ONE,
-    "save_total_limit": _AT_LEAST_ONE,
-    "measure_every": _NOT_NEGATIVE,
-    "measure_limit": _AT_LEAST_ONE,
-    "eval_batch_size": _AT_LEAST_ONE,
-    "confidence_level": (lambda v: 0 < v < 1, "more than 0 and less than 1"),
-    "quantize_bits": (lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
-    "quantization_group_size": (lambda v: v >= 0, "so many weights, or 0 for a whole row"),
-    "extract_rank": _AT_LEAST_ONE,
-    "extract_embedding_rank": _AT_LEAST_ONE,
-    "extract_steps": _AT_LEAST_ONE,
-    "extract_batch_size": _AT_LEAST_ONE,
-    "extract_learning_rate": _POSITIVE,
-    "extract_weight_decay": _NOT_NEGATIVE,
+SECTIONS = tuple(reversed(Recipe.__bases__))
+_TYPES = get_type_hints(Recipe)
+KEYS: dict[str, Key] = {
+    key.name: Key(name=key.name, section=section, type=_TYPES[key.name], default=key.default, **key.metadata)
+    for section in SECTIONS
+    for key in fields(section)
 }
+
+
+def section_keys(*sections: type) -> tuple[str, ...]:
+    """The names of the keys of sections."""
+    return tuple(name for name, key in KEYS.items() if key.section in sections)
+
+
+def shaping_keys(*shapes: Shapes) -> tuple[str, ...]:
+    """The names of the keys that shape one of these."""
+    return tuple(name for name, key in KEYS.items() if key.shapes in shapes)
+
+
+# Keys that may differ from those of a data set whose people new texts are generated of.
+RENDERING_KEYS = tuple(name for name, key in KEYS.items() if TEXTS_GENERATED in key.used_with)
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """`; did you mean …?` with the nearest of the known names; empty where none is near."""
+    close = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_key(name: object) -> str:
+    """The problem of a key that no recipe has."""
+    return f"unknown key {name!r}{nearest(name, KEYS) or '; `knowcap run --help` lists all keys'}"

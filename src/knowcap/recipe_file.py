@@ -1,16 +1,15 @@
-"""Recipes in YAML and on the command line: read, and converted to the types of their keys; values are not checked."""
+"""Recipes in YAML and on the command line: read, and converted to the types of their keys. No value is checked."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
 
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -27,9 +26,6 @@ RECIPES_DIR = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACK
 
 
 _NOT_RECIPES = {"accelerate", "slurm", "sweeps"}
-
-
-_HINTS = get_type_hints(Recipe)
 
 
 def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, list[str], set[str]]:
@@ -51,13 +47,13 @@ def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, 
     values: dict[str, Any] = {}
     for name, (value, where) in found.items():
         try:
-            values[name] = convert(value, _HINTS[name])
+            values[name] = convert(value, KEYS[name].type)
         except ValueError as error:
-            problems.append(f"{name}: got {'null' if value is None else repr(value)}, {error} ({where})")
-    needed = {name: key.metadata for name, key in KEYS.items() if key.metadata.get("required") and name not in found}
-    made = "table" if values.get("dataset_name") is not None else values.get("corpus")  # has its people already
-    missing = [name for name, key in needed.items() if key.get("except_for", "") != made]
-    problems += [f"{name} is missing ({KEYS[name].metadata['help']}); add `{name}: …`" for name in missing]
+            problems.append(f"{KEYS[name].wrong_type(value, error)} ({where})")
+    corpus, dataset_name = values.get("corpus"), values.get("dataset_name")
+    required = [name for name, key in KEYS.items() if key.is_required(corpus, dataset_name)]
+    missing = [name for name in required if name not in found]
+    problems += [KEYS[name].missing() for name in missing]
     recipe = resolve(Recipe(**values), path)
     return recipe, problems, {*missing, *(found.keys() - values.keys())}
 
@@ -81,14 +77,13 @@ def find_recipe(config: str | Path) -> Path:
     name = str(config).removesuffix(".yaml")
     if name in packaged:
         return packaged[name]
-    close = difflib.get_close_matches(name, packaged, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(packaged) or "none"
-    raise RecipeError([f"no such file, nor one of the packaged recipes ({names}){hint}"], f"recipe {str(config)!r}")
+    problem = f"there is no such file, and no packaged recipe of that name ({names}){nearest(name, packaged)}"
+    raise RecipeError([problem], f"recipe {str(config)!r}")
 
 
 def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
-    """Key → (value, where it stands). Scalars stay text, as written: `convert` alone decides on types."""
+    """Key → (value, its line). Scalars stay text, as written; only `convert` decides on types."""
     import yaml
 
     try:
@@ -110,7 +105,7 @@ def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
         if name in found:
             problems.append(f"{name}: given twice ({found[name][1]}, {where}); remove one")
         elif name not in KEYS:
-            problems.append(f"{_unknown(name)} ({where})")
+            problems.append(f"{unknown_key(name)} ({where})")
         else:
             found[name] = (_plain(node), where)
     return found
@@ -130,7 +125,7 @@ def _from_overrides(overrides: Overrides, problems: list[str]) -> dict[str, tupl
     given = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides, problems)
     for name, value in given:
         if name not in KEYS:
-            problems.append(f"{_unknown(name)} (--{name})")
+            problems.append(f"{unknown_key(name)} (--{name})")
         else:
             found[name] = (value, f"--{name}")
     return found
@@ -148,7 +143,7 @@ def _pairs(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any
         else:
             problems.append(f"{word!r}: expected --key value")
     for name, *values in groups:
-        hint = _HINTS.get(name)
+        hint = KEYS[name].type if name in KEYS else None
         if hint is None or len(values) == 1:
             yield name, "".join(values)
         elif hint is bool and not values:
@@ -159,35 +154,28 @@ def _pairs(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any
             problems.append(f"{name}: got {' '.join(values) or 'no value'}, expected one value (--{name})")
 
 
-def _unknown(name: object) -> str:
-    close = difflib.get_close_matches(str(name), KEYS, n=1)
-    return f"unknown key {name!r}; " + (f"did you mean {close[0]!r}?" if close else "`knowcap run --help` lists them")
-
-
 def convert(value: Any, hint: Any) -> Any:
-    """A YAML or command-line value as the type of its key, whether it comes as text (`1e-3`, `[8, 4]`, `null`) or not.
+    """A YAML or command-line value as the type of its key; text is read, such as `1e-3`, `[8, 4]` or `null`.
 
     Raises:
-        ValueError: says what was expected.
+        ValueError: the message is what was expected.
     """
     for kind in (int, str):
         if hint == tuple[kind, ...]:
             return tuple(convert(item, kind) for item in _items(value))
     kind = next(k for k in (bool, int, float, str) if hint in (k, k | None))
     text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
-    if hint == kind | None and (value is None or text.lower() in ("null", "none", "~")):
+    if hint != kind and (value is None or text.lower() in ("null", "none", "~")):
         return None
     if kind is str and text:
         return text
     if kind is bool and text.lower() in ("true", "yes", "on", "false", "no", "off"):
         return text.lower() in ("true", "yes", "on")
-    if kind is int and re.fullmatch(r"[+-]?\d[\d_]*", text):
-        return int(text)
-    number = _number(text)
-    if kind is float and math.isfinite(number):
+    number = parse_number(text)
+    if kind is float and number is not None:
+        return float(number)
+    if kind is int and isinstance(number, int):
         return number
-    if kind is int and number.is_integer():
-        return int(number)
     expected = {str: "text", bool: "true or false", int: "a whole number such as 1000", float: "a number such as 1e-3"}
     raise ValueError(f"expected {expected[kind]}{'' if hint == kind else ' or null'}")
 
@@ -200,8 +188,17 @@ def _items(value: Any) -> Sequence[Any]:
     return [item for item in re.split(r"[,\s]+", text.strip("[] ")) if item]
 
 
-def _number(text: str) -> float:
+def parse_number(text: str) -> int | float | None:
+    """`195`, `1_000`, `1,000`, `1e6` or `0.5` as a number, an int if it is whole; None if it is no finite number."""
+    plain = text.strip()
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", plain):
+        plain = plain.replace(",", "")
     try:
-        return float(text)
+        if re.fullmatch(r"[+-]?\d[\d_]*", plain):
+            return int(plain)
+        number = float(plain)
     except ValueError:
-        return math.nan
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else number

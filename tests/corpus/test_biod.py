@@ -17,13 +17,12 @@ import pytest
 from tiny import SURE, TinyModel, UniformModel, bpe_tokenizer, table_model
 
 from knowcap.capacity import capacity
-from knowcap.capacity.tables import SETTINGS
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.biod import BioD
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
-from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
+from knowcap.dataset.stage import build
 from knowcap.facts import CorpusError, FactError, Row, Span, check_row, check_values
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import NAME_PARTS, People
@@ -31,10 +30,10 @@ from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import checked_recipe
 from knowcap.scoring import MEASUREMENT_KEY, score, score_rows
-from knowcap.scoring.measurement import knowledge_content
-from knowcap.training.packing import PackingError
+from knowcap.scoring.measurement import SETTINGS, knowledge_content
+from knowcap.training.packing import TrainingError
 from knowcap.training.stage import train
-from knowcap.training.stream import check_whole_texts, stream_of
+from knowcap.training.windows import check_whole_texts, stream_of
 
 
 SENTENCES = Recipe(
@@ -125,7 +124,7 @@ def test_a_compact_record_has_the_tokens_of_the_paper_table():
     assert rows == 1 + 64 + 6 + 16
     aligned = replace(recipe, windows="aligned", block_size=1 + 4 * 23)
     assert stream_of(aligned, corpus, tokenizer).count()[0].sum() == 1000 * 75
-    with pytest.raises(PackingError, match="23 tokens"):
+    with pytest.raises(TrainingError, match="23 tokens"):
         stream_of(replace(aligned, block_size=23), corpus, tokenizer)
 
 

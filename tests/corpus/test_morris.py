@@ -15,22 +15,22 @@ import pytest
 from tiny import UniformModel, knowledge, table_model
 
 from knowcap.capacity import LeakError, capacity
-from knowcap.capacity.names import check_names
-from knowcap.capacity.tables import SETTINGS, CapacityError, Facts
+from knowcap.capacity.checks import check_names
+from knowcap.capacity.tables import CapacityError, Facts
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import wrap
-from knowcap.dataset.build import build, published_renderings
 from knowcap.dataset.corpora import corpus_of
+from knowcap.dataset.stage import build, published_renderings
 from knowcap.facts import CorpusError, check_row
 from knowcap.knowledge.strings import Strings
 from knowcap.recipe import Recipe
 from knowcap.report.card import write_card
 from knowcap.run.preflight import checked_recipe
 from knowcap.scoring import MEASUREMENT_KEY, score, score_rows
-from knowcap.scoring.measurement import knowledge_content
+from knowcap.scoring.measurement import SETTINGS, knowledge_content
 from knowcap.training.stage import train
-from knowcap.training.stream import check_whole_texts, stream_of
+from knowcap.training.windows import check_whole_texts, stream_of
 
 
 SMALL = Recipe(
@@ -228,7 +228,7 @@ TINY = Recipe(
 def test_from_the_recipe_to_the_number_and_the_card(tmp_path):
     """A tiny model, trained for seconds, holds most of what there is; its card says what differs from the paper."""
     data = build(TINY, tmp_path)
-    assert "| name | 65,536 | 16.0000, less log2 N | | |" in (data / "README.md").read_text()
+    assert "| name | 65,536 | 16.0000, less log2 N |  |  |" in (data / "README.md").read_text()
     model = train(TINY, tmp_path)
     score(model, data, progress=False)
     result = capacity(model)
@@ -246,4 +246,4 @@ def test_from_the_recipe_to_the_number_and_the_card(tmp_path):
 
 def test_strings_of_the_papers_length_have_a_data_set_card(tmp_path):
     data = build(replace(THEIRS, num_people=3, string_length=200, control_people=100), tmp_path)
-    assert "| name |  | 2200.0000, less log2 N | | |" in (data / "README.md").read_text()
+    assert "| name |  | 2200.0000, less log2 N |  |  |" in (data / "README.md").read_text()

@@ -29,7 +29,7 @@ from knowcap.recipe import Recipe, RecipeError
 from knowcap.run.preflight import check_recipe, load_recipe
 from knowcap.scoring import score, score_rows
 from knowcap.training.stage import train
-from knowcap.training.stream import stream_of
+from knowcap.training.windows import stream_of
 
 
 SETTINGS = {

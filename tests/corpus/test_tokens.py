@@ -29,7 +29,7 @@ from knowcap.facts import CorpusError
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
-from knowcap.training.stream import check_whole_texts
+from knowcap.training.windows import check_whole_texts
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import check_recipe
-from knowcap.training.stream import stream_of
+from knowcap.training.windows import stream_of
 
 
 VARIANTS = [Variant(m, p, f) for m, p, f in itertools.product((None, 1, 5), (True, False), (False, True))]

@@ -27,7 +27,6 @@ from tiny import bpe_tokenizer
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.candidates import candidate_rows
-from knowcap.dataset.build import build, tables, write
 from knowcap.dataset.card import size_category
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import (
@@ -39,6 +38,7 @@ from knowcap.dataset.folder import (
     read_rows,
     write_tables,
 )
+from knowcap.dataset.stage import build, tables, write
 from knowcap.facts import Span, check_row
 from knowcap.processes import ProcessError
 from knowcap.provenance import __version__
@@ -261,6 +261,41 @@ def test_the_front_matter_follows_the_conventions_of_the_hub(made):
         assert "source_datasets" not in told and "synthetic" not in told["tags"]
 
 
+def test_the_front_matter_has_what_load_dataset_and_the_hub_read(folder):
+    found = front(folder)
+    for config in found["configs"]:
+        assert re.fullmatch("sha256 [0-9a-f]{32}", config.pop("description"))
+    for info in found["dataset_info"]:
+        assert info.pop("dataset_size") == sum(split.pop("num_bytes") for split in info["splits"]) > 0
+        assert info.pop("download_size") > 0
+    rows = {
+        "people": {"train": 251}, "biographies": {"train": 502}, "qa": {"train": 756, "test": 750},
+        "candidates": {"train": 534}, "control": {"train": 240},
+    }  # fmt: skip
+    assert found == {
+        "pretty_name": "bioS(251)",
+        "task_categories": ["text-generation"],
+        "task_ids": ["language-modeling"],
+        "size_categories": ["n<1K"],
+        "annotations_creators": ["machine-generated"],
+        "language_creators": ["machine-generated"],
+        "tags": ["synthetic", "knowledge-capacity", "physics-of-language-models"],
+        "source_datasets": ["original"],
+        "license": "apache-2.0",
+        "language": ["en"],
+        "configs": [
+            {"config_name": config}
+            | ({"default": True} if config == "biographies" else {})
+            | {"data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in splits]}
+            for config, splits in rows.items()
+        ],
+        "dataset_info": [
+            {"config_name": config, "splits": [{"name": name, "num_examples": n} for name, n in splits.items()]}
+            for config, splits in rows.items()
+        ],
+    }
+
+
 def test_a_table_has_the_licence_and_language_that_its_templates_declare(tmp_path):
     declared = write_table(tmp_path, templates="license: odbl\nlanguage: 'no'\n" + TEMPLATES)
     folder = write(Recipe(**declared), tmp_path / "declared")
@@ -268,7 +303,7 @@ def test_a_table_has_the_licence_and_language_that_its_templates_declare(tmp_pat
     assert "Licence: odbl." in (folder / "README.md").read_text()
     folder = write(Recipe(**write_table(tmp_path)), tmp_path / "silent")
     assert "license" not in front(folder) and "language" not in front(folder)
-    assert "No licence was declared, by a `license:` in `countries.yaml`" in (folder / "README.md").read_text()
+    assert "No licence was declared by a `license:` in `countries.yaml`" in (folder / "README.md").read_text()
 
 
 def test_tokens_are_those_of_the_tokenizer_that_the_recipe_names(tmp_path):
@@ -276,7 +311,7 @@ def test_tokens_are_those_of_the_tokenizer_that_the_recipe_names(tmp_path):
     recipe = replace(RECIPE, num_people=20, control_people=0, tokenizer_name=str(tmp_path / "other"))
     folder = write(recipe, tmp_path / "folder")
     card = (folder / "README.md").read_text()
-    assert "with other, cut to what is in use" in card and str(tmp_path) not in card
+    assert "with other, cut to the tokens in use" in card and str(tmp_path) not in card
     tokenizer, _ = tokenizer_of(recipe, corpus_of(recipe))
     lengths = [len(tokenizer.encode(row.text).ids) for row, _ in read_rows(folder)]
     assert f"| tokens | {np.mean(lengths):.1f} | {min(lengths)} | {max(lengths)} |" in card
@@ -338,7 +373,7 @@ def test_a_killed_writer_is_told(tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from knowcap.dataset.build import write
+from knowcap.dataset.stage import write
 from knowcap.recipe import Recipe
 if __name__ == "__main__":
     write(Recipe(num_people=300_000, renderings=1), Path(sys.argv[1]), 2)

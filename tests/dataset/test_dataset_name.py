@@ -257,7 +257,7 @@ def test_keys_of_telling_are_idle_beside_published_texts(folder):
         ({"dataset_name": "mine.yaml"}, "dataset_name='mine.yaml': no such folder"),
         ({"dataset_name": "not an id"}, "'not an id': no such folder, nor a Hub id"),
         ({"dataset_name": "."}, r"'.' has no knowledge.json, it holds .*; did you mean ./numbers\?"),
-        ({"dataset_name": "me/nowhere"}, "'me/nowhere' is not in the cache, and the Hub is not asked"),
+        ({"dataset_name": "me/nowhere"}, "'me/nowhere' is not in the cache, and the Hub is not reached"),
         ({"num_templates": 1000}, "num_templates: got 1000"),
     ],
 )
@@ -338,8 +338,8 @@ def test_the_head_of_a_repo_is_all_that_is_fetched_before_a_run(folder, server):
 @pytest.mark.parametrize(
     ("name", "revision", "message"),
     [
-        ("me/nothing", None, "'me/nothing' is no folder here and no data set on the Hub, or a private one"),
-        ("me/people", "nothing", "'me/people' at 'nothing' has no such branch, tag or commit; check dataset_revision"),
+        ("me/nothing", None, "'me/nothing' is not a folder and not a public data set on the Hub"),
+        ("me/people", "nothing", "'me/people' at 'nothing' has no such revision; expected a branch, tag or commit"),
         ("me/empty", None, "'me/empty' has no knowledge.json, it holds .gitattributes; make it with `knowcap data`"),
     ],
 )
@@ -351,8 +351,8 @@ def test_a_repo_that_is_not_there_is_one_message(folder, server, capsys, name, r
 
 
 @pytest.mark.parametrize(("status", "code", "message"), [
-    (403, "GatedRepo", "'me/people' is gated; ask for access on its page"),
-    (500, "", "'me/people' can't be fetched: "),
+    (403, "GatedRepo", "'me/people' is gated; request access on its page"),
+    (500, "", "'me/people' cannot be downloaded: "),
 ])  # fmt: skip
 def test_what_the_hub_refuses_is_one_message(folder, server, capsys, monkeypatch, status, code, message):
     hub.push_dataset(folder, "me/people")
@@ -369,7 +369,7 @@ def test_a_run_folder_is_not_deleted_for_a_data_set_that_cannot_be_had(folder, s
     del server.repos["dataset", "me/people"]
     dataset_source._on_hub.cache_clear()
     assert main(words) == 0
-    assert "no data set on the Hub" in fails_there(capsys, *words, "--overwrite_output_dir")
+    assert "not a public data set on the Hub" in fails_there(capsys, *words, "--overwrite_output_dir")
     assert (Path("runs/mine/knowledge/knowledge.json")).is_file()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from knowcap.cli.dataset_builder import main
 from knowcap.corpus import biod
-from knowcap.dataset.build import build
+from knowcap.dataset.stage import build
 from knowcap.knowledge import people
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import check_recipe
@@ -196,7 +196,7 @@ def test_a_folder_that_is_there_is_not_touched(builders, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit):
         main(builders["bios"], [*words(SMALL["bios"]), "--output_dir", str(tmp_path)])
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 
 

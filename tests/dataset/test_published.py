@@ -21,16 +21,16 @@ from knowcap.corpus.bios import BioS
 from knowcap.corpus.templates import SENTENCES
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.dataset import encoded
-from knowcap.dataset.build import write
 from knowcap.dataset.corpora import corpus_of, sample_of
 from knowcap.dataset.encoded import encode_all
 from knowcap.dataset.folder import DatasetError, read_rows
 from knowcap.dataset.published import Published
+from knowcap.dataset.stage import write
 from knowcap.facts import CorpusError, Knowledge, check_row
 from knowcap.knowledge.people import People
 from knowcap.recipe import Recipe
-from knowcap.training.packing import PackingError
-from knowcap.training.stream import stream_of
+from knowcap.training.packing import TrainingError
+from knowcap.training.windows import stream_of
 
 
 SETTINGS = {
@@ -249,11 +249,11 @@ def test_texts_that_cannot_be_used_are_an_error(foreign, tmp_path, change, error
 
 
 def test_a_window_that_cannot_hold_the_longest_text_is_told_with_one_that_can(foreign, tmp_path):
-    with pytest.raises(PackingError, match="block_size=100, but a text of the data set has [0-9]+ tokens") as error:
+    with pytest.raises(TrainingError, match="block_size=100, but a text of the data set has [0-9]+ tokens") as error:
         stream(recipe_of(foreign, block_size=100), tmp_path / "texts")
     least = int(str(error.value).split("give block_size ")[1].split()[0])
     stream(recipe_of(foreign, block_size=least), tmp_path / "texts")
-    with pytest.raises(PackingError, match=f"give block_size {least} or more"):
+    with pytest.raises(TrainingError, match=f"give block_size {least} or more"):
         stream(recipe_of(foreign, block_size=least - 1), tmp_path / "texts")
     stream(recipe_of(foreign, block_size=least - 1, windows="cut"), tmp_path / "texts")
 

@@ -16,9 +16,9 @@ from odd_texts import NASTY
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.pieces import Pieces
-from knowcap.dataset.build import write
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.head import pools_of, read_folder_recipe
+from knowcap.dataset.stage import write
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.pools import load_pools, write_pools
 from knowcap.knowledge.recorded import _name_codes

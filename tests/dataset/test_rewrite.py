@@ -23,7 +23,7 @@ from writer_server import RuleWriter
 
 from knowcap.dataset.folder import DatasetError, has_config, num_rows, read_knowledge, read_rows
 from knowcap.dataset.rewrite import Locator, MissingTexts, Reply, Request, Task, rewrite, stage, task
-from knowcap.dataset.rewrite.server import TRIES, ServerWriter
+from knowcap.dataset.rewrite.server import ATTEMPTS, ServerWriter
 from knowcap.dataset.rewrite.shards import Journal, ShardFiles, shards_of
 from knowcap.facts import Knowledge, check_row
 from knowcap.knowledge.people import People, full_name
@@ -235,9 +235,9 @@ def test_a_refusal_is_one_error_at_once(start, status, mend):
 def test_what_does_not_pass_ends_in_one_error(start, status):
     server, waits = start(status=status), []
     writer = ServerWriter("stand-in", base_url=server.url, concurrency=1, wait=waits.append)
-    with pytest.raises(DatasetError, match=f"failed {TRIES} times in a row .* answers {status}.*kept"):
+    with pytest.raises(DatasetError, match=f"failed {ATTEMPTS} times in a row .* answers {status}.*kept"):
         list(writer.write([REQUEST]))
-    assert len(server.log()) == TRIES and waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(server.log()) == ATTEMPTS and waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 def test_a_server_that_is_not_there_is_one_error_at_once():
@@ -250,7 +250,7 @@ def test_a_server_that_is_too_slow_is_asked_again(start):
     writer = ServerWriter("stand-in", base_url=server.url, timeout=0.05, wait=waits.append)
     with pytest.raises(DatasetError, match="does not answer in time"):
         list(writer.write([REQUEST]))
-    assert len(waits) == TRIES - 1
+    assert len(waits) == ATTEMPTS - 1
 
 
 def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
@@ -267,7 +267,7 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
             yield pair
 
     writer.write = write
-    with pytest.raises(DatasetError, match=f"failed {TRIES} times"):
+    with pytest.raises(DatasetError, match=f"failed {ATTEMPTS} times"):
         rewrite(SMALL, writer, tmp_path / "bioR", progress=False)
     rules = RuleWriter()
     rules.model_name, rules.temperature = "stand-in", 0.9
@@ -430,7 +430,7 @@ def test_a_control_may_lack_some_texts_but_not_most(tmp_path):
 
 def test_a_folder_that_is_there_is_not_touched(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(DatasetError, match="is there already"):
+    with pytest.raises(DatasetError, match="already exists"):
         rewrite(SMALL, RuleWriter(), tmp_path, progress=False)
     assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 

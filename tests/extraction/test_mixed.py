@@ -19,9 +19,8 @@ from knowcap.corpus.tokenizer import check_names, train_tokenizer, with_prefix_s
 from knowcap.dataset.corpora import corpus_of
 from knowcap.facts import CorpusError
 from knowcap.recipe import Recipe
-from knowcap.training.mixture import Mixture
 from knowcap.training.packing import Stream
-from knowcap.training.stream import stream_of
+from knowcap.training.windows import Mixture, stream_of
 
 
 MIXED = Recipe(
@@ -103,7 +102,7 @@ def test_the_vocabulary_knows_no_people_and_two_seeds_make_one_tokenizer() -> No
 def test_without_questions_the_tokenizer_is_what_it_was() -> None:
     plain = replace(MIXED, questions=False, qa_share=0.0)
     corpus = corpus_of(plain)
-    assert not corpus.asked
+    assert not corpus.with_questions
     assert not any("Answer" in text or "Which" in text for text in corpus.vocabulary_texts())
     assert "Answer" not in tokenizer_for(plain).to_str()
 

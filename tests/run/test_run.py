@@ -97,7 +97,7 @@ def test_a_run_stopped_in_every_stage_goes_on_to_the_same_result(finished, tmp_p
         raise KeyboardInterrupt
 
     for stage in (
-        "dataset.build.build", "training.stage.train", "scoring.score", "capacity.capacity",
+        "dataset.stage.build", "training.stage.train", "scoring.score", "capacity.capacity",
         "models.quantized.stage.quantize", "report.stage.report",
     ):  # fmt: skip
         with monkeypatch.context() as patch:

@@ -1,6 +1,6 @@
-"""What the scripts of dataset_scripts/ share: a builder of `datasets` over the tables of a recipe, and a command line.
+"""The code shared by dataset_scripts/: a builder of `datasets` over the tables of a recipe, and a command line.
 
-A script names its corpus, the recipe keys that it takes and a few settings by name; the rows are knowcap's writer's.
+A script has its corpus, the recipe keys that it takes and a few named settings; knowcap's writer makes the rows.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar
 
 import datasets
 
-from knowcap.dataset.build import tables, write
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import Table
+from knowcap.dataset.stage import tables, write
 from knowcap.recipe import KEYS, Recipe, RecipeError
 from knowcap.recipe_file import convert
 from knowcap.run.preflight import check_recipe
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class CorpusConfig(datasets.BuilderConfig):
-    """A data set in the keys of a recipe, and which of its tables: people, biographies, qa or control."""
+    """A data set by the keys of a recipe, and one of its tables: people, biographies, qa or control."""
 
-    corpus: ClassVar[str]  # a script's own
+    corpus: ClassVar[str]  # set by each script
 
     num_people: int = 10_000
     seed: int = 0
@@ -48,7 +48,7 @@ class CorpusConfig(datasets.BuilderConfig):
         """The recipe of this data set.
 
         Raises:
-            RecipeError: with everything that is wrong with its keys.
+            RecipeError: with all problems of its keys.
         """
         recipe = Recipe(corpus=self.corpus, **{key: getattr(self, key) for key in self.recipe_keys()})
         problems = check_recipe(recipe, unusable={"model_name"})  # there is no model here
@@ -58,9 +58,9 @@ class CorpusConfig(datasets.BuilderConfig):
 
 
 class CorpusBuilder(datasets.GeneratorBasedBuilder):
-    """The rows of one table of a corpus; `num_proc` shares out its files.
+    """The rows of one table of a corpus; `num_proc` processes make its files.
 
-    A subclass has VERSION (of lists, texts and draws: the cache is told apart by it), BUILDER_CONFIG_CLASS,
+    A subclass has VERSION (of lists, texts and draws, part of the cache's path), BUILDER_CONFIG_CLASS,
     BUILDER_CONFIGS and DEFAULT_CONFIG_NAME.
     """
 
@@ -97,16 +97,16 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
 
 def main(builder: type[CorpusBuilder], argv: Sequence[str] | None = None) -> Path:
-    """A script's command line: makes the folder, publishes it if asked, and returns it.
+    """A script's command line: makes the folder, publishes it with --push_to_hub, and returns it.
 
-    What is wrong with the arguments ends the program with one message, before any work.
+    Wrong arguments end the program with one message before any work.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = arguments(builder)
     given = parser.parse_args(argv)
     config, problems = _config(builder, given)
     if given.output_dir.exists():
-        problems.append(f"{given.output_dir} is there already; choose another --output_dir, or remove it")
+        problems.append(f"{given.output_dir} already exists; choose another --output_dir, or remove it")
     if given.num_proc < 1:
         problems.append(f"--num_proc {given.num_proc}, expected 1 or more")
     if given.push_to_hub is not None:
@@ -117,7 +117,7 @@ def main(builder: type[CorpusBuilder], argv: Sequence[str] | None = None) -> Pat
         parser.error("; ".join(problems))
     try:
         folder = write(config.recipe(), given.output_dir, given.num_proc)
-        logger.info("%s is made", folder)
+        logger.info("wrote %s", folder)
         if given.push_to_hub is not None:
             from knowcap.run.push import push_dataset
 
@@ -128,31 +128,32 @@ def main(builder: type[CorpusBuilder], argv: Sequence[str] | None = None) -> Pat
 
 
 def arguments(builder: type[CorpusBuilder]) -> argparse.ArgumentParser:
-    """The command line: settings by name, a recipe's keys, and where the folder goes."""
+    """The command line: a named setting, a recipe's keys, and the output folder."""
     names = [config.name for config in builder.BUILDER_CONFIGS]
     parser = argparse.ArgumentParser(
-        description="Makes a data set folder that `load_dataset` reads, and publishes it if asked.", allow_abbrev=False
+        description="Makes a data set folder for `load_dataset`, and publishes it with --push_to_hub.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to make; it must not exist yet")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to make, which must not exist")
     parser.add_argument(
-        "--config_name", choices=names, default=builder.DEFAULT_CONFIG_NAME, help="a setting by name; keys win over it"
+        "--config_name", choices=names, default=builder.DEFAULT_CONFIG_NAME, help="a named setting; keys override it"
     )
-    parser.add_argument("--num_proc", type=int, default=1, help="processes; the files are the same")
-    parser.add_argument("--push_to_hub", metavar="ID", help="a data set's Hub id, to publish the folder as")
+    parser.add_argument("--num_proc", type=int, default=1, help="number of processes; the files do not depend on it")
+    parser.add_argument("--push_to_hub", metavar="ID", help="publish the folder as this data set on the Hub")
     for key in builder.BUILDER_CONFIG_CLASS.recipe_keys():
-        parser.add_argument(f"--{key}", metavar="VALUE", help=KEYS[key].metadata["help"])
+        parser.add_argument(f"--{key}", metavar="VALUE", help=KEYS[key].help)
     return parser
 
 
 def _config(builder: type[CorpusBuilder], given: argparse.Namespace) -> tuple[CorpusConfig, list[str]]:
-    """The named config with the keys that were given, and what is wrong with these."""
+    """The named config with the given keys, and the problems of these."""
     (named,) = (config for config in builder.BUILDER_CONFIGS if config.name == given.config_name)
-    hints, problems = get_type_hints(Recipe), []
+    problems = []
     values = {key: getattr(named, key) for key in named.recipe_keys()}
     for key in values:
         text = getattr(given, key)
         try:
-            values[key] = values[key] if text is None else convert(text, hints[key])
+            values[key] = values[key] if text is None else convert(text, KEYS[key].type)
         except ValueError as error:
             problems.append(f"--{key} {text}: {error}")
     config = type(named)(name=named.name, version=named.version, **values)

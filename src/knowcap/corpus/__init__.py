@@ -1,1 +1,1 @@
-"""How it is said: sentence templates, rendering with spans, junk and questions (numpy only)."""
+"""The texts: every corpus rendered with spans from sentence templates, its tokenizer and its pieces."""

@@ -1,4 +1,4 @@
-"""What every corpus offers, and the tokenizer that it gets."""
+"""The interface of every corpus, and the choice of its tokenizer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from knowcap.recipe import Recipe
 
 
 class Corpus(Protocol):
-    """What people there are, what is known of them, and how it is said, as text and as pieces.
+    """People, their knowledge, and their texts, as strings and as pieces.
 
-    People with numbers from `first_outsider` on are outsiders: they exist, and no training text tells of them.
+    People with numbers from `first_outsider` on are outsiders: no training text is about them.
     """
 
     num_people: int
@@ -42,13 +42,13 @@ class Corpus(Protocol):
         """Texts with spans of persons (n,) at one exposure."""
 
     def vocabulary_texts(self) -> Iterator[str]:
-        """What a tokenizer may know; nothing in it depends on the sampled people."""
+        """The texts to train a tokenizer on; they do not depend on the sampled people."""
 
     def piece_texts(self) -> PieceTexts:
-        """The pieces of all texts that there can be."""
+        """The pieces of all possible texts."""
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """Which pieces make up the texts of persons (n,) at one exposure: (n, pieces a text) int32."""
+        """The pieces of the texts of persons (n,) at one exposure: (n, pieces per text) int32."""
 
     def longest(self, pieces: Pieces) -> int:
         """No text has more tokens than this, its end of text included."""
@@ -56,7 +56,7 @@ class Corpus(Protocol):
 
 @runtime_checkable
 class OwnTokenizer(Protocol):
-    """A corpus that makes its compact tokenizer itself, where a BPE trained on its texts would not do."""
+    """A corpus that makes its own compact tokenizer, since a BPE trained on its texts does not fit."""
 
     def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
         """The tokenizer, and the vocabulary rows that a model needs."""
@@ -64,13 +64,13 @@ class OwnTokenizer(Protocol):
 
 @runtime_checkable
 class WholeTexts(Protocol):
-    """A corpus of texts that are not made of pieces: they are tokenized whole, once."""
+    """A corpus whose texts do not consist of pieces: each is tokenized once, as a whole."""
 
     def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, int]:
-        """The recipe's tokenizer, and the vocabulary rows that its model needs; tokenizes all texts."""
+        """The recipe's tokenizer, and the vocabulary rows that its model needs. Tokenizes all texts."""
 
     def pieces(self, tokenizer: Tokenizer) -> Pieces:
-        """Every text as one piece; after `tokenizer`."""
+        """Every text as one piece; call `tokenizer` first."""
 
 
 def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:

@@ -3,10 +3,11 @@
     Anya Briar Forger's ID 7 is 104 131, 117 100. ID 2 is 109 109, 126 113.
     N12 N40 N3 N40 ID7 104 131 117 100 ID2 109 109 126 113
 
-Names are those of bioS, and values come in an order drawn afresh at every exposure. Later sentences have no "Her" as
-in the paper: a pronoun would tell a gender, which is no part of the definition. Symbols are numbers with more digits
-than any attribute's, single tokens always. The compact form, for tiny models, has
-names of 4 symbols of 64, one token an attribute, and no other words."""
+Names are those of bioS, and values are in an order drawn for every exposure. Later sentences do not have "Her" as in
+the paper: a pronoun would state a gender, which is not part of the definition. Symbols are numbers with more digits
+than any attribute's, and always single tokens. The compact form, for tiny models, has
+names of 4 of 64 symbols, one token per attribute, and no other words.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +27,10 @@ from knowcap.knowledge.pools import Pools, load_pools
 from knowcap.recipe import Recipe
 
 
-VERSION = "1.0.0"  # of sets, values, names and sentences together: a change of any is a new version
+VERSION = "1.0.0"  # of sets, values, names and sentences together: any change is a new version
 ENTITY_COLUMN = "person_id"
-_VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) that are held rather than made again for every shard
-_WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
+_VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) kept in memory rather than drawn for every shard
+_WEIGHT = 2000  # the number of repetitions of a list as a whole in the tokenizer's training texts
 
 
 def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
@@ -40,8 +41,8 @@ def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
     """
     if recipe.compact and recipe.tokenizer_name is not None:
         raise CorpusError(
-            f"tokenizer_name={recipe.tokenizer_name!r}, but the compact form has a vocabulary of its own, one token a "
-            "symbol; leave tokenizer_name out, or compact"
+            f"tokenizer_name={recipe.tokenizer_name!r}, but the compact form has its own vocabulary, one token per "
+            "symbol; leave out tokenizer_name or compact"
         )
     keys = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size", "seed")
     diversity = Diversity(**{key: getattr(recipe, key) for key in keys})
@@ -51,10 +52,10 @@ def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
 
 
 class BioD:
-    """Texts of `num_people` people; names from `pools`, or in the compact form where there are none.
+    """Texts of `num_people` people; names are from `pools`; without pools the texts have the compact form.
 
     Attributes:
-        name_lists: what names are put together from; all lists but the first begin with a blank.
+        name_lists: the lists that names consist of; a space begins the texts of all but the first.
         symbols: all T of them, as text.
 
     Raises:
@@ -68,8 +69,8 @@ class BioD:
         self._num_names = math.prod(self._sizes)
         if not 1 <= num_people <= self._num_names:
             raise CorpusError(
-                f"num_people={num_people:,}, but there are {self._num_names:,} names; give at least 1 person and at "
-                f"most as many as names{', or larger pools' if pools is not None else ''}"
+                f"num_people={num_people:,}, expected 1 to {self._num_names:,}, the number of distinct names; lower it"
+                f"{', or give larger lists' if pools is not None else ''}"
             )
         least = 10 ** max(2, len(str(diversity.num_attributes)))
         self.symbols = [str(number) for number in range(least, least + diversity.alphabet_size)]
@@ -80,7 +81,7 @@ class BioD:
 
     @property
     def compact(self) -> bool:
-        """Whether texts are names, attributes and values alone."""
+        """Whether texts have only names, attributes and values."""
         return self.pools is None
 
     @property
@@ -95,15 +96,15 @@ class BioD:
 
     @property
     def num_outsiders(self) -> int:
-        """How many names are left for people outside the sample."""
+        """The number of possible people outside the sample."""
         return self._num_names - self.num_people
 
     def knowledge(self) -> Knowledge:
-        """What there is to know: C log2 D bits a value, and S log2(T^L / D) bits an attribute's diversity set.
+        """The content of knowledge.json: C log2 D bits per value, S log2(T^L / D) bits per attribute's diversity set.
 
-        S is D where every string of the set is the first chunk of somebody's value, as the theorem wants it
-        (N >= D log N); where N is small only the S that are so are credited, since no others are measured by p3. A set
-        of all T^L strings holds nothing to know and has no term.
+        S is D if every string of the set is the first chunk of a person's value, as the theorem needs (N >= D log N).
+        For small N only the S strings that are first chunks are credited, since p3 measures no others. A set of all
+        T^L strings has 0 bits and no term.
         """
         if self._knowledge is None:
             d, attributes = self.diversity, [f"id_{number}" for number in self._numbers]
@@ -152,7 +153,7 @@ class BioD:
             yield Row(text, tuple(spans), person)
 
     def vocabulary_texts(self) -> Iterator[str]:
-        """Names and words, with the weight that they have in a text; symbols are tokens whether they occur or not."""
+        """Names and words, each repeated by its weight in a text, for the tokenizer; symbols are tokens anyway."""
         openers = [self._opener(number, first) for number in self._numbers for first in (True, False)]
         for texts in (*self.name_lists, openers, [","], ["."]):
             for text in texts:
@@ -162,8 +163,8 @@ class BioD:
     def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
         """The corpus' own tokenizer, and the vocabulary rows that a model needs.
 
-        Sentences: a BPE of at most `vocab_size` tokens for names and words, and a token for each symbol besides.
-        Compact: a token for each symbol (of names too) and each attribute, whatever `vocab_size` says.
+        Sentences: a BPE of at most `vocab_size` tokens for names and words, plus a token for each symbol.
+        Compact: a token for each symbol (also of names) and each attribute; `vocab_size` has no effect.
         """
         pieces = self.piece_texts()
         if self.compact:
@@ -172,13 +173,13 @@ class BioD:
         return reduce_tokenizer(backend, used_tokens(pieces, backend) | alphabet_of(backend))
 
     def piece_texts(self) -> PieceTexts:
-        """The pieces of all texts that there can be: every symbol, used or not, is one."""
+        """The pieces of all possible texts: every symbol, used or not, is one."""
         parts = [f"name_{number}" for number in range(len(self.name_lists))]
         groups = dict(zip(parts, self.name_lists, strict=True))
         openers = ["opener"] if self.compact else ["opener/first", "opener"]
         for opener in openers:
             groups[opener] = [self._opener(number, opener != "opener") for number in self._numbers]
-        if not self.compact:  # a token may reach from a name such as "Lin Jr." into "'s"
+        if not self.compact:  # a token may span the end of a name such as "Lin Jr." and "'s"
             groups[parts[-1]] = [name + "'s" for name in self.name_lists[-1]]
             groups["opener/first"] = [opener.removeprefix("'s") for opener in groups["opener/first"]]
         groups["symbol"] = [f" {symbol}" for symbol in self.symbols]
@@ -192,10 +193,10 @@ class BioD:
         return PieceTexts(groups, junctions, frozenset({parts[0]}))
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """The pieces of the texts of persons (n,) at one exposure, one a symbol: (n, pieces a text) int32.
+        """The pieces of the texts of persons (n,) at one exposure, one per symbol: (n, pieces per text) int32.
 
         Raises:
-            CorpusError: a symbol that is not a single token.
+            CorpusError: a symbol is not a single token.
         """
         starts = {group: numbers.start for group, numbers in pieces.groups.items()}
         self._check_symbols(pieces)
@@ -215,7 +216,7 @@ class BioD:
     def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
         """The tokens of the texts of persons (n,) at one exposure, end of text included: (n,) int64.
 
-        All have the same but for names, and for the opener that begins the first sentence.
+        They differ only in the name and in the opener of the first sentence.
         """
         self._check_symbols(pieces)
         starts = {group: numbers.start for group, numbers in pieces.groups.items()}
@@ -246,8 +247,8 @@ class BioD:
     def value(self, attribute: int, chunks: list[int]) -> str:
         """A value of an attribute (0 … K - 1) as text, from the numbers of its chunks."""
         strings = self._sets()[attribute, chunks].tolist()
-        said = (" ".join(self.symbols[symbol] for symbol in string) for string in strings)
-        return (" " if self.compact else ", ").join(said)
+        strings_as_text = (" ".join(self.symbols[symbol] for symbol in string) for string in strings)
+        return (" " if self.compact else ", ").join(strings_as_text)
 
     def _name_codes(self, persons: np.ndarray) -> np.ndarray:
         names = KeyedPermutation(self._num_names, self.seed, "names")(persons)
@@ -258,11 +259,11 @@ class BioD:
             yield "".join(part[code] for part, code in zip(self.name_lists, codes, strict=True))
 
     def _orders(self, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """In which order the attributes are told: (n, K), a uniform permutation each."""
+        """The order of the attributes in each text: (n, K), uniform permutations."""
         return np.argsort(self._order_keys(persons, exposure).T, axis=1, kind="stable")
 
     def _order_keys(self, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """What attributes are sorted by: (K, n) random 32-bit words."""
+        """The keys that attributes are sorted by: (K, n) random 32-bit words."""
         blocks = range(-(-self.diversity.num_attributes // 4))
         random = np.concatenate([words(self.seed, "biod/order", persons, exposure, block) for block in blocks])
         return random[: self.diversity.num_attributes]
@@ -291,5 +292,5 @@ class BioD:
             fewer = f"give an alphabet_size of at most {worst}, or " if worst else ""
             raise CorpusError(
                 f"the tokenizer makes {lengths[worst]} tokens of the symbol {self.symbols[worst]!r}, expected one; "
-                f"{fewer}leave tokenizer_name out, for a tokenizer that has them all"
+                f"{fewer}leave tokenizer_name out, to train a tokenizer that has all symbols"
             )

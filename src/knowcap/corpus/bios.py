@@ -1,10 +1,10 @@
-"""The bioS corpus: people drawn from value lists, told in six sentences; order and words change at every exposure,
-or stay, as the variant has it.
+"""The bioS corpus: people drawn from value lists, rendered in six sentences, whose order and words are drawn again at
+every exposure or fixed, by the variant.
 
 A biography is first · middle · last · (opener · tail) x 6 · end of text: an opener is the pronoun (after the first
 sentence) and a template's words before the value, a tail is the value with what follows it. Where full names stand in
-for pronouns, every later sentence begins with first · middle · last too. A token that tells useful texts from junk may
-stand before it all.
+for pronouns, every later sentence begins with first · middle · last too. A token that marks useful or junk texts may
+stand first.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from knowcap.knowledge.pools import (
 _NAMES = ("first_name", "middle_name", "last_name")
 _LATER_NAMES = ("later_first_name", "middle_name", "last_name")
 _VALUE_CODE = [CODES.index("employer" if sentence == "work_city" else sentence) for sentence in SENTENCES]
-_CODES_KEPT = 4_000_000  # people whose codes (36 bytes each) are held rather than made again for every shard
-_WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
+_CODES_KEPT = 4_000_000  # people whose codes (36 bytes each) are kept in memory rather than drawn for every shard
+_WEIGHT = 2000  # the number of repetitions of a list as a whole in the tokenizer's training texts
 
 
 class BioS:
-    """Biographies of `people` in sentences from `templates`, told as `variant` says; `junk` people come after them.
+    """Biographies of `people` in sentences from `templates`, rendered by `variant`; `junk` people come after them.
 
-    Where they are to be `asked` about, the vocabulary has the words of questions too.
+    If `with_questions`, the vocabulary has the words of questions too.
 
     Raises:
         CorpusError: more people than names.
@@ -61,16 +61,16 @@ class BioS:
         templates: Templates,
         variant: Variant | None = None,
         junk: Junk | None = None,
-        asked: bool = False,
+        with_questions: bool = False,
     ) -> None:
         self.people, self.templates, self.variant, self.junk = people, templates, variant or Variant(), junk or Junk()
         if self.junk.num_people > people.num_outsiders:
             raise CorpusError(
-                f"num_people={people.num_people:,} and junk_people={self.junk.num_people:,}, but the lists make "
-                f"{people.pools.num_names:,} names, and no two people share one; lower one or give larger lists"
+                f"num_people={people.num_people:,} and junk_people={self.junk.num_people:,}, but the lists have "
+                f"{people.pools.num_names:,} names, and names are distinct; lower one, or give larger lists"
             )
-        self.asked = asked
-        self._openers = ("",) if self.variant.full_name else ("", *PRONOUNS)  # what an opener can begin with
+        self.with_questions = with_questions
+        self._openers = ("",) if self.variant.full_name else ("", *PRONOUNS)  # what an opener begins with
         self._codes: np.ndarray | None = None
         self._tables: tuple[Pieces, np.ndarray, np.ndarray] | None = None
 
@@ -81,12 +81,12 @@ class BioS:
 
     @property
     def first_outsider(self) -> int:
-        """The number of the first person of whom no training text tells."""
+        """The number of the first person that no training text is about."""
         return self.people.num_people + self.junk.num_people
 
     @property
     def num_outsiders(self) -> int:
-        """How many people there can be outside the sample and outside the junk."""
+        """The number of possible people outside the sample and the junk."""
         return self.people.num_outsiders - self.junk.num_people
 
     @property
@@ -95,7 +95,7 @@ class BioS:
         return self.people.seed
 
     def knowledge(self) -> Knowledge:
-        """What there is to know, and out of how much; a gender that no text says is not among it."""
+        """The content of knowledge.json; without the gender if no text states it."""
         knowledge = replace(self.people.knowledge("bioS"), text_prefix=self.junk.prefix)
         if not self.variant.full_name:
             return knowledge
@@ -120,9 +120,9 @@ class BioS:
         return question_columns(self.people, persons)
 
     def vocabulary_texts(self) -> Iterator[str]:
-        """What a tokenizer may know: every list, and the templates, with the weight that they have in a biography.
+        """Every list and the templates, each repeated by its weight in a biography, to train a tokenizer on.
 
-        All symbols of all values occur, used by a sampled person or not.
+        All symbols of all values occur, whether a sampled person uses them or not.
         """
         pools = self.people.pools
         lists = [list(pools.first_names)]
@@ -138,7 +138,7 @@ class BioS:
             lists.append([" " + pronoun for pronoun in PRONOUNS for _ in range(5)])
         for sentence in SENTENCES:
             lists.append([template.prefix.rstrip() + template.suffix for template in self.templates[sentence]])
-        if self.asked:
+        if self.with_questions:
             words = question_groups()
             lists += [[" " + text for text in words[QUESTION_START]], words[QUESTION_END]]
         for values in lists:
@@ -147,14 +147,14 @@ class BioS:
                     yield value
 
     def piece_texts(self) -> PieceTexts:
-        """The pieces of all biographies that there can be."""
+        """The pieces of all possible biographies."""
         pools = self.people.pools
         groups = {
             "first_name": list(pools.first_names),
             "middle_name": [" " + name for name in pools.middle_names],
             "last_name": [" " + name for name in pools.last_names],
         }
-        if self.variant.full_name or self.asked:
+        if self.variant.full_name or self.with_questions:
             groups["later_first_name"] = [" " + name for name in pools.first_names]
         values: dict[str, Sequence[str]] = {
             "birth_date": [format_birth_date(i) for i in range(BIRTH_DATES)],
@@ -172,7 +172,7 @@ class BioS:
             groups[f"tail/{sentence}"] = [f" {value}{suffix}" for suffix in suffixes for value in values[sentence]]
         parts = {"tail/birth_date": _date_parts(_suffixes(self.templates["birth_date"]))}
         junctions, beginnings = _junctions(self.variant.full_name), {MARKER, "first_name"}
-        if self.asked:
+        if self.with_questions:
             groups |= question_groups(values)
             parts[f"{ANSWER}/birth_date"] = _date_parts(["."])
             junctions += question_junctions()
@@ -185,7 +185,7 @@ class BioS:
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
         """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included.
 
-        Full names in place of pronouns make it (n, 31); with tokens in front of texts there is one more.
+        (n, 31) with full names in place of pronouns; one more with tokens in front of texts.
         """
         forms = draw_forms(self.people.seed, persons, exposure, self.templates, self.variant)
         opener, tail = self._piece_tables(pieces)
@@ -217,7 +217,7 @@ class BioS:
 
     @property
     def _pieces_a_sentence(self) -> int:
-        """After the first: opener and tail, and the name's pieces where it is said again."""
+        """In later sentences: opener and tail, and the pieces of a repeated name."""
         return 2 + (len(_LATER_NAMES) if self.variant.full_name else 0)
 
     def _compose_sentences(
@@ -268,7 +268,7 @@ def _suffixes(templates: Sequence[Template]) -> list[str]:
 
 
 def _date_parts(suffixes: Sequence[str]) -> Parts:
-    """Dates in the order of their numbers, year by year, as month · day · year, so that few texts are tokenized."""
+    """Dates in the order of their numbers, year by year, as month · day · year, so that few texts need tokenizing."""
     years = [f" {year}{suffix}" for suffix in suffixes for year in range(FIRST_YEAR, FIRST_YEAR + NUM_YEARS)]
     lists = [
         ("a", [f" {month}" for month in MONTHS]),

@@ -1,7 +1,7 @@
-"""What the facts of a user's table count, and what makes a table count too much: told before anything is trained.
+"""The bits credited to the facts of a user's table, and warnings where a table is credited too much, before training.
 
-The count is a lower bound on what weights hold if values are drawn independently out of what is credited (Part 3.3,
-Lemma F.1 and Remark 3.5). No table proves that it was drawn so, but many show that they were not.
+The credit gives a lower bound on what the weights hold if values are drawn independently from the declared candidates
+(Part 3.3, Lemma F.1 and Remark 3.5). A table cannot prove that it was drawn so, but it can show that it was not.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from knowcap.corpus.sentences import Sentences
 
 
-_CONTROL_ENTITIES = 1000  # among so many the null control swaps values
+_CONTROL_ENTITIES = 1000  # the null control swaps values among this many entities
 _FEWEST_CONTROL_FACTS = 10
 _SURE = 7.0  # e^-7 is the chance of a false alarm about uneven values
 _WORD = re.compile(r"\w{3,}")
-_MUCH = 0.5  # the share of entities for which a coincidence is worth telling
+_NOTABLE_SHARE = 0.5  # the share of entities with equal values that gives a warning
 
 
 def attributes_of(tuples: Tuples, sentences: Sentences) -> tuple[Attribute, ...]:
@@ -36,38 +36,38 @@ def attributes_of(tuples: Tuples, sentences: Sentences) -> tuple[Attribute, ...]
     """
     attributes = []
     for name, column in tuples.columns.items():
-        saying = sentences.attributes[name]
+        templates = sentences.attributes[name]
         stated = None if column.stated == len(tuples.entities) else column.stated
-        if saying.determined_by is not None:
-            attributes.append(Attribute(name, 1, 0.0, saying.determined_by, stated))
-        elif saying.candidates is None:
+        if templates.determined_by is not None:
+            attributes.append(Attribute(name, 1, 0.0, templates.determined_by, stated))
+        elif templates.candidates is None:
             attributes.append(Attribute(name, None, column.entropy, stated=stated))
         else:
-            attributes.append(Attribute(name, saying.candidates, math.log2(saying.candidates), stated=stated))
+            attributes.append(Attribute(name, templates.candidates, math.log2(templates.candidates), stated=stated))
     return tuple(attributes)
 
 
 def contradictions(tuples: Tuples, sentences: Sentences) -> Iterator[str]:
-    """Where the table is not what the templates declare; each is an error."""
+    """Contradictions between the table and the templates' declarations; each is an error."""
     if sentences.entity_space is not None and sentences.entity_space < len(tuples.entities):
         yield (
             f"entity_space: {sentences.entity_space:_}, but the table has {len(tuples.entities):_} entities; "
             "expected at least as many names as entities, or no entity_space"
         )
     for name, column in tuples.columns.items():
-        saying = sentences.attributes[name]
-        if saying.candidates is not None and saying.candidates < len(column.values):
+        templates = sentences.attributes[name]
+        if templates.candidates is not None and templates.candidates < len(column.values):
             yield (
-                f"{name}: candidates: {saying.candidates}, but the table has {len(column.values)} different values; "
-                "expected at least as many candidates"
+                f"{name}: candidates: {templates.candidates}, but the table has {len(column.values)} distinct "
+                "values; expected at least as many candidates"
             )
-        other = tuples.columns.get(saying.determined_by or "")
+        other = tuples.columns.get(templates.determined_by or "")
         if other is not None and not follows(column, other)[0]:
-            yield f"{name} is not determined by {saying.determined_by}: {_exception(tuples, column, other)}"
+            yield f"{name} is not determined by {templates.determined_by}: {_exception(tuples, column, other)}"
 
 
 def notes(tuples: Tuples, sentences: Sentences) -> Iterator[str]:
-    """What a table may count too much, or not be measurable in; each is told, none is an error."""
+    """Where a table may be credited too much or may not be measurable; each is a warning."""
     own = {n: c for n, c in tuples.columns.items() if sentences.attributes[n].determined_by is None}
     for name, column in own.items():
         yield from _column_notes(name, column, sentences.attributes[name].candidates, tuples)
@@ -78,17 +78,16 @@ def notes(tuples: Tuples, sentences: Sentences) -> Iterator[str]:
 def _column_notes(name: str, column: Column, candidates: int | None, tuples: Tuples) -> Iterator[str]:
     stated, bits = column.stated, column.entropy
     if len(column.values) == 1:
-        yield f"{name}: all entities have the same value, {column.values[0]!r}; there is nothing to know"
+        yield f"{name}: all entities have the same value, {column.values[0]!r}, so it has 0 bits"
     elif len(column.values) == stated:
         credit = (
-            f"log2 of their number, {bits:.2f} bits, which says nothing of how many there could have been; declare "
-            "candidates"
+            f"log2 of their number, {bits:.2f} bits, although more values may have been possible; declare candidates"
             if candidates is None
             else f"{math.log2(candidates):.2f} bits, as declared"
         )
         yield (
-            f"{name}: all {stated} values are unique. Each is credited {credit}. Whether other attributes follow from "
-            f"such a value can't be seen in the table; where they do, declare determined_by: {name} for them"
+            f"{name}: all {stated} values are unique. Each is credited {credit}. The table cannot show whether other "
+            f"attributes follow from such a value; if they do, declare determined_by: {name} for them"
         )
     elif candidates is not None:
         # log2 c - entropy for values drawn uniformly: its mean (Jensen), and the tail of chi-square with c - 1 degrees
@@ -98,35 +97,35 @@ def _column_notes(name: str, column: Column, candidates: int | None, tuples: Tup
         if math.log2(candidates) - bits > expected + tail:
             yield (
                 f"{name}: {candidates} candidates are credited {math.log2(candidates):.2f} bits, but some values are "
-                f"far more frequent than others, {bits:.2f} bits by frequency; a model that learns the frequencies "
-                "alone would be credited the difference, and measuring stops where it shows in the null control; "
-                "candidates: frequency"
+                f"far more frequent than others ({bits:.2f} bits by frequency); a model that learns only frequencies "
+                "would be credited the difference, and measuring stops if the null control shows it; use candidates: "
+                "frequency"
             )
-    value_words = [_words(value) for value in column.values] + [set()]  # the last one is for those that lack it
+    value_words = [_words(value) for value in column.values] + [set()]  # the last is for entities without a value
     shared = sum(
         not value_words[code].isdisjoint(_words(entity))
         for entity, code in zip(tuples.entities, column.codes.tolist(), strict=True)
     )
     if shared:
-        yield f"{name}: {shared} of {stated} values share a word with the entity's name, from which it can be copied"
+        yield f"{name}: {shared} of {stated} values share a word with the entity's name, from which they can be copied"
     among = min(len(tuples.entities), _CONTROL_ENTITIES)
     expected_facts = among * (stated / len(tuples.entities)) ** 2
     if expected_facts < min(_FEWEST_CONTROL_FACTS, among / 2):
         yield (
-            f"{name}: only {stated} of {len(tuples.entities)} entities state it, so that the null control, which "
-            "swaps values among entities, may miss it; measuring stops then"
+            f"{name}: only {stated} of {len(tuples.entities)} entities have it, so the null control, which swaps "
+            "values among entities, may have too few facts of it; measuring stops then"
         )
 
 
 def _pair_notes(first: str, second: str, columns: dict[str, Column]) -> Iterator[str]:
-    """Told once a pair: what has fewer values follows from what has more."""
+    """One warning per pair: whether the attribute with fewer values follows from the one with more."""
     more, fewer = sorted((first, second), key=lambda name: -len(columns[name].values))
     always, shown = follows(columns[fewer], columns[more])
     if always and shown and len(columns[fewer].values) > 1:
         yield (
             f"{fewer} always follows from {more} ({shown} entities share their {more} with another and have the same "
-            f"{fewer}), so both together count too much; if that is no accident, declare determined_by: {more} "
-            f"for {fewer}"
+            f"{fewer}), so the two together are credited too much; unless this is a coincidence, declare "
+            f"determined_by: {more} for {fewer}"
         )
         return
     a, b = columns[first], columns[second]
@@ -134,10 +133,10 @@ def _pair_notes(first: str, second: str, columns: dict[str, Column]) -> Iterator
     as_second = np.array([place.get(value, -2) for value in a.values])[a.codes]
     both = (a.codes >= 0) & (b.codes >= 0)
     same = int((as_second == b.codes)[both].sum())
-    if same > _MUCH * both.sum():
+    if same > _NOTABLE_SHARE * both.sum():
         yield (
-            f"{first} and {second} are the same for {same} of {int(both.sum())} entities; what was said before can be "
-            "copied, so both together count too much; drop one"
+            f"{first} and {second} are the same for {same} of {int(both.sum())} entities; the second can be copied "
+            "from the first, so the two together are credited too much; remove one"
         )
 
 
@@ -155,6 +154,7 @@ def _exception(tuples: Tuples, column: Column, other: Column) -> str:
         if first != code:
             return (
                 f"{before!r} and {entity!r} both have {other.values[key]!r}, but the one has "
-                f"{column.values[first]!r}, the other {column.values[code]!r}; mend the table or drop determined_by"
+                f"{column.values[first]!r}, the other "
+                f"{column.values[code]!r}; correct the table or remove determined_by"
             )
-    return "no two entities show it"
+    return "no two entities contradict it"

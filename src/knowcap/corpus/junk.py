@@ -1,7 +1,7 @@
-"""Junk: people of whom training texts tell and nothing is asked, and the tokens that tell them from useful ones.
+"""Junk: people that training texts are about but that are not scored, and tokens that mark their texts.
 
-Part 3.3, Section 10: a share of the training tokens is bioS of up to 100 million other people. They are never
-materialised: junk person j is person N + j of the same keyed draws, so that no name is shared (DESIGN, randomness).
+Part 3.3, Section 10: a share of the training tokens is bioS of up to 100 million other people. They are not
+stored: junk person j is person N + j of the same keyed draws, so no name is shared (DESIGN, randomness).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from knowcap.knowledge.philox import below, words
 
 @dataclass(frozen=True)
 class Junk:
-    """How many junk people there are, and what stands in front of texts.
+    """The number of junk people, and the tokens in front of texts.
 
     Attributes:
         num_people: N', numbered after the useful people.
         domain_token: stands in front of every useful text (Result 12), None: nothing.
-        num_tokens: so many tokens stand in front of junk texts, each person with one of them (footnote 21).
+        num_tokens: the number of tokens that stand in front of junk texts, one for each person (footnote 21).
     """
 
     num_people: int = 0
@@ -32,25 +32,25 @@ class Junk:
         if self.num_people < 0 or self.num_tokens < 0:
             raise CorpusError(f"junk_people={self.num_people}, junk_tokens={self.num_tokens}, expected 0 or more")
         if self.num_tokens and not self.num_people:
-            raise CorpusError(f"junk_tokens={self.num_tokens}, but no junk to stand in front of; give junk_people too")
+            raise CorpusError(f"junk_tokens={self.num_tokens}, but there are no junk texts; give junk_people too")
         token = self.domain_token
         if token is not None and (not token or any(c.isspace() for c in token) or token in self._tokens()):
             raise CorpusError(
-                f"domain_token={token!r}, expected a word of its own without white space, such as wikipedia.org"
+                f"domain_token={token!r}, expected one word, no junk token, without white space, such as wikipedia.org"
             )
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """All tokens that can stand in front of a text, the useful people's first."""
+        """All tokens that can stand in front of a text; the useful people's is first."""
         return (() if self.domain_token is None else (self.domain_token,)) + self._tokens()
 
     @property
     def prefix(self) -> str:
-        """What every useful text begins with."""
+        """The beginning of every useful text."""
         return "" if self.domain_token is None else f"{self.domain_token} "
 
     def marker_numbers(self, persons: np.ndarray, first: int, seed: int) -> np.ndarray:
-        """Which of `markers` stands in front of each person's texts, -1 for none.
+        """The number in `markers` of the token in front of each person's texts, -1 for none.
 
         Args:
             persons: (n,) numbers.

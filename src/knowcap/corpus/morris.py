@@ -2,9 +2,9 @@
 
     17 5 60 3 33 8 …
 
-There is nothing to generalize from, so all that a model holds of the strings it has memorized. A string is an
-entity's name and says nothing else, so that bits are name bits: S log2 V less the string's nll. Theirs have S = 64 and
-V = 2048. The same tool then measures their constant, about 3.6 bits per parameter, and that of Part 3.3, 2 bits.
+The strings have no structure to generalize from, so all that a model stores of them is memorized. A string is an
+entity's name and the whole text, so all bits are name bits: S log2 V less the string's nll. In the paper S = 64 and
+V = 2048. This corpus measures the paper's constant, about 3.6 bits per parameter; bioS that of Part 3.3, 2 bits.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def morris_of(recipe: Recipe) -> Morris:
     """The recipe's strings.
 
     Raises:
-        CorpusError: numbers that cannot be used.
+        CorpusError: settings that cannot be used.
     """
     if recipe.tokenizer_name is not None:
         raise CorpusError(
-            f"tokenizer_name={recipe.tokenizer_name!r}, but strings have a vocabulary of their own, one token a "
+            f"tokenizer_name={recipe.tokenizer_name!r}, but strings have their own vocabulary, one token per "
             "symbol; leave tokenizer_name out"
         )
     strings = Strings(recipe.num_people, recipe.string_length, recipe.alphabet_size, recipe.seed)
     control = min(recipe.control_people, strings.num_outsiders)
     if control < FEWEST_CONTROL:
         raise CorpusError(
-            f"control_people={recipe.control_people} of {strings.num_outsiders:,} strings that are not taught, "
-            f"expected {FEWEST_CONTROL} or more: a string has no values that a null control could exchange instead. "
-            "Give more, or longer strings"
+            f"control_people={recipe.control_people} of {strings.num_outsiders:,} strings outside the training set, "
+            f"expected {FEWEST_CONTROL} or more: a string has no values that the null control could exchange instead. "
+            "Give more control_people, or longer strings"
         )
     return Morris(strings)
 
@@ -56,7 +56,7 @@ class Morris:
         self.symbols = [str(number) for number in range(strings.alphabet_size)]
 
     def knowledge(self) -> Knowledge:
-        """What there is to know: a name of S log2 V bits, less log2 N, and nothing besides."""
+        """The content of knowledge.json: a name of S log2 V bits, less log2 N, and no attributes."""
         return Knowledge(
             name="morris",
             version=VERSION,
@@ -73,7 +73,7 @@ class Morris:
         return {ENTITY_COLUMN: strings.tolist(), NAME: list(self._texts(strings))}
 
     def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
-        """One row a string (n,), in their order; all of it is the name."""
+        """One row for each string (n,), in their order; the whole text is the name."""
         for number, text in zip(persons.tolist(), self._texts(persons), strict=True):
             yield Row(text, (Span(NAME, 0, len(text)),), number)
 
@@ -82,11 +82,11 @@ class Morris:
         yield from self.symbols
 
     def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
-        """A token a symbol, whatever `vocab_size` says; and the vocabulary rows that a model needs."""
+        """One token per symbol (`vocab_size` has no effect), and the vocabulary rows that a model needs."""
         return word_tokenizer(self.symbols)
 
     def piece_texts(self) -> PieceTexts:
-        """A piece a symbol, with a blank before it but at the beginning."""
+        """One piece per symbol, with a space before all but the first."""
         groups = {"first": list(self.symbols), "symbol": [f" {symbol}" for symbol in self.symbols]}
         return PieceTexts(groups, [("first", "symbol"), ("symbol", "symbol")], frozenset({"first"}))
 

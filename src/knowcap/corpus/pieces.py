@@ -1,7 +1,7 @@
-"""Texts as token ids without tokenizing them: every piece is tokenized once, a text is gathered from pieces by numpy.
+"""Token ids of texts without tokenizing the texts: every piece is tokenized once, and numpy gathers texts from pieces.
 
-A corpus says what its pieces are and which may stand side by side (`PieceTexts`). At build time every piece is held
-against its neighbours: what is assembled equals tokenizing the whole text, or building fails.
+A corpus lists its pieces and which can be neighbours (`PieceTexts`). `Pieces` checks neighbours when it is built: the
+assembled ids equal those of the whole text, or it raises an error.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
 
 
-MARKER = "marker"  # the group of tokens that may stand in front of a text, each with the blank after it
+MARKER = "marker"  # the group of tokens that can stand in front of a text, each with the space after it
 _CHECKED_PER_JUNCTION = 4000
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A group whose members are put together from shorter lists.
+    """A group whose members consist of texts of shorter lists.
 
     Attributes:
-        lists: in the order of the text, each with a context that its texts are tokenized after.
-        members: (members, lists), which text of each list a member has.
+        lists: in the order of the text, each with the context after which its texts are tokenized.
+        members: (members, lists), the text of each list that a member has.
     """
 
     lists: list[tuple[str, list[str]]]
     members: np.ndarray
 
     def taken(self) -> list[tuple[str, list[str]]]:
-        """The lists without what no member has."""
+        """The lists without texts that no member has."""
         columns = [np.unique(column).tolist() for column in self.members.T]
         return [
             (context, [texts[i] for i in some]) for (context, texts), some in zip(self.lists, columns, strict=True)
@@ -45,10 +45,10 @@ class PieceTexts:
     """The pieces of a corpus, as text.
 
     Attributes:
-        groups: the text of every piece, by group; each begins with its own blank, if it has one.
-        junctions: which group may stand left of which.
+        groups: the text of every piece, by group; with the space before it, if it has one.
+        junctions: pairs of groups that can be neighbours.
         beginnings: the groups that begin a text; all others follow a word.
-        parts: how long groups (dates) are put together from shorter lists, which saves tokenizing every member.
+        parts: the shorter lists that long groups (dates) consist of, which saves tokenizing every member.
     """
 
     groups: dict[str, list[str]]
@@ -58,11 +58,11 @@ class PieceTexts:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """The tokens that may stand in front of a text: a tokenizer has each as one token of its own."""
+        """The tokens that can stand in front of a text: each is one token of the tokenizer."""
         return tuple(text.rstrip() for text in self.groups.get(MARKER, ()))
 
     def encode(self, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-        """The ids of every piece, by group. Raises CorpusError where a piece merges with the word before it."""
+        """The ids of every piece, by group. Raises CorpusError if a piece merges with the word before it."""
         encoded = {}
         for group, texts in self.groups.items():
             if group in self.parts:
@@ -76,11 +76,11 @@ class PieceTexts:
 
 
 class Pieces:
-    """The token ids of every piece of a corpus, and how to gather texts from them.
+    """The token ids of every piece of a corpus, from which texts are gathered.
 
     Attributes:
         groups: the range of piece numbers of each group.
-        starts, lengths: (pieces,), where in `tokens` a piece stands and how long it is.
+        starts, lengths: (pieces,), the position and length of every piece in `tokens`.
         tokens: all pieces one after another, int32.
         eos: the piece that ends a text.
         empty: a piece without tokens, for texts that have fewer pieces than others.
@@ -90,7 +90,7 @@ class Pieces:
         """Tokenizes every piece.
 
         Raises:
-            CorpusError: the tokenizer merges across pieces, or cannot spell a piece.
+            CorpusError: the tokenizer merges across pieces, or cannot encode a piece.
         """
         encoded = texts.encode(tokenizer)
         ids: list[list[int]] = []
@@ -100,7 +100,7 @@ class Pieces:
             ids += pieces
             for text, piece in zip(texts.groups[group], pieces, strict=True):
                 if EOS_ID in piece:
-                    raise CorpusError(f"the tokenizer cannot spell {text!r}; choose another tokenizer or list")
+                    raise CorpusError(f"the tokenizer cannot encode {text!r}; choose another tokenizer or list")
                 if group == MARKER and len(piece) != 1:
                     raise CorpusError(f"the tokenizer makes {len(piece)} tokens of {text!r}, expected one")
         for left, right in texts.junctions:
@@ -115,7 +115,7 @@ class Pieces:
         """Token ids of the texts one after another, each with its end of text, and the length of each.
 
         Args:
-            composed: (n, pieces a text), from the corpus' `compose`.
+            composed: (n, pieces per text), from the corpus' `compose`.
 
         Returns:
             tokens (total,) int32, lengths (n,) int64.
@@ -138,11 +138,11 @@ class Pieces:
 
 
 def used_tokens(texts: PieceTexts, tokenizer: Tokenizer, extras: Sequence[str] = ()) -> set[int]:
-    """The ids that a corpus and extras (questions) can use with any tokenizer; markers are no part of it."""
+    """The ids that a corpus and extras (questions) can use with any tokenizer, without markers."""
     encodings = tokenizer.encode_batch_fast(list(extras), add_special_tokens=False)
     used = {token for encoding in encodings for token in encoding.ids}
     for group, members in texts.groups.items():
-        # Of a group that is put together from lists, the lists have all its tokens.
+        # The lists of a group with parts have all its tokens.
         lists = (
             texts.parts[group].taken()
             if group in texts.parts
@@ -154,7 +154,7 @@ def used_tokens(texts: PieceTexts, tokenizer: Tokenizer, extras: Sequence[str] =
 
 
 def _encode_after(context: str, texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids of each text where it follows the context, which must end a token."""
+    """The ids of each text after the context, which must end at a token's end."""
     before = tokenizer.encode(context, add_special_tokens=False).ids if context else []
     out = []
     for text, encoding in zip(
@@ -170,9 +170,9 @@ def _encode_after(context: str, texts: list[str], tokenizer: Tokenizer) -> list[
 def _check_junction(
     texts: PieceTexts, encoded: dict[str, list[list[int]]], left: str, right: str, tokenizer: Tokenizer
 ) -> None:
-    """Every piece of two groups, beside one of the other, tokenizes as the two do alone.
+    """Checks that every piece of two groups, beside one of the other group, has the same tokens as alone.
 
-    Of longer groups (dates) a few thousand pieces, spread evenly, are held against neighbours.
+    Of longer groups (dates) a few thousand pieces, spread evenly, are checked.
     """
     sizes = len(encoded[left]), len(encoded[right])
     count = min(_CHECKED_PER_JUNCTION, max(sizes))

@@ -1,4 +1,4 @@
-"""Questions about bioS people, each answered by one value (Part 3.1, 2.2; Part 3.3, A.2), for the data set and for mixed
+"""Questions about bioS people, each answered by one value (Part 3.1, 2.2; Part 3.3, A.2), for data sets and mixed
 training.
 """
 

@@ -1,4 +1,4 @@
-"""How a person is rendered at one exposure: the order of the six sentences and the template of each, and the text."""
+"""The rendering of a person at one exposure: the order of the six sentences, the template of each, and the text."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ORDERS = np.array(list(permutations(range(len(SENTENCES)))), dtype=np.int8)
 
 @dataclass(frozen=True)
 class Variant:
-    """Which bioS: the paper's has fresh templates and order at every exposure (Part 3.3, 2.2; Part 3.1, A.1).
+    """Which bioS: the paper's draws templates and order at every exposure (Part 3.3, 2.2; Part 3.1, A.1).
 
     Attributes:
-        fixed_renderings: M, the fixed ways in which each person is told; exposure e takes way e mod M, so that M = 1
-            is bioS^simple. None: afresh at every exposure.
+        fixed_renderings: M, the number of fixed renderings of each person; exposure e has rendering e mod M, so M = 1
+            is bioS^simple. None: a new rendering at every exposure.
         permute: sentences in random order, else in the order of `SENTENCES`.
-        full_name: the full name in place of every pronoun, so that the gender is never said.
+        full_name: the full name in place of every pronoun, so that the gender is never stated.
     """
 
     fixed_renderings: int | None = None
@@ -35,21 +35,21 @@ class Variant:
     def __post_init__(self) -> None:
         if self.fixed_renderings is not None and self.fixed_renderings < 1:
             raise ValueError(
-                f"fixed_renderings={self.fixed_renderings}, expected 1 or more fixed ways of telling a person, or "
-                "null for fresh ones at every exposure"
+                f"fixed_renderings={self.fixed_renderings}, expected 1 or more fixed renderings of each person, or "
+                "null for a new one at every exposure"
             )
 
     def rendering(self, exposure: int) -> int:
-        """Which way of telling a person an exposure takes."""
+        """The number of the rendering that an exposure has."""
         return exposure if self.fixed_renderings is None else exposure % self.fixed_renderings
 
 
 @dataclass(frozen=True)
 class Forms:
-    """One biography a row.
+    """The form of n biographies.
 
     Attributes:
-        order: (n, 6) int8, which sentence stands at each place.
+        order: (n, 6) int8, the sentence at each place.
         templates: (n, 6) int16, the template of the sentence at each place.
     """
 
@@ -66,7 +66,7 @@ def draw_forms(
 ) -> Forms:
     """The forms of persons (n,) at one exposure: uniform over templates, and over orders unless they are fixed.
 
-    Each depends on seed, person and rendering alone (Part 3.3, 2.2).
+    Each is a function of seed, person and rendering (Part 3.3, 2.2).
     """
     variant = variant or Variant()
     w = words(seed, "forms", persons, substream=variant.rendering(exposure))

@@ -1,10 +1,10 @@
-"""How a user's own facts are said, and out of how much each was drawn: the YAML beside a table of facts.
+"""The sentence templates and candidates of a user's own facts: the YAML beside a table of facts.
 
-Its keys: `subject`, what later sentences begin with (It); `entity_space`, how many names there could have been (names
-count nothing without it); `license` and `language`, for the data set's card, as the Hub names them; `attributes`, each
+Its keys: `subject`, the word that later sentences begin with (It); `entity_space`, the number of possible names (names
+have no bits without it); `license` and `language`, for the data set's card (the Hub's identifiers); `attributes`, each
 with `templates`, sentences such as `{entity} has its capital in {value}.`, and either `candidates`, a number or
 `frequency` (the default: the entropy of the table's own values), or `determined_by`, the attribute that it follows
-from (it counts nothing then).
+from (it then has no bits).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.corpus.templates import ARTICLES, Template
+from knowcap.recipe_file import parse_number
 
 
 ENTITY, VALUE = "{entity}", "{value}"
@@ -28,11 +29,11 @@ _KEYS = ("templates", "candidates", "determined_by")
 
 @dataclass(frozen=True)
 class AttributeTemplates:
-    """How an attribute is said.
+    """The templates of an attribute, and what its values were drawn from.
 
     Attributes:
         templates: its sentences, one of which is drawn at every exposure.
-        candidates: out of how many equally likely values each was drawn; None: as frequent as in the table.
+        candidates: the number of equally likely values; None: the frequencies in the table.
         determined_by: the attribute that it follows from, if any.
     """
 
@@ -43,9 +44,9 @@ class AttributeTemplates:
 
 @dataclass(frozen=True)
 class Sentences:
-    """The content of the YAML: every attribute by name, what later sentences begin with, and the number of names.
+    """The content of the YAML: every attribute by name, the subject of later sentences, and the number of names.
 
-    `license` and `languages` are the Hub's identifiers of what the facts are under and in; None and empty: not said.
+    `license` and `languages` are the Hub's identifiers; None and empty: not declared.
     """
 
     attributes: dict[str, AttributeTemplates]
@@ -56,7 +57,7 @@ class Sentences:
 
 
 def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
-    """The YAML's content and all that is wrong with it, with line numbers; what is wrong is left out."""
+    """The YAML's content without the wrong entries, and all its problems with line numbers."""
     import yaml
 
     path = Path(path).expanduser()
@@ -69,28 +70,28 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
     subject = _subject(top.get("subject"), problems)
     space = None
     if "entity_space" in top:
-        space = _count(top["entity_space"], "entity_space", "how many names there could have been", problems)
+        space = _count(top["entity_space"], "entity_space", "the number of possible names", problems)
     licences = _identifiers(top.get("license"), "license", r"[a-z0-9][a-z0-9.+-]*", "odbl", problems)
     if len(licences) > 1:
         problems.append(
-            f"{_line(top['license'])}: license: got {len(licences)}, expected one; give `other` for several"
+            f"{_line(top['license'])}: license: got {len(licences)}, expected one; use `other` for several"
         )
     languages = _identifiers(top.get("language"), "language", r"[a-z]{2,3}", "en", problems)
     attributes: dict[str, AttributeTemplates] = {}
     entries = _mapping(top.get("attributes"), None, "attributes: expected one entry or more", problems)
     for name, node in entries.items():
         if name in RESERVED:
-            problems.append(f"{_line(node)}: an attribute can't be called {name!r}, which is the entity; rename it")
+            problems.append(f"{_line(node)}: the attribute name {name!r} is reserved for the entity; rename it")
         else:
-            attributes[name] = _saying(name, node, problems)
+            attributes[name] = _attribute(name, node, problems)
     problems += _undetermined(attributes)
     read = Sentences(attributes, subject, space, licences[0] if licences else None, languages)
     return read, [f"{path.name} {problem}" for problem in problems]
 
 
-def _saying(name: str, node: Any, problems: list[str]) -> AttributeTemplates:
+def _attribute(name: str, node: Any, problems: list[str]) -> AttributeTemplates:
     """One attribute's entry."""
-    entry = _mapping(node, _KEYS, f"{name}: expected `templates:` and, if you like, `candidates:`", problems)
+    entry = _mapping(node, _KEYS, f"{name}: expected `templates:` and optionally `candidates:`", problems)
     listed = getattr(entry.get("templates"), "value", "")
     templates: list[Template] = []
     if isinstance(listed, str) or not listed:
@@ -103,49 +104,52 @@ def _saying(name: str, node: Any, problems: list[str]) -> AttributeTemplates:
         prefix, _, suffix = line.removeprefix(ENTITY).partition(VALUE)
         templates.append(Template(prefix, suffix))
     if len(set(templates)) < len(templates):
-        problems.append(f"{_line(node)}: {name} has a template twice; remove one")
+        problems.append(f"{_line(node)}: {name} has the same template twice; remove one")
     candidates = None
     if "candidates" in entry and entry["candidates"].value != FREQUENCY:
-        what = f"how many equally likely values there are, or `{FREQUENCY}`"
+        what = f"the number of equally likely values, or `{FREQUENCY}`"
         candidates = _count(entry["candidates"], f"{name}: candidates", what, problems)
     by = str(entry["determined_by"].value) if "determined_by" in entry else None
     if by is not None and "candidates" in entry:
-        problems.append(f"{_line(node)}: {name} is determined_by another, so it has no candidates; drop one of both")
+        problems.append(
+            f"{_line(node)}: {name} has both determined_by and candidates; a determined attribute has no "
+            "candidates, so remove one"
+        )
     return AttributeTemplates(tuple(templates), candidates, by)
 
 
 def broken_rules(line: str) -> Iterator[str]:
-    """What is wrong with a template: a value must be told once, in its span, and nothing before it depends on it."""
+    """The problems of a template: it must state the value once, and no word before the value may depend on it."""
     for field in (ENTITY, VALUE):
         if line.count(field) != 1:
             yield f"got {line.count(field)} {field}, expected exactly one; write it once"
     if not line.startswith(ENTITY + " "):
-        yield f"expected it to begin with '{ENTITY} ', a blank and no possessive; reword it to begin so"
+        yield f"expected it to begin with '{ENTITY} ', with a space and no possessive; reword it"
     before, _, after = line.removeprefix(ENTITY).partition(VALUE)
     if set((before + after).replace(ENTITY, "").replace(VALUE, "")) & set("{}"):
-        yield f"got other braces, expected {ENTITY} and {VALUE} alone; remove them"
+        yield f"got other braces, expected only {ENTITY} and {VALUE}; remove them"
     words = before.split()
     if not words or not before.endswith(" ") or " ".join(line.split()) != line:
-        yield f"expected words and one blank before {VALUE}, and single blanks throughout; space it so"
+        yield f"expected words and one space before {VALUE}, and single spaces everywhere; correct the spaces"
     if words and words[-1].lower() in ARTICLES:
         yield f"got {words[-1]!r} before {VALUE}, which depends on the value; reword it without the article"
     if after[-1:] not in (".", "!", "?") or after[0] not in ".!?,; ":
-        yield f"expected '.' at the end and '.', ',', ';' or a blank after {VALUE}; end it with '{VALUE}.'"
+        yield f"expected '.' at the end and '.', ',', ';' or a space after {VALUE}; end it with '{VALUE}.'"
 
 
 def _undetermined(attributes: dict[str, AttributeTemplates]) -> Iterator[str]:
     """Each determined_by must name an attribute that has bits of its own."""
-    for name, saying in attributes.items():
-        by = saying.determined_by
+    for name, templates in attributes.items():
+        by = templates.determined_by
         if by is not None and (by == name or by not in attributes):
             others = ", ".join(other for other in attributes if other != name)
-            yield f"{name}: determined_by: {by}, expected another attribute of the file: {others or 'there is none'}"
+            yield f"{name}: determined_by: {by}, expected another attribute of the file: {others or 'it has no other'}"
         elif by is not None and attributes[by].determined_by is not None:
-            yield f"{name}: determined_by: {by}, which is determined itself; name what it follows from"
+            yield f"{name}: determined_by: {by}, which is itself determined; give the attribute that it follows from"
 
 
 def _mapping(node: Any, keys: tuple[str, ...] | None, expected: str, problems: list[str]) -> dict[str, Any]:
-    """A YAML mapping's nodes by key; what is not one, unknown keys and keys given twice are problems."""
+    """A YAML mapping's nodes by key; other nodes, unknown keys and keys given twice are problems."""
     pairs = getattr(node, "value", None)
     if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
         problems.append(f"{_line(node)}: {expected}")
@@ -185,8 +189,9 @@ def _identifiers(node: Any, key: str, pattern: str, example: str, problems: list
 
 def _count(node: Any, key: str, what: str, problems: list[str]) -> int | None:
     text = node.value if isinstance(node.value, str) else ""
-    if re.fullmatch(r"[1-9][\d_]*", text):
-        return int(text)
+    number = parse_number(text)
+    if isinstance(number, int) and number >= 1:
+        return number
     problems.append(f"{_line(node)}: {key}: got {text!r}, expected {what}, a whole number such as 195")
     return None
 

@@ -1,8 +1,8 @@
-"""A user's own knowledge as a corpus: the facts of a table, told in the sentences of a YAML.
+"""A user's own knowledge as a corpus: the facts of a table, rendered in the sentences of a YAML.
 
 A text is the entity's name · (opener · tail) x its facts · end of text: an opener is a template's words before the
 value (after the subject, from the second sentence on), a tail is the value with what follows it. Order and templates
-are drawn afresh at every exposure. There is nobody outside the table, so the null control swaps values.
+are drawn for every exposure. There are no outsiders, so the null control swaps values.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from knowcap.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 ENTITY_COLUMN = "entity"
-_WEIGHT = 2000  # how often a list as a whole is shown to the trainer of the tokenizer
-_LAST = 2**32  # beyond every 32-bit word: facts that an entity lacks come last
+_WEIGHT = 2000  # the number of repetitions of a list as a whole in the tokenizer's training texts
+_LAST = 2**32  # above every 32-bit word: facts that an entity lacks come last
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """Where an attribute's pieces are: openers (2, attributes, templates) for the first and later sentences; `tail`
+    """The first pieces of each attribute: openers (2, attributes, templates) for the first and later sentences; `tail`
     (attributes, templates), the tail of the first value.
     """
 
@@ -47,7 +47,7 @@ class _Tables:
 
 
 class Table:
-    """The facts of `tuples`, said by `sentences`; person i is the i-th entity of the file."""
+    """The facts of `tuples`, rendered by `sentences`; person i is the i-th entity of the file."""
 
     num_outsiders = 0
 
@@ -56,7 +56,7 @@ class Table:
         self.seed, self.name, self.version = seed, name, version
         self.attributes = tuple(tuples.columns)
         self._codes = np.stack([column.codes for column in tuples.columns.values()])  # (attributes, entities)
-        self._sayings = [sentences.attributes[name] for name in self.attributes]
+        self._templates = [sentences.attributes[name] for name in self.attributes]
         self._tables: tuple[Pieces, _Tables] | None = None
 
     @property
@@ -66,11 +66,11 @@ class Table:
 
     @property
     def first_outsider(self) -> int:
-        """Where outsiders would begin, if a table had any."""
+        """The number of entities: a table has no outsiders."""
         return self.num_people
 
     def knowledge(self) -> Knowledge:
-        """The content of knowledge.json; names count only where the YAML says how many there could have been."""
+        """The content of knowledge.json; names have bits only if the YAML has entity_space."""
         space = self.sentences.entity_space
         return Knowledge(
             name=self.name,
@@ -83,7 +83,7 @@ class Table:
         )
 
     def people_columns(self, first: int, end: int) -> dict[str, pa.Array]:
-        """The people config's columns for entities first … end - 1: names and values, null where one is missing."""
+        """The people config's columns for entities first … end - 1: names and values, null for a missing value."""
         columns = {ENTITY_COLUMN: pa.array(self.tuples.entities[first:end], pa.string())}
         for name, column in self.tuples.columns.items():
             values = [column.values[code] if code >= 0 else None for code in column.codes[first:end].tolist()]
@@ -99,8 +99,8 @@ class Table:
             for place, a in enumerate(order[number].tolist()):
                 code = int(self._codes[a, person])
                 if code < 0:
-                    break  # what an entity lacks comes last
-                template = self._sayings[a].templates[chosen[number, place]]
+                    break  # facts that an entity lacks come last
+                template = self._templates[a].templates[chosen[number, place]]
                 value = self.tuples.columns[self.attributes[a]].values[code]
                 text += f" {self.sentences.subject}" * (place > 0) + template.prefix
                 spans.append(Span(self.attributes[a], len(text), len(text) + len(value)))
@@ -108,17 +108,18 @@ class Table:
             yield Row(text, tuple(spans), self.tuples.entities[person])
 
     def vocabulary_texts(self) -> Iterator[str]:
-        """What a tokenizer may know: the subject, the templates, and values where all that there are are in the table.
+        """The subject, the templates, and the values of attributes with all candidates in the table, to train a
+        tokenizer on.
 
-        Names, and values out of more candidates than the table has, show their characters alone: a token made of
-        several would tell that they were drawn.
+        Of names, and of values from more candidates than the table has, only the characters: a token of several
+        characters would show which values were drawn.
         """
         letters = set("".join(self.tuples.entities))
         lists = [[" " + self.sentences.subject] * len(self.attributes)]
-        for name, saying in zip(self.attributes, self._sayings, strict=True):
-            lists.append([template.prefix.rstrip() + template.suffix for template in saying.templates])
+        for name, templates in zip(self.attributes, self._templates, strict=True):
+            lists.append([template.prefix.rstrip() + template.suffix for template in templates.templates])
             column = self.tuples.columns[name]
-            if _is_complete(saying, column):
+            if _is_complete(templates, column):
                 lists.append([" " + value for value in column.values])
             else:
                 letters |= set("".join(column.values))
@@ -129,7 +130,7 @@ class Table:
                     yield value
 
     def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
-        """A compact BPE of `vocabulary_texts`, whole: to keep only what is in use would tell what names are made of.
+        """A compact BPE of `vocabulary_texts`, with unused tokens too, as the used ones would show the names' parts.
 
         Raises:
             CorpusError: `vocab_size` is below `minimum_vocab_size`.
@@ -138,15 +139,15 @@ class Table:
         return reduce_tokenizer(backend, set(backend.get_vocab().values()) - {EOS_ID})
 
     def piece_texts(self) -> PieceTexts:
-        """The pieces of all texts that there can be."""
+        """The pieces of all possible texts."""
         subject = " " + self.sentences.subject
         groups: dict[str, list[str]] = {"name": list(self.tuples.entities), "first": [], "later": [], "tail": []}
-        for name, saying in zip(self.attributes, self._sayings, strict=True):
-            openers = [template.prefix[:-1] for template in saying.templates]
+        for name, templates in zip(self.attributes, self._templates, strict=True):
+            openers = [template.prefix[:-1] for template in templates.templates]
             groups["first"] += openers
             groups["later"] += [subject + opener for opener in openers]
             values = self.tuples.columns[name].values
-            groups["tail"] += [f" {value}{suffix}" for suffix in _suffixes(saying) for value in values]
+            groups["tail"] += [f" {value}{suffix}" for suffix in _suffixes(templates) for value in values]
         junctions = [("name", "first"), ("first", "tail"), ("tail", "later"), ("later", "tail")]
         return PieceTexts(groups, junctions, frozenset({"name"}))
 
@@ -171,25 +172,25 @@ class Table:
         tables = self._piece_tables(pieces)
         name = pieces.groups["name"]
         total = pieces.lengths[name.start : name.stop].astype(np.int64)
-        for a, saying in enumerate(self._sayings):
+        for a, templates in enumerate(self._templates):
             values = np.arange(len(self.tuples.columns[self.attributes[a]].values))
-            several = range(len(saying.templates))
+            several = range(len(templates.templates))
             openers = [int(pieces.lengths[tables.opener[:, a, t]].max()) for t in several]
-            told = [openers[t] + pieces.lengths[tables.tail[a, t] + values] for t in several]
-            most = np.append(np.max(told, axis=0), 0)  # the last one is for those that lack it
+            lengths = [openers[t] + pieces.lengths[tables.tail[a, t] + values] for t in several]
+            most = np.append(np.max(lengths, axis=0), 0)  # the last is for entities without a value
             total += most[self._codes[a]]
         return int(total.max()) + 1
 
     def _forms(self, persons: np.ndarray, exposure: int) -> tuple[np.ndarray, np.ndarray]:
         """The attribute at each place and its template, both (n, attributes): uniform, by seed, entity and exposure.
 
-        What an entity lacks comes last.
+        Facts that an entity lacks come last.
         """
         keys = self._words("table/order", persons, exposure)
         keys[self._codes[:, persons] < 0] = _LAST
         order = np.argsort(keys, axis=0, kind="stable").T
         draws = self._words("table/templates", persons, exposure)
-        counts = np.array([len(saying.templates) for saying in self._sayings], dtype=np.uint64)
+        counts = np.array([len(templates.templates) for templates in self._templates], dtype=np.uint64)
         chosen = below(draws, counts[:, None]).astype(np.intp).T
         return order, np.take_along_axis(chosen, order, axis=1)
 
@@ -201,12 +202,12 @@ class Table:
 
     def _piece_tables(self, pieces: Pieces) -> _Tables:
         if self._tables is None or self._tables[0] is not pieces:
-            shape = len(self._sayings), max(len(saying.templates) for saying in self._sayings)
+            shape = len(self._templates), max(len(templates.templates) for templates in self._templates)
             opener, tail = np.zeros((2, *shape), dtype=np.int32), np.zeros(shape, dtype=np.int32)
             openers, tails = 0, pieces.groups["tail"].start
-            for a, saying in enumerate(self._sayings):
-                suffixes, size = _suffixes(saying), len(self.tuples.columns[self.attributes[a]].values)
-                for t, template in enumerate(saying.templates):
+            for a, templates in enumerate(self._templates):
+                suffixes, size = _suffixes(templates), len(self.tuples.columns[self.attributes[a]].values)
+                for t, template in enumerate(templates.templates):
                     opener[:, a, t] = pieces.groups["first"].start + openers, pieces.groups["later"].start + openers
                     tail[a, t] = tails + size * suffixes.index(template.suffix)
                     openers += 1
@@ -219,7 +220,7 @@ def table_of(recipe: Recipe) -> Table:
     """The corpus of the recipe's facts_file and facts_templates, with all its entities.
 
     Raises:
-        CorpusError: with everything that is wrong with either; what is doubtful is logged, once.
+        CorpusError: with all problems of both; warnings are logged once.
     """
     if recipe.facts_file is None or recipe.facts_templates is None:
         raise CorpusError(
@@ -232,7 +233,7 @@ def table_of(recipe: Recipe) -> Table:
         )
     facts, templates = Path(recipe.facts_file).expanduser(), Path(recipe.facts_templates).expanduser()
     missing = [
-        f"{key}: {path} is no file; mend the path"
+        f"{key}: {path} is not a file; check the path"
         for key, path in (("facts_file", facts), ("facts_templates", templates))
         if not path.is_file()
     ]
@@ -241,35 +242,35 @@ def table_of(recipe: Recipe) -> Table:
     version = hashlib.sha256(facts.read_bytes() + b"\0" + templates.read_bytes()).hexdigest()[:12]
     tuples, sentences = _load(facts, templates, version)
     check_vocabulary_is_known(tuples, sentences, recipe)
-    sentences = cut(sentences, recipe.num_templates, templates)
+    sentences = limit_templates(sentences, recipe.num_templates, templates)
     return Table(tuples, sentences, seed=recipe.seed, name=facts.stem, version=version)
 
 
 def check_vocabulary_is_known(tuples: Tuples, sentences: Sentences, recipe: Recipe) -> None:
-    """Raises CorpusError where a tokenizer from elsewhere, cut to its tokens in use, would tell what was drawn."""
+    """Raises CorpusError if another tokenizer, cut to its tokens in use, would show which values were drawn."""
     partly = [name for name, column in tuples.columns.items() if not _is_complete(sentences.attributes[name], column)]
     partly = ["entity_space"] * (sentences.entity_space is not None) + partly
     if recipe.tokenizer_name is not None and partly:
         raise CorpusError(
-            f"tokenizer_name={recipe.tokenizer_name!r} with {', '.join(partly)} out of more than the table has: "
-            "the vocabulary, cut to the tokens in use, would tell which are there; leave tokenizer_name out"
+            f"tokenizer_name={recipe.tokenizer_name!r} with {', '.join(partly)} from more candidates than the table "
+            "has: the vocabulary, cut to the tokens in use, would show which were drawn; leave tokenizer_name out"
         )
 
 
-def cut(sentences: Sentences, num_templates: int | None, file: Path) -> Sentences:
-    """The first so many templates of every attribute; None: all. Raises CorpusError where one of `file` has fewer."""
-    fewest = min(len(saying.templates) for saying in sentences.attributes.values())
+def limit_templates(sentences: Sentences, num_templates: int | None, file: Path) -> Sentences:
+    """The first `num_templates` of every attribute; None: all. Raises CorpusError if an attribute has fewer."""
+    fewest = min(len(templates.templates) for templates in sentences.attributes.values())
     if num_templates is None:
         return sentences
     if num_templates > fewest:
         raise CorpusError(f"num_templates={num_templates}, but an attribute of {file} has {fewest}; lower it")
-    told = {n: replace(s, templates=s.templates[:num_templates]) for n, s in sentences.attributes.items()}
-    return replace(sentences, attributes=told)
+    kept = {n: replace(s, templates=s.templates[:num_templates]) for n, s in sentences.attributes.items()}
+    return replace(sentences, attributes=kept)
 
 
 @lru_cache(maxsize=2)
 def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences]:
-    """Both files, checked; `version` makes files that changed be read again."""
+    """Both files, checked; a new `version` of the files is read again."""
     sentences, problems = read_sentences(templates)
     tuples, more = read_tuples(facts, sentences.attributes)
     problems = [*problems, *more] or list(contradictions(tuples, sentences))
@@ -280,10 +281,10 @@ def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences
     return tuples, sentences
 
 
-def _is_complete(saying: AttributeTemplates, column: Column) -> bool:
-    """Whether the table has every value that there could have been."""
-    return saying.candidates is None or saying.candidates == len(column.values)
+def _is_complete(templates: AttributeTemplates, column: Column) -> bool:
+    """Whether the table has all candidates of an attribute."""
+    return templates.candidates is None or templates.candidates == len(column.values)
 
 
-def _suffixes(saying: AttributeTemplates) -> list[str]:
-    return list(dict.fromkeys(template.suffix for template in saying.templates))
+def _suffixes(templates: AttributeTemplates) -> list[str]:
+    return list(dict.fromkeys(template.suffix for template in templates.templates))

@@ -1,7 +1,7 @@
 """The sentence templates of bioS: one file per sentence, one template a line, such as `{subject} was born on {value}.`
 
-`{subject}` renders as the full name in a biography's first sentence and as He or She in the later ones. What stands
-before `{value}` must not depend on the value or the person, else a fact would be told outside its own scored span.
+`{subject}` renders as the full name in a biography's first sentence and as He or She in the later ones. The words
+before `{value}` must not depend on the value or the person, or a fact would be stated outside its scored span.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GENDERED = frozenset("he she him her his hers himself herself they them their th
 class Template:
     """A sentence is subject + `prefix` + value + `suffix`.
 
-    `prefix` begins and ends with a blank and has words between; `suffix` ends with `.`, most often it is nothing else.
+    `prefix` begins and ends with a space and has words between; `suffix` ends with `.`, and mostly is just that.
     """
 
     prefix: str
@@ -38,9 +38,9 @@ def load_templates(
 ) -> dict[str, tuple[Template, ...]]:
     """The first `num_templates` templates (None: all) of each of `SENTENCES`, by sentence.
 
-    They are the package's, or those of `templates_dir`: a folder with `birth_date.txt` and so on, UTF-8, one a line.
-    Raises a CorpusError that tells all problems of all files, a CorpusError if there is no such folder, and a
-    ValueError if `num_templates` is below 1 or above what the shortest file has.
+    They are the package's, or those of `templates_dir`: a folder with `birth_date.txt` and so on, UTF-8, one per line.
+    Raises a CorpusError with all problems of all files, or if there is no such folder, and a ValueError
+    if `num_templates` is below 1 or above the number in the shortest file.
     """
     folder = files(__package__).joinpath("templates") if templates_dir is None else Path(templates_dir).expanduser()
     contents, problems = read_lists(folder, [f"{sentence}.txt" for sentence in SENTENCES])
@@ -64,9 +64,9 @@ def load_templates(
 
 
 def check_template(line: str, where: str) -> Template:
-    """Parse a template line, or raise a CorpusError that begins with `where` and tells all rules that it breaks.
+    """Parses a template line, or raises a CorpusError that begins with `where` and lists all rules that it breaks.
 
-    The rules: `{subject} `, words, one blank, `{value}`, a suffix that ends with `.`; nothing that tells the gender
+    The rules: `{subject} `, words, one space, `{value}`, a suffix that ends with `.`; no word that shows the gender
     (he, her, their, ...), no possessive of the subject, no "a" or "an" right before the value.
     """
     problems = list(_broken_rules(line))
@@ -81,17 +81,17 @@ def _broken_rules(line: str) -> Iterator[str]:
         if line.count(field) != 1:
             yield f"got {line.count(field)} {field}, expected exactly one; write it once"
     if not line.startswith(SUBJECT + " "):
-        yield f"expected it to begin with '{SUBJECT} ', a blank and no possessive; reword it to begin so"
+        yield f"expected it to begin with '{SUBJECT} ', with a space and no possessive; reword it"
     before, _, after = line.removeprefix(SUBJECT).partition(VALUE)
     if set(before + after) & set("{}"):
-        yield f"got other braces, expected {SUBJECT} and {VALUE} alone; remove them"
+        yield f"got other braces, expected only {SUBJECT} and {VALUE}; remove them"
     words = before.split()
     if not words or "  " in line or not before.endswith(" "):
-        yield f"expected words and one blank before {VALUE}, and no double blanks; space it so"
+        yield f"expected words and one space before {VALUE}, and no two spaces in a row; correct the spaces"
     if words and words[-1].lower() in ARTICLES:
         yield f"got {words[-1]!r} before {VALUE}, which depends on the value; reword it without the article"
     if not after.endswith(".") or after[0] not in ".,; ":
-        yield f"expected '.' at the end and '.', ',', ';' or a blank after {VALUE}; end it with '{VALUE}.'"
+        yield f"expected '.' at the end and '.', ',', ';' or a space after {VALUE}; end it with '{VALUE}.'"
     gendered = [word for word in re.findall(r"[^\W\d_]+", before + after) if word.lower() in GENDERED]
     if gendered:
-        yield f"got {', '.join(map(repr, gendered))}, expected nothing that tells the gender; reword it without"
+        yield f"got {', '.join(map(repr, gendered))}, expected no word that shows the gender; reword it"

@@ -1,7 +1,7 @@
-"""The tokenizer of a corpus: a compact BPE of our own, or any other reduced to the tokens that the corpus can use.
+"""The tokenizer of a corpus: a compact BPE of our own, or another one reduced to the tokens that the corpus can use.
 
-Either comes from value lists, templates and declared extras alone, never from the sampled people, so that the
-vocabulary knows no one (DESIGN: two seeds give the same tokenizer, byte for byte).
+Either depends on value lists, templates and declared extras, never on the sampled people, so it has no information
+about them (DESIGN: two seeds give the same tokenizer, byte for byte).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def minimum_vocab_size(texts: Iterable[str]) -> int:
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, every_byte: bool = False, prefix_space: bool = False
 ) -> Tokenizer:
-    """A byte-level BPE over a corpus' `vocabulary_texts`; token 0 ends a text, pads, and stands for the unknown.
+    """A byte-level BPE over a corpus' `vocabulary_texts`; token 0 is the end of text, padding and the unknown token.
 
-    It may come out smaller than `vocab_size` where there is nothing left to merge. With `every_byte` it has all 256
-    bytes, so that it can spell any text; with `prefix_space` it reads a text as if a blank stood before it.
+    It may have fewer than `vocab_size` tokens if there are no more merges. With `every_byte` it has all 256 bytes, so
+    it can encode any text; with `prefix_space` it encodes a text as if a space stood before it.
 
     Raises:
         CorpusError: `vocab_size` is below `minimum_vocab_size`.
@@ -49,7 +49,8 @@ def train_tokenizer(
     least = SMALLEST_OF_ANY_TEXT if every_byte else minimum_vocab_size(texts)
     if vocab_size < least:
         raise CorpusError(
-            f"vocab_size={vocab_size}, but there are {least - 1} distinct bytes to spell; give at least {least}"
+            f"vocab_size={vocab_size}, but the texts need {least - 1} distinct bytes and an end-of-text "
+            f"token; give at least {least}"
         )
     tokenizer = Tokenizer(BPE(unk_token=EOS))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=prefix_space)
@@ -61,7 +62,7 @@ def train_tokenizer(
 
 
 def with_prefix_space(tokenizer: Tokenizer) -> Tokenizer:
-    """A byte-level tokenizer that reads a text as if a blank stood before it; any other kind as it is."""
+    """A byte-level tokenizer that encodes a text as if a space stood before it; any other kind unchanged."""
     state = json.loads(tokenizer.to_str())
     if (state["pre_tokenizer"] or {}).get("type") == "ByteLevel":
         state["pre_tokenizer"]["add_prefix_space"] = True
@@ -69,10 +70,10 @@ def with_prefix_space(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def check_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
-    """Holds a tokenizer to reading names alike where they begin a text and within one.
+    """Checks that names have the same tokens at the beginning of a text and within one.
 
     Raises:
-        CorpusError: names the first one that differs; what was learned of one would be nothing to the other.
+        CorpusError: names the first one that differs: a model would not recognize it in a question.
     """
     before = tokenizer.encode("a", add_special_tokens=False).ids
     alone = tokenizer.encode_batch_fast(list(names), add_special_tokens=False)
@@ -80,23 +81,23 @@ def check_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
     for name, one, other in zip(names, alone, within, strict=True):
         if before + one.ids != other.ids:
             raise CorpusError(
-                f"questions: the tokenizer reads {name!r} otherwise where it begins a text than within one, so a "
-                "model could not know who is asked about; leave tokenizer_name out, or give a byte-level one"
+                f"questions: the tokenizer encodes {name!r} differently at the beginning of a text and within one, so "
+                "a model cannot recognize the person in a question; leave tokenizer_name out, or give a byte-level one"
             )
 
 
 def with_words(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:
-    """A byte-level BPE that has each of `words` (a blank, then letters alone or digits alone) as one token besides."""
+    """A byte-level BPE with each of `words` (a space, then only letters or only digits) as one more token."""
     state = json.loads(tokenizer.to_str())
     vocab = state["model"]["vocab"]
     for word in words:
-        vocab.setdefault(word.replace(" ", "Ġ"), len(vocab))  # how a BPE on bytes writes a blank
-    state["model"]["ignore_merges"] = True  # what is in the vocabulary is one token, whether or not merges lead there
+        vocab.setdefault(word.replace(" ", "Ġ"), len(vocab))  # a byte-level BPE writes a space so
+    state["model"]["ignore_merges"] = True  # a word of the vocabulary is one token, even without merges to it
     return Tokenizer.from_str(json.dumps(state))
 
 
 def word_tokenizer(words: Iterable[str]) -> tuple[Tokenizer, int]:
-    """A token for each of `words`, for texts of words with blanks between; and how many, the end of text included."""
+    """A token for each of `words`, for texts of words with spaces between; and the size with the end of text."""
     vocab = {word: number for number, word in enumerate(dict.fromkeys([EOS, *words]))}
     tokenizer = Tokenizer(WordLevel(vocab, unk_token=EOS))
     tokenizer.pre_tokenizer = WhitespaceSplit()
@@ -105,7 +106,7 @@ def word_tokenizer(words: Iterable[str]) -> tuple[Tokenizer, int]:
 
 
 def alphabet_of(tokenizer: Tokenizer) -> set[int]:
-    """The ids of a compact BPE's single bytes: they stay in the vocabulary, used or not."""
+    """The ids of a compact BPE's single bytes: they stay in the vocabulary even if unused."""
     return {number for token, number in tokenizer.get_vocab().items() if len(token) == 1}
 
 
@@ -131,8 +132,8 @@ def load_backend(name: str) -> Tokenizer:
 def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequence[str] = ()) -> tuple[Tokenizer, int]:
     """The same segmentation with the used tokens renumbered from 1; the end-of-text token is 0.
 
-    A BPE needs the intermediate tokens of its merges; those stay, numbered past the used ones, so that they cost the
-    model no row and never come out on the corpus' own texts.
+    A BPE needs the intermediate tokens of its merges; those stay, numbered after the used ones, so they need no row in
+    the model and never occur in the corpus' texts.
 
     Args:
         tokenizer: a BPE or Unigram backend.
@@ -149,10 +150,10 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequenc
     kind = state["model"]["type"]
     tokens = [tokenizer.id_to_token(i) for i in sorted(set(used))]
     if EOS in tokens:
-        raise CorpusError(f"the texts of the corpus contain the token {EOS}; it must only end texts")
+        raise CorpusError(f"the texts of the corpus contain the token {EOS}, which may only end texts; remove it")
     taken = [marker for marker in markers if marker in tokenizer.get_vocab()]
     if taken:
-        raise CorpusError(f"{taken} are tokens of the tokenizer already; choose words that it has none for")
+        raise CorpusError(f"{taken} are already tokens of the tokenizer; choose other words")
     rows = [EOS, *markers, *tokens]
     if kind == "BPE":
         _reduce_bpe(state["model"], rows)
@@ -171,13 +172,13 @@ def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequenc
 
 
 def _added(number: int, content: str, *, special: bool = False, rstrip: bool = False) -> dict[str, Any]:
-    """A token that is cut out of a text before anything else is looked at, as `tokenizers` keeps it."""
+    """A token that `tokenizers` splits off before all others, in its JSON form."""
     kept = {"single_word": False, "lstrip": False, "rstrip": rstrip, "normalized": False, "special": special}
     return {"id": number, "content": content} | kept
 
 
 def _reduce_bpe(model: dict[str, Any], rows: list[str]) -> None:
-    """Keeps the rows, what they are merged from, and the merges between."""
+    """Keeps the rows, the tokens that they are merged from, and the merges between."""
     pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     made_by: dict[str, tuple[str, str]] = {}
     for left, right in pairs:
@@ -195,7 +196,7 @@ def _reduce_bpe(model: dict[str, Any], rows: list[str]) -> None:
 
 
 def wrap(tokenizer: Tokenizer, block_size: int) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers know it; its end-of-text token also begins and pads."""
+    """The tokenizer for transformers; its end-of-text token is also the BOS and padding token."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -215,11 +216,11 @@ def save_tokenizer(tokenizer: Tokenizer, block_size: int, folder: str | Path) ->
 
 
 def check_vocabulary(vocab_size: int, texts: Iterable[str]) -> list[str]:
-    """A problem where the compact BPE is too small to spell the corpus."""
+    """The problem of a compact BPE that is too small to encode the corpus, if it is."""
     least = minimum_vocab_size(texts)
     if vocab_size >= least:
         return []
     return [
-        f"vocab_size={vocab_size} is too small: lists and templates use {least - 1} distinct bytes and "
-        f"there is an end-of-text token; expected {least} or more"
+        f"vocab_size={vocab_size} is too small: lists and templates need {least - 1} distinct bytes and an "
+        f"end-of-text token; expected {least} or more"
     ]

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe's data set, as far as its small files tell: looked at before any work."""
+"""The checks of a recipe's data set that its small files allow, before any work is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knowcap.dataset.published import NEEDS_TOKENIZER, original_corpus
 from knowcap.dataset.recorded import recorded_corpus, vocabulary_corpus
 from knowcap.dataset.source import HEAD, Source, find_source
 from knowcap.facts import CorpusError
-from knowcap.recipe import KEYS, NOT_BIOD_KEYS, NOT_TABLE_KEYS
+from knowcap.recipe import KEYS, RENDERING_KEYS
 
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_source(recipe: Recipe) -> list[str]:
-    """The problems of a recipe's data set as it is at its source, whatever a run has of it."""
+    """The problems of a recipe's data set at its source, even if the run has a copy."""
     if recipe.dataset_name is None:
         return []
     try:
@@ -35,7 +35,7 @@ def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -
     Args:
         recipe: with a dataset_name.
         bad: keys that had a problem already.
-        source: where to look; by default the run's own copy, if it has one.
+        source: where the data set is read; by default the run's own copy, if there is one.
     """
     if bad & {"dataset_name", "dataset_revision", "dataset_texts", "seed"}:
         return []
@@ -43,7 +43,7 @@ def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -
         source = source or source_of(recipe)
         head = Head.of(source.fetch(*HEAD, quiet=True))
         problems = _check_keys(recipe, head, bad)
-        if bad & {"num_templates", "fixed_renderings", "permute", "full_name"}:
+        if bad.intersection(RENDERING_KEYS):
             return problems
         check = _check_published if recipe.dataset_texts == "published" else _check_online
         if head.kind == "table":  # its vocabulary is made of its facts
@@ -56,7 +56,7 @@ def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -
 
 
 def _check_keys(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
-    """Keys that contradict what the data set is, or that say nothing to it."""
+    """Keys that contradict the data set, or have no effect on it."""
     kind, name = head.kind, head.knowledge.name
     made_as = kind or name
     problems = []
@@ -66,20 +66,20 @@ def _check_keys(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
         )
     if recipe.dataset_texts == "published":
         return problems
-    idle = {"bioD": NOT_BIOD_KEYS, "table": [key for key in NOT_TABLE_KEYS if not key.startswith("pools")]}
+    unused = [key for key in RENDERING_KEYS if kind in ("bioD", "table") and kind not in KEYS[key].corpora]
     return problems + [
-        f"{key}={getattr(recipe, key)!r} says nothing to data set {name!r}, which is {kind}; leave it out"
-        for key in idle.get(kind or "", ())
-        if key not in bad and getattr(recipe, key) != KEYS[key].default
+        KEYS[key].no_effect(value, f"on data set {name!r}, which is {kind}")
+        for key in unused
+        if key not in bad and (value := getattr(recipe, key)) != KEYS[key].default
     ]
 
 
 def _check_online(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
-    """Whether its people can be told afresh, and the vocabulary that this needs."""
+    """Whether new texts of its people can be generated, and the vocabulary that this needs."""
     corpus = vocabulary_corpus(recipe, head)
     if corpus is None:
         corpus = recorded_corpus(recipe, head.folder)
-    own = head.shape is not None and head.shape.compact
+    own = head.recipe is not None and head.recipe.compact
     if own or recipe.tokenizer_name is not None or "vocab_size" in bad:
         return []
     return check_vocabulary(recipe.vocab_size, corpus.vocabulary_texts())
@@ -93,7 +93,7 @@ def _check_published(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
     if ours is not None:
         return (
             []
-            if head.shape is not None and head.shape.compact
+            if head.recipe is not None and head.recipe.compact
             else check_vocabulary(recipe.vocab_size, ours.vocabulary_texts())
         )
     if pools is None:

@@ -1,4 +1,4 @@
-"""From a recipe to its corpus, and from a corpus to its tokenizer and windows. What every corpus offers."""
+"""From a recipe to its corpus: the one module that knows all corpora."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
 
     Args:
         recipe: one without problems.
-        folder: where a `dataset_name`'s data set lies; by default it is fetched.
-        place: where the token ids of its texts are kept, if these are used as they are.
+        folder: of the data set of `dataset_name`; by default it is fetched.
+        place: the folder for the token ids of published texts.
 
     Raises:
-        CorpusError: lists, numbers or templates that cannot be used.
+        CorpusError: lists, numbers or templates cannot be used.
         DatasetError, CorpusError, DatasetError: a data set that cannot be used.
     """
     if recipe.dataset_name is not None:
@@ -61,7 +61,7 @@ def _corpus_of_dataset(recipe: Recipe, folder: Path | None, place: Path | None, 
 
 
 def sample_of(recipe: Recipe, count: int) -> Corpus:
-    """The recipe's corpus with its first people alone, at most `count`; raises what `corpus_of` does."""
+    """The recipe's corpus with its first people only, at most `count`. Raises the same errors as `corpus_of`."""
     if recipe.dataset_name is None:
         return corpus_of(replace(recipe, num_people=min(recipe.num_people, count)))
     from knowcap.dataset.importing import sample_folder, source_of
@@ -70,7 +70,7 @@ def sample_of(recipe: Recipe, count: int) -> Corpus:
 
 
 def knowledge_of(recipe: Recipe) -> Knowledge:
-    """The content of the recipe's knowledge.json; of a data set, no people are read."""
+    """The content of the recipe's knowledge.json; the people of a data set are not read."""
     if recipe.dataset_name is None:
         return corpus_of(recipe).knowledge()
     from knowcap.dataset.importing import source_of

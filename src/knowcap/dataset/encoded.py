@@ -1,9 +1,8 @@
-"""Whole texts as token ids: tokenized once, file by file, into an array on disk that every process maps."""
+"""Whole texts as token ids: tokenized once, file by file, into an array on disk that processes map into memory."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,11 @@ from tqdm.auto import tqdm
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
-from knowcap.files import whole_file
+from knowcap.files import read_json, whole_file, write_json
 
 
 _BATCH = 10_000  # texts tokenized at a time
-_SCANNED = 1 << 24  # ids looked through at a time
+_SCANNED = 1 << 24  # ids scanned at a time
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Encoded:
 
 
 class EncodedPieces:
-    """Texts to gather windows from, as `pieces.Pieces`: every text is a piece, and the end of text is one.
+    """Texts to gather windows from, as `Pieces`: every text is one piece, and so is the end of text.
 
     Attributes:
         lengths: (texts + 1,), tokens of every piece.
@@ -48,7 +47,7 @@ class EncodedPieces:
     """
 
     def __init__(self, encoded: Encoded, encoder: Tokenizer, tokenizer: Tokenizer) -> None:
-        """`encoder` gave the ids; `tokenizer` is the same with its tokens numbered anew."""
+        """`encoder` gave the ids; `tokenizer` is the same with its tokens renumbered."""
         self._ids = encoded.ids
         self._used = encoded.used
         self._new = np.zeros(max(encoder.get_vocab_size(), int(self._used[-1]) + 1), dtype=np.int32)
@@ -73,7 +72,7 @@ class EncodedPieces:
         lengths = self.lengths[texts].astype(np.int64) + 1
         ends = np.cumsum(lengths)
         index = np.repeat(self._starts[texts] - ends + lengths, lengths) + np.arange(int(lengths.sum()))
-        index[ends - 1] = 0  # ends of text are no part of the array
+        index[ends - 1] = 0  # the array has no ends of text
         tokens = self._new[self._ids[index]]
         tokens[ends - 1] = EOS_ID
         return tokens, lengths
@@ -88,7 +87,7 @@ class EncodedPieces:
 
 
 def text_batches(file: Path, columns: Sequence[str], rows: int | None = None) -> Iterator[list[list]]:
-    """Columns of a Parquet file as lists, batch by batch; of the first so many rows, if `rows` says so."""
+    """Columns of a Parquet file as lists, batch by batch; of the first `rows` rows, if given."""
     left = rows
     for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=list(columns)):
         batch = batch if left is None else batch.slice(0, left)
@@ -99,22 +98,23 @@ def text_batches(file: Path, columns: Sequence[str], rows: int | None = None) ->
 
 
 def encode_some(file: Path, rows: int, tokenizer: Tokenizer) -> Encoded:
-    """The first so many texts of a file, in memory."""
+    """The first texts of a file, in memory."""
     parts = list(_encoded(file, tokenizer, rows))
     ids, lengths = map(np.concatenate, zip(*parts, strict=True))
     return Encoded(ids, lengths, _used(ids))
 
 
 def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Encoded:
-    """The texts of all files, in `place`, which is there whole or not at all; a killed call goes on at its file.
+    """The texts of all files, in `place`, which is made whole or not at all; after an interruption, finished files are
+    kept.
 
     Args:
         files: Parquet files with a column `text`.
-        tokenizer: must be the one that `place` was made with, if it is there.
+        tokenizer: must be the one that `place` was made with, if it exists.
         place: the folder of ids.bin, lengths.npy, used.npy and encoded.json.
 
     Raises:
-        CorpusError: `place` was made with another tokenizer or of other files.
+        CorpusError: `place` was made with another tokenizer or from other files.
     """
     record = {
         "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
@@ -125,7 +125,7 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
         _make(files, tokenizer, place, record)
     if _read(place) != record:
         raise CorpusError(
-            f"{place} holds texts that were encoded with another tokenizer, or other texts; "
+            f"{place} holds texts encoded with another tokenizer, or other texts; "
             "choose another run_name or pass --overwrite_output_dir"
         )
     ids = np.memmap(place / "ids.bin", dtype=record["dtype"], mode="r")
@@ -137,7 +137,7 @@ def _make(files: Sequence[Path], tokenizer: Tokenizer, place: Path, record: dict
     if _read(partial) != record:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / "encoded.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(partial / "encoded.json", record)
     parts = [partial / f"lengths-{number:05d}.npy" for number in range(len(files))]
     done = next((number for number, part in enumerate(parts) if not part.is_file()), len(parts))
     kept = [np.load(part) for part in parts[:done]]
@@ -148,14 +148,14 @@ def _make(files: Sequence[Path], tokenizer: Tokenizer, place: Path, record: dict
     ):
         ids.truncate(sum(int(lengths.sum(dtype=np.int64)) for lengths in kept) * _type_of(tokenizer).itemsize)
         for file, part in zip(files[done:], parts[done:], strict=True):
-            told = []
+            lengths_of_file = []
             for tokens, lengths in _encoded(file, tokenizer):
                 ids.write(tokens.tobytes())
-                told.append(lengths)
+                lengths_of_file.append(lengths)
                 bar.update(len(lengths))
             ids.flush()
             os.fsync(ids.fileno())
-            kept.append(np.concatenate([np.zeros(0, dtype=np.int32), *told]))
+            kept.append(np.concatenate([np.zeros(0, dtype=np.int32), *lengths_of_file]))
             with whole_file(part) as made, made.open("wb") as out:
                 np.save(out, kept[-1])
     np.save(partial / "lengths.npy", np.concatenate(kept))
@@ -190,4 +190,4 @@ def _type_of(tokenizer: Tokenizer) -> np.dtype:
 
 def _read(place: Path) -> dict | None:
     file = place / "encoded.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return read_json(file) if file.is_file() else None

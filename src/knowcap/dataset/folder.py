@@ -1,5 +1,5 @@
-"""The data set folder: Parquet files that `load_dataset` reads, knowledge.json, and a card. The one place that writes
-or reads it.
+"""The data set folder: Parquet files for `load_dataset`, knowledge.json, and a card; the one module that writes and
+reads it. Tables are written chunk by chunk, by one process or several; the files do not depend on how many.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from knowcap.processes import share_out
 
 
 ENTITIES_PER_FILE = 50_000
-CHUNK = 10_000  # entities held in memory at a time by each process
-_LISTED = (
+CHUNK = 10_000  # entities in memory at a time in each process
+_CANDIDATE_COLUMNS = (
     ("attribute", pa.string()), ("part", pa.int32()), ("last_part", pa.int32()), ("text", pa.string()),
     ("of", pa.string()),
 )  # fmt: skip
@@ -30,7 +30,7 @@ SPAN = pa.struct([("attribute", pa.string()), ("start", pa.int32()), ("end", pa.
 
 
 class DatasetError(ValueError):
-    """A data set folder that cannot be read; the message says what was got, what was expected and how to mend it."""
+    """A data set that cannot be made, found, read or used; the message names the problem and a fix."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Table:
     Attributes:
         config, split: where its files go: `config/split-00000-of-00002.parquet`.
         first, end: the numbers of its entities.
-        batch: makes the rows of entities first … end - 1; sent to other processes, so a function of a module.
+        batch: makes the rows of entities first … end - 1; it must be picklable, since it is sent to other processes.
     """
 
     config: str
@@ -50,7 +50,7 @@ class Table:
     batch: Callable[[int, int], pa.RecordBatch]
 
     def files(self) -> list[tuple[str, int, int]]:
-        """The name of every file, and which entities are in there."""
+        """The name of every file, with its first and end entity."""
         starts = range(self.first, self.end, ENTITIES_PER_FILE)
         return [
             (f"{self.split}-{n:05d}-of-{len(starts):05d}.parquet", start, min(self.end, start + ENTITIES_PER_FILE))
@@ -65,11 +65,11 @@ class Table:
 
 
 def write_tables(folder: Path, tables: Sequence[Table], num_proc: int = 1) -> Iterator[tuple[str, int]]:
-    """Writes every file of every table under an empty folder; yields a config and how many entities it got, as it
-    goes.
+    """Writes every file of every table under an empty folder; yields a config and the number of entities
+    written, chunk by chunk.
 
     Raises:
-        ProcessError: another process was killed. What one raises is raised here.
+        ProcessError: a process was killed. An error in a process is raised here.
     """
     jobs = []
     for table in tables:
@@ -99,7 +99,7 @@ def write_folder(
     card: Callable[[Path], str],
     num_proc: int = 1,
 ) -> Path:
-    """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it with all before in it."""
+    """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it after the tables."""
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
         with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
@@ -115,10 +115,10 @@ def write_folder(
 def write_rows(
     folder: Path, knowledge: Knowledge, rows: Sequence[tuple[Row, int]], lists: Sequence[CandidateRow] = ()
 ) -> Path:
-    """Makes a data set folder of texts that are there already, each with its rendering's number; no card.
+    """Makes a data set folder of existing texts, each with the number of its rendering; without a card.
 
     Raises:
-        FactError: a row that breaks the contract, or says a value unmarked before its span.
+        FactError: a row breaks the contract, or states a value before its span.
     """
     for row, _ in rows:
         check_row(row, knowledge)
@@ -138,7 +138,7 @@ def write_rows(
 
 
 def read_knowledge(folder: str | Path) -> Knowledge:
-    """The folder's knowledge.json. Raises FactError where there is none."""
+    """The folder's knowledge.json. Raises FactError if there is none."""
     return Knowledge.load(Path(folder) / "knowledge.json")
 
 
@@ -148,7 +148,7 @@ def has_config(folder: str | Path, config: str) -> bool:
 
 
 def num_rows(folder: str | Path, config: str = "biographies") -> int:
-    """How many rows a config has, from its files' footers."""
+    """The number of rows of a config, from its files' footers."""
     return sum(pq.read_metadata(file).num_rows for file in _files(folder, config))
 
 
@@ -198,7 +198,7 @@ def read_candidates(folder: str | Path) -> dict[str, Candidates]:
     """The lists of the folder's config `candidates`, by attribute.
 
     Raises:
-        DatasetError, CorpusError: it has none, or they are not whole.
+        DatasetError, CorpusError: there are none, or a part is missing.
     """
     rows = (row.values() for file in _files(folder, "candidates") for row in pq.read_table(file).to_pylist())
     return candidates_by_attribute(CandidateRow(*row) for row in rows)
@@ -207,12 +207,12 @@ def read_candidates(folder: str | Path) -> dict[str, Candidates]:
 def candidate_batch(lists: Sequence[CandidateRow], first: int, end: int) -> pa.RecordBatch:
     columns = zip(*lists[first:end], strict=True)
     return pa.RecordBatch.from_pydict(
-        {name: pa.array(column, kind) for (name, kind), column in zip(_LISTED, columns, strict=True)}
+        {name: pa.array(column, kind) for (name, kind), column in zip(_CANDIDATE_COLUMNS, columns, strict=True)}
     )
 
 
 def text_batch(entity_column: str, rows: Sequence[Row], exposures: np.ndarray) -> pa.RecordBatch:
-    """The columns of the biographies config: one row or more, each with its exposure (n,)."""
+    """The columns of the biographies config, of at least one row, with the rows' exposures (n,)."""
     return pa.RecordBatch.from_pydict(
         {
             entity_column: [row.entity for row in rows],
@@ -232,6 +232,6 @@ def _span_column(rows: Sequence[Row]) -> pa.ListArray:
 
 
 def describe(folder: Path) -> str:
-    """One line: what the folder holds."""
+    """The folder's content in one line."""
     knowledge = read_knowledge(folder)
     return f"{knowledge.num_people:,} people, {knowledge.total_bits:,.0f} bits"

@@ -1,4 +1,7 @@
-"""What a data set folder brings along, so that its people can be told again: value lists, templates, the recipe."""
+"""The small files of a data set folder that describe it: knowledge.json, the recipe, the value lists, the templates.
+
+From them its people can be rendered again.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,19 @@ from knowcap.corpus.bios import BioS
 from knowcap.facts import Knowledge
 from knowcap.files import RECIPE_FILE
 from knowcap.knowledge.pools import Pools, load_pools, write_pools
-from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe import KEYS, Recipe, RecipeError, shaping_keys
 from knowcap.recipe_file import read_recipe
 
 
 POOLS, TEMPLATES = "pools", "templates.yaml"
-ANY_MODEL = "gpt2-2-2"  # a recipe names a model; to a data set it does not matter
-_ORDER = list(KEYS)
-# What the content depends on, the card's own figures included.
-SHAPING = (
-    "seed", *_ORDER[_ORDER.index("corpus") : _ORDER.index("control_people") + 1], "tokenizer_name", "vocab_size",
-)  # fmt: skip
-_PATHS = ("pools_dir", "facts_file", "facts_templates", "tokenizer_name")
+ANY_MODEL = "gpt2-2-2"  # a recipe needs a model, but a data set does not depend on it
+SHAPING = shaping_keys("draws", "texts", "tokens")  # what the content depends on, with the figures of the card
 
 
 def write_lists(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
-    """Puts into a data set folder what its texts are made from, besides knowcap's own templates.
+    """Writes into a data set folder what its texts are made from, except knowcap's own templates.
 
-    pools/ has the value lists as they were used, `pools_fraction` applied; templates.yaml is a table's own file.
+    pools/ has the value lists with `pools_fraction` applied; templates.yaml is a table's own file.
     """
     write_corpus_pools(folder, corpus)
     if recipe.corpus == "table":
@@ -40,7 +38,7 @@ def write_lists(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
 
 
 def write_corpus_pools(folder: Path, corpus: Corpus) -> None:
-    """Puts pools/ into a data set folder, where its corpus has value lists."""
+    """Writes pools/ into a data set folder, if its corpus has value lists."""
     pools = pools_of(corpus)
     if pools is not None:
         write_pools(pools, folder / POOLS)
@@ -52,7 +50,7 @@ def pools_of(corpus: Corpus) -> Pools | None:
 
 
 def recipe_lines(recipe: Recipe) -> list[str]:
-    """The keys that make the same data set again, as YAML; of paths the last part, as the rest is the maker's own."""
+    """The keys that make the same data set again, as YAML; with only the last part of paths, which are private."""
     keys = {key: getattr(recipe, key) for key in SHAPING}
     shown = {key: v for key, v in keys.items() if v != KEYS[key].default or key in ("corpus", "num_people", "seed")}
     text = yaml.safe_dump(
@@ -62,13 +60,13 @@ def recipe_lines(recipe: Recipe) -> list[str]:
 
 
 def local_files(recipe: Recipe) -> dict[str, str]:
-    """The files and folders of this machine that the recipe reads, by its key: their names alone."""
-    given = {key: getattr(recipe, key) for key in _PATHS if getattr(recipe, key)}
+    """The names, without paths, of the local files and folders that the recipe reads, by its key."""
+    given = {key: getattr(recipe, key) for key in SHAPING if KEYS[key].path and getattr(recipe, key)}
     return {k: Path(v).resolve().name for k, v in given.items() if k != "tokenizer_name" or Path(v).is_dir()}
 
 
 def read_folder_recipe(folder: Path) -> Recipe | None:
-    """The recipe that a data set folder was made from; None where it has none, or one that knowcap can't read."""
+    """The recipe that a data set folder was made from; None if there is none, or none that knowcap can read."""
     file = folder / RECIPE_FILE
     if not file.is_file():
         return None
@@ -81,31 +79,31 @@ def read_folder_recipe(folder: Path) -> Recipe | None:
 
 @dataclass(frozen=True)
 class Head:
-    """What a data set folder says of itself, in small files.
+    """The description of a data set folder, from its small files.
 
     Attributes:
-        folder: where these are.
+        folder: the folder with these files.
         knowledge: its knowledge.json.
-        shape: the recipe that it was made from; None where it has none, or one that knowcap can't read.
+        recipe: the recipe that it was made from; None if there is none, or none that knowcap can read.
     """
 
     folder: Path
     knowledge: Knowledge
-    shape: Recipe | None
+    recipe: Recipe | None
 
     @classmethod
     def of(cls, folder: Path) -> Head:
-        """Reads a folder's knowledge.json and recipe.yaml. Raises FactError where the first is missing or broken."""
+        """Reads a folder's knowledge.json and recipe.yaml. Raises FactError if the first is missing or invalid."""
         return cls(folder, Knowledge.load(folder / "knowledge.json"), read_folder_recipe(folder))
 
     @property
     def kind(self) -> str | None:
-        """Which corpus knowcap can tell its people as: bioS, bioD or table; None: none that it knows."""
-        made_as = None if self.shape is None else self.shape.corpus
+        """The corpus by which knowcap can render its people: bioS, bioD or table; None for any other."""
+        made_as = None if self.recipe is None else self.recipe.corpus
         if made_as == "table":
             return made_as if (self.folder / TEMPLATES).is_file() else None
         return made_as if made_as in ("bioS", "bioD") and made_as == self.knowledge.name else None
 
     def pools(self) -> Pools | None:
-        """The value lists, where there are any. Raises CorpusError where they can't be used."""
+        """The value lists, if there are any. Raises CorpusError if they cannot be used."""
         return load_pools(self.folder / POOLS) if (self.folder / POOLS).is_dir() else None

@@ -1,11 +1,10 @@
-"""The knowledge stage of a recipe with a `dataset_name`: the data set in the run folder, whole, checked, and the same
-when the run goes on.
+"""The knowledge stage of a recipe with a `dataset_name`: a checked copy of the data set in the run folder, and checks
+that it is still the same data set when the run is resumed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -22,24 +21,23 @@ from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.head import Head
 from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, find_source
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
-from knowcap.files import whole_folder
-from knowcap.recipe import Recipe
+from knowcap.files import read_json, whole_folder, write_json
+from knowcap.recipe import RENDERING_KEYS, Recipe
 
 
 logger = logging.getLogger(__name__)
 
-RECORD = ".source.json"  # hidden, so that it is not published with the folder: it may hold a path of this machine
+RECORD = ".source.json"  # hidden, so it is not published with the folder: it may have a local path
 _SAMPLED_FILES, _SAMPLED_ROWS = 8, 200
 _PIECE = 1 << 24  # bytes copied at a time
-_MEND = "choose another run_name or pass --overwrite_output_dir"
-_TEXT_KEYS = ("num_templates", "fixed_renderings", "permute")
+_FIX = "choose another run_name or pass --overwrite_output_dir"
 
 
 def import_dataset(recipe: Recipe, folder: Path) -> Path:
-    """Makes `folder` of the recipe's data set, whole or not at all, unless it is there.
+    """Copies the recipe's data set to `folder`, whole or not at all, unless the folder exists.
 
     Raises:
-        DatasetError: the data set can't be had, breaks the contract, or is another one than `folder` was made of.
+        DatasetError: the data set cannot be fetched, breaks the contract, or is not the one in `folder`.
     """
     record = read_record(folder)
     if folder.exists():
@@ -53,19 +51,19 @@ def import_dataset(recipe: Recipe, folder: Path) -> Path:
         record = {key: getattr(recipe, key) for key in ("dataset_name", "dataset_revision")} | {
             "commit": source.commit
         }
-        (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    _tell_differences(recipe, folder)
+        write_json(made / RECORD, record)
+    _warn_of_differences(recipe, folder)
     return folder
 
 
 def read_record(folder: Path) -> dict[str, str | None] | None:
-    """Which data set a run's folder was made of: dataset_name, dataset_revision, commit; None where it wasn't."""
+    """The data set that a run's folder is a copy of: dataset_name, dataset_revision, commit; None if it is no copy."""
     file = folder / RECORD
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return read_json(file) if file.is_file() else None
 
 
 def published_source(folder: Path) -> dict[str, str | None]:
-    """What a model's files may say of where `folder` came from; of a path from the root, its last part."""
+    """The source of `folder` for a model's files; of an absolute path only the last part."""
     record = read_record(folder) or {}
     name = record.get("dataset_name") or ""
     if Path(name).expanduser().is_absolute():
@@ -74,10 +72,10 @@ def published_source(folder: Path) -> dict[str, str | None]:
 
 
 def source_of(recipe: Recipe) -> Source:
-    """Where the recipe's data set can be read: the run's own copy if it is there, or else its source.
+    """Where the recipe's data set can be read: the run's own copy if it exists, otherwise its source.
 
     Raises:
-        DatasetError: it can't be had.
+        DatasetError: it cannot be fetched.
     """
     folder = recipe.run_dir / "knowledge"
     record = read_record(folder)
@@ -88,7 +86,7 @@ def source_of(recipe: Recipe) -> Source:
 
 
 def sample_folder(recipe: Recipe, source: Source) -> Path:
-    """Where the head of the data set lies, with enough of it to look at a sample: a file, or a whole table."""
+    """The folder with the head of the data set and a sample of it: one file, or a whole table."""
     config = "biographies" if recipe.dataset_texts == "published" else "people"
     wanted = source.paths(f"{config}/train-*.parquet")[:1]
     whole = ["people/*.parquet"] if Head.of(source.fetch(*HEAD, quiet=True)).kind == "table" else []
@@ -96,10 +94,10 @@ def sample_folder(recipe: Recipe, source: Source) -> Path:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Holds a data set folder to the contract: its files are all there, and a sample of its rows.
+    """Checks that a data set folder has all its files and that a sample of its rows meets the contract.
 
     Raises:
-        DatasetError: says what is wrong with which file.
+        DatasetError: names the file and the problem.
     """
     try:
         knowledge = Head.of(folder).knowledge
@@ -112,17 +110,17 @@ def check_folder(folder: Path, name: str) -> None:
             for row in _rows(files[number], knowledge):
                 check_row(row, knowledge)
     except (ValueError, OSError, TypeError) as error:
-        raise DatasetError(f"dataset_name={name!r} breaks the contract of data sets: {error}") from error
+        raise DatasetError(f"dataset_name={name!r} does not meet the contract of data sets: {error}") from error
 
 
 def _check_all_there(config: Path) -> None:
-    """Every split's files are numbered, out of how many: none may be missing."""
-    there: Counter[tuple[str, int]] = Counter()
+    """Checks that no file of a split is missing; the file names have the number of files."""
+    counts: Counter[tuple[str, int]] = Counter()
     for path in config.glob("*.parquet"):
         found = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.parquet", path.name)
         if found:
-            there[found[1], int(found[2])] += 1
-    for (split, expected), count in there.items():
+            counts[found[1], int(found[2])] += 1
+    for (split, expected), count in counts.items():
         if count != expected:
             raise FactError(f"{config.name} has {count} of the {expected} files of its split {split!r}")
 
@@ -131,9 +129,9 @@ def _rows(file: Path, knowledge: Knowledge) -> Iterator[Row]:
     """The first rows of a file of biographies."""
     columns = (knowledge.entity_column, "exposure", "text", "spans")
     parquet = pq.ParquetFile(file)
-    lacking = [name for name in columns if name not in parquet.schema_arrow.names]
-    if lacking:
-        raise FactError(f"biographies/{file.name} lacks the columns {', '.join(lacking)}")
+    missing = [name for name in columns if name not in parquet.schema_arrow.names]
+    if missing:
+        raise FactError(f"biographies/{file.name} lacks the columns {', '.join(missing)}")
     for batch in parquet.iter_batches(batch_size=_SAMPLED_ROWS, columns=list(columns)):
         for row in batch.to_pylist():
             spans = tuple(Span(s["attribute"], s["start"], s["end"]) for s in row["spans"])
@@ -146,21 +144,21 @@ def _asks_for(recipe: Recipe, record: dict[str, str | None]) -> bool:
 
 
 def _check_same(recipe: Recipe, folder: Path, record: dict[str, str | None] | None) -> None:
-    """Raises DatasetError where the folder was made of something else than the recipe's data set is now.
+    """Raises DatasetError if the folder is no copy of the recipe's data set as it is now.
 
-    A repo on the Hub is taken at the commit that it was fetched at, whatever its branch has become since.
+    A repo of the Hub is used at the commit at which it was fetched, also if its branch has changed since.
     """
     if record is None or not _asks_for(recipe, record):
-        was = "by knowcap itself" if record is None else f"of {record['dataset_name']} {record['dataset_revision']}"
-        raise DatasetError(f"{folder} was made {was}, not of dataset_name={recipe.dataset_name!r}; {_MEND}")
-    there = Path(recipe.dataset_name or "").expanduser()
+        made = "by knowcap itself" if record is None else f"of {record['dataset_name']} {record['dataset_revision']}"
+        raise DatasetError(f"{folder} was made {made}, not of dataset_name={recipe.dataset_name!r}; {_FIX}")
+    original = Path(recipe.dataset_name or "").expanduser()
     if record["commit"] is not None:
         logger.info("%s is %s at commit %s", folder, recipe.dataset_name, record["commit"])
-    elif there.is_dir():
-        source = find_source(str(there))
+    elif original.is_dir():
+        source = find_source(str(original))
         for path in sorted({*source.paths(*DATA), *find_source(str(folder)).paths(*DATA)}):
-            if not _same(there / path, folder / path):
-                raise DatasetError(f"{there / path} has changed since {folder} was made of it; {_MEND}")
+            if not _same(original / path, folder / path):
+                raise DatasetError(f"{original / path} has changed since {folder} was copied from it; {_FIX}")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -177,7 +175,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _copy(folder: Path, made: Path, source: Source) -> None:
-    """Copies a folder; of the Hub's cache, whose files never change, hard links are made where that can be."""
+    """Copies a folder; files of the Hub's cache, which never change, are hard-linked if possible."""
     files = [(folder / path, made / path) for path in source.paths(*WHOLE)]
     total = sum(original.stat().st_size for original, _ in files)
     with tqdm(total=total, desc="copying", unit="B", unit_scale=True, leave=False, delay=2) as bar:
@@ -199,12 +197,15 @@ def _linked(original: Path, copy: Path) -> bool:
     return True
 
 
-def _tell_differences(recipe: Recipe, folder: Path) -> None:
-    """The texts that are scored are the data set's; a recipe may tell its people otherwise."""
-    shape = Head.of(folder).shape
-    if shape is None or recipe.dataset_texts == "published":
+def _warn_of_differences(recipe: Recipe, folder: Path) -> None:
+    """Logs where the recipe renders its people differently from the data set's texts, which are scored."""
+    original = Head.of(folder).recipe
+    if original is None or recipe.dataset_texts == "published":
         return
-    for key in _TEXT_KEYS:
-        told, scored = getattr(recipe, key), getattr(shape, key)
-        if told != scored:
-            logger.warning("trained texts have %s: %s, the data set's, which are scored, %s", key, told, scored)
+    for key in RENDERING_KEYS:
+        trained, scored = getattr(recipe, key), getattr(original, key)
+        if trained != scored:
+            logger.warning(
+                "the training texts have %s: %s, but the texts of the data set, which are scored, have %s",
+                key, trained, scored,
+            )  # fmt: skip

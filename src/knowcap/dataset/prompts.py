@@ -1,11 +1,10 @@
-"""A plain table of (prompt, answer, candidates) as a data set: the prompt names the entity, the answer is its value.
+"""A table of (prompt, answer, candidates) as a data set: the prompt names the entity, the answer is its value.
 
     prompt,answer,candidates
     The capital of France is,Paris,195
 
-`candidates` says out of how many equally likely answers each was drawn, or lists them, separated by `|` (in Parquet: a
-list). Optional columns: `attribute` (what is asked; one number of candidates each) and `entity` (of whom, by default
-the prompt).
+`candidates` is the number of equally likely answers, or lists them, separated by `|` (in Parquet: a list). Optional
+columns: `attribute` (what is asked for; each has one number of candidates) and `entity` (by default the prompt).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from knowcap.corpus.candidates import CandidateRow
 from knowcap.dataset.folder import DatasetError, write_rows
 from knowcap.facts import NAME, Attribute, Knowledge, Row, Span
+from knowcap.recipe_file import parse_number
 
 
 COLUMNS, OPTIONAL = ("prompt", "answer", "candidates"), ("attribute", "entity")
@@ -32,7 +32,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV or Parquet file.
 
     Raises:
-        DatasetError: another kind of file, or one that cannot be read.
+        DatasetError: the file has another type, or cannot be read.
     """
     if path.suffix not in (".csv", ".tsv", ".parquet"):
         raise DatasetError(f"{path}: expected .csv, .tsv or .parquet")
@@ -52,11 +52,11 @@ def write_prompts(rows: Iterable[Mapping[str, Any]], folder: Path, name: str = "
 
     Args:
         rows: with the columns that this module's docstring names.
-        folder: to be made.
+        folder: the folder to make.
         name: of the data set.
 
     Raises:
-        DatasetError: every problem of every row, ten at most.
+        DatasetError: with the problems of all rows, at most ten.
     """
     rows = [dict(row) for row in rows]
     problems = _problems(rows)
@@ -90,7 +90,7 @@ def write_prompts(rows: Iterable[Mapping[str, Any]], folder: Path, name: str = "
 
 
 def _row(prompt: str, answer: str, attribute: str, entity: str) -> Row:
-    """Prompt and answer as one text, with a blank between if there is none."""
+    """Prompt and answer as one text, with a space between if there is none."""
     between = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
     start = len(prompt) + len(between) + len(answer) - len(answer.lstrip())
     name = Span(NAME, 0, len(prompt.rstrip()))
@@ -98,22 +98,26 @@ def _row(prompt: str, answer: str, attribute: str, entity: str) -> Row:
 
 
 def _candidates(value: Any) -> tuple[int, list[str]]:
-    """How many there are, and which, if that is said."""
+    """The number of candidates, and the candidates if they are listed. Raises ValueError for another value."""
     if isinstance(value, str):
         listed = [part.strip() for part in value.split("|")] if "|" in value else []
-        return (len(listed), listed) if listed else (int(value), [])
+        if listed:
+            return len(listed), listed
+        value = parse_number(value)
+        if not isinstance(value, int):
+            raise ValueError("expected a whole number")
     if isinstance(value, list | tuple):
         return len(value), [str(part) for part in value]
     return int(value), []
 
 
 def _problems(rows: list[dict[str, Any]]) -> list[str]:
-    """What is wrong with the rows."""
+    """The problems of the rows."""
     if not rows:
-        return ["no rows; expected one (prompt, answer, candidates) at least"]
+        return ["no rows; expected at least one (prompt, answer, candidates)"]
     missing = [column for column in COLUMNS if column not in rows[0]]
     if missing:
-        return [f"columns {', '.join(missing)} are missing; there are {', '.join(map(str, rows[0]))}"]
+        return [f"columns {', '.join(missing)} are missing; the table has {', '.join(map(str, rows[0]))}"]
     problems, counts = [], dict[str, int]()
     seen: set[tuple[str, str]] = set()
     for number, row in enumerate(rows, start=1):
@@ -128,14 +132,14 @@ def _problems(rows: list[dict[str, Any]]) -> list[str]:
         elif count < 1 or (listed and answer.strip() not in listed):
             problems.append(f"row {number}: {answer!r} is not among its {count} candidates")
         elif answer.strip() in prompt:
-            problems.append(f"row {number}: the answer {answer!r} stands in the prompt, from which it can be copied")
+            problems.append(f"row {number}: the prompt has the answer {answer!r}, which can be copied from it")
         elif counts.setdefault(attribute, count) != count:
             problems.append(
-                f"row {number}: {count} candidates, but {counts[attribute]} before; give what differs an attribute of "
-                "its own"
+                f"row {number}: {count} candidates, but {counts[attribute]} in an earlier row; use another attribute "
+                "for another number"
             )
         elif (entity := (attribute, str(row.get("entity") or prompt))) in seen:
-            problems.append(f"row {number}: {entity[1]!r} is asked twice; give every row an entity of its own")
+            problems.append(f"row {number}: {entity[1]!r} has two rows; give every row its own entity")
         else:
             seen.add(entity)
     return problems

@@ -1,4 +1,4 @@
-"""Corpora of a data set folder: its people told afresh at every exposure, or its texts as they are."""
+"""The people of a data set folder as a corpus, rendered again at every exposure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from knowcap.corpus.bios import BioS
 from knowcap.corpus.junk import Junk
 from knowcap.corpus.renderings import Variant
 from knowcap.corpus.sentences import Sentences, read_sentences
-from knowcap.corpus.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, cut
+from knowcap.corpus.table import ENTITY_COLUMN, Table, check_vocabulary_is_known, limit_templates
 from knowcap.corpus.templates import load_templates
 from knowcap.dataset.head import POOLS, TEMPLATES, Head
 from knowcap.facts import CorpusError, Knowledge
@@ -26,40 +26,40 @@ from knowcap.knowledge.tuples import Column, Tuples
 from knowcap.recipe import Recipe
 
 
-PUBLISHED = "use `dataset_texts: published`, which takes its texts as they are"
+PUBLISHED = "use `dataset_texts: published`, which trains on its own texts"
 
 
 class MismatchError(CorpusError):
-    """This knowcap's lists, templates and options do not give the texts that the data set has."""
+    """The lists, templates and options at hand do not give the knowledge that the data set has."""
 
 
 def recorded_corpus(recipe: Recipe, folder: Path, limit: int | None = None) -> Corpus:
-    """The people of a data set folder, told afresh as the recipe says.
+    """The people of a data set folder, rendered by the recipe.
 
     Args:
-        recipe: with a dataset_name; its seed is that of how people are told, and in what order.
+        recipe: with a dataset_name; its seed is that of the renderings and their order.
         folder: with the head of the data set, and the people config.
-        limit: the first so many rows of `people` alone, as a sample; a table is always read whole.
+        limit: read only this many rows of `people`, as a sample; a table is always read whole.
 
     Raises:
-        CorpusError: there is no way to tell these people, or their config can't be read so.
-        CorpusError: lists or templates that can't be used.
+        CorpusError: these people cannot be rendered, or their config cannot be read.
+        CorpusError: lists or templates cannot be used.
     """
     head = Head.of(folder)
     files = sorted((folder / "people").glob("train-*.parquet"))
     if not files:
-        raise CorpusError(f"{folder} has no people/train-*.parquet, so nobody can be told; {PUBLISHED}")
-    told = vocabulary_corpus(recipe, head)
-    if isinstance(told, BioS):
-        people = read_people(files, told.people.pools, head.knowledge, recipe.seed, limit)
-        return BioS(people, told.templates, told.variant, told.junk)
-    if isinstance(told, BioD):
-        return RecordedBioD(files, told, head, limit)
+        raise CorpusError(f"{folder} has no people/train-*.parquet, so its people cannot be rendered; {PUBLISHED}")
+    corpus = vocabulary_corpus(recipe, head)
+    if isinstance(corpus, BioS):
+        people = read_people(files, corpus.people.pools, head.knowledge, recipe.seed, limit)
+        return BioS(people, corpus.templates, corpus.variant, corpus.junk)
+    if isinstance(corpus, BioD):
+        return RecordedBioD(files, corpus, head, limit)
     sentences = _sentences(recipe, folder)
     tuples = _tuples(files, sentences)
     check_vocabulary_is_known(tuples, sentences, recipe)
     table = RecordedTable(tuples, sentences, recipe, head.knowledge)
-    agree(table.computed(), head.knowledge)
+    check_matches(table.computed(), head.knowledge)
     return table
 
 
@@ -67,43 +67,47 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
     """A corpus of the same lists, templates and form with one person in it; None for a table.
 
     Raises:
-        MismatchError: knowcap can't tell what this data set holds, or tells it otherwise.
-        CorpusError: lists or templates that can't be used.
+        MismatchError: knowcap cannot render this data set, or would give other knowledge.
+        CorpusError: lists or templates cannot be used.
     """
-    knowledge, shape = head.knowledge, head.shape
-    if head.kind is None or shape is None:
-        what = f"its recipe.yaml is of corpus: {shape.corpus}" if shape else "it has no recipe.yaml that knowcap reads"
+    knowledge, original = head.knowledge, head.recipe
+    if head.kind is None or original is None:
+        why = (
+            f"its recipe.yaml has corpus: {original.corpus}"
+            if original
+            else "it has no recipe.yaml that knowcap can read"
+        )
         raise MismatchError(
-            f"data set {knowledge.name!r} can't be told afresh: {what}, and knowcap tells bioS, bioD and tables; "
-            f"{PUBLISHED}"
+            f"data set {knowledge.name!r} cannot be rendered again: {why}, and knowcap renders bioS, bioD and "
+            f"tables; {PUBLISHED}"
         )
     if head.kind == "table":
         return None
     pools = head.pools()
-    if pools is None and not shape.compact:
+    if pools is None and not original.compact:
         raise MismatchError(f"data set {knowledge.name!r} lacks {POOLS}/ with its value lists; {PUBLISHED}")
     if head.kind == "bioD":
-        biod = biod_of(replace(shape, num_people=1, tokenizer_name=recipe.tokenizer_name, seed=recipe.seed), pools)
-        agree(biod.knowledge(), knowledge)
+        biod = biod_of(replace(original, num_people=1, tokenizer_name=recipe.tokenizer_name, seed=recipe.seed), pools)
+        check_matches(biod.knowledge(), knowledge)
         return biod
     variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
     domain = Junk(domain_token=knowledge.text_prefix.rstrip() or None)
     bios = BioS(People(pools, 1, recipe.seed), load_templates(recipe.num_templates), variant, domain)
-    says_gender = "pronoun" in [a.name for a in knowledge.attributes]
-    if says_gender == recipe.full_name:
+    has_gender = "pronoun" in [a.name for a in knowledge.attributes]
+    if has_gender == recipe.full_name:
         raise MismatchError(
-            f"full_name={recipe.full_name}, but data set {knowledge.name!r} counts "
-            f"{'the gender that pronouns tell' if says_gender else 'no gender, since its texts have no pronouns'}; "
-            f"give full_name: {'false' if says_gender else 'true'}"
+            f"full_name={recipe.full_name}, but data set {knowledge.name!r} has "
+            f"{'a gender, which pronouns state' if has_gender else 'no gender, since its texts have no pronouns'}; "
+            f"give full_name: {'false' if has_gender else 'true'}"
         )
-    agree(bios.knowledge(), knowledge)
+    check_matches(bios.knowledge(), knowledge)
     return bios
 
 
-def agree(ours: Knowledge, recorded: Knowledge) -> None:
-    """Raises MismatchError where texts that are told now would be of another knowledge than the data set's.
+def check_matches(ours: Knowledge, recorded: Knowledge) -> None:
+    """Raises MismatchError if texts that are rendered now would have other knowledge than the data set's.
 
-    Who the people are, and how many, is the data set's own.
+    The people and their number may differ.
     """
     ours = replace(ours, num_people=recorded.num_people, seed=recorded.seed, diversity_terms=recorded.diversity_terms)
     if ours.version != recorded.version:
@@ -117,7 +121,7 @@ def agree(ours: Knowledge, recorded: Knowledge) -> None:
         name = differing[0]
         raise MismatchError(
             f"data set {recorded.name!r}: its knowledge.json has {name}={getattr(recorded, name)!r}, its lists and "
-            f"people make {getattr(ours, name)!r}; mend either, or {PUBLISHED}"
+            f"people make {getattr(ours, name)!r}; correct one of them, or {PUBLISHED}"
         )
 
 
@@ -126,20 +130,20 @@ class RecordedBioD(BioD):
 
     num_outsiders = 0
 
-    def __init__(self, files: Sequence[Path], told: BioD, head: Head, limit: int | None = None) -> None:
-        """Reads the people config. Raises CorpusError where it is of another shape than `told`."""
+    def __init__(self, files: Sequence[Path], biod: BioD, head: Head, limit: int | None = None) -> None:
+        """Reads the people config. Raises CorpusError if it has another shape than `biod`."""
         diversity, codes = read_values(
-            files, told.diversity, told.name_lists, told.symbols, head.knowledge.num_people, compact=told.compact,
+            files, biod.diversity, biod.name_lists, biod.symbols, head.knowledge.num_people, compact=biod.compact,
             limit=limit,
         )  # fmt: skip
-        super().__init__(diversity, len(codes), told.pools)
+        super().__init__(diversity, len(codes), biod.pools)
         self._codes = codes
         if limit is None:
             credited = replace(self.knowledge(), seed=head.knowledge.seed)
             if credited.diversity_terms != head.knowledge.diversity_terms:
                 raise CorpusError(
-                    f"data set {head.knowledge.name!r}: knowledge.json has diversity terms of other people than the "
-                    f"people config; mend either, or {PUBLISHED}"
+                    f"data set {head.knowledge.name!r}: the diversity terms of knowledge.json do not fit the "
+                    f"people config; correct one of them, or {PUBLISHED}"
                 )
         self._knowledge = head.knowledge
 
@@ -155,20 +159,20 @@ class RecordedTable(Table):
         self._recorded = recorded
 
     def computed(self) -> Knowledge:
-        """What these facts amount to."""
+        """The knowledge that follows from these facts."""
         return super().knowledge()
 
     def knowledge(self) -> Knowledge:
-        """The data set's own."""
+        """The data set's knowledge.json."""
         return self._recorded
 
 
 def _sentences(recipe: Recipe, folder: Path) -> Sentences:
-    """The templates of a table's data set."""
+    """The templates of a data set of a table."""
     sentences, problems = read_sentences(folder / TEMPLATES)
     if problems:
         raise CorpusError(*problems)
-    return cut(sentences, recipe.num_templates, folder / TEMPLATES)
+    return limit_templates(sentences, recipe.num_templates, folder / TEMPLATES)
 
 
 def _tuples(files: Sequence[Path], sentences: Sentences) -> Tuples:
@@ -177,7 +181,7 @@ def _tuples(files: Sequence[Path], sentences: Sentences) -> Tuples:
     read = pa.Table.from_batches(batches(files, (ENTITY_COLUMN, *names)))
     entities = tuple(read.column(ENTITY_COLUMN).cast(pa.string()).to_pylist())
     if len(set(entities)) != len(entities) or None in entities:
-        raise CorpusError("people: an entity is there twice, or has no name; remove it")
+        raise CorpusError("people: an entity is listed twice, or has no name; remove it")
     columns = {}
     for name in names:
         values = pc.cast(read.column(name).combine_chunks(), pa.string())

@@ -1,4 +1,4 @@
-"""bioD's knowledge (Part 3.3, Definition 2.2): each attribute has a diversity set of D strings, each value consists of C.
+"""bioD's knowledge (Part 3.3, Definition 2.2): each attribute has a diversity set of D strings, each value C of them.
 
 Everything is a function of the seed and of attribute and person numbers, so any part can be computed alone.
 """

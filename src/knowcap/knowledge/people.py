@@ -37,7 +37,7 @@ class People:
     def __post_init__(self) -> None:
         if not 1 <= self.num_people <= self.pools.num_names:
             raise CorpusError(
-                f"num_people={self.num_people:_}, expected 1 to {self.pools.num_names:,}, the number of distinct names in the "
+                f"num_people={self.num_people:_}, expected 1 to {self.pools.num_names:,}, the number of names in the "
                 "value lists; lower it, or give larger lists"
             )
 

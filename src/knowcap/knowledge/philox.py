@@ -67,7 +67,7 @@ class KeyedPermutation:
     """A permutation of range(size) in which any index can be looked up alone: a keyed Feistel network with cycle
     walking.
 
-    The domain is a rectangle a x b of just over `size` cells; a result outside is permuted again until it falls inside.
+    The domain is a rectangle a x b of just over `size` cells; one outside is permuted again until it falls inside.
     """
 
     def __init__(self, size: int, seed: int, stream: str, substream: int = 0) -> None:

@@ -116,7 +116,7 @@ class Pools:
         return math.fsum(self.log2_candidates.values())
 
     def version(self, base: str) -> str:
-        """The version of what is drawn from these lists: `base` for the package's (also the first part of them), else base+digest."""
+        """The version of draws from these lists: `base` for the package's or their first part, else base+digest."""
         own = astuple(_packaged())
         if all(values == of_package[: len(values)] for values, of_package in zip(astuple(self), own, strict=True)):
             return base

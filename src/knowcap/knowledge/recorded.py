@@ -62,8 +62,8 @@ def read_people(
         limit: read only this many rows, as people 0, 1, …, whatever their ids.
 
     Raises:
-        CorpusError: a value that is not in the lists, a work city that is not the employer's, people that are missing or
-            listed twice, or two people with the same name.
+        CorpusError: a value that is not in the lists, a work city that is not the employer's, people missing or listed
+            twice, or two people with the same name.
     """
     values = _value_sets(pools)
     count = recorded.num_people if limit is None else min(limit, recorded.num_people)

@@ -26,7 +26,7 @@ _MOST_SYMBOLS = 2**24  # a symbol is drawn from 32 bits: probabilities differ by
 class Strings:
     """`num_strings` (N) strings; those with numbers from N on are outsiders.
 
-    Outsiders differ from all N strings: by construction where strings are drawn without replacement, otherwise with the
+    Outsiders differ from all N strings: by construction where strings are drawn without replacement, else with the
     probability of uniform draws.
 
     Attributes:

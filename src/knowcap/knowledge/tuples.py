@@ -43,7 +43,7 @@ class Column:
 
     @property
     def entropy(self) -> float:
-        """The entropy of the values, in bits: the mean of -log2 of a value's frequency over the entities that have one."""
+        """The entropy of the values, in bits: the mean of -log2 of a value's frequency over entities that have one."""
         shares = self.counts / self.stated
         return max(0.0, float(-(shares * np.log2(shares)).sum()))
 
@@ -76,7 +76,7 @@ def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, 
     good = _good_lines(lines, where, set(attributes), problems)
     tuples = _columns(good, attributes)
     problems += [
-        f"{path.name}: no row has the attribute {name!r}, for which there are templates; add rows, or remove the templates"
+        f"{path.name}: no row has the attribute {name!r}, which has templates; add rows, or remove the templates"
         for name in attributes
         if name not in tuples.columns
     ]

@@ -1,7 +1,7 @@
 """The stages of a run, chained: data → train → score → capacity → quantize → score → capacity → report.
 
-Every stage keeps what is finished, so that the same call goes on after an interruption, to the same result; what is
-kept is still held to the recipe. Heavy libraries are imported by the stages that need them, once in a process.
+Every stage keeps finished outputs, so that the same call continues after an interruption, to the same result; kept
+outputs are still checked against the recipe. Heavy libraries are imported by the stages that need them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from knowcap.run.launch import Launcher
 
 
 if TYPE_CHECKING:
-    from knowcap.scoring.way import Way
+    from knowcap.scoring.mode import ScoringMode
 
 
 logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
-    """All stages into `run_dir`; returns what the report made.
+    """Runs all stages into `run_dir`; returns the report.
 
     Args:
         recipe: the checked recipe.
         run_dir: from `claim_run_dir`.
-        launcher: starts training and scoring through accelerate; by default all runs in this process.
+        launcher: starts training and scoring through accelerate; by default they run in this process.
         num_proc: processes that write the data set.
     """
     dataset_dir = data(recipe, run_dir, num_proc)
@@ -69,7 +69,7 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Pa
         train(recipe, run_dir)
 
     if launcher is not None and not kept:
-        launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])  # tells its own line
+        launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])  # logs its own line
         return output
     return _stage("train", output, work, _describe_training, kept)
 
@@ -91,28 +91,27 @@ def measure_run(run_dir: Path, recipe: Recipe, *, dataset_name: str | None = Non
 def measure_model(
     name: str | Path, dataset_name: str | None = None, output_dir: Path | None = None, **options: Any
 ) -> Path:
-    """Measures any model and writes a card; one within a run folder is measured as the run's recipe says.
+    """Measures any model and writes a card; a model of a run folder is measured with the run's recipe.
 
-    Results lie in the folder of a model that knowcap made, else in `measured/NAME`, so that no other model's files are
-    touched.
+    Results are written to the model's folder if knowcap trained it, else to `measured/NAME`.
 
     Args:
         name: a model folder, or a Hub id.
         dataset_name: a data set folder or Hub id, or a table of prompts; the run's own by default.
-        output_dir: where results go instead.
+        output_dir: where results are written instead.
         options: those of `measure`, and `revision` of a Hub id.
 
     Returns:
         The folder with the results: nll.parquet, control.parquet, capacity.json.
 
     Raises:
-        ValueError: no model, or no data set to measure it on.
+        ValueError: there is no model, or no data set to measure it on.
     """
     from knowcap.capacity.measure import dataset_folder
-    from knowcap.models.loading import ADAPTER_FILE, find_model
+    from knowcap.models.folders import ADAPTER_FILE, find_model
     from knowcap.report.card import write_card
     from knowcap.report.card.results import run_dir_of
-    from knowcap.scoring.way import Way
+    from knowcap.scoring.mode import ScoringMode
 
     model_dir = find_model(name, options.pop("revision", None))
     if not any((model_dir / file).is_file() for file in ("config.json", ADAPTER_FILE)):
@@ -124,15 +123,15 @@ def measure_model(
     recipe = recipe_of(run_dir) if is_run_dir(run_dir) else None
     if dataset_name is None and recipe is None:
         raise ValueError(
-            f"{model_dir} lies in no run folder; give --dataset_name: a folder as `knowcap data` makes it, a Hub id, "
-            "or a table of your own"
+            f"{model_dir} is not in a run folder; give --dataset_name: a folder made by `knowcap data`, a Hub id, "
+            "or a table of prompts"
         )
     ours = (model_dir / "training.json").is_file()
     called = Path(name).resolve().name if Path(name).is_dir() else str(name).replace("/", "--")
     output = output_dir or (model_dir if ours else Path("measured") / called)
     data = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, output / "data")
     measure(model_dir, data, recipe, output_dir=output, **options)
-    result = output / Way(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    result = output / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
     if recipe is not None and output == model_dir and (run_dir / "model" / "capacity.json").is_file():
         report(run_dir)  # its cards and plots show all models of the run
     else:
@@ -155,34 +154,34 @@ def measure(
 ) -> Path:
     """The measuring stages: nll.parquet and control.parquet, then capacity.json, in the model's folder.
 
-    Where the data set has neutral texts too, they are measured into `model_dir/neutral`; other ways of scoring go into
-    folders of theirs.
+    If the data set has neutral texts too, they are measured into `model_dir/neutral`; each other scoring mode has a
+    folder of its own.
 
     Args:
         model_dir: any model folder.
         dataset_dir: a data set folder.
-        recipe: gives batch size, confidence level and seed where they aren't the defaults.
+        recipe: gives batch size, confidence level and seed; their defaults without one.
         batch_size: texts a forward pass; as many as fit by default.
-        limit: score the first so many entities only.
-        overwrite: score again where a finished measurement is found.
+        limit: score only this many entities, the first ones.
+        overwrite: score again even if there is a finished measurement.
         launcher: starts the scoring through accelerate.
-        scoring, context: the way, see `knowcap.scoring.Way`.
-        output_dir: where results go, in place of the model's folder.
+        scoring, context: the scoring mode, see `knowcap.scoring.ScoringMode`.
+        output_dir: where results are written, instead of the model's folder.
     """
     from knowcap.dataset.folder import has_config
-    from knowcap.scoring.way import Way
+    from knowcap.scoring.mode import ScoringMode
 
     batch_size = recipe.eval_batch_size if batch_size is None and recipe is not None else batch_size
     recipe = Recipe() if recipe is None else recipe
     output_dir = model_dir if output_dir is None else output_dir
     options = {"batch_size": batch_size, "limit": limit, "overwrite": overwrite, "output_dir": output_dir}
-    way, neutral = Way(scoring, context), Way(scoring, context, neutral=True)
+    mode, neutral = ScoringMode(scoring, context), ScoringMode(scoring, context, neutral=True)
     if has_config(dataset_dir, "neutral"):
         _measure_texts(model_dir, dataset_dir, recipe, launcher, neutral, **options)
     elif overwrite:
         for name in ("nll.parquet", "control.parquet", "control_swapped.parquet", "capacity.json"):
             (output_dir / neutral.folder / name).unlink(missing_ok=True)  # of another data set
-    return _measure_texts(model_dir, dataset_dir, recipe, launcher, way, **options)
+    return _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **options)
 
 
 def _measure_texts(
@@ -190,11 +189,11 @@ def _measure_texts(
     dataset_dir: Path,
     recipe: Recipe,
     launcher: Launcher | None,
-    way: Way,
+    mode: ScoringMode,
     **options: Any,
 ) -> Path:
-    """Measures a model in one way; `options` are those of `scoring.score`."""
-    output_dir = options["output_dir"] / way.folder
+    """Measures a model in one scoring mode; `options` are those of `scoring.score`."""
+    output_dir = options["output_dir"] / mode.folder
     scores, result = output_dir / "nll.parquet", output_dir / "capacity.json"
     scored = not options["overwrite"] and scores.is_file() and (output_dir / "control.parquet").is_file()
     summarized = scored and result.is_file() and _json(result)["confidence_level"] == recipe.confidence_level
@@ -204,7 +203,7 @@ def _measure_texts(
             result.unlink(missing_ok=True)  # of an earlier measurement
         from knowcap.scoring import score
 
-        score(model_dir, dataset_dir, **options, way=way)
+        score(model_dir, dataset_dir, **options, mode=mode)
 
     def summarize() -> None:
         from knowcap.capacity import capacity
@@ -217,15 +216,15 @@ def _measure_texts(
         words = [str(model_dir), str(dataset_dir), "--output_dir", str(options["output_dir"])]
         words += [] if options["batch_size"] is None else ["--batch_size", str(options["batch_size"])]
         words += [] if options["limit"] is None else ["--limit", str(options["limit"])]
-        words += ["--overwrite"] * options["overwrite"] + way.words()
-        launcher.launch("knowcap.scoring", words)  # tells its own line
+        words += ["--overwrite"] * options["overwrite"] + mode.options()
+        launcher.launch("knowcap.scoring", words)  # logs its own line
     else:
         _stage("score", scores, score, _describe_scores, scored)
     return _stage("capacity", result, summarize, _describe_capacity, summarized)
 
 
 def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path:
-    """The quantizing stage: the model with fewer bits a weight, in `run_dir/quantized/int8`, `int4-gptq` and so on."""
+    """The quantization stage: the model with fewer bits per weight, in `run_dir/quantized/int8`, `int4-gptq` and so on."""
     output = run_dir / "quantized" / settings.folder
     kept = (output / "quantization.json").is_file() and not overwrite
 
@@ -238,7 +237,7 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
 
 
 def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
-    """The extracting stage, in `run_dir/extraction`; `how` are fields of `knowcap.extraction.Tuning`."""
+    """The extraction stage, in `run_dir/extraction`; `how` are fields of `knowcap.extraction.Tuning`."""
     from knowcap import extraction as extraction
 
     tuning = extraction.Tuning.of(recipe, **how)
@@ -259,7 +258,7 @@ def recipe_of(run_dir: Path) -> Recipe:
     """The recipe that a run folder records.
 
     Raises:
-        RecipeError: no run folder, or its recipe can't be read.
+        RecipeError: it is not a run folder, or its recipe cannot be read.
     """
     file = run_dir / RECIPE_FILE
     if not is_run_dir(run_dir):
@@ -271,7 +270,7 @@ def recipe_of(run_dir: Path) -> Recipe:
 
 
 def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool) -> Path:
-    """Does a stage's work, which is a check where the output is kept, and logs the stage's one line."""
+    """Runs a stage, which only checks an output that is kept, and logs one line about it."""
     began = time.perf_counter()
     work()
     how_long = "finished before, kept" if kept else f"{time.perf_counter() - began:.1f} s"
@@ -281,8 +280,8 @@ def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[
 
 def _listing(folder: Path) -> str:
     if not folder.is_dir():
-        return "but there is no such folder"
-    return f"but it holds {', '.join(sorted(p.name for p in folder.iterdir())[:20]) or 'nothing'}"
+        return "but the folder does not exist"
+    return f"but it has {', '.join(sorted(p.name for p in folder.iterdir())[:20]) or 'no files'}"
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -291,7 +290,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _describe_training(model_dir: Path) -> str:
     t = _json(model_dir / "training.json")
-    loss = "" if t["final_loss"] is None else f", loss {t['final_loss']:.4f} nats a token"
+    loss = "" if t["final_loss"] is None else f", loss {t['final_loss']:.4f} nats per token"
     model = f"{t['model_name']}, {t['num_parameters']:,} parameters"
     return f"{model}, {t['num_steps']:,} steps, {t['num_tokens']:,} tokens{loss}"
 

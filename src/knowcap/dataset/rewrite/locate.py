@@ -1,7 +1,7 @@
-"""From a text that a language model wrote to the exact spans of its facts, or to what speaks against it.
+"""From a text that a language model wrote to the exact spans of its facts, or to the reasons for its rejection.
 
-A text is searched, never trusted: it must begin with the full name and say every fact of the person, as the lists
-spell it, or it is not kept.
+A text must begin with the full name and state every fact of the person, spelled as in the lists; otherwise it is
+rejected.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _LISTS = {
     "employer": "employers",
     "work_city": "work_cities",
 }
-_MASK = "\0"  # no text has it: it isn't printable
-# In the order in which they are told; `missing_`, `hinted_` go with an attribute.
+_MASK = "\0"  # not printable, so no text has it
+# In the order in which they are reported.
 REASONS = (
     "empty",
     "unprintable",
@@ -45,15 +45,15 @@ class Locator:
         self._longer: dict[tuple[str, str], list[re.Pattern[str]]] = {}
 
     def locate(self, text: str, person: dict[str, str], entity: int) -> Row | tuple[str, ...]:
-        """The text as a row with the spans of its facts, or the reasons why it is not kept (see `REASONS`).
+        """The text as a row with the spans of its facts, or the reasons for its rejection (see `REASONS`).
 
-        Spans are first mentions, disjoint, in the order of the text. White space is made single blanks first. A value
-        is found where it stands as whole words, outside longer facts ("Technology" is not found in "Massachusetts
-        Institute of Technology") and outside longer values of its list ("Disney" is not found in "Disney+"). What
-        tells a fact before its span (its year, the value in another case) speaks against the text too.
+        Spans are first mentions, disjoint, in the order of the text. White space is first replaced by single spaces. A
+        value is found as whole words, outside longer facts ("Technology" is not found in "Massachusetts
+        Institute of Technology") and outside longer values of its list ("Disney" is not found in "Disney+"). A text
+        with a hint at a fact before its span (its year, the value in another case) is rejected too.
 
         Args:
-            text: what was written.
+            text: the reply of the language model.
             person: the columns of the people's table.
             entity: the person's number.
         """
@@ -74,7 +74,7 @@ class Locator:
             missing.add(_DATE)
         for value, attributes in self._by_value(person):
             starts = self._places(masked, value, attributes)
-            placed = _share_out(masked, starts, attributes, spans.get("employer"))
+            placed = _assign_mentions(masked, starts, attributes, spans.get("employer"))
             spans |= {a: Span(a, start, start + len(value)) for a, start in placed.items()}
             missing |= set(attributes) - placed.keys()
             masked = _masked(masked, _bounded(value))
@@ -92,22 +92,22 @@ class Locator:
         return Row(text, tuple(sorted(spans.values(), key=lambda span: span.start)), entity)
 
     def _by_value(self, person: dict[str, str]) -> list[tuple[str, list[str]]]:
-        """The person's values and whose they are, the longest first; the employer before what is as long."""
+        """The person's values with their attributes, the longest first; the employer before values of equal length."""
         values: dict[str, list[str]] = {}
         for attribute in _LISTS:
             values.setdefault(person[attribute], []).append(attribute)
-        # A work city that is a birth city too is told from it by the employer, which has to be placed before.
+        # An equal work city and birth city are distinguished by the employer's place, so it is searched first.
         return sorted(values.items(), key=lambda item: (len(item[1]) > 1, -len(item[0])))
 
     def _places(self, masked: str, value: str, attributes: list[str]) -> list[int]:
-        """Where a value stands, each place once, other than within a longer value of its lists."""
+        """Where a value is mentioned, outside longer values of its lists."""
         patterns = [pattern for attribute in attributes for pattern in self._longer_than(attribute, value)]
         longer = [match.span() for pattern in patterns for match in pattern.finditer(masked)]
         found = [match.span() for match in _bounded(value).finditer(masked)]
         return [start for start, end in found if not any(s <= start and end <= e for s, e in longer)]
 
     def _longer_than(self, attribute: str, value: str) -> list[re.Pattern[str]]:
-        """The values of an attribute's list that say `value` within them."""
+        """The values of an attribute's list that contain `value`."""
         key = (attribute, value)
         if key not in self._longer:
             within = _bounded(value)
@@ -117,18 +117,18 @@ class Locator:
 
 
 def _bounded(value: str) -> re.Pattern[str]:
-    """Matches a value as whole words, whatever characters it begins and ends with."""
+    """Matches a value as whole words, whatever its first and last characters."""
     return re.compile(rf"(?<!\w){re.escape(value)}(?!\w)")
 
 
 def _masked(text: str, pattern: re.Pattern[str]) -> str:
-    """The text with all that matches made unfindable, its length unchanged."""
+    """The text with all matches masked, of the same length."""
     return pattern.sub(lambda match: _MASK * len(match[0]), text)
 
 
-def _share_out(masked: str, starts: list[int], attributes: list[str], employer: Span | None) -> dict[str, int]:
-    """Which mention is whose where attributes share a value: in their order, but the city of work is the one of the
-    first two mentions that is nearer to the employer, in sentences, then in characters.
+def _assign_mentions(masked: str, starts: list[int], attributes: list[str], employer: Span | None) -> dict[str, int]:
+    """The mention of each attribute, where attributes share a value: in their order, but the work city is the one of
+    the first two mentions that is nearer to the employer, in sentences, then in characters.
     """
     placed = dict(zip(attributes, starts, strict=False))
     if len(attributes) == 2 and "work_city" in placed and employer is not None:
@@ -144,7 +144,7 @@ def _share_out(masked: str, starts: list[int], attributes: list[str], employer: 
 
 
 def _hints(masked: str, person: dict[str, str], spans: dict[str, Span]) -> list[str]:
-    """What the text tells of a fact before its span."""
+    """The attributes that the text hints at before their spans."""
     hints = []
     for attribute in (_DATE, *_LISTS):
         if (span := spans.get(attribute)) is None:
@@ -162,10 +162,10 @@ _FIRST_UNAMBIGUOUS_DAY = 13  # 2/10/1996 could be February 10, 15/10/1996 could 
 
 
 def date_pattern(value: str) -> re.Pattern[str]:
-    """Matches a date, given as in the people's table (`October 2, 1996`), in the forms that English prose gives it.
+    """Matches a date, given as in the people's table (`October 2, 1996`), in the forms of English prose.
 
-    With the month as a word, whole or short, before or after the day, the day as a number with or without its ending;
-    and as numbers: 1996-10-02, 10/2/1996, and 15/10/1996 where the first number can be no month.
+    With the month as a word, full or abbreviated, before or after the day, and the day with or without its ending; and
+    as numbers: 1996-10-02, 10/2/1996, and 15/10/1996 where the first number cannot be a month.
     """
     month, day, year, number = _parts(value)
     gap = r"(?:,? (?:of|in)(?: the year)? |,? )"
@@ -182,7 +182,7 @@ def date_pattern(value: str) -> re.Pattern[str]:
 
 
 def hint_pattern(value: str) -> re.Pattern[str]:
-    """Matches the year of a date, or its month and day, which tell part of it where they stand before it."""
+    """Matches the year of a date, or its month and day, which are hints if they stand before it."""
     month, day, year, _ = _parts(value)
     return re.compile(rf"(?<!\w)(?:{year}|{month} (?:the )?{day}|{day} (?:day of |of )?{month})(?!\w)")
 

@@ -1,5 +1,5 @@
-"""The texts on disk while they are written: a journal of every reply of a shard under way, a Parquet file of each
-finished shard. So a process may be killed at any moment, and no reply is asked for twice.
+"""The texts on disk while they are written: a journal of all replies of an unfinished shard, a Parquet file of each
+finished shard. So a process may be killed at any moment, and no reply is requested twice.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Shard(NamedTuple):
 
 
 def shards_of(config: str, first: int, end: int, texts_per_person: int, people: int) -> list[Shard]:
-    """Shards of so many people each; the last may have fewer."""
+    """Shards of `people` people each; the last may have fewer."""
     starts = range(first, end, people)
     return [Shard(config, n, start, min(end, start + people), texts_per_person) for n, start in enumerate(starts)]
 
 
 @dataclass
 class Tally:
-    """What became of texts: how many are kept, how many replies came, and why replies and, at last, texts failed."""
+    """The number of texts kept and of replies, and the reasons of rejected replies and of missing texts."""
 
     kept: int = 0
     replies: int = 0
@@ -67,14 +67,14 @@ class Tally:
 
 @dataclass
 class Progress:
-    """How far a shard is.
+    """The state of a shard.
 
     Attributes:
-        rows: the texts that are kept.
-        attempts: how often each text that is not kept was asked for; 0 times where it is not in there.
-        reasons: why the last reply of each of these was rejected.
+        rows: the kept texts.
+        attempts: the number of requests for each text that is not kept; texts without a request have no entry.
+        reasons: the reason for which the last reply of each of these was rejected.
         replies, rejected: of all texts.
-        before: the attempts as of the last time that the shard was finished.
+        before: the attempts when the shard was last finished.
     """
 
     rows: dict[Text, Row] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Progress:
     before: Counter[Text] = field(default_factory=Counter)
 
     def take(self, text: Text, judged: Row | str) -> None:
-        """Notes one more reply, kept or rejected for a reason."""
+        """Adds a reply, kept or rejected for a reason."""
         self.replies += 1
         self.attempts[text] += 1
         if isinstance(judged, Row):
@@ -111,49 +111,49 @@ class ShardFiles:
         return self.folder / f"{shard.config}-{shard.number:05d}.parquet"
 
     def journal(self, shard: Shard) -> Path:
-        """The replies of a shard under way: one JSON object a line."""
+        """The replies of an unfinished shard: one JSON list per line."""
         return self.folder / f"{shard.config}-{shard.number:05d}.jsonl"
 
     def tally(self, shard: Shard) -> tuple[Tally, int] | None:
-        """The counts of a finished shard and the pass that it was finished in; None where it is not finished."""
+        """The counts of a finished shard and the pass in which it was finished; None if it is not finished."""
         path = self.part(shard)
         if not path.is_file():
             return None
-        said = _metadata(path)
-        missing = Counter(reason for *_, reason in said["missing"])
+        saved = _metadata(path)
+        missing = Counter(reason for *_, reason in saved["missing"])
         kept = pq.read_metadata(path).num_rows
-        return Tally(kept, said["replies"], Counter(said["rejected"]), missing), said["passes"]
+        return Tally(kept, saved["replies"], Counter(saved["rejected"]), missing), saved["passes"]
 
     def load(self, shard: Shard, judge: Callable[[Text, Reply], Row | str]) -> Progress:
-        """How far a shard is, from its Parquet file and its journal.
+        """The state of a shard, from its Parquet file and its journal.
 
         Args:
-            shard: which.
-            judge: what becomes of a reply to a text.
+            shard: the shard.
+            judge: the row of a reply to a text, or the reason for its rejection.
         """
         progress = Progress()
         if (path := self.part(shard)).is_file():
-            said = _metadata(path)
+            saved = _metadata(path)
             progress.rows = {(row.entity, rendering): row for row, rendering in _rows(path)}
-            progress.attempts = Counter({(p, r): count for p, r, count, _ in said["missing"]})
-            progress.reasons = {(p, r): reason for p, r, _, reason in said["missing"]}
-            progress.replies, progress.rejected = said["replies"], Counter(said["rejected"])
+            progress.attempts = Counter({(p, r): count for p, r, count, _ in saved["missing"]})
+            progress.reasons = {(p, r): reason for p, r, _, reason in saved["missing"]}
+            progress.replies, progress.rejected = saved["replies"], Counter(saved["rejected"])
             progress.before = Counter(progress.attempts)
         for text, attempt, reply in _entries(self.journal(shard)):
-            # A journal may outlive the Parquet file that has its replies already.
+            # A process may be killed after writing the Parquet file and before removing the journal.
             if text not in progress.rows and attempt == progress.attempts[text]:
                 progress.take(text, judge(text, reply))
         return progress
 
     def save(self, shard: Shard, progress: Progress, passes: int) -> None:
-        """Writes a finished shard's Parquet file, finished in pass number `passes`; its journal goes."""
+        """Writes a finished shard's Parquet file, finished in pass number `passes`; removes its journal."""
         missing = [[*text, progress.attempts[text], reason] for text, reason in sorted(progress.reasons.items())]
-        said = {"replies": progress.replies, "rejected": dict(sorted(progress.rejected.items()))}
-        said |= {"missing": missing, "passes": passes}
+        saved = {"replies": progress.replies, "rejected": dict(sorted(progress.rejected.items()))}
+        saved |= {"missing": missing, "passes": passes}
         order = sorted(progress.rows)
         rows = [progress.rows[text] for text in order]
         batch = _batch(rows, [rendering for _, rendering in order])
-        table = pa.Table.from_batches([batch]).replace_schema_metadata({METADATA_KEY: json.dumps(said)})
+        table = pa.Table.from_batches([batch]).replace_schema_metadata({METADATA_KEY: json.dumps(saved)})
         with whole_file(self.part(shard)) as made:
             pq.write_table(table, made, compression="zstd")
         self.journal(shard).unlink(missing_ok=True)
@@ -168,7 +168,7 @@ class ShardFiles:
 
 
 class Journal:
-    """Replies, added as they come; a line that a killed process left unfinished is dropped."""
+    """A file of replies; a line that a killed process left unfinished is removed."""
 
     def __init__(self, path: Path) -> None:
         whole = path.read_bytes().rpartition(b"\n") if path.is_file() else (b"", b"", b"")
@@ -176,7 +176,7 @@ class Journal:
         self._file.truncate(len(whole[0]) + len(whole[1]))
 
     def add(self, text: Text, attempt: int, reply: Reply) -> None:
-        """Adds a reply; it stays should the process be killed right after."""
+        """Adds a reply, which is kept even if the process is killed right after."""
         self._file.write(json.dumps([*text, attempt, reply.text, reply.failed]).encode() + b"\n")
         self._file.flush()
 
@@ -188,7 +188,7 @@ class Journal:
 
 
 def _entries(path: Path) -> Iterator[tuple[Text, int, Reply]]:
-    """The whole lines of a journal."""
+    """The complete lines of a journal."""
     if path.is_file():
         with path.open("rb") as file:
             for line in file:
@@ -208,14 +208,14 @@ def _rows(path: Path) -> Iterator[tuple[Row, int]]:
 
 
 def _batch(rows: Sequence[Row], renderings: Sequence[int]) -> pa.RecordBatch:
-    """The columns of the biographies config; without rows too."""
+    """The columns of the biographies config, also without rows."""
     if not rows:
         return _batch([Row("-", (Span(NAME, 0, 1),), 0)], [0]).slice(0, 0)
     return text_batch(ENTITY_COLUMN, rows, np.array(renderings, dtype=np.int32))
 
 
-def listed(reasons: Counter[str]) -> str:
-    """Such as `11 (cut_off 8, empty 3)`, the most frequent first."""
+def format_counts(reasons: Counter[str]) -> str:
+    """Counts by reason as text, such as `11 (cut_off 8, empty 3)`, the most frequent first."""
     if not reasons:
         return "0"
     counts = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))

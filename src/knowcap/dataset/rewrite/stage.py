@@ -1,4 +1,4 @@
-"""The stage: people and a writer to a data set folder whose biographies a language model wrote."""
+"""The stage that makes a data set folder of biographies written by a language model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from knowcap.dataset.build import tables
-from knowcap.dataset.card import dataset_card
+from knowcap.dataset.card import RewriteSummary, dataset_card
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import DatasetError, write_folder
 from knowcap.dataset.head import write_corpus_pools
-from knowcap.dataset.rewrite.card import making
 from knowcap.dataset.rewrite.locate import Locator
-from knowcap.dataset.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, listed, shards_of
-from knowcap.dataset.rewrite.task import MissingTexts, Task, begin, prompt_of, save_passes, settings_of
+from knowcap.dataset.rewrite.shards import Journal, Progress, Shard, ShardFiles, Tally, Text, format_counts, shards_of
+from knowcap.dataset.rewrite.task import PROMPT_VERSION, MissingTexts, Task, prompt_of, save_passes, settings_of, start
 from knowcap.dataset.rewrite.writers import Reply, Request, Writer
+from knowcap.dataset.stage import tables
 from knowcap.facts import FEWEST_CONTROL, Knowledge, Row
 from knowcap.files import locked
 from knowcap.knowledge.people import People
@@ -28,7 +27,7 @@ from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
 
 
-MAX_UNUSABLE_REPLIES = 200  # replies without one that can be kept, after which nobody is asked any more
+MAX_UNUSABLE_REPLIES = 200  # replies without a usable one after which writing stops
 
 logger = logging.getLogger(__name__)
 
@@ -43,42 +42,42 @@ def rewrite(
     num_proc: int = 1,
     progress: bool = True,
 ) -> Path:
-    """Makes the data set folder, from texts that the writer is asked for; goes on from what an earlier call left.
+    """Makes the data set folder from texts of the writer; resumes an interrupted call.
 
-    Until it is whole, all that was written lies in a hidden folder beside it. Another call asks again, up to
-    `max_attempts` times more, for texts that could not be had, unless it has `allow_missing`.
+    Until the folder is complete, the texts are in a hidden folder beside it. Another call requests missing texts up to
+    `max_attempts` times more, unless it has `allow_missing`.
 
     Args:
-        task: which texts.
-        writer: who writes.
-        folder: to be made.
-        max_attempts: how often one text is asked for.
-        allow_missing: finish without the texts that could not be had; card and knowledge.json say how many. A person
-            must have one text at least.
-        num_proc: processes that write the folder's files.
-        progress: show a bar.
+        task: the texts to write.
+        writer: the writer of the texts.
+        folder: the folder to make.
+        max_attempts: the maximum number of requests for one text.
+        allow_missing: finish without the missing texts, which card and knowledge.json count. Every person must have at
+            least one text.
+        num_proc: the number of processes that write the folder's files.
+        progress: show a progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        DatasetError: the folder is there, or was begun with other settings, or numbers can't be used.
-        MissingTexts: some texts could not be had; or nothing at all could be used.
-        DatasetError: the writer cannot go on.
+        DatasetError: the folder exists, or was started with other settings, or a number is out of range; or the writer
+            cannot continue.
+        MissingTexts: texts are missing, or none of the replies can be used.
     """
     folder = Path(folder)
     if folder.exists():
-        raise DatasetError(f"{folder} is there already; choose another output_dir, or remove it")
+        raise DatasetError(f"{folder} already exists; choose another output_dir, or remove it")
     if max_attempts < 1:
         raise DatasetError(f"max_attempts={max_attempts}: expected 1 or more")
     recipe = task.recipe()
     people = People(load_pools(task.pools_dir), task.num_people, task.seed)
     parts = folder.with_name(f".{folder.name}.parts")
     with locked(parts):
-        if folder.exists():  # another call was waited for
-            raise DatasetError(f"{folder} is there already; choose another output_dir, or remove it")
+        if folder.exists():  # another call may have made it while this one waited
+            raise DatasetError(f"{folder} already exists; choose another output_dir, or remove it")
         settings = settings_of(task, writer, people.pools)
-        passes = begin(parts, settings)
+        passes = start(parts, settings)
         work = _Work(task, people, writer, ShardFiles(parts), max_attempts, passes, settings["texts_a_shard"])
         tally, without = work.write_all(again=not allow_missing, progress=progress)
         save_passes(parts, passes + 1)
@@ -91,7 +90,7 @@ def rewrite(
 
 @dataclass
 class _Work:
-    """What it takes to write all shards."""
+    """The writing of all shards."""
 
     task: Task
     people: People
@@ -116,10 +115,10 @@ class _Work:
         self._kept_any, self._replies, self._rejected = False, 0, 0
 
     def write_all(self, again: bool, progress: bool) -> tuple[dict[str, Tally], int]:
-        """Writes all shards that are not finished, and `again` what an earlier pass could not have.
+        """Writes all shards that are not finished; with `again` also the missing texts of an earlier pass.
 
         Returns:
-            The counts of each config, and how many people have no text.
+            The counts of each config, and the number of people without a text.
         """
         total = self.task.num_people * self.task.texts_per_person + self.num_control
         tally = dict.fromkeys(self.shards, Tally())
@@ -129,12 +128,12 @@ class _Work:
                 for shard in shards:
                     finished = self.files.tally(shard)
                     if finished is None or (again and finished[0].missing and finished[1] <= self.passes):
-                        found, silent = self._write(shard, bar)
+                        found, textless = self._write(shard, bar)
                     else:
-                        found, silent = finished[0], self._silent(shard) if finished[0].missing else 0
+                        found, textless = finished[0], self._without_text(shard) if finished[0].missing else 0
                         _advance(bar, found.kept)
                     tally[config] += found
-                    without += silent if config == "biographies" else 0
+                    without += textless if config == "biographies" else 0
         return tally, without
 
     def _write(self, shard: Shard, bar: tqdm) -> tuple[Tally, int]:
@@ -161,12 +160,12 @@ class _Work:
                     self._rejected += 1 - kept
                     bar.set_postfix(rejected=self._rejected, refresh=False)
                     bar.update(kept)
-                    self._check_hope(state)
+                    self._check_any_usable(state)
         self.files.save(shard, state, self.passes + 1)
         return state.tally(), len(set(columns) - {person for person, _ in state.rows})
 
     def _todo(self, shard: Shard, state: Progress, columns: dict[int, dict[str, str]]) -> list[Request]:
-        """A request for each text that is not kept and may be asked for again."""
+        """A request for each text that is not kept and has attempts left."""
         todo = []
         for person, rendering in shard.texts():
             text = (person, rendering)
@@ -177,19 +176,19 @@ class _Work:
             todo.append(Request((person, rendering, attempt), prompt, seed))
         return todo
 
-    def _silent(self, shard: Shard) -> int:
-        """How many people of a finished shard have no text."""
+    def _without_text(self, shard: Shard) -> int:
+        """The number of people of a finished shard without a text."""
         batch = self.files.batch([shard], shard.first, shard.end)
         return shard.end - shard.first - len(batch.column(0).unique())
 
-    def _check_hope(self, state: Progress) -> None:
-        """Stops where nothing that comes can be used: another model, prompt or server is needed, not more patience."""
+    def _check_any_usable(self, state: Progress) -> None:
+        """Raises MissingTexts if no reply so far can be used, which more requests would not change."""
         self._replies += 1
         self._kept_any = self._kept_any or bool(state.rows)
         if not self._kept_any and self._replies >= MAX_UNUSABLE_REPLIES:
             raise MissingTexts(
-                f"none of the first {self._replies} replies of {self.writer.model_name} could be kept "
-                f"({listed(state.rejected)}); choose a model that follows instructions better, or a larger "
+                f"none of the first {self._replies} replies of {self.writer.model_name} could be used "
+                f"({format_counts(state.rejected)}); choose a model that follows instructions better, or a larger "
                 "max_new_tokens if texts are cut off"
             )
 
@@ -199,7 +198,7 @@ def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], 
     corpus = corpus_of(recipe)
     made = []
     for table in tables(recipe, corpus):
-        if table.config in work.shards:  # told by templates
+        if table.config in work.shards:  # the texts of templates go to the neutral configs
             shards = work.shards[table.config]
             made.append(replace(table, batch=partial(work.files.batch, shards)))
             neutral = {"biographies": "neutral", "control": "neutral_control"}[table.config]
@@ -208,29 +207,42 @@ def _finish(folder: Path, recipe: Recipe, work: _Work, tally: dict[str, Tally], 
     made.sort(key=lambda table: table.config.startswith("neutral"))
     missing = _sum(tally).missing.total()
     knowledge = bior_knowledge(work.people, missing)
-    lines = making(tally, work.writer, work.task.texts_per_person)
     pools = partial(write_corpus_pools, corpus=corpus)
-    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=None, making=lines)
+    summary = _summary(work, tally)
+    card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=None, rewrite=summary)
     write_folder(folder, made, knowledge, pools, card, num_proc)
 
 
+def _summary(work: _Work, tally: dict[str, Tally]) -> RewriteSummary:
+    """What the data set's card reports of the writing."""
+    counts = [
+        [config, f"{c.kept:,}", f"{c.replies:,}", format_counts(c.rejected), format_counts(c.missing)]
+        for config, c in tally.items()
+        if c.replies
+    ]
+    writer, texts = work.writer, work.task.texts_per_person
+    return RewriteSummary(
+        writer.model_name, f"{writer.temperature:g}", writer.max_new_tokens, texts, PROMPT_VERSION, counts
+    )
+
+
 def bior_knowledge(people: People, missing_texts: int = 0) -> Knowledge:
-    """knowledge.json: that of bioS, but what is scored on the texts is no bound."""
+    """knowledge.json: that of bioS, but the bits scored on the texts are no bound."""
     return replace(people.knowledge("bioR"), bound=False, missing_texts=missing_texts)
 
 
 def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_missing: bool, parts: Path) -> None:
-    """Raises MissingTexts where the folder may not be finished."""
+    """Raises MissingTexts if the folder cannot be finished."""
     found = _sum(tally)
     if not found.missing:
         return
     total = found.kept + found.missing.total()
-    counts = f"texts missing: {listed(found.missing)}, of {total:,}"
-    again = f"what was written is kept in {parts}; run again without --allow_missing to ask again for what is missing"
+    counts = f"texts missing: {format_counts(found.missing)}, of {total:,}"
+    again = f"the finished texts are kept in {parts}; run again without --allow_missing to request the missing ones"
     if without:
-        raise MissingTexts(f"{counts}; {without:,} of {task.num_people:,} people have no text at all; {again}")
+        raise MissingTexts(f"{counts}; {without:,} of {task.num_people:,} people have no text; {again}")
     if not allow_missing:
-        raise MissingTexts(f"{counts}; {again}, or with it to finish without")
+        raise MissingTexts(f"{counts}; {again}, or with it to finish without them")
     control = tally["control"]
     if control.missing and control.kept < FEWEST_CONTROL:
         raise MissingTexts(
@@ -239,8 +251,8 @@ def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_miss
 
 
 def _advance(bar: tqdm, count: int) -> None:
-    """Moves the bar by texts that were written before, which say nothing about the speed."""
-    if not bar.disable:  # it has no `initial` then
+    """Moves the bar by texts of an earlier call, which do not count for the speed."""
+    if not bar.disable:  # a disabled bar has no `initial`
         bar.initial += count
     bar.update(count)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.rewrite.writers import Writer
-from knowcap.files import whole_file
+from knowcap.files import read_json, write_json
 from knowcap.knowledge.people import VERSION, full_name
 from knowcap.knowledge.philox import below, words
 from knowcap.knowledge.pools import Pools
-from knowcap.recipe import RULES, Recipe
+from knowcap.recipe import KEYS, Recipe
 
 
 NEUTRAL_RENDERINGS = 4
@@ -25,7 +24,7 @@ _SETTINGS_FILE = "settings.json"
 
 
 class MissingTexts(DatasetError):
-    """Texts that could not be had; the message counts them by reason. What was written is kept."""
+    """Texts that the writer failed to give; the message counts them by reason. The finished texts are kept."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Task:
 
     Attributes:
         num_people: N.
-        texts_per_person: biographies of each.
+        texts_per_person: biographies of each person.
         control_people: people outside the sample, with one text each, for the null control.
         seed: of people and prompts.
         pools_dir: a folder of value lists; the package's own by default.
@@ -47,13 +46,13 @@ class Task:
     pools_dir: str | None = None
 
     def recipe(self) -> Recipe:
-        """The recipe of the same people told by templates.
+        """The recipe of texts about the same people from templates.
 
         Raises:
-            DatasetError: numbers out of their range.
+            DatasetError: a number is out of range.
         """
         numbers = {key: getattr(self, key) for key in ("num_people", "control_people", "seed")}
-        wrong = [f"{k}={v!r}: expected {RULES[k][1]}" for k, v in numbers.items() if not RULES[k][0](v)]
+        wrong = [problem for key, value in numbers.items() if (problem := KEYS[key].wrong_value(value))]
         if self.texts_per_person < 1:
             wrong.append(f"texts_per_person={self.texts_per_person}: expected 1 or more")
         if wrong:
@@ -62,7 +61,7 @@ class Task:
 
 
 def settings_of(task: Task, writer: Writer, pools: Pools) -> dict[str, Any]:
-    """What the texts and their files depend on."""
+    """The settings that the texts and their files depend on."""
     lists = hashlib.sha256(repr(asdict(pools)).encode()).hexdigest()[:16]
     settings = {key: value for key, value in asdict(task).items() if key != "pools_dir"}
     settings |= {"model_name": writer.model_name, "temperature": writer.temperature}
@@ -70,39 +69,34 @@ def settings_of(task: Task, writer: Writer, pools: Pools) -> dict[str, Any]:
     return settings | {"version": VERSION, "lists": lists, "texts_a_shard": TEXTS_A_SHARD}
 
 
-def begin(parts: Path, settings: dict[str, Any]) -> int:
-    """Notes the settings, or holds them to those of what is there; returns how many passes are done.
+def start(parts: Path, settings: dict[str, Any]) -> int:
+    """Saves the settings, or compares them with the saved ones; returns the number of finished passes.
 
     Raises:
-        DatasetError: the folder is of other settings.
+        DatasetError: the folder has other settings.
     """
     path = parts / _SETTINGS_FILE
     if not path.is_file():
-        _write(path, {"settings": settings, "passes": 0})
+        write_json(path, {"settings": settings, "passes": 0})
         return 0
-    there = json.loads(path.read_text(encoding="utf-8"))
-    values = [(key, there["settings"].get(key), value) for key, value in settings.items()]
+    saved = read_json(path)
+    values = [(key, saved["settings"].get(key), value) for key, value in settings.items()]
     differing = [f"{key} is {old!r} there and {new!r} here" for key, old, new in values if old != new]
     if differing:
         raise DatasetError(
-            f"{parts} holds texts of another setting: {', '.join(differing)}; choose another output_dir, or remove "
+            f"{parts} holds texts with other settings: {', '.join(differing)}; choose another output_dir, or remove "
             "that folder"
         )
-    return there["passes"]
+    return saved["passes"]
 
 
 def save_passes(parts: Path, passes: int) -> None:
-    """Notes that all shards were gone through so many times."""
+    """Saves the number of passes through all shards."""
     path = parts / _SETTINGS_FILE
-    _write(path, json.loads(path.read_text(encoding="utf-8")) | {"passes": passes})
+    write_json(path, read_json(path) | {"passes": passes})
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as made:
-        made.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-PROMPT_VERSION = "1.0.0"  # of wording and draws: a change of any is a new version
+PROMPT_VERSION = "1.0.0"  # of wording and draws: any change is a new version
 KINDS = (
     "a short encyclopedia entry",
     "a profile for an alumni magazine",
@@ -128,14 +122,14 @@ PRONOUN_FORMS = {"He": "he, him, his", "She": "she, her, hers"}
 
 
 def prompt_of(person: dict[str, str], index: int, rendering: int, attempt: int, seed: int) -> tuple[str, int]:
-    """The prompt of one attempt at one text, and a seed below 2**31 for the model's own draws.
+    """The prompt of one attempt at one text, and a seed below 2**31 for the model's sampling.
 
     Args:
         person: the columns of the people's table.
         index: the person's number.
-        rendering: which of the person's texts.
-        attempt: how often the text was asked for before.
-        seed: the data set's.
+        rendering: the number of the person's text.
+        attempt: the number of earlier requests for the text.
+        seed: the data set's seed.
     """
     counter, block = np.array([index]), 2 * attempt
     kind, length, own, _ = words(seed, "rewrite", counter, rendering, block)[:, 0]
@@ -160,7 +154,7 @@ def prompt_of(person: dict[str, str], index: int, rendering: int, attempt: int, 
 
 
 def _shuffled(first: int, second: int) -> list[str]:
-    """The attributes in one of their orders, from two random words."""
+    """The attributes in a random order, from two random words."""
     rest, order = list(LABELS), []
     number = (first << 32) | second
     for size in range(len(LABELS), 0, -1):

@@ -1,4 +1,4 @@
-"""The writers of texts: their protocol, and one that samples from a model on this machine."""
+"""Writers of texts: their interface, and a writer that samples from a model on this machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from knowcap.dataset.folder import DatasetError
 
 
-CUT_OFF = "cut_off"  # ended by the limit of tokens
-RUBBISH = "rubbish"  # no answer in the protocol's form
+CUT_OFF = "cut_off"  # ended by the token limit
+RUBBISH = "rubbish"  # a response that does not follow the protocol
 
 
 class Request(NamedTuple):
     """One text to write.
 
-    `key` is the asker's own (person, rendering, attempt); `seed` is for the model's draws.
+    `key` is (person, rendering, attempt); `seed` is for the model's sampling.
     """
 
     key: tuple[int, int, int]
@@ -25,7 +25,7 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came: a text; or why there is none to look at, `cut_off` or `rubbish`."""
+    """A text, or the reason why there is no usable one: `cut_off` or `rubbish`."""
 
     text: str
     failed: str | None = None
@@ -35,9 +35,9 @@ class Writer(Protocol):
     """Writes texts.
 
     Attributes:
-        model_name: of the language model, for the card; no path.
-        temperature: 0 for the likeliest tokens, else the temperature of sampling.
-        max_new_tokens: the most tokens of a text.
+        model_name: of the language model, for the card, without a path.
+        temperature: the sampling temperature; 0 for the likeliest tokens.
+        max_new_tokens: the maximum number of tokens of a text.
     """
 
     model_name: str
@@ -45,10 +45,10 @@ class Writer(Protocol):
     max_new_tokens: int
 
     def write(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
-        """Each request with its reply, as they come, in any order.
+        """Each request with its reply, in the order of arrival.
 
         Raises:
-            DatasetError: it cannot go on; what came before has been given out.
+            DatasetError: it cannot continue; earlier replies have been yielded.
         """
 
 
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
 class LocalWriter:
     """Samples from a model that transformers can load, in batches, on a GPU if there is one.
 
-    A prompt goes through the tokenizer's chat template where it has one. Each batch is drawn by a seed of its own.
+    Prompts are formatted by the tokenizer's chat template if it has one. Each batch is sampled with its own seed.
 
     Args:
         model: a Hub id or a folder.
-        batch_size: texts a batch.
-        temperature: of sampling; 0 takes the likeliest tokens.
-        max_new_tokens: the most tokens of a text.
+        batch_size: texts per batch.
+        temperature: of sampling; 0 for the likeliest tokens.
+        max_new_tokens: the maximum number of tokens of a text.
 
     Raises:
         DatasetError: there is no such model, or it cannot be loaded.
@@ -86,7 +86,9 @@ class LocalWriter:
             first = str(error).strip().split("\n")[0]
             raise DatasetError(f"model_name={model!r} cannot be loaded: {first}") from error
         if self._tokenizer.eos_token_id is None:
-            raise DatasetError(f"model_name={model!r}: its tokenizer has no eos_token, so that no text would ever end")
+            raise DatasetError(
+                f"model_name={model!r}: its tokenizer has no eos_token, so no text would end; choose another model"
+            )
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,7 +97,7 @@ class LocalWriter:
         """Each request with its reply, batch by batch.
 
         Raises:
-            DatasetError: the model has no room for the prompts and `max_new_tokens`.
+            DatasetError: the prompts and `max_new_tokens` are longer than the model's context.
         """
         for start in range(0, len(requests), self._batch_size):
             batch = requests[start : start + self._batch_size]
@@ -109,19 +111,19 @@ class LocalWriter:
         room = getattr(self._model.config, "max_position_embeddings", None)
         if room is not None and read + self.max_new_tokens > room:
             raise DatasetError(
-                f"{self.model_name} has room for {room} tokens; a prompt of {read} and {self.max_new_tokens} new ones "
-                "do not fit; lower --max_new_tokens, or choose another model"
+                f"{self.model_name} has a context of {room} tokens, less than a prompt of {read} and "
+                f"{self.max_new_tokens} new ones; lower --max_new_tokens, or choose another model"
             )
         sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
         torch.manual_seed(requests[0].seed)
         with torch.inference_mode():
-            told = self._model.generate(
+            generated = self._model.generate(
                 **inputs,
                 **sampling,
                 max_new_tokens=self.max_new_tokens,
                 pad_token_id=self._tokenizer.pad_token_id,
             )
-        return [self._reply(ids) for ids in told[:, read:]]
+        return [self._reply(ids) for ids in generated[:, read:]]
 
     def _encode(self, prompts: list[str]) -> Any:
         """Prompts as a padded batch."""
@@ -130,13 +132,13 @@ class LocalWriter:
         else:
             chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
             texts = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-            special = False  # the template has them
+            special = False  # the chat template adds them
         return self._tokenizer(
             texts, return_tensors="pt", padding=True, add_special_tokens=special, return_token_type_ids=False
         )
 
     def _reply(self, ids: torch.Tensor) -> Reply:
-        """The text of generated ids; cut off unless a token of the end stands in them."""
+        """The text of generated ids; cut off unless they have an end token."""
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         ended = len(ids) < self.max_new_tokens or not ends.isdisjoint(ids.tolist())

@@ -1,4 +1,4 @@
-"""From a recipe to its data set folder: the tables that it has, and the knowledge stage of a run."""
+"""The knowledge stage: from a recipe to its data set folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from knowcap.recipe import Recipe
 
 
 def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
-    """Makes `run_dir/knowledge`, unless it is there: people, their first renderings, questions, the null control; or
-    the data set that the recipe names.
+    """Makes `run_dir/knowledge`, unless it exists: people, their first renderings, questions, the null control; or a
+    copy of the data set that the recipe names.
 
     Raises:
-        DatasetError: a data set that can't be had.
-        CorpusError: what the recipe names cannot be used.
+        DatasetError: the data set cannot be fetched.
+        CorpusError: the recipe's lists, templates or tokenizer cannot be used.
     """
     folder = run_dir / "knowledge"
     if recipe.dataset_name is not None:
@@ -38,10 +38,10 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
 
 
 def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
-    """Makes a data set folder, whole or not at all; the same files whatever `num_proc`.
+    """Makes a data set folder, whole or not at all; the files do not depend on `num_proc`.
 
     Raises:
-        CorpusError: what the recipe names cannot be used.
+        CorpusError: the recipe's lists, templates or tokenizer cannot be used.
     """
     corpus = corpus_of(recipe)
     card = partial(dataset_card, recipe=recipe, corpus=corpus, tokenizer=tokenizer_of(recipe, corpus))
@@ -50,7 +50,7 @@ def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:
 
 
 def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
-    """Everything that a recipe's data set folder has in Parquet files, not made yet."""
+    """The tables of a recipe's data set folder, whose rows are not made yet."""
     entity_column = corpus.knowledge().entity_column
     people, control = corpus.num_people, min(recipe.control_people, corpus.num_outsiders)
     texts = partial(_texts, corpus, entity_column, published_renderings(recipe))
@@ -69,17 +69,17 @@ def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
 
 
 def published_renderings(recipe: Recipe) -> int:
-    """How many texts a person has in the folder: no more than there are exposures, or different ways to tell one."""
-    ways = 1 if recipe.corpus == "morris" else recipe.fixed_renderings or recipe.renderings
-    return min(recipe.renderings, recipe.exposures, ways)
+    """The number of texts of a person in the folder: at most the number of exposures and of distinct renderings."""
+    distinct = 1 if recipe.corpus == "morris" else recipe.fixed_renderings or recipe.renderings
+    return min(recipe.renderings, recipe.exposures, distinct)
 
 
 def check_knowledge(folder: Path, expected: Knowledge) -> None:
-    """Raises DatasetError where the folder's knowledge.json is of another knowledge than the recipe's."""
-    there = read_knowledge(folder)
-    if there != expected:
+    """Raises DatasetError if the folder's knowledge.json is not the recipe's."""
+    found = read_knowledge(folder)
+    if found != expected:
         raise DatasetError(
-            f"{folder} holds {there.num_people} people of seed {there.seed}, version {there.version}; "
+            f"{folder} holds {found.num_people} people of seed {found.seed}, version {found.version}; "
             f"the recipe asks for {expected.num_people} of seed {expected.seed}, version {expected.version}, "
             "or its lists differ; choose another run_name or pass --overwrite_output_dir"
         )
@@ -91,12 +91,12 @@ def _people(corpus: Corpus, first: int, end: int) -> pa.RecordBatch:
 
 def _texts(corpus: Corpus, entity_column: str, renderings: int, first: int, end: int) -> pa.RecordBatch:
     """Texts with spans, person by person, each person's renderings in their order."""
-    told = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
-    rows = [row for of_one in zip(*told, strict=True) for row in of_one]
+    renderings_rows = [corpus.rows(np.arange(first, end), exposure) for exposure in range(renderings)]
+    rows = [row for of_one in zip(*renderings_rows, strict=True) for row in of_one]
     return text_batch(entity_column, rows, np.arange(len(rows)) % renderings)
 
 
 def _questions(corpus: HasQuestions, first: int, end: int) -> pa.RecordBatch:
-    """Questions about those who stand at places first … end - 1 of the order that splits them."""
+    """Questions about the people at places first … end - 1 of the order that splits them."""
     persons = np.sort(split_order(corpus.num_people, corpus.seed, np.arange(first, end)))
     return pa.RecordBatch.from_pydict(corpus.questions(persons))
