@@ -82,6 +82,7 @@ def render(template: str, **context: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"number": number, "percent": percent}
     return environment.get_template(template).render(**context)
