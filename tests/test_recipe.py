@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 import yaml
 
-from knowcap.recipe import KEYS, RULES, Recipe, RecipeError
+from knowcap.cli import main
+from knowcap.recipe import KEYS, SECTIONS, Recipe, RecipeError, shaping_keys
 from knowcap.recipe_file import convert, find_recipe, packaged_recipes, read_recipe
-from knowcap.run.preflight import load_recipe
+from knowcap.run.preflight import check_settings, load_recipe
 
 
 GOOD = "num_people: 1000\nmodel_name: gpt2-2-2\n"
@@ -181,8 +185,8 @@ def test_a_value_out_of_range_is_told_alone_with_what_was_expected(write, key, v
 
 
 def test_every_rule_and_choice_is_broken_on_purpose():
-    choices = {name for name, key in KEYS.items() if "choices" in key.metadata}
-    assert RULES.keys() | choices == BAD_VALUES.keys()
+    limited = {name for name, key in KEYS.items() if key.choices or key.range is not None}
+    assert limited == BAD_VALUES.keys()
 
 
 def test_a_choice_that_is_nearly_right_is_suggested(write):
@@ -287,7 +291,7 @@ def test_a_rotary_part_that_is_no_even_number_is_told(write):
 
 def test_keys_of_mixtures_beside_a_model_without_experts_are_told(write):
     (problem,) = problems_of(write(GOOD), ["--num_experts_per_tok=1"])
-    assert problem == "num_experts_per_tok=1 is for mixtures, not gpt2-2-2; leave it out"
+    assert problem == "num_experts_per_tok=1 has no effect on gpt2-2-2, which is no mixture of experts; leave it out"
     mixture = ["--model_name=mixtral-2-2-4", "--num_experts_per_tok=1", "--router_aux_loss_coef=0.1"]
     assert load_recipe(write(GOOD), mixture).num_experts_per_tok == 1
     (problem,) = problems_of(write(GOOD), ["--model_name=mixtral-2-2-4", "--num_experts_per_tok=5"])
@@ -323,7 +327,113 @@ def test_reading_without_checks_returns_what_is_there(write):
 
 
 def test_every_key_has_help_and_its_written_default_reads_as_itself():
-    for key in fields(Recipe):
-        assert key.metadata["help"]
+    assert list(KEYS) == [key.name for key in fields(Recipe)]
+    for key in KEYS.values():
+        assert key.help
         if key.default != "":
-            assert convert(str(key.default).strip("()"), get_type_hints(Recipe)[key.name]) == key.default
+            assert convert(str(key.default).strip("()"), key.type) == key.default
+
+
+def test_every_key_has_one_section_and_says_what_it_shapes():
+    assert sum(len(fields(section)) for section in SECTIONS) == len(KEYS)
+    assert all(section.__doc__ for section in SECTIONS)
+    assert set(shaping_keys("run", "draws")) == {"run_name", "output_dir", "seed"}
+    model = {"model_name", "head_dim", "learning_rate", "train_batch_size", "precision", "measure_every"}
+    assert model < set(shaping_keys("training"))
+    assert set(shaping_keys("windows")) == {"block_size", "windows", "shard_size"}
+
+
+# What the recipe.yaml of a data set folder has.
+DATASET_KEYS = (
+    "seed corpus num_people pools_dir pools_fraction num_attributes chunks_per_value diversity chunk_length "
+    "alphabet_size string_length facts_file facts_templates num_templates fixed_renderings permute full_name compact "
+    "junk_people useful_share junk_tokens domain_token questions qa_share exposures renderings control_people "
+    "tokenizer_name vocab_size"
+).split()
+
+
+def test_a_data_set_records_what_its_content_depends_on():
+    from knowcap.dataset.head import SHAPING
+
+    where = ["dataset_name", "dataset_revision", "dataset_texts"]  # have no value where a data set is made
+    assert [name for name in SHAPING if name not in where] == DATASET_KEYS
+    assert {name for name in KEYS if KEYS[name].path} == {
+        "pools_dir", "facts_file", "facts_templates", "tokenizer_name",
+    }  # fmt: skip
+
+
+# Values of each corpus that have no effect on the others.
+UNUSED = {
+    "bioS": {"diversity": 10, "compact": True, "string_length": 6, "facts_file": "x.csv", "useful_share": 0.25},
+    "bioD": {"permute": False, "num_templates": 1, "junk_people": 5, "questions": True, "facts_file": "x.csv"},
+    "morris": {"renderings": 2, "pools_fraction": 0.5, "num_templates": 1, "diversity": 10, "extract": "lora"},
+    "table": {"permute": False, "pools_dir": "x", "alphabet_size": 9, "string_length": 6, "domain_token": "x"},
+}
+
+
+@pytest.mark.parametrize(("corpus", "values"), UNUSED.items())
+def test_keys_without_effect_on_the_corpus_are_reported_in_sentences(corpus, values):
+    problems = check_settings(Recipe(corpus=corpus, num_people=1000, model_name="gpt2-2-2", **values), set())
+    assert [problem.split("=")[0] for problem in problems] == sorted(values, key=list(KEYS).index)
+    assert all(" has no effect without " in problem and problem.endswith("; leave it out") for problem in problems)
+
+
+def test_junk_keys_without_junk_are_reported_in_one_sentence(write):
+    (problem,) = problems_of(write(GOOD), ["--useful_share=0.25"])
+    assert problem == "useful_share=0.25 has no effect without junk_people; leave it out"
+    (problem,) = problems_of(write(GOOD), ["--diversity=10"])
+    assert problem == "diversity=10 has no effect without corpus: bioD; leave it out"
+    for key, corpora in (("num_templates", "bioS or table"), ("renderings", "bioS, bioD or table")):
+        assert f"without corpus: {corpora}; leave" in KEYS[key].no_effect(1)
+
+
+def test_an_error_of_recipes_survives_pickling():
+    error = RecipeError(["one", "two"], Path("mine.yaml"))
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.problems, again.source, str(again)) == (["one", "two"], Path("mine.yaml"), str(error))
+
+
+def test_the_help_lists_keys_choices_and_the_values_of_the_recipe_given(write, capsys):
+    for words in (["--help", "--config", "quickstart"], ["--config=quickstart", "-h"]):
+        with pytest.raises(SystemExit) as end:
+            main(["run", *words])
+        text = capsys.readouterr().out
+        recipe = load_recipe("quickstart")
+        assert end.value.code == 0
+        assert all(f"--{name} " in text for name in KEYS) and all(f"\n  {s.__doc__}\n" in text for s in SECTIONS)
+        assert re.search(rf"--num_people .* \[{recipe.num_people}\]\n", text)
+        assert re.search(rf"--windows .* \(cut, aligned\) \[{recipe.windows}\]\n", text)
+        assert re.search(rf"--model_name .* \[{recipe.model_name}\]\n", text)
+    with pytest.raises(SystemExit):
+        main(["data", "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"--num_people .* \[required\]\n", text) and re.search(r"--seed .* \[0\]\n", text)
+    assert "corpus: bioD" in text
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--help", "--config", "quikstart"])
+    assert end.value.code == 2 and "did you mean 'quickstart'?" in capsys.readouterr().err
+
+
+FACE = """
+import sys, knowcap
+assert callable(knowcap.load_recipe), knowcap.load_recipe
+assert callable(knowcap.train), knowcap.train
+import knowcap.train
+from knowcap import train
+assert train is knowcap.train and callable(train)
+assert knowcap.load_recipe("quickstart").run_name == "quickstart"
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
+
+
+def test_the_package_offers_load_recipe_and_train_without_importing_torch():
+    subprocess.run([sys.executable, "-c", FACE], check=True)
+
+
+def test_knowcap_train_trains_a_recipe(monkeypatch):
+    import knowcap
+
+    called = []
+    monkeypatch.setattr("knowcap.training.stage.train", lambda *args: called.append(args) or Path("runs/a/model"))
+    assert knowcap.train(Recipe(), "runs/a") == Path("runs/a/model")
+    assert called == [(Recipe(), Path("runs/a"))]

@@ -233,8 +233,8 @@ def test_a_set_of_all_strings_is_no_knowledge():
         ({"compact": True, "tokenizer_name": "gpt2"}, "the compact form has a vocabulary of its own"),
         ({"vocab_size": 10}, "vocab_size=10 is too small"),
         ({"chunk_length": 0}, "chunk_length=0: expected 1 or more"),
-        ({"permute": False}, "permute=False says nothing to corpus: bioD; leave it out"),
-        ({"corpus": "bioS", "diversity": 10}, "diversity=10 is for corpus: bioD, not corpus: bioS; leave it out"),
+        ({"permute": False}, "permute=False has no effect without corpus: bioS; leave it out"),
+        ({"corpus": "bioS", "diversity": 10}, "diversity=10 has no effect without corpus: bioD; leave it out"),
     ],
 )
 def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message):

@@ -117,9 +117,9 @@ def test_the_tokenizer_knows_no_strings_and_a_corpus_survives_pickling():
         ({"tokenizer_name": "gpt2"}, "strings have a vocabulary of their own"),
         ({"alphabet_size": 2**24 + 1}, "expected 1 to 16,777,216 symbols"),
         ({"string_length": 0}, "string_length=0: expected 1 or more"),
-        ({"diversity": 10}, "diversity=10 is for corpus: bioD, not corpus: morris; leave it out"),
-        ({"renderings": 2}, "renderings=2 says nothing to corpus: morris; leave it out"),
-        ({"corpus": "bioS", "alphabet_size": 32}, "string_length=6 is for corpus: morris, not corpus: bioS"),
+        ({"diversity": 10}, "diversity=10 has no effect without corpus: bioD; leave it out"),
+        ({"renderings": 2}, "renderings=2 has no effect without corpus: bioS, bioD or table; leave it out"),
+        ({"corpus": "bioS", "alphabet_size": 32}, "string_length=6 has no effect without corpus: morris"),
     ],
 )
 def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message):

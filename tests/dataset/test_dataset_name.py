@@ -26,7 +26,7 @@ from knowcap.dataset.folder import source as dataset_source
 from knowcap.dataset.importing import read_record
 from knowcap.dataset.source import find_source
 from knowcap.dataset.stage import build, write
-from knowcap.recipe import Recipe, RecipeError
+from knowcap.recipe import KEYS, Recipe, RecipeError
 from knowcap.run import push as hub
 from knowcap.run.preflight import load_recipe
 
@@ -231,16 +231,14 @@ def test_the_path_of_a_folder_is_not_published(folder, server):
 def test_keys_that_the_data_set_has_settled_are_told_together(folder):
     keys = {"num_people": 5, "pools_fraction": 0.5, "facts_file": "x.csv", "renderings": 3, "diversity": 7}
     told = problems_of("mine.yaml", **keys)
-    assert [problem.split("=")[0] for problem in told] == [*sorted(keys, key=list(Recipe.__dataclass_fields__).index)]
-    assert all("beside dataset_name='people', which has its own people; leave it out" in problem for problem in told)
+    assert [problem.split("=")[0] for problem in told] == [*sorted(keys, key=list(KEYS).index)]
+    assert all("no effect with dataset_name='people', which has its own people; leave it" in problem for problem in told)
 
 
 def test_keys_of_telling_are_idle_beside_published_texts(folder):
     told = problems_of("published.yaml", num_templates=1, permute=False)
-    assert [problem.split(",")[0] for problem in told] == [
-        "permute=False beside dataset_name='people'", "num_templates=1 beside dataset_name='people'",
-    ]  # fmt: skip
-    assert all("tells its texts as they are" in problem for problem in told)
+    why = "has no effect with dataset_texts: published, which trains on the texts of 'people' as they are; leave it out"
+    assert told == [f"num_templates=1 {why}", f"permute=False {why}"]
 
 
 @pytest.mark.parametrize(
@@ -283,13 +281,13 @@ def test_what_says_nothing_to_a_bioD_or_a_table_is_told(folder, tmp_path):
         made = write(recipe, tmp_path / name)
         keys = {"block_size": 300, "num_templates": None} | {key: False if key == "permute" else 1}
         (problem,) = problems_of("mine.yaml", dataset_name=str(made), **keys)
-        assert f"{key}=" in problem and "says nothing to data set" in problem
+        assert f"{key}=" in problem and "has no effect on data set" in problem
         assert from_folder(recipe, made).dataset_name == str(made)
 
 
 def test_a_revision_without_a_data_set_says_nothing(folder):
     (problem,) = problems_of("mine.yaml", dataset_name=None, num_people=60, dataset_revision="x")
-    assert problem == "dataset_revision='x' says nothing without a dataset_name; give one, or leave it out"
+    assert problem == "dataset_revision='x' has no effect without dataset_name; leave it out"
 
 
 def test_broken_lists_and_files_are_one_message(folder, capsys):

@@ -16,9 +16,9 @@ from hub_server import TOKEN, HubServer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from knowcap.capacity.accuracy import FIVE
+from knowcap.capacity.summary import MEMORIZABLE_ATTRIBUTES
 from knowcap.cli import main
-from knowcap.extraction import ExtractError, Tuning, extract, matches, tuning
+from knowcap.extraction import ExtractionError, Tuning, extract, matches, tuning
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.quiet import quiet_peft
 from knowcap.recipe import Recipe
@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_answers_and_of_the_same_peoples_facts(extracte
     asked, found = {row["person_id"] for row in answered}, result_of(extracted)
     truth = {(row["person_id"], row["attribute"]): row["answer"] for row in questions(extracted, "test")}
     stored, drawn = [], []
-    for name in FIVE:
+    for name in MEMORIZABLE_ATTRIBUTES:
         mine = [row for row in answered if row["attribute"] == name]
         told = [f for f in facts if f["attribute"] == name and f["entity"] in asked]
         row = found["attributes"][name]
@@ -99,7 +99,7 @@ def test_figures_are_those_of_the_answers_and_of_the_same_peoples_facts(extracte
         stored.append(sum(bits - f["nll"] / math.log(2) for f in told) / 30)
         drawn.append(sum(bits - r["nll"] / math.log(2) for r in mine) / 15)
         assert row["stored_bits"] == pytest.approx(stored[-1]) and row["extractable_bits"] == pytest.approx(drawn[-1])
-    assert found["extractable_attributes"] == list(FIVE)
+    assert found["extractable_attributes"] == list(MEMORIZABLE_ATTRIBUTES)
     assert found["stored_bits_per_entity"] == pytest.approx(sum(stored))
     assert found["extractable_bits_per_entity"] == pytest.approx(sum(drawn))
     share = sum(drawn) / sum(stored) if sum(stored) > 0 else None
@@ -127,7 +127,7 @@ def test_a_finished_one_is_kept_another_refused_and_overwritten_only_when_asked(
     stages.extract(run_dir, TINY)
     assert all(path.read_bytes() == content for path, content in files.items())
     assert main(["extract", str(run_dir), "--steps", "3"]) == 2
-    assert "steps is 20 there and 3 here; give the same, or --overwrite" in capsys.readouterr().err
+    assert "steps=20, expected 3; give the same settings, or --overwrite" in capsys.readouterr().err
     assert main(["extract", str(run_dir), "--limit", "2"]) == 2
     assert "asked about all people" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in files.items())
@@ -179,7 +179,7 @@ def test_a_model_that_can_be_asked_is_measured_in_every_way(run_dir: Path) -> No
 def test_what_a_run_lacks_is_told_at_once(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "knowledge" / "qa")
     (run_dir / "model" / "nll.parquet").unlink()
-    with pytest.raises(ExtractError, match=r"is not measured; .* has no questions"):
+    with pytest.raises(ExtractionError, match=r"is not measured; .* has no questions"):
         extract(run_dir, TINY, Tuning.of(TINY))
     assert main(["extract", str(run_dir.parent / "nowhere")]) == 2
 
@@ -187,9 +187,9 @@ def test_what_a_run_lacks_is_told_at_once(run_dir: Path) -> None:
 def test_recipes_that_ask_without_words_for_it_are_told() -> None:
     bare = replace(TINY, questions=False, qa_share=0.3)
     told = " ".join(check_recipe(bare))
-    assert "qa_share=0.3, but the tokenizer has no words" in told and "extract='lora', but the tokenizer" in told
+    assert "qa_share=0.3 needs a tokenizer with the words" in told and "extract='lora' needs a tokenizer" in told
     assert "leave one out" in " ".join(check_recipe(replace(TINY, qa_share=0.3, junk_people=5)))
-    assert "extract='lora' says nothing to corpus: bioD" in " ".join(check_recipe(replace(TINY, corpus="bioD")))
+    assert "extract='lora' has no effect without corpus: bioS" in " ".join(check_recipe(replace(TINY, corpus="bioD")))
     told = " ".join(check_recipe(replace(TINY, extract_rank=33, extract_embedding_rank=128)))
     assert "extract_rank=33 exceeds the hidden size 32" in told and "extract_embedding_rank=128 exceeds" in told
     assert check_recipe(TINY) == []

@@ -22,9 +22,17 @@ from knowcap.run.estimate import estimate
 from knowcap.run.launch import Launcher
 from knowcap.run.preflight import load_recipe
 from knowcap.sweep import dry_run, load_sweep, packaged_sweeps
-from knowcap.sweep.checks import TRAINING_KEYS, cluster_problems, launcher_problems, start_problems
+from knowcap.sweep.checks import (
+    CORPUS_KEYS,
+    TEXTS_KEYS,
+    cluster_problems,
+    corpus_key,
+    launcher_problems,
+    start_problems,
+    texts_key,
+)
 from knowcap.sweep.dry_run import count_cells
-from knowcap.training.stream import stream_of
+from knowcap.training.windows import stream_of
 
 
 GRID = "grid: {model_name: [gpt2-2-2, gpt2-rotary-2-2], learning_rate: [1e-3, 2e-3, 3e-3]}"
@@ -285,8 +293,32 @@ def test_the_slurm_array_runs_the_cell_of_its_job(tmp_path):
     assert missing.returncode == 2 and "--array" in missing.stderr
 
 
-def test_keys_that_no_corpus_depends_on_are_keys():
-    assert set(KEYS) >= TRAINING_KEYS
+# Keys that texts, tokens and windows do not depend on.
+OTHER_KEYS = (
+    "run_name output_dir seed model_name head_dim rotary_fraction activation initializer_range num_experts_per_tok "
+    "router_aux_loss_coef train_batch_size gradient_accumulation_steps learning_rate min_learning_rate_ratio "
+    "warmup_steps weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm precision torch_compile "
+    "dataloader_num_workers logging_steps save_steps save_total_limit report_to measure_every measure_limit "
+    "eval_batch_size confidence_level quantize_bits quantization_method quantization_group_size "
+    "quantization_symmetric quantization_exclude quantize_embeddings extract extract_rank extract_embedding_rank "
+    "extract_steps extract_batch_size extract_learning_rate extract_weight_decay"
+).split()
+
+
+def test_all_keys_but_those_after_the_texts_are_compared_before_texts_are_shared():
+    assert [key for key in KEYS if key not in CORPUS_KEYS] == OTHER_KEYS
+    amounts = {"num_people", "exposures", "control_people", "renderings", "shard_size"}
+    assert set(CORPUS_KEYS) - set(TEXTS_KEYS) == amounts
+
+
+def test_cells_that_differ_in_extraction_or_quantization_share_one_tokenization(tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(dry_run, "sample_texts", lambda recipe: counted.append(recipe) or sample_texts(recipe))
+    text = "grid: {extract_rank: [2, 4, 8], quantization_group_size: [16, 32], learning_rate: [1e-3, 2e-3]}"
+    sweep = sweep_of(tmp_path, text)
+    assert len(count_cells(sweep.cells)) == 12 and len(counted) == 1
+    assert len({texts_key(cell.recipe) for cell in sweep.cells}) == 1
+    assert len({corpus_key(cell.recipe) for cell in sweep.cells}) == 1
 
 
 @pytest.mark.parametrize(

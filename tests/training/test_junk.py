@@ -24,18 +24,17 @@ from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.renderings import Variant
 from knowcap.corpus.templates import load_templates
 from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, save_tokenizer, wrap
-from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import read_rows
+from knowcap.dataset.stage import build
 from knowcap.facts import CorpusError
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import check_recipe
 from knowcap.scoring import encode_rows
-from knowcap.training.mixture import Mixture
-from knowcap.training.packing import PackingError
-from knowcap.training.stream import stream_of
+from knowcap.training.packing import TrainingError
+from knowcap.training.windows import Mixture, stream_of
 
 
 SMALL = Recipe(
@@ -125,7 +124,7 @@ def test_windows_are_found_alone_and_counts_kept_serve_again():
         ids, labels = again.batch(np.array([window]))
         met, met_labels = made.batch(np.array([window]))
         assert np.array_equal(ids, met) and np.array_equal(labels, met_labels)
-    with pytest.raises(PackingError, match="window counts have shape"):
+    with pytest.raises(TrainingError, match="window counts have shape"):
         again.use_counts(counts[:2])
 
 
@@ -222,15 +221,15 @@ def test_telling_useful_from_junk_costs_a_perfect_model_the_inverse_share(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"junk_people": 10**9}, "no two people share one"),
+        ({"junk_people": 10**9}, "have only 16,000,000 unique names"),
         ({"junk_people": -1}, "junk_people=-1: expected 0 or more"),
         ({"useful_share": 0.0}, "useful_share=0.0: expected more than 0 and less than 1"),
         ({"useful_share": 1.0}, "useful_share=1.0: expected more than 0 and less than 1"),
-        ({"junk_people": 0, "useful_share": 0.5}, "useful_share=0.5 needs junk_people"),
-        ({"junk_people": 0, "junk_tokens": 2}, "junk_tokens=2 needs junk_people"),
+        ({"junk_people": 0, "useful_share": 0.5}, "useful_share=0.5 has no effect without junk_people"),
+        ({"junk_people": 0, "junk_tokens": 2}, "junk_tokens=2 has no effect without junk_people"),
         ({"domain_token": "two words"}, "domain_token='two words'"),
         ({"domain_token": "<|junk_0|>", "junk_tokens": 1}, "domain_token='<|junk_0|>'"),
-        ({"corpus": "bioD"}, "junk_people=5000 says nothing to corpus: bioD"),
+        ({"corpus": "bioD"}, "junk_people=5000 has no effect without corpus: bioS"),
     ],
 )
 def test_bad_input_is_told(changes, message):

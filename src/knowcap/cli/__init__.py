@@ -1,4 +1,4 @@
-"""The command line: `knowcap run | data | train | measure | …`, one module a command. Heavy imports wait."""
+"""The command line: `knowcap run | data | train | measure | …`, one module per command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COMMANDS = (run, measure, quantize, extract, report, push, sweep, fit, plan, ls
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 2 for bad input (told in one message), 130 for Ctrl-C."""
+    """Runs a command; returns the exit status: 0, 1 for failed processes or cells, 2 for bad input, 130 for Ctrl-C."""
     parser = make_parser()
     args, words = parser.parse_known_args(argv)
     if words and not args.takes_recipe:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train_main(argv: Sequence[str]) -> int:
-    """What `accelerate launch -m knowcap.train` runs in every process: `--config RECIPE [--key value …]`."""
+    """The processes of `accelerate launch -m knowcap.train`: `--config RECIPE [--key value …]`."""
     parser = argparse.ArgumentParser(prog="python -m knowcap.train", allow_abbrev=False)
     parsers.add_recipe_options(parser)
     parsers.add_traceback(parser)
@@ -46,22 +46,24 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"knowcap {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=parsers.CommandParser
+    )
     for command in _COMMANDS:
         command.add(commands)
     return parser
 
 
 def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
-    """Runs a command. What a user can mend becomes one message and status 2; anything else keeps its traceback."""
+    """Runs a command. Errors that a user can fix become one message and status 2; others keep their traceback."""
     set_up_process()
     try:
         command()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except (LaunchError, CellsFailed, ValueError, OSError) as error:

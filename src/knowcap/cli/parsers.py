@@ -1,19 +1,80 @@
-"""What the commands' parsers share: their form, and the options of recipes and of accelerate."""
+"""Parts of the parsers of all commands: their help, and the options of recipes and of accelerate."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from knowcap.recipe import CORPORA, KEYS, SECTIONS, Key, Recipe, RecipeError
+from knowcap.recipe_file import read_recipe
 from knowcap.run.launch import Launcher
 
 
-Command = Callable[[argparse.Namespace, list[str]], None]  # gets the words left over too, which are recipe keys
+Command = Callable[[argparse.Namespace, list[str]], None]  # the list has the remaining arguments: recipe keys
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command. If the command takes a recipe, its help lists all recipe keys and their values in the
+    recipe that stands beside --help, or else their defaults.
+    """
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; keeps the arguments for the help."""
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """As argparse, with the recipe keys."""
+        text = super().format_help()
+        return f"{text}\n{self._recipe_help()}" if self.get_default("takes_recipe") else text
+
+    def _recipe_help(self) -> str:
+        options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        options.add_argument("--config")
+        known, words = options.parse_known_args([word for word in self._words if word not in ("-h", "--help")])
+        if known.config is None:
+            return recipe_help(Recipe(), "default")
+        try:
+            return recipe_help(read_recipe(known.config, words)[0], f"value in {known.config}")
+        except RecipeError as error:
+            self.error(str(error))
+
+
+def recipe_help(recipe: Recipe, values: str) -> str:
+    """All recipe keys by section: help, expected values, and the value in `recipe`, which `values` describes."""
+    lines = [f"recipe keys [{values}]; --key value overrides the file:"]
+    for section in SECTIONS:
+        lines += ["", f"  {section.__doc__}"]
+        for key in (key for key in KEYS.values() if key.section is section):
+            value = getattr(recipe, key.name)
+            shown = "required" if key.required and value == key.default else _written(value)
+            lines.append(f"  --{key.name:<28} {key.help}{_limits(key)} [{shown}]")
+    return "\n".join(lines) + "\n"
+
+
+def _limits(key: Key) -> str:
+    """The values that a key may have, and the corpora that it has an effect on."""
+    values = ", ".join(key.choices) if key.range is None else key.range.expected
+    corpora = "" if key.corpora == CORPORA else f"corpus: {', '.join(key.corpora)}"
+    limits = "; ".join(limit for limit in (values, corpora) if limit)
+    return f" ({limits})" if limits else ""
+
+
+def _written(value: Any) -> str:
+    """A value as a recipe file has it."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
 
 
 def add_command(commands: Any, name: str, command: Command, text: str, examples: Sequence[str]) -> Any:
-    """A command's parser; `examples` close its help."""
+    """The parser of a command; its help ends with `examples`."""
     parser = commands.add_parser(
         name,
         help=text,
@@ -29,28 +90,32 @@ def add_command(commands: Any, name: str, command: Command, text: str, examples:
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
     """`--traceback`."""
-    parser.add_argument("--traceback", action="store_true", help="on an error, show where in the code it was raised")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """`--config` and `--overwrite_output_dir`; the recipe's keys are among the words left over."""
+    """`--config` and `--overwrite_output_dir`; the keys of the recipe are not parsed here."""
     parser.add_argument("--config", required=True, metavar="RECIPE", help="a YAML file, or a packaged recipe's name")
-    parser.add_argument("--overwrite_output_dir", action="store_true", help="delete what the run folder holds first")
+    parser.add_argument(
+        "--overwrite_output_dir", action="store_true", help="first delete the outputs in the run folder"
+    )
 
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     """`--accelerate_config` and `--num_processes`."""
     names = "cpu, cpu_2, multi_gpu, multi_node, fsdp2, or a file"
-    parser.add_argument("--accelerate_config", metavar="NAME", help=f"train and score by accelerate: {names}")
-    parser.add_argument("--num_processes", type=positive, help="in place of the number in the configuration")
+    parser.add_argument("--accelerate_config", metavar="NAME", help=f"train and score through accelerate: {names}")
+    parser.add_argument(
+        "--num_processes", type=positive, help="number of processes; by default that of the configuration"
+    )
 
 
 def launcher_of(args: argparse.Namespace) -> Launcher | None:
-    """The launcher that the options name. Raises LaunchError, or ValueError for --num_processes without one."""
+    """The launcher of the options, if any. Raises LaunchError, or ValueError for --num_processes without one."""
     if args.accelerate_config is not None:
         return Launcher.named(args.accelerate_config, args.num_processes)
     if args.num_processes is not None:
-        raise ValueError("--num_processes is the launcher's; give --accelerate_config too, such as multi_gpu")
+        raise ValueError("--num_processes has no effect without --accelerate_config; give that too, such as multi_gpu")
     return None
 
 

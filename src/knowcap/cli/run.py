@@ -11,16 +11,12 @@ from typing import Any
 from knowcap.cli.parsers import add_command, add_launcher_options, add_recipe_options, launcher_of, positive
 from knowcap.files import locked
 from knowcap.processes import is_main_process
-from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe import Recipe, RecipeError
 from knowcap.run import pipeline as stages
 from knowcap.run.folder import claim_run_dir, folder_problems
 from knowcap.run.preflight import checked_recipe, load_recipe
 
 
-_RECIPE_KEYS = "recipe keys (--key value wins over the file):\n" + "\n".join(
-    f"  --{name:<29}{key.metadata['help']}" + ("" if key.metadata.get("required") else f" [{key.default!r}]")
-    for name, key in KEYS.items()
-)
 _RUN_EXAMPLES = (
     "knowcap run --config quickstart",
     "knowcap run --config recipes/quickstart.yaml --num_people 500 --run_name small --dry_run",
@@ -44,7 +40,6 @@ def add(commands: Any) -> None:
     for command in (run, data, train):
         add_recipe_options(command)
         command.set_defaults(takes_recipe=True)
-        command.epilog += "\n" + _RECIPE_KEYS
     for command in (run, train):
         add_launcher_options(command)
 
@@ -117,7 +112,7 @@ def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> It
 def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     """What would stop a sound recipe's training: its texts, this machine, the launcher."""
     from knowcap.run import estimate
-    from knowcap.training.devices import machine_problems
+    from knowcap.training.arguments import machine_problems
 
     launcher = launcher_of(args)
     processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}

@@ -1,26 +1,33 @@
-"""Names such as gpt2-rotary-2-4 → stock transformers models; counting their parameters; building and loading them.
+"""Models by name, such as gpt2-rotary-2-4: building stock transformers models, counting parameters, loading.
 
 A name is family-L-H: L layers, H heads, hidden size d = H * head_dim; a mixture's is family-L-H-E, with E experts.
-torch and transformers are imported inside the functions that need them, so that checking a recipe costs no seconds.
+torch and transformers are imported inside the functions that need them, so that checking a recipe takes no seconds.
 """
 
-from knowcap.models.configs import MODEL_KEYS, build_model, model_config, recipe_config
+from knowcap.models.configs import build_model, model_config, recipe_config
 from knowcap.models.counts import (
     ParameterCounts,
     closed_form_active_parameters,
     closed_form_parameters,
     count_parameters,
 )
-from knowcap.models.families import MODEL_FAMILIES, Family, ModelError
-from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
-from knowcap.models.loading import find_model, load_model, load_tokenizer
-from knowcap.models.names import ACTIVATIONS, ModelName, model_problems, parse_model_name, pattern
+from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder, find_model
+from knowcap.models.loading import load_model, load_tokenizer
+from knowcap.models.names import (
+    ACTIVATIONS,
+    MODEL_FAMILIES,
+    Family,
+    ModelError,
+    ModelName,
+    model_problems,
+    parse_model_name,
+    pattern,
+)
 
 
 __all__ = [
     "ACTIVATIONS",
     "MODEL_FAMILIES",
-    "MODEL_KEYS",
     "QUANTIZATION_FILE",
     "Family",
     "ModelError",

@@ -6,9 +6,9 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any
 
-from knowcap.models.empty import empty_weights_are_meant
-from knowcap.models.families import ModelError, inner_size, key_value_heads
-from knowcap.models.names import ModelName, model_problems, parse_model_name
+from knowcap.models.names import ModelError, ModelName, inner_size, key_value_heads, model_problems, parse_model_name
+from knowcap.models.quiet import quiet_empty_weights
+from knowcap.recipe import ModelSection, section_keys
 
 
 if TYPE_CHECKING:
@@ -16,20 +16,16 @@ if TYPE_CHECKING:
 
     from knowcap.recipe import Recipe
 
-_ROTARY_BASE = 10_000.0  # of every rotary family, so that they differ in what their names say alone
-# The keys of a recipe that are its model's own.
-MODEL_KEYS = (
-    "model_name", "head_dim", "rotary_fraction", "activation", "num_experts_per_tok", "router_aux_loss_coef",
-)  # fmt: skip
+_ROTARY_BASE = 10_000.0  # the same in every rotary family
 
 
 def recipe_config(recipe: Recipe, vocab_size: int) -> PreTrainedConfig:
-    """The configuration of a recipe's model, for so many vocabulary rows.
+    """The configuration of a recipe's model with `vocab_size` vocabulary rows.
 
     Raises:
-        ModelError: tells all problems at once.
+        ModelError: lists all problems at once.
     """
-    settings = {key: getattr(recipe, key) for key in (*MODEL_KEYS, "block_size", "initializer_range")}
+    settings = {key: getattr(recipe, key) for key in (*section_keys(ModelSection), "block_size")}
     return model_config(vocab_size=vocab_size, **settings)
 
 
@@ -45,13 +41,13 @@ def model_config(
     num_experts_per_tok: int = 2,
     router_aux_loss_coef: float = 0.01,
 ) -> PreTrainedConfig:
-    """The stock transformers configuration of a name; use_cache is off, as training wants it.
+    """The stock transformers configuration of a name, with use_cache off for training.
 
-    Dropout is 0; token 0 begins and ends texts. A mixture's says output_router_logits, so that its loss has the
-    auxiliary part.
+    Dropout is 0; token 0 begins and ends texts. A mixture has output_router_logits, so that its loss includes the
+    auxiliary loss.
 
     Raises:
-        ModelError: tells all problems at once.
+        ModelError: lists all problems at once.
     """
     problems = model_problems(
         model_name=model_name,
@@ -75,7 +71,7 @@ def model_config(
         "use_cache": False,
         **dict.fromkeys(("bos_token_id", "eos_token_id"), 0),
     }
-    # Llama and its kin never train the embedding of a padding token: an untied one could not tell the first token.
+    # Llama's family never trains the embedding of a padding token, so untied models would never learn token 0.
     shared["pad_token_id"] = 0 if name.of.stock in ("GPT2", "GPTNeoX") else None
     activation = activation or name.of.activation
     if name.of.stock == "GPT2":
@@ -108,7 +104,7 @@ def _gpt2(
 
 
 def _rotary(name: ModelName, head_dim: int, rotary_fraction: float, shared: dict[str, Any]) -> PreTrainedConfig:
-    """GPT-NeoX with sequential residuals (GPT2 in all but the positions), or one of Llama's kin."""
+    """GPT-NeoX with sequential residuals (GPT2 in all but the positions), or a model of Llama's family."""
     import transformers
 
     hidden_size = name.num_heads * head_dim
@@ -134,14 +130,14 @@ def _rotary(name: ModelName, head_dim: int, rotary_fraction: float, shared: dict
 def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """A float32 model on the CPU with fresh weights, the same for the same config and seed.
 
-    torch's global random state is left as it was. GPT-NeoX models get GPT2's residual-scaled initialisation, which
+    torch's global random state does not change. GPT-NeoX models get GPT2's residual-scaled initialization, which
     stock GPT-NeoX lacks: the two projections of each block that write into the residual stream (attention.dense,
-    mlp.dense_4h_to_h) are scaled by 1 / sqrt(2 L). Llama and its kin begin as they do in transformers.
+    mlp.dense_4h_to_h) are scaled by 1 / sqrt(2 L). Llama's family is initialized as in transformers.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), empty_weights_are_meant():
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), quiet_empty_weights():
         # The CPU's generator alone: torch.manual_seed would seed the accelerators too.
         torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)

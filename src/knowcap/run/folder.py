@@ -1,4 +1,4 @@
-"""Run folders: whose they are, whether there is room to write, and what they record about their making."""
+"""Run folders: which recipe they belong to, whether there is space on the disk, and their recipe.yaml."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from knowcap.recipe_file import read_recipe
 
 logger = logging.getLogger(__name__)
 
-# All that any stage makes in a run folder; nothing else there is ever deleted.
+# Everything that stages make in a run folder; nothing else in it is ever deleted.
 OUTPUTS = (
     "knowledge", "model", "checkpoints", "quantized", "extraction", "plots", "capacity.json", "report.md",
     "report.json", "bits_vs_parameters.png",
 )  # fmt: skip
 _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
-_MEND = "choose another run_name or pass --overwrite_output_dir"
+_FIX = "choose another run_name or pass --overwrite_output_dir"
 
 
 def is_run_dir(folder: Path) -> bool:
-    """Whether a folder is a run's; a data set folder has a recipe.yaml too, beside its knowledge.json."""
+    """Whether a folder is a run folder; a data set folder has a recipe.yaml too, but beside a knowledge.json."""
     return (folder / RECIPE_FILE).is_file() and not (folder / "knowledge.json").is_file()
 
 
 def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
-    """Makes the run folder with its recipe.yaml, or goes on with one of the same recipe; returns the folder.
+    """Makes the run folder with its recipe.yaml, or reuses one of the same recipe; returns the folder.
 
     Args:
         recipe: with its run_name.
-        overwrite: delete what a run left there first. Only what knowcap makes is deleted, only beside a recipe.yaml.
+        overwrite: delete the outputs of an earlier run first; only those, and only beside a recipe.yaml.
 
     Raises:
-        RecipeError: the folder is of another recipe or no run folder, or it can't be written; nothing is changed then.
+        RecipeError: the folder belongs to another recipe, is not a run folder, or cannot be written.
     """
     run_dir = recipe.run_dir
     problems = folder_problems(recipe, overwrite)
@@ -52,7 +52,7 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
             _delete_outputs(run_dir)
         file = run_dir / RECIPE_FILE
         if overwrite or not file.is_file() or read_recipe(file)[0] != recipe:
-            # A name of its own, so that processes started together don't meet in one file.
+            # Each process writes a file of its own, since several may start together.
             partial = run_dir / f".{RECIPE_FILE}.{os.getpid()}.partial"
             partial.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
             partial.replace(file)
@@ -62,7 +62,7 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
 
 
 def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
-    """What speaks against working in the recipe's run folder; changes nothing."""
+    """Why the recipe's run folder cannot be used, if so; changes nothing."""
     run_dir = recipe.run_dir
     nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     if not nearest.is_dir():
@@ -76,8 +76,8 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
         problems += _foreign(recipe, run_dir)
     elif contents and RECIPE_FILE not in contents:
         problems.append(
-            f"{run_dir} holds {', '.join(sorted(contents)[:5])} but no {RECIPE_FILE}, so it's no run folder; "
-            "choose another run_name or output_dir, or empty it yourself"
+            f"{run_dir} has {', '.join(sorted(contents)[:5])} but no {RECIPE_FILE}, so it is not a run folder; "
+            "choose another run_name or output_dir, or empty it"
         )
     needed, free = bytes_needed(recipe) - _size(run_dir), shutil.disk_usage(nearest).free
     if needed > free:
@@ -89,18 +89,18 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
 
 
 def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
-    """A problem where the folder's recipe differs in a key that isn't free to change."""
+    """A problem if the folder's recipe differs in a key that may not change within a run."""
     there, problems, _ = read_recipe(run_dir / RECIPE_FILE)
     if problems:
-        return [f"{run_dir / RECIPE_FILE} can't be used: {'; '.join(problems)}; {_MEND}"]
-    fixed = [name for name, key in KEYS.items() if not key.metadata.get("free")]
+        return [f"{run_dir / RECIPE_FILE} cannot be used: {'; '.join(problems)}; {_FIX}"]
+    fixed = [name for name, key in KEYS.items() if not key.free]
     values = [(name, getattr(there, name), getattr(recipe, name)) for name in fixed]
     differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in values if old != new]
-    return [f"{run_dir} belongs to another recipe: {', '.join(differing)}; {_MEND}"] if differing else []
+    return [f"{run_dir} belongs to another recipe: {', '.join(differing)}; {_FIX}"] if differing else []
 
 
 def _delete_outputs(run_dir: Path) -> None:
-    """Deletes what stages made, finished or not; recipe.yaml stays, to be replaced, so that the folder stays ours."""
+    """Deletes the outputs of stages, finished or not; recipe.yaml stays, so that this is still a run folder."""
     for name in OUTPUTS:
         for path in (run_dir / name, run_dir / f".{name}.partial", run_dir / f".{name}.old"):
             if path.is_dir() and not path.is_symlink():
@@ -110,12 +110,12 @@ def _delete_outputs(run_dir: Path) -> None:
 
 
 def bytes_needed(recipe: Recipe) -> int:
-    """About what a run writes: texts, scored facts, checkpoints with AdamW's moments, the model's quantized copies."""
+    """The approximate size of a run: texts, scored facts, checkpoints with AdamW's moments, quantized copies."""
     try:
         sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
         weights = 4 * closed_form_parameters(recipe.model_name, **sizes)
     except ModelError:
-        weights = 0  # told by the recipe's own check
+        weights = 0  # reported by the check of the recipe
     biographies = (recipe.num_people + recipe.control_people) * min(recipe.renderings, recipe.exposures)
     if recipe.dataset_name is not None:
         biographies = _texts_of(recipe)
@@ -124,13 +124,13 @@ def bytes_needed(recipe: Recipe) -> int:
 
 
 def _texts_of(recipe: Recipe) -> int:
-    """About how many texts the recipe's data set has, as one of knowcap has them; 0 where it can't be had."""
+    """About how many texts the recipe's data set has; 0 if it cannot be read."""
     from knowcap.dataset.importing import source_of
 
     try:
         return source_of(recipe).knowledge().num_people * recipe.renderings
     except ValueError:
-        return 0  # told by the recipe's own check
+        return 0  # reported by the check of the recipe
 
 
 def _size(folder: Path) -> int:
@@ -138,7 +138,7 @@ def _size(folder: Path) -> int:
 
 
 def recipe_yaml(recipe: Recipe, package_versions: dict[str, str], revision: str | None) -> str:
-    """The text of a run folder's recipe.yaml: the resolved recipe, then with what it was made."""
+    """The text of a run folder's recipe.yaml: the resolved recipe, then the revision and versions."""
     import yaml
 
     content: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(recipe).items()}

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from knowcap.corpus.tokenizer import check_vocabulary
-from knowcap.extraction.checks import check_questions
 from knowcap.facts import FEWEST_CONTROL, CorpusError
-from knowcap.recipe import KEYS, BioDSection, JunkSection, Recipe, RecipeError, TableSection, section_keys
+from knowcap.recipe import (
+    KEYS,
+    BioDSection,
+    JunkSection,
+    QuestionSection,
+    Recipe,
+    RecipeError,
+    TableSection,
+    section_keys,
+)
 from knowcap.recipe_file import Overrides, read_recipe
 
 
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
     from knowcap.knowledge.pools import Pools
 
 T = TypeVar("T")
+_RANKS = ("extract_rank", "extract_embedding_rank")
 
 
 def load_recipe(config: str | Path, overrides: Overrides = ()) -> Recipe:
@@ -120,11 +129,54 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
-    problems += check_questions(recipe, bad)
+    problems += _check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
         problems.append(f"report_to={tracker!r}, which is not installed; `pip install {tracker}`, or report_to: none")
     return problems
+
+
+def _check_questions(recipe: Recipe, bad: set[str]) -> list[str]:
+    """The problems of questions without a tokenizer for them, of ranks that are too large, and of junk with questions.
+
+    Args:
+        recipe: of any corpus; only bioS has questions.
+        bad: keys that have a problem of their own.
+    """
+    unclear = {*section_keys(QuestionSection), "extract", "junk_people", "corpus"}.intersection(bad)
+    if unclear or recipe.corpus != "bioS" or recipe.dataset_name is not None:
+        return []
+    problems, asks = [], {"qa_share": recipe.qa_share > 0, "extract": recipe.extract != "none"}
+    if not recipe.questions:
+        problems += [
+            f"{key}={getattr(recipe, key)!r} needs a tokenizer with the words of questions; add questions: true"
+            for key, asked in asks.items()
+            if asked
+        ]
+    if recipe.extract == "lora" and not {"model_name", "head_dim", *_RANKS}.intersection(bad):
+        problems += _check_ranks(recipe)
+    if recipe.qa_share and recipe.junk_people:
+        problems.append(
+            f"qa_share={recipe.qa_share} and junk_people={recipe.junk_people}: training can mix biographies with "
+            "only one of them; leave one out"
+        )
+    return problems
+
+
+def _check_ranks(recipe: Recipe) -> list[str]:
+    """Ranks of LoRA that exceed the hidden size."""
+    from knowcap.models import ModelError, parse_model_name
+
+    try:
+        width = parse_model_name(recipe.model_name).num_heads * recipe.head_dim
+    except ModelError:
+        return []  # _check_model reports the name
+    ranks = {key: getattr(recipe, key) for key in _RANKS}
+    return [
+        f"{key}={rank} exceeds the hidden size {width} of {recipe.model_name}; give {width} or less"
+        for key, rank in ranks.items()
+        if rank > width
+    ]
 
 
 def _check_unused(recipe: Recipe, bad: set[str]) -> list[str]:

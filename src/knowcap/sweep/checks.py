@@ -1,4 +1,4 @@
-"""What is wrong with a sweep's cells, before the first one starts; equal problems of many cells are told once."""
+"""The checks of a sweep's cells before the first one starts; a problem of many cells is reported once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from knowcap.recipe import KEYS, Recipe
+from knowcap.recipe import KEYS, Recipe, shaping_keys
 from knowcap.run.estimate import check_texts
 from knowcap.run.folder import bytes_needed, folder_problems
 from knowcap.run.launch import Launcher
@@ -16,21 +16,9 @@ from knowcap.run.preflight import check_corpus, check_settings
 from knowcap.sweep.cells import Cell
 
 
-# Keys that neither corpus nor tokens depend on; all others may matter to them.
-TRAINING_KEYS = frozenset(
-    "run_name output_dir seed model_name head_dim rotary_fraction activation initializer_range train_batch_size "
-    "gradient_accumulation_steps learning_rate min_learning_rate_ratio warmup_steps weight_decay adam_beta1 "
-    "adam_beta2 adam_epsilon max_grad_norm precision torch_compile dataloader_num_workers logging_steps save_steps "
-    "save_total_limit report_to measure_every measure_limit eval_batch_size confidence_level num_experts_per_tok "
-    "router_aux_loss_coef quantize_bits quantization_method quantization_group_size quantization_symmetric "
-    "quantization_exclude quantize_embeddings".split()
-)
-# Keys that say how many texts there are, but not what they are like.
-_AMOUNTS = frozenset({"num_people", "exposures", "control_people", "renderings", "shard_size"})
-
-
-_corpus_values = attrgetter(*(key for key in KEYS if key not in TRAINING_KEYS))
-_texts_values = attrgetter(*(key for key in KEYS if key not in TRAINING_KEYS | _AMOUNTS))
+CORPUS_KEYS = shaping_keys("texts", "tokens", "windows")
+TEXTS_KEYS = tuple(name for name in CORPUS_KEYS if not KEYS[name].amount)
+_corpus_values, _texts_values = attrgetter(*CORPUS_KEYS), attrgetter(*TEXTS_KEYS)
 
 
 def corpus_key(recipe: Recipe) -> tuple[Any, ...]:
@@ -39,12 +27,12 @@ def corpus_key(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def texts_key(recipe: Recipe) -> tuple[Any, ...]:
-    """Equal for recipes whose texts, tokens and windows are alike, however many there are."""
+    """Equal for recipes whose texts, tokens and windows differ only in number."""
     return _texts_values(recipe)
 
 
 def recipe_problems(cells: Sequence[Cell]) -> list[str]:
-    """What is wrong with the recipes: each one's keys, and each distinct corpus."""
+    """The problems of the recipes: of each one's keys, and of each distinct corpus."""
     found: list[tuple[str, str]] = []
     corpora: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
@@ -54,18 +42,18 @@ def recipe_problems(cells: Sequence[Cell]) -> list[str]:
             corpora.setdefault(corpus_key(cell.recipe), cell)
     for cell in corpora.values():
         found += [(problem, cell.name) for problem in check_corpus(cell.recipe, set())]
-    return _told_once(found)
+    return _reported_once(found)
 
 
 def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> list[str]:
-    """What would stop cells that have no problem of their own: their folders, room on the disk, their devices.
+    """The problems of cells with valid recipes: their folders, the space on the disk, their devices.
 
     Args:
         cells: those of one sweep.
         launcher: trains and scores them through accelerate.
     """
     found = [(problem, cell.name) for cell in cells for problem in folder_problems(cell.recipe)]
-    problems = _told_once(found)
+    problems = _reported_once(found)
     todo = [cell for cell in cells if not (cell.run_dir / "model").is_dir()]
     if todo and not problems:
         problems += _room_problems(todo)
@@ -73,16 +61,16 @@ def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> l
 
 
 def text_problems(cells: Iterable[Cell]) -> list[str]:
-    """What only shows once texts are tokenized (`estimate.check_texts`): seconds for each kind of text."""
+    """Problems that appear only when texts are tokenized (`estimate.check_texts`): seconds for each kind of text."""
     kinds: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
         if not (cell.run_dir / "model").is_dir():
             kinds.setdefault(texts_key(cell.recipe), cell)
-    return _told_once([(problem, cell.name) for cell in kinds.values() for problem in check_texts(cell.recipe)])
+    return _reported_once([(problem, cell.name) for cell in kinds.values() for problem in check_texts(cell.recipe)])
 
 
 def _room_problems(cells: Sequence[Cell]) -> list[str]:
-    """One cell may fit where all of them do not."""
+    """A problem if all cells together do not fit on the disk, where one alone does."""
     folder = Path(cells[0].recipe.output_dir).absolute()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     needed, free = sum(bytes_needed(cell.recipe) for cell in cells), shutil.disk_usage(nearest).free
@@ -90,7 +78,7 @@ def _room_problems(cells: Sequence[Cell]) -> list[str]:
         return []
     return [
         f"output_dir: {nearest} has {free / 1e6:,.0f} MB free, the {len(cells):,} cells need about "
-        f"{needed / 1e6:,.0f} MB together; make room or choose another output_dir"
+        f"{needed / 1e6:,.0f} MB together; free some space or choose another output_dir"
     ]
 
 
@@ -100,15 +88,15 @@ def _machine_problems(cells: Sequence[Cell], launcher: Launcher | None) -> list[
     asking = [cell for (precision, *_), cell in kinds.items() if launcher is not None or precision == "fp16"]
     if not asking:
         return []
-    from knowcap.training.devices import machine_problems
+    from knowcap.training.arguments import machine_problems
 
     processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
     found = [(problem, cell.name) for cell in asking for problem in machine_problems(cell.recipe, **processes)]
-    return _told_once(found) + launcher_problems(launcher)
+    return _reported_once(found) + launcher_problems(launcher)
 
 
-def _told_once(found: Iterable[tuple[str, str]]) -> list[str]:
-    """Each problem once, with the cells that have it: the first one by name."""
+def _reported_once(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Each problem once, with the name of the first cell that has it and the number of others."""
     cells: dict[str, list[str]] = {}
     for problem, name in found:
         cells.setdefault(problem, []).append(name)
@@ -120,7 +108,7 @@ def _others(count: int) -> str:
 
 
 def launcher_problems(launcher: Launcher | None) -> list[str]:
-    """A problem where accelerate is to start more GPU processes on this machine than it has GPUs; imports torch."""
+    """A problem if accelerate would start more GPU processes on this machine than it has GPUs; imports torch."""
     if launcher is None or not launcher.gpus_here:
         return []
     import torch
@@ -129,28 +117,28 @@ def launcher_problems(launcher: Launcher | None) -> list[str]:
     if launcher.gpus_here <= there:
         return []
     return [
-        f"{launcher.config_file.name} asks for {launcher.gpus_here} GPUs on this machine, but there are {there}; give "
-        f"{f'--num_processes {there}' if there else '--accelerate_config cpu_2'}, or run it where they are"
+        f"{launcher.config_file.name} asks for {launcher.gpus_here} GPUs on this machine, but it has {there}; give "
+        f"{f'--num_processes {there}' if there else '--accelerate_config cpu_2'}, or run it on a machine that has them"
     ]
 
 
 def cluster_problems(cpus: float, gpus: float, nodes: Iterable[Mapping[str, float]]) -> list[str]:
-    """A problem where no node of a Ray cluster has what one cell asks for.
+    """A problem if no node of a Ray cluster has the resources that one cell needs.
 
     Args:
         cpus, gpus: of one cell; a GPU may be shared by fractions.
-        nodes: what each node has, by Ray's names (`CPU`, `GPU`).
+        nodes: the resources of each node, by Ray's names (`CPU`, `GPU`).
     """
     nodes = list(nodes)
     problems = []
     if cpus <= 0 or gpus < 0:
         return [f"cpus_per_cell={cpus:g}, gpus_per_cell={gpus:g}: expected more than 0 CPUs and 0 GPUs or more"]
     if gpus > 1 and gpus != int(gpus):
-        problems.append(f"gpus_per_cell={gpus:g}: expected a part of one GPU (0.25, say), or a whole number")
+        problems.append(f"gpus_per_cell={gpus:g}: expected a fraction of one GPU, such as 0.25, or a whole number")
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         most = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         problems.append(
-            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, but no node of the cluster has them "
+            f"a cell needs {cpus:g} CPUs and {gpus:g} GPUs, but no node of the cluster has them "
             f"({most or 'none'}); lower --cpus_per_cell or --gpus_per_cell"
         )
     return problems

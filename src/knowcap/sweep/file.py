@@ -1,33 +1,31 @@
-"""Sweep files: YAML with a base recipe, a grid and a list of overrides; what is wrong with one is told all at once.
+"""Sweep files: YAML with a base recipe, a grid and a list of overrides; all problems are reported at once.
 
     base: gpt2/bios-1000-exposures        # a packaged recipe's name, or a path relative to this file
     grid: {model_name: [gpt2-rotary-2-2, gpt2-rotary-4-2], learning_rate: [1e-3, 5e-4], seed: [0, 1]}
     list: [{num_people: 10000, train_batch_size: 24}, {num_people: 20000, train_batch_size: 48}]
-    best_of: learning_rate                # optional: the best of these wins, the others are shown
+    best_of: learning_rate                # optional: the best of these is chosen, the others are shown
 
-A grid is the product of its lists; with a list beside it every item meets every combination. What is the same in all
-cells is a list of one item.
+A grid is the product of its lists; every item of a list is combined with every combination of the grid. Overrides that
+are the same in all cells are a list of one item.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
 from knowcap.recipe_file import RECIPES_DIR, convert, packaged_recipes, read_recipe
 from knowcap.sweep.cells import Cell, Sweep, cell_name, combine
 
 
 SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
 _PARTS = ("base", "grid", "list", "best_of")
-_NOT_OVERRIDES = {"output_dir": "is the sweep's; give --output_dir to the command"}
+_NOT_OVERRIDES = {"output_dir": "cannot be overridden; pass --output_dir to the command"}
 _LONGEST_NAME = 200  # characters; file systems end at 255 bytes
-_HINTS = get_type_hints(Recipe)
 
 
 @dataclass
@@ -43,10 +41,10 @@ def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Swee
 
     Args:
         config: a sweep file, or the name of a packaged sweep such as `quickstart`.
-        output_dir: where the sweep's folder is made; the base recipe's by default.
+        output_dir: where the sweep's folder is made; by default, that of the base recipe.
 
     Raises:
-        RecipeError: with every problem of the file, and of the recipes that it makes.
+        RecipeError: with every problem of the file and of its cells' recipes.
     """
     sweep, problems = read_sweep(config, output_dir)
     if not problems:
@@ -59,7 +57,7 @@ def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Swee
 
 
 def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tuple[Sweep, list[str]]:
-    """Like `load_sweep`, but returns the problems, and does not look at whether the recipes can work."""
+    """Like `load_sweep`, but returns the problems, and does not check the recipes."""
     file = find_sweep(config)
     problems: list[str] = []
     content = _read(file, problems)
@@ -88,8 +86,10 @@ def find_sweep(config: str | Path) -> Path:
     name = str(config).removesuffix(".yaml")
     if name in packaged:
         return packaged[name]
-    told = f"no such file, nor one of the packaged sweeps ({', '.join(packaged) or 'none'}){_meant(name, packaged)}"
-    raise RecipeError([told], f"sweep {str(config)!r}")
+    problem = (
+        f"no such file, nor one of the packaged sweeps ({', '.join(packaged) or 'none'}){nearest(name, packaged)}"
+    )
+    raise RecipeError([problem], f"sweep {str(config)!r}")
 
 
 def _read(file: Path, problems: list[str]) -> _Content:
@@ -107,7 +107,7 @@ def _read(file: Path, problems: list[str]) -> _Content:
         return _Content()
     for name in raw:
         if name not in _PARTS:
-            meant = _meant(name, _PARTS) or f"; expected {', '.join(_PARTS)}"
+            meant = nearest(name, _PARTS) or f"; expected {', '.join(_PARTS)}"
             problems.append(f"unknown key {name!r}{meant}")
     content = _Content()
     if isinstance(raw.get("base"), str):
@@ -115,7 +115,9 @@ def _read(file: Path, problems: list[str]) -> _Content:
     else:
         problems.append("base is missing; give a recipe's name or its path from this file, such as `base: quickstart`")
     if raw.get("grid") is None and raw.get("list") is None:
-        problems.append("neither grid nor list, so there is nothing to sweep over; give one, such as seed: [0, 1]")
+        problems.append(
+            "grid and list are missing, so there is nothing to vary; give one, such as `grid: {seed: [0, 1]}`"
+        )
     if "grid" in raw:
         content.grid = _grid(raw["grid"], problems)
     if "list" in raw:
@@ -126,7 +128,7 @@ def _read(file: Path, problems: list[str]) -> _Content:
 
 
 def _plain(node: Any, where: str, problems: list[str]) -> Any:
-    """Mappings, lists and scalars as they are written: `convert` alone decides on types. A key given twice is told."""
+    """Mappings, lists and scalars as text, for `convert` to give them types. A key given twice is a problem."""
     if isinstance(node.value, str):
         return None if node.tag.endswith(":null") else node.value
     if all(hasattr(item, "value") for item in node.value):
@@ -142,14 +144,14 @@ def _plain(node: Any, where: str, problems: list[str]) -> Any:
 
 def _grid(raw: Any, problems: list[str]) -> dict[str, list[Any]]:
     if not isinstance(raw, dict) or not raw:
-        problems.append("grid: empty or no mapping; expected lists by recipe key, such as {seed: [0, 1]}")
+        problems.append("grid: empty or not a mapping; expected lists by recipe key, such as {seed: [0, 1]}")
         return {}
     grid: dict[str, list[Any]] = {}
     for name, values in raw.items():
         if not isinstance(values, list):
             problems.append(f"grid: {name}: got {values!r}, expected a list of values, such as [{values}]")
         elif not values:
-            problems.append(f"grid: {name}: an empty list makes no cells; give values, or leave {name} out")
+            problems.append(f"grid: {name}: an empty list makes no cells; give values, or remove {name}")
         else:
             grid[name] = [_value(name, value, "grid", problems) for value in values]
             _known(name, "grid", problems)
@@ -158,12 +160,12 @@ def _grid(raw: Any, problems: list[str]) -> dict[str, list[Any]]:
 
 def _items(raw: Any, grid: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
     if not isinstance(raw, list) or not raw or not all(isinstance(item, dict) and item for item in raw):
-        problems.append("list: empty, or not all of it overrides; expected such as [{num_people: 10000}]")
+        problems.append("list: empty, or an item is not a mapping; expected overrides such as [{num_people: 10000}]")
         return [{}]
     for name in dict.fromkeys(name for item in raw for name in item):
         _known(name, "list", problems)
         if name in grid:
-            problems.append(f"{name} stands in grid and in list; leave it in one of them")
+            problems.append(f"{name} is in grid and in list; remove it from one of them")
     return [{name: _value(name, value, "list", problems) for name, value in item.items()} for item in raw]
 
 
@@ -171,25 +173,24 @@ def _known(name: str, where: str, problems: list[str]) -> None:
     if name in _NOT_OVERRIDES:
         problems.append(f"{where}: {name} {_NOT_OVERRIDES[name]}")
     elif name not in KEYS:
-        meant = _meant(name, KEYS) or "; `knowcap run --help` lists them"
-        problems.append(f"{where}: unknown key {name!r}{meant}")
+        problems.append(f"{where}: {unknown_key(name)}")
 
 
 def _value(name: str, value: Any, where: str, problems: list[str]) -> Any:
-    """The value as the key's type; one that cannot be is told once and returned as it is."""
+    """The value as the key's type; one that cannot be converted is a problem and returned as it is."""
     if name not in KEYS:
         return value
     try:
-        return convert(value, _HINTS[name])
+        return convert(value, KEYS[name].type)
     except ValueError as error:
-        told = f"{where}: {name}: got {'null' if value is None else repr(value)}, {error}"
-        if told not in problems:
-            problems.append(told)
+        problem = f"{where}: {KEYS[name].wrong_type(value, error)}"
+        if problem not in problems:
+            problems.append(problem)
         return value
 
 
 def _find_base(file: Path, base: str, problems: list[str]) -> Path | None:
-    """The base recipe's file: beside the sweep file, or packaged."""
+    """The base recipe's file: beside the sweep file, or packaged with knowcap."""
     packaged = packaged_recipes()
     if not base:
         return None
@@ -201,7 +202,7 @@ def _find_base(file: Path, base: str, problems: list[str]) -> Path | None:
     names = ", ".join(packaged) or "none"
     problems.append(
         f"base: {base!r} is neither a file beside {file} nor one of the packaged recipes ({names})"
-        f"{_meant(base, packaged)}"
+        f"{nearest(base, packaged)}"
     )
     return None
 
@@ -236,8 +237,8 @@ def _name_problems(cells: Sequence[Cell]) -> list[str]:
         if count > 1:
             problems.append(f"{count} cells are named {name!r}; remove all but one, or give them a run_name in list")
     for name in (cell.name for cell in cells if len(cell.name) > _LONGEST_NAME):
-        told = f"a cell's name has {len(name)} characters, at most {_LONGEST_NAME} fit: {name[:80]}…"
-        return [*problems, f"{told}; give items of list a run_name, which stands for their other keys"]
+        problem = f"a cell's name has {len(name)} characters, expected at most {_LONGEST_NAME}: {name[:80]}…"
+        return [*problems, f"{problem}; give items of list a run_name, which replaces their other keys"]
     return problems
 
 
@@ -246,10 +247,5 @@ def _check_best_of(content: _Content, overrides: Sequence[Mapping[str, Any]], pr
     if key is None or all(key in changed for changed in overrides):
         return
     varied = dict.fromkeys(name for changed in overrides for name in changed)
-    hint = _meant(key, varied) or "; give it values in grid, or leave best_of out"
-    problems.append(f"best_of: {key!r} is not among what every cell changes ({', '.join(varied)}){hint}")
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    hint = nearest(key, varied) or "; give it values in grid, or remove best_of"
+    problems.append(f"best_of: {key!r} is not a key that every cell changes ({', '.join(varied)}){hint}")

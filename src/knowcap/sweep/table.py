@@ -1,19 +1,19 @@
-"""The results of a sweep as one Parquet table: a row a finished cell, the columns that `knowcap fit` reads among them.
+"""The results of a sweep as one Parquet table: one row per finished cell, with the columns that `knowcap fit` reads.
 
-The table holds nothing of when or how long: the same sweep gives the same bytes, interrupted or not.
+The table has no times: the same sweep gives the same bytes, interrupted or not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.files import read_json, whole_file
-from knowcap.recipe import Recipe
+from knowcap.recipe import KEYS
 from knowcap.sweep.cells import Cell, Sweep, choose
 from knowcap.sweep.dry_run import training_flops
 from knowcap.sweep.workers import is_finished, quantized_dirs
@@ -76,8 +76,8 @@ def row_of(cell: Cell) -> dict[str, Any]:
     }
     for bits, folder in quantized_dirs(cell).items():
         row[f"int{bits}_bits_per_parameter"] = read_json(folder / "capacity.json")["bits_per_parameter"]
-    told = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
-    return row | {key: str(value) if isinstance(value, tuple) else value for key, value in told.items()}
+    others = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
+    return row | {key: str(value) if isinstance(value, tuple) else value for key, value in others.items()}
 
 
 def _vocabulary_rows(cell: Cell) -> int:
@@ -85,7 +85,7 @@ def _vocabulary_rows(cell: Cell) -> int:
 
 
 def rows_of(sweep: Sweep, known: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-    """The rows of all finished cells, in their order, with who won.
+    """The rows of all finished cells, in their order, with `won`.
 
     Args:
         sweep: the sweep.
@@ -115,9 +115,9 @@ def write_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def _schema(overrides: Iterable[Mapping[str, Any]]) -> pa.Schema:
     """The columns that every sweep has, and the keys of this one."""
-    schema, hints = SCHEMA, get_type_hints(Recipe)
+    schema = SCHEMA
     for key in dict.fromkeys(key for changed in overrides for key in changed):
         if key not in SCHEMA.names and key != "run_name":
-            kind = next((arrow for of, arrow in _ARROW.items() if hints[key] in (of, of | None)), pa.string())
+            kind = next((arrow for of, arrow in _ARROW.items() if KEYS[key].type in (of, of | None)), pa.string())
             schema = schema.append(pa.field(key, kind))
     return schema
