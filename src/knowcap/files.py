@@ -1,4 +1,4 @@
-"""Stage outputs appear whole or not at all: they are made under another name and renamed at the end."""
+"""Files and folders that appear complete or not at all, JSON files, and the locks of run folders."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _MAKE_AGAIN = "delete it and run the command that writes it again"
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to `final` when the block ends without an error; what a killed run left under the
-    temporary name is removed first."""
+    """A folder to fill, renamed to `final` when the block ends without an error; the unfinished folder of a killed
+    process is removed first."""
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -38,7 +38,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 def replace_folder(made: Path, final: Path) -> None:
-    """Puts a finished folder in its place; one that is there already goes only once the new one is whole."""
+    """Moves a finished folder to its final path; a folder already there is deleted only afterwards."""
     if final.exists():
         old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -59,11 +59,11 @@ def whole_file(final: Path) -> Iterator[Path]:
 
 
 class FileError(ValueError):
-    """A file that is not what knowcap writes there; the message names the file and what was expected."""
+    """A file or folder that cannot be used; the message names it, and what was expected."""
 
 
 def write_json(path: Path, content: Mapping[str, Any], allow_nan: bool = False) -> None:
-    """Writes a JSON object, whole or not at all.
+    """Writes a JSON object, completely or not at all.
 
     Raises:
         ValueError: a number is NaN or infinite, unless `allow_nan`.
@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        FileError: it holds no JSON object.
+        FileError: it has no JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -154,4 +154,4 @@ def _acquire_soft(lock: SoftFileLock) -> bool:
 
 def not_writable(path: Path, why: object) -> str:
     """The message for a folder that cannot be written."""
-    return f"output_dir: {path} can't be written ({why}); choose another output_dir or change its permissions"
+    return f"output_dir: {path} cannot be written ({why}); choose another output_dir or change its permissions"

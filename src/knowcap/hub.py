@@ -1,11 +1,13 @@
-"""One artefact to one repo of the Hub: only what differs from what is there, in one commit, tried again where the Hub
-or the way to it fails for a while.
+"""The Hub: what is read from it, with its errors as messages, and one artefact published to one repo in one commit.
+
+Commits are made by `HfApi.create_commit`, which leaves out files that have not changed and sends no file that the Hub
+has already. It is what `HfApi.upload_folder` calls, but for folders of more than 250 files, which that publishes in
+several commits, without a check of the card's metadata. Neither repeats every request that fails for a while.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import itertools
 import json
 import logging
@@ -18,8 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, errors, get_token
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from knowcap.provenance import __version__
@@ -29,24 +30,73 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 ATTEMPTS = 6
-LONGEST_WAIT = 300.0  # seconds; who is asked to wait longer is told so instead
-_FOR_A_WHILE = (408, 412, 429, 500, 502, 503, 504)  # 412: somebody else committed meanwhile
+LONGEST_WAIT = 300.0  # seconds; a longer one that the Hub asks for is reported instead
+TEMPORARY = (408, 412, 429, 500, 502, 503, 504)  # statuses; 412: another commit came in between
 # What the calls of huggingface_hub raise. A failed LFS upload is a RuntimeError caused by one of the others.
 _ERRORS = (httpx2.HTTPError, OSError, RuntimeError, json.JSONDecodeError)
-_TOKEN = re.compile(r"hf_\w{20,}")  # anybody's, should an answer repeat one
+_TOKEN = re.compile(r"hf_\w{20,}")  # of any account, should an answer repeat one
+_READ = "`hf auth login` with a token that can read it"
+_AGAIN = "run the same command again later: it continues from there"
 
 
 class HubError(ValueError):
-    """Something cannot be published; the message says what the Hub answered and how to mend it, and shows no token."""
+    """Something cannot be read or published; the message has the Hub's answer and what to do, and shows no token."""
+
+
+def fetch(what: str, kind: str, call: Callable[[], Result]) -> Result:
+    """`call()`, which reads from the Hub.
+
+    Args:
+        what: names the repo in messages, such as `model 'me/tiny'`.
+        kind: `model` or `data set`.
+        call: uses huggingface_hub.
+
+    Raises:
+        HubError: the repo or its revision does not exist, may not be read, or the Hub cannot be reached.
+    """
+    try:
+        return call()
+    except errors.GatedRepoError:
+        why = f"is gated; request access on its page, then run {_READ}"
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        why = f"is not a folder and not a public {kind} on the Hub; check the name, or run {_READ}"
+    except errors.RevisionNotFoundError:
+        why = "has no such revision; expected a branch, tag or commit"
+    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError, errors.OfflineModeIsEnabled) as error:
+        why = f"is not in the cache, and the Hub is not reached ({_first_line(error)}); download it once while online"
+    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+        why = f"cannot be downloaded: {_first_line(error)}; {_AGAIN}"
+    raise HubError(without_tokens(f"{what} {why}")) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def without_tokens(text: str, token: str | None = None) -> str:
+    """A message without `token` and without anything that looks like a token of the Hub."""
+    return _TOKEN.sub("hf_…", text.replace(token, "hf_…") if token else text)
+
+
+def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait, by its rate limit or Retry-After; None where it does not."""
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds + 1.0
+    after = headers.get("Retry-After", "")
+    return float(after) if re.fullmatch(r"\d+(\.\d+)?", after) else None
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """What one repo is to hold.
+    """The content of one repo.
 
-    `files` maps paths in the repo to local files or to bytes. A file of the repo that is not among them is deleted if
-    its path matches one of `ours` (`*` does not match `/`), and stays otherwise. `repo_type` is model, dataset or
-    space.
+    Attributes:
+        repo_id: owner/name.
+        repo_type: model, dataset or space.
+        files: local files or bytes by their paths in the repo.
+        ours: patterns of paths (`*` does not match `/`): matching files of the repo that are not in `files` are
+            deleted; others stay.
     """
 
     repo_id: str
@@ -57,7 +107,7 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of an artefact: `commit` is None where the repo held it already."""
+    """A published artefact; `commit` is None where the repo was up to date."""
 
     artefact: Artefact
     url: str
@@ -73,10 +123,10 @@ class Pushed:
 
 
 def check_repo_id(repo_id: str, option: str) -> list[str]:
-    """The problem of a repo id that the Hub would not take, if there is one; `option` is what it was given by."""
+    """The problem of a repo id that the Hub does not allow, if any; `option` names it in the message."""
     try:
         validate_repo_id(repo_id)
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         return [f"{option}: {error}"]
     return [] if "/" in repo_id else [f"{option}: got {repo_id!r}, expected owner/name, such as you/{repo_id}"]
 
@@ -114,7 +164,7 @@ class Uploader:
         return f"make one that may write at {self.api.endpoint}/settings/tokens, then `hf auth login` or set HF_TOKEN"
 
     def prepare(self, artefacts: list[Artefact]) -> None:
-        """Makes the repos that are missing. Uploads nothing: whatever can refuse is asked before that.
+        """Makes the repos that do not exist, so that a missing permission shows before anything is uploaded.
 
         Raises:
             HubError: the token is refused or may not write there, or a repo is public where private was asked for.
@@ -142,27 +192,23 @@ class Uploader:
         """Commits what differs from the repo, which `prepare` has made; no commit where nothing does.
 
         Raises:
-            HubError: the Hub refuses it, or fails at every attempt; the next call sends only what is still missing.
+            HubError: the Hub refuses it, or fails at every attempt; the next call sends only the missing files.
         """
         pushed = self._tried(f"uploading to {artefact.repo_id}", lambda: self._commit(artefact))
         logger.info("%s", pushed)
         return pushed
 
     def _commit(self, artefact: Artefact) -> Pushed:
-        """One attempt. It looks at the repo first: a commit whose answer was lost is not made twice."""
+        """One attempt. create_commit compares with the repo: a commit whose answer was lost is not made twice."""
         repo: dict[str, Any] = {
             "repo_id": artefact.repo_id,
             "repo_type": artefact.repo_type,
             "revision": self.revision or "main",
         }
-        head = self.api.repo_info(**repo).sha
-        there = {e.path: e for e in self.api.list_repo_tree(**repo, recursive=True) if isinstance(e, RepoFile)}
-        new = {path: c for path, c in artefact.files.items() if path not in there or _differs(c, there[path])}
-        stale = [path for path in there if path not in artefact.files and _matches(path, artefact.ours)]
+        head, before = self.api.repo_info(**repo).sha, self._blobs(repo)
+        stale = [path for path in before if path not in artefact.files and _matches(path, artefact.ours)]
         url = f"{self.api.endpoint}/{_PREFIXES[artefact.repo_type]}{artefact.repo_id}"
-        if not new and not stale:
-            return Pushed(artefact, url, None, 0, 0)
-        additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in new.items()]
+        additions = [CommitOperationAdd(path_in_repo=p, path_or_fileobj=c) for p, c in artefact.files.items()]
         deletions = [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
         with warnings.catch_warnings():
             # nll.parquet is data that belongs to the model.
@@ -173,47 +219,54 @@ class Uploader:
                 commit_message=f"Publish by knowcap {__version__}",
                 parent_commit=head,
             )
-        return Pushed(artefact, url, done.oid, len(new), len(stale))
+        if done.oid == head:
+            return Pushed(artefact, url, None, 0, 0)
+        after = self._blobs(repo | {"revision": done.oid})
+        changed = sum(blob != before.get(path) for path, blob in after.items())
+        return Pushed(artefact, url, done.oid, changed, len(stale))
+
+    def _blobs(self, repo: dict[str, Any]) -> dict[str, str]:
+        """The git hash of every file of a repo."""
+        tree = self.api.list_repo_tree(**repo, recursive=True)
+        return {entry.path: entry.blob_id for entry in tree if isinstance(entry, RepoFile)}
 
     def _tried(self, what: str, call: Callable[[], Result]) -> Result:
-        """`call()`, again after a while if the trouble may pass."""
+        """`call()`, repeated after a while where the failure is temporary."""
         for attempt in itertools.count(1):
             try:
                 return call()
             except _ERRORS as error:
-                answer = next((e for e in _chain(error) if isinstance(e, HfHubHTTPError)), None)
+                answer = next((e for e in _chain(error) if isinstance(e, errors.HfHubHTTPError)), None)
                 status = None if answer is None else answer.response.status_code
                 if answer is None and not any(isinstance(e, _NO_ANSWER) for e in _chain(error)):
                     why = ": ".join(f"{e}" for e in _chain(error))
-                    raise HubError(self._hidden(f"{what}: {why}")) from None
-                seconds = _asked_to_wait(answer) or min(30.0, 2.0 ** (attempt - 1))
+                    raise HubError(without_tokens(f"{what}: {why}", self._token)) from None
+                seconds = (answer and asked_to_wait(answer.response.headers)) or min(30.0, 2.0 ** (attempt - 1))
                 if not _may_pass(status) or attempt == ATTEMPTS or seconds > LONGEST_WAIT:
-                    raise HubError(self._hidden(self._told(what, error, answer, attempt, seconds))) from None
+                    message = self._message(what, error, answer, attempt, seconds)
+                    raise HubError(without_tokens(message, self._token)) from None
                 reason = "the Hub cannot be reached" if status is None else f"the Hub answers {status}"
                 logger.warning("%s: %s; trying again in %.0f s", what, reason, seconds)
                 self._wait(seconds)
 
-    def _told(self, what: str, error: Exception, answer: HfHubHTTPError | None, attempts: int, seconds: float) -> str:
-        """The message of a failure that is not tried again."""
-        go_on = "give the same command again later: it goes on from there"
+    def _message(
+        self, what: str, error: Exception, answer: errors.HfHubHTTPError | None, attempts: int, seconds: float
+    ) -> str:
+        """The message of a failure that is not repeated."""
         if answer is None:
             why = "its answers cannot be read" if isinstance(error, json.JSONDecodeError) else f"{error}"
-            return f"{what}: {self.api.endpoint} failed {attempts} times ({why or type(error).__name__}); {go_on}"
-        status, says = answer.response.status_code, (answer.server_message or "").replace("\n", " ").strip()
-        says = f", {says}" if says else ""
+            return f"{what}: {self.api.endpoint} failed {attempts} times ({why or type(error).__name__}); {_AGAIN}"
+        status, reason = answer.response.status_code, (answer.server_message or "").replace("\n", " ").strip()
+        reason = f", {reason}" if reason else ""
         if status == 401:
-            return f"{what}: {self.api.endpoint} refuses the token (401{says}); {self._log_in}"
+            return f"{what}: {self.api.endpoint} refuses the token (401{reason}); {self._log_in}"
         if status == 403:
-            return f"{what}: the token may not write there (403{says}); check the owner's name, or {self._log_in}"
+            return f"{what}: the token may not write there (403{reason}); check the owner's name, or {self._log_in}"
         if status == 429:
-            return f"{what}: too many requests (429{says}); it asks to wait {seconds:.0f} s; {go_on}"
+            return f"{what}: too many requests (429{reason}); the Hub asks to wait {seconds:.0f} s; {_AGAIN}"
         if _may_pass(status):
-            return f"{what}: {self.api.endpoint} answered {status}{says} {attempts} times; {go_on}"
-        return f"{what}: {self.api.endpoint} answers {status}{says or f', {error}'}"
-
-    def _hidden(self, message: str) -> str:
-        """The message without the token, should an answer have repeated it."""
-        return _TOKEN.sub("hf_…", message.replace(self._token, "hf_…"))
+            return f"{what}: {self.api.endpoint} answered {status}{reason} {attempts} times; {_AGAIN}"
+        return f"{what}: {self.api.endpoint} answers {status}{reason or f', {error}'}"
 
 
 _PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
@@ -222,7 +275,7 @@ _NO_ANSWER = (httpx2.TransportError, json.JSONDecodeError)
 
 def _may_pass(status: int | None) -> bool:
     """Whether the same request may succeed later; None is a request without an answer."""
-    return status is None or status in _FOR_A_WHILE
+    return status is None or status in TEMPORARY
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -232,37 +285,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _asked_to_wait(answer: HfHubHTTPError | None) -> float | None:
-    """Seconds that the Hub asks to wait, by Retry-After or its rate limit; None where it doesn't."""
-    if answer is None:
-        return None
-    headers = answer.response.headers
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return limit.reset_in_seconds + 1.0
-    after = headers.get("Retry-After", "")
-    return float(after) if after.isdigit() else None
-
-
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:
     return any(path.count("/") == p.count("/") and fnmatch.fnmatchcase(path, p) for p in patterns)
-
-
-def _differs(content: Path | bytes, there: RepoFile) -> bool:
-    """Whether a local file is another one than the repo's, by size and hash."""
-    if there.size != (len(content) if isinstance(content, bytes) else content.stat().st_size):
-        return True
-    if there.lfs is not None:
-        return _digest(content, hashlib.sha256()) != there.lfs.sha256
-    return _digest(content, hashlib.sha1(b"blob %d\0" % there.size)) != there.blob_id  # git's own hash of a file
-
-
-def _digest(content: Path | bytes, digest: Any) -> str:
-    """The hex digest of a file's bytes, read in pieces."""
-    if isinstance(content, bytes):
-        digest.update(content)
-    else:
-        with content.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()

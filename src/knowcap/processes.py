@@ -1,4 +1,4 @@
-"""Jobs shared out among processes, which tell what they find over pipes and end with the process that started them."""
+"""Jobs divided among processes, which send results through pipes and end with the process that started them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class ProcessError(ValueError):
 
 
 def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_proc: int = 1) -> Iterator[Found]:
-    """What `work` yields of every job, as it comes; of one job in its order, of several in any.
+    """The results of `work` for every job, as they arrive: in order within a job, in any order between jobs.
 
     Args:
-        work: sent to every process once, so a function of a module, or a `partial` of one.
+        work: sent to every process once, so a module's function, or a `partial` of one.
         jobs: each process does every num_proc-th of them.
-        num_proc: processes; with one, or one job, all is done here.
+        num_proc: processes; with one process or one job, the work is done in this process.
 
     Raises:
-        ProcessError: another process was killed. What one raises is raised here.
+        ProcessError: a process was killed. An exception in a process is raised here.
     """
     num_proc = min(num_proc, len(jobs))
     if num_proc <= 1:
@@ -50,7 +50,7 @@ def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_p
             if process.exitcode:
                 raise ProcessError(
                     f"a process ended with exit code {process.exitcode} (negative: a signal; -9 is most often a lack "
-                    "of memory) before its work was done; run again, with fewer processes (num_proc)"
+                    "of memory) before its work was done; run again with fewer processes (num_proc)"
                 )
     finally:
         for process in processes:
@@ -59,7 +59,7 @@ def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_p
 
 
 def _messages(readers: list[Connection]) -> Iterator:
-    """What the processes say until all of them have hung up."""
+    """The messages of the processes, until all of them have closed their pipes."""
     while readers:
         for reader in wait(readers):
             try:
@@ -73,7 +73,7 @@ def _messages(readers: list[Connection]) -> Iterator:
 
 
 def _do_jobs(writer: Connection, work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job]) -> None:
-    """Another process' work. It ends with the process that started it: the pipe is broken then."""
+    """The work of one process. It ends with the process that started it, since its pipe breaks."""
     try:
         for job in jobs:
             for found in work(job):

@@ -1,4 +1,4 @@
-"""What results record about their making: versions of the code and of the libraries, and the git revision."""
+"""What results record about their origin: versions of the code and of the libraries, and the git revision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "opt
 
 
 def versions() -> dict[str, str]:
-    """The versions of knowcap, Python and the libraries that decide on a result; those not installed are left out."""
+    """The versions of knowcap, Python and the libraries that affect a result; those not installed are left out."""
     found = {"knowcap": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The commit that this package runs from, with `-dirty` where files differ from it; None outside a checkout."""
+    """The commit that this package runs from, with `-dirty` if files differ from it; None outside a checkout."""
     package = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:
@@ -34,7 +34,7 @@ def git_revision() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An installed package may lie within somebody else's checkout: only one that git tracks is its own.
+    # An installed package may lie within another project's checkout: only a tracked file belongs to this one.
     if git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

@@ -139,15 +139,15 @@ def test_the_command_prints_a_table_or_json(folder, tmp_path, capsys, monkeypatc
         ([ROWS[0], ROWS[1] | {"candidates": 7}], "7 candidates, but 195 before"),
     ],
 )
-def test_tables_that_cannot_be_measured_are_told(tmp_path, rows, message):
+def test_tables_that_cannot_be_measured_are_refused(tmp_path, rows, message):
     with pytest.raises(DatasetError, match=message.replace("?", r"\?")):
         write_prompts(rows, tmp_path / "data")
 
 
-def test_bad_input_is_told_before_any_work(tmp_path):
-    with pytest.raises(CapacityError, match="needs its tokenizer"):
+def test_bad_input_is_refused_before_any_work(tmp_path):
+    with pytest.raises(CapacityError, match="pass its tokenizer"):
         measure_capacity(model(), ROWS)
-    with pytest.raises(CapacityError, match="rows need their knowledge"):
+    with pytest.raises(CapacityError, match="knowledge=None"):
         measure_capacity(tmp_path, [tiny.say(1, ("name", "A"))])
     with pytest.raises(ModelError, match="no such folder"):
         measure_capacity("./nowhere", ROWS)

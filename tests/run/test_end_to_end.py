@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from knowcap.capacity import capacity
-from knowcap.dataset.build import build
+from knowcap.dataset.stage import build
 from knowcap.recipe import Recipe
 from knowcap.scoring import score
 from knowcap.training.stage import train

@@ -266,7 +266,7 @@ def test_a_second_push_commits_and_sends_nothing(server, run_dir):
     assert [p.commit for p in done.pushed] == [None] * 4
     assert len(server.received) == sent
     assert len(server.commits("me/tiny")) == 1
-    assert sum("/preupload/" in request for request in server.log) == 4
+    assert sum("/commit/" in request for request in server.log) == 4
     assert tree(run_dir) == before
 
 
@@ -335,7 +335,7 @@ def test_the_hub_says_how_long_to_wait(server, run_dir):
 
 def test_waiting_for_an_hour_is_left_to_the_user(server, run_dir):
     server.fail(429, on="/commit/", Retry_After="3500")
-    with pytest.raises(HubError, match="too many requests .*asks to wait 3500 s; give the same command again"):
+    with pytest.raises(HubError, match="too many requests .*asks to wait 3500 s; run the same command again"):
         push(server, run_dir, hub_dataset_id="me/people")
     assert server.waits == []
 
@@ -372,7 +372,7 @@ def test_a_commit_by_somebody_else_meanwhile_is_built_on(server, run_dir, monkey
 
 def test_an_interrupted_push_is_completed_without_sending_files_again(server, run_dir):
     server.fail(503, times=100, on="/api/models/me/tiny-int8/commit/")
-    with pytest.raises(HubError, match="tiny-int8: .* answered 503.* 6 times; give the same command again"):
+    with pytest.raises(HubError, match="tiny-int8: .* answered 503.* 6 times; run the same command again"):
         push(server, run_dir, hub_model_id="me/tiny", hub_dataset_id="me/people")
     sent = len(server.received)
     server.faults.clear()
@@ -385,7 +385,7 @@ def test_an_interrupted_push_is_completed_without_sending_files_again(server, ru
 def test_a_push_that_broke_in_the_middle_sends_the_missing_file_only(server, run_dir):
     weights = hashlib.sha256((run_dir / "model" / "model.safetensors").read_bytes()).hexdigest()
     server.drop(times=1000, on=f"PUT /storage/{weights}")
-    with pytest.raises(HubError, match=rf"me/tiny: {server.url} failed 6 times .*; give the same command again"):
+    with pytest.raises(HubError, match=rf"me/tiny: {server.url} failed 6 times .*; run the same command again"):
         push(server, run_dir, hub_model_id="me/tiny")
     assert server.commits("me/tiny") == []
     others = set(server.received)
@@ -453,7 +453,7 @@ def test_bad_ids_and_missing_parts_are_told_at_once_without_a_request(server, ru
     [
         ([], "nothing to publish: give --hub_model_id"),
         (["--hub_model_id=me/tiny"], "name the run folder too"),
-        (["no_such_folder", "--hub_model_id=me/tiny"], "no_such_folder is no folder"),
+        (["no_such_folder", "--hub_model_id=me/tiny"], "no_such_folder is not a folder"),
         (["{run}/knowledge", "--hub_model_id=me/tiny"], "lacks recipe.yaml"),
         (["{run}/model", "--hub_dataset_id=me/people"], "lacks README.md, knowledge.json"),
     ],
@@ -469,7 +469,7 @@ def test_a_hub_that_cannot_be_reached_is_one_message(run_dir, monkeypatch):
         url = gone.url
     waits = []
     uploader = Uploader(HfApi(endpoint=url, token=TOKEN), wait=waits.append)
-    with pytest.raises(HubError, match=rf"{url} failed 6 times .*give the same command again"):
+    with pytest.raises(HubError, match=rf"{url} failed 6 times .*run the same command again"):
         uploader.prepare([Artefact("me/x", "model", {})])
     assert waits == [1, 2, 4, 8, 16]
     huggingface_hub.utils.close_session()

@@ -313,7 +313,8 @@ def test_all_keys_but_those_after_the_texts_are_compared_before_texts_are_shared
 
 def test_cells_that_differ_in_extraction_or_quantization_share_one_tokenization(tmp_path, monkeypatch):
     counted = []
-    monkeypatch.setattr(dry_run, "sample_texts", lambda recipe: counted.append(recipe) or sample_texts(recipe))
+    sampled = dry_run.sample_counts
+    monkeypatch.setattr(dry_run, "sample_counts", lambda recipe: counted.append(recipe) or sampled(recipe))
     text = "grid: {extract_rank: [2, 4, 8], quantization_group_size: [16, 32], learning_rate: [1e-3, 2e-3]}"
     sweep = sweep_of(tmp_path, text)
     assert len(count_cells(sweep.cells)) == 12 and len(counted) == 1

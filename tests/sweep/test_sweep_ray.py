@@ -97,7 +97,7 @@ def test_cells_of_a_node_that_dies_go_on_elsewhere_to_the_same_table(tmp_path):
     log = (tmp_path / "cluster" / "log").read_text()
     assert status == 0, log
     assert killed, log
-    assert "going on from step" in log
+    assert "resuming from step" in log
     tables = [(tmp_path / name / "runs/sweeps/grid/results.parquet").read_bytes() for name in ("alone", "cluster")]
     assert tables[0] == tables[1]
     assert not (tmp_path / "cluster/runs/sweeps/grid/failures").exists()

@@ -13,7 +13,7 @@ from sweep_cells import kill, run_until, start, write_sweep
 from knowcap.cli import main
 from knowcap.recipe import Recipe
 from knowcap.sweep import load_sweep
-from knowcap.sweep.cells import choose, tell_winners
+from knowcap.sweep.cells import choose, describe_winners
 from knowcap.sweep.run import write_results
 
 
@@ -108,7 +108,7 @@ def test_a_contest_is_open_until_its_last_cell_is_finished(tmp_path):
         "seed0_lr0.001": True, "seed0_lr0.002": False, "seed0_lr0.003": False, "seed1_lr0.001": None,
         "seed1_lr0.002": None, "seed1_lr0.003": None,
     }  # fmt: skip
-    lines = tell_winners(sweep, rows.values())
+    lines = describe_winners(sweep, rows.values())
     assert "best with" in lines[0] and "leads with" in lines[1] and "1 of 3 not finished" in lines[1]
 
 
@@ -171,7 +171,7 @@ def test_a_sweep_killed_in_any_cell_goes_on_and_ends_with_the_same_table(tmp_pat
         status = run_until(process, (runs / name / moment).exists, lambda p=process: kill(p))
         assert status == -9, (broken / "log").read_text()
     assert run_until(start(broken), lambda: False, lambda: None) == 0
-    assert "going on from step" in (broken / "log").read_text()
+    assert "resuming from step" in (broken / "log").read_text()
     tables = [folder / "runs" / "sweeps" / "grid" / "results.parquet" for folder in (whole, broken)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
     assert len(pq.read_table(tables[1])) == 4

@@ -1,4 +1,4 @@
-"""`knowcap extract`. Heavy imports wait."""
+"""`knowcap extract`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _EXAMPLES = (
     "knowcap extract runs/extraction-cpu",
     "knowcap extract runs/extraction-cpu --method full --learning_rate 3e-4",
     "knowcap extract runs/extraction-cpu --rank 16 --embedding_rank 128 --steps 75000",
-    "An interrupted one goes on when the same command is given again.",
+    "Run the same command again to continue after an interruption.",
 )
 _TUNING = ("method", "rank", "embedding_rank", "steps", "batch_size", "learning_rate", "weight_decay")
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    text = "what a run's model answers about people, tuned on questions about others"
+    """Adds the command's parser."""
+    text = "tune a run's model on questions about some people, and ask it about others"
     parser = add_command(commands, "extract", _extract, text, _EXAMPLES)
     parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder with a trained, measured model")
-    how = "LoRA on query, value and embedding; all weights; or no tuning; the recipe's by default"
+    how = "LoRA on query, value and embedding; all weights; or no tuning; by default as in the recipe"
     parser.add_argument("--method", choices=EXTRACT_METHODS, help=how)
-    parser.add_argument("--rank", type=positive, help="of LoRA on query and value")
-    parser.add_argument("--embedding_rank", type=positive, help="of LoRA on the embedding")
-    parser.add_argument("--steps", type=positive, help="of tuning")
-    parser.add_argument("--batch_size", type=positive, help="questions a step")
-    parser.add_argument("--learning_rate", type=float, help="at its peak; linear to 0")
-    parser.add_argument("--weight_decay", type=float, help="AdamW's")
-    parser.add_argument("--limit", type=positive, help="ask about the first so many people only")
-    parser.add_argument("--overwrite", action="store_true", help="tune and ask again what is there")
+    parser.add_argument("--rank", type=positive, help="rank of LoRA on query and value")
+    parser.add_argument("--embedding_rank", type=positive, help="rank of LoRA on the embedding")
+    parser.add_argument("--steps", type=positive, help="steps of tuning")
+    parser.add_argument("--batch_size", type=positive, help="questions per step")
+    parser.add_argument("--learning_rate", type=float, help="at its peak; it decreases linearly to 0")
+    parser.add_argument("--weight_decay", type=float, help="of AdamW")
+    parser.add_argument("--limit", type=positive, help="ask about this many people only, the first ones")
+    parser.add_argument("--overwrite", action="store_true", help="repeat a finished extraction")
 
 
 def _extract(args: argparse.Namespace, _: list[str]) -> None:

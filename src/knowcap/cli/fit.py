@@ -1,4 +1,4 @@
-"""`knowcap fit`. Heavy imports wait."""
+"""`knowcap fit`."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ _LAWS = (
 _EXAMPLES = (
     "knowcap fit capacity runs.parquet --json capacity.json --plot capacity.png",
     "knowcap fit kaplan-nd runs.csv --columns loss=eval_loss num_parameters=size",
-    "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24    (what size, how many tokens)",
-    "knowcap fit chinchilla runs.csv --flops 1e24 --plot all.png (all three approaches side by side)",
+    "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24    (the best size and number of tokens)",
+    "knowcap fit chinchilla runs.csv --flops 1e24 --plot all.png (all three approaches)",
     "Columns: num_parameters, num_tokens, flops, loss; step, batch_tokens, run for curves; budget for IsoFLOP;",
-    "knowledge_bits, max_knowledge_bits, exposures for ours. Counts are plain, losses in nats per token.",
+    "knowledge_bits, max_knowledge_bits, exposures for ours. Losses are in nats per token.",
 )
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    parser = add_command(commands, "fit", _fit, "a law of scaling, fitted to a table of runs", _EXAMPLES)
+    """Adds the command's parser."""
+    parser = add_command(commands, "fit", _fit, "fit a scaling law to a table of runs", _EXAMPLES)
     parser.add_argument("law", metavar="LAW", choices=(*_LAWS, "chinchilla"), help=", ".join((*_LAWS, "chinchilla")))
+    parser.add_argument("runs", metavar="RUNS", type=Path, help="a CSV or Parquet file, one row per run (or per step)")
     parser.add_argument(
-        "runs", metavar="RUNS", type=Path, help="a CSV or Parquet file, one row a run (or a step of it)"
+        "--json", metavar="FILE", type=Path, help="write constants, intervals and residuals to this file"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write constants, intervals and residuals there")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw points, law and residuals there, as PNG")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="plot points, law and residuals to this PNG file")
     text = "names of the table's columns, such as loss=eval_loss"
     parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
     text = "only rows with these values, such as dataset=c4"
     parser.add_argument("--where", metavar="COLUMN=VALUE", nargs="+", action="extend", default=[], help=text)
-    text = "FLOPs to spend: the best size and tokens; for chinchilla laws, may be several"
+    text = "budgets of FLOPs: prints the best size and tokens; for chinchilla laws"
     parser.add_argument("--flops", metavar="BUDGET", type=float, nargs="+", default=[], help=text)
-    text = "B_star,alpha_B: turn steps into S_min for kaplan-ns"
+    text = "B_star,alpha_B: converts steps to S_min for kaplan-ns"
     parser.add_argument("--critical_batch", metavar="B,ALPHA", type=_pair, help=text)
-    parser.add_argument("--confidence_level", type=float, default=0.95, help="of the intervals [0.95]")
-    parser.add_argument("--num_bootstraps", type=int, default=1000, help="refits behind the intervals [1000]")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap [0]")
+    parser.add_argument(
+        "--confidence_level", type=float, default=0.95, help="confidence level of the intervals [0.95]"
+    )
+    parser.add_argument("--num_bootstraps", type=int, default=1000, help="number of refits for the intervals [1000]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap [0]")
 
 
 def _fit(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws import fit_law, read_runs
     from knowcap.laws.compare import compare_approaches
-    from knowcap.laws.reading import where
-    from knowcap.laws.wording import describe, describe_comparison
+    from knowcap.laws.runs import where
 
     for path in (args.json, args.plot):
         if path is not None:
             _check_output(path, args)
     if args.flops and not args.law.startswith("chinchilla"):
-        raise ValueError(f"--flops is for chinchilla laws, got {args.law}; leave it out, or see `knowcap plan`")
+        raise ValueError(f"--flops is for chinchilla laws, got {args.law}; remove it, or use `knowcap plan`")
     if any(not budget > 0 for budget in args.flops):
-        raise ValueError(f"--flops: got {args.flops}, expected numbers above zero")
+        raise ValueError(f"--flops: got {args.flops}, expected numbers greater than 0")
     columns = _pairs("--columns", args.columns)
     table = where(read_runs(args.runs), _pairs("--where", args.where))
     options = {"columns": columns, "critical_batch": args.critical_batch} | {
@@ -67,10 +68,10 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
     found: Any
     if args.law == "chinchilla":
         found = compare_approaches(table, args.flops, **options)
-        print(describe_comparison(found))
+        print(found.text())
     else:
         found = fit_law(args.law, table, **options)
-        print(describe(found, args.flops))
+        print(found.text(args.flops))
     if args.json is not None:
         found.write(args.json)
     if args.plot is not None:
@@ -80,7 +81,7 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _pairs(option: str, words: list[str]) -> dict[str, str]:
-    """NAME=VALUE, one a word; commas part several in one word where each piece has its own sign of equality."""
+    """NAME=VALUE pairs, one per word, or several in one word with commas between them."""
     form = "OURS=THEIRS such as loss=eval_loss" if option == "--columns" else "COLUMN=VALUE such as dataset=c4"
     columns, problems = {}, []
     for word in words:
@@ -90,7 +91,7 @@ def _pairs(option: str, words: list[str]) -> dict[str, str]:
             if not (ours and sign and theirs):
                 problems.append(f"{option}: got {piece!r}, expected {form}")
             elif ours in columns:
-                problems.append(f"{option}: {ours} is named twice")
+                problems.append(f"{option}: {ours} is given twice; remove one")
             columns[ours.strip()] = theirs.strip()
     if problems:
         raise ValueError("; ".join(problems))
@@ -101,20 +102,20 @@ def _pair(text: str) -> tuple[float, float]:
     try:
         b_star, alpha = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {text}, expected two numbers such as 2.1e8,0.21") from error
+        raise argparse.ArgumentTypeError(f"got {text}, expected two numbers, such as 2.1e8,0.21") from error
     if b_star <= 0 or alpha <= 0:
-        raise argparse.ArgumentTypeError(f"got {text}, expected numbers above zero")
+        raise argparse.ArgumentTypeError(f"got {text}, expected numbers greater than 0")
     return b_star, alpha
 
 
 def _check_output(path: Path, args: argparse.Namespace) -> None:
-    """A fit's own earlier output may be written again; nothing else may."""
+    """Raises ValueError if an output would overwrite a file that `knowcap fit` did not write."""
     if path.resolve() == args.runs.resolve() or (
         args.json and args.plot and args.json.resolve() == args.plot.resolve()
     ):
-        raise ValueError(f"{path} is named twice; give each output a file of its own")
+        raise ValueError(f"{path} is given twice; give each output its own file")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected the name of a file")
+        raise ValueError(f"{path} is a folder; expected a file")
     if not path.exists():
         return
     if path == args.plot:
@@ -125,4 +126,4 @@ def _check_output(path: Path, args: argparse.Namespace) -> None:
         except (ValueError, TypeError):
             ours = False
     if not ours:
-        raise ValueError(f"{path} exists and was not made by `knowcap fit`; name another file, or remove it")
+        raise ValueError(f"{path} exists and was not written by `knowcap fit`; give another file, or remove it")

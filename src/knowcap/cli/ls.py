@@ -1,4 +1,4 @@
-"""`knowcap ls`. Heavy imports wait."""
+"""`knowcap ls`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from knowcap.sweep import packaged_sweeps
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
+    """Adds the command's parser."""
     examples = ("knowcap ls recipes", "knowcap ls models", "knowcap ls sweeps")
-    parser = add_command(commands, "ls", _ls, "what there is to choose from", examples)
+    parser = add_command(commands, "ls", _ls, "list the packaged recipes, models or sweeps", examples)
     parser.add_argument("what", choices=("recipes", "models", "sweeps"))
 
 
@@ -28,14 +28,14 @@ def _ls(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _ls_files(recipes: Mapping[str, Path]) -> None:
-    """Every packaged recipe or sweep with its first line, which says what it is for."""
+    """Prints every packaged recipe or sweep with its first line, its purpose."""
     width = max(map(len, recipes)) + 2
     for name, path in recipes.items():
         print(f"{name:<{width}}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
 
 
 def _ls_models() -> None:
-    """Every family with the parameters of one size, what it is, and what it matches in the paper."""
+    """Prints every family with the parameters of one size, a description, and its name in the paper."""
     from knowcap.models import MODEL_FAMILIES, closed_form_parameters, pattern
 
     print("L layers, H heads, hidden size d = H x head_dim, E experts; parameters with all experts and embeddings,")

@@ -1,4 +1,4 @@
-"""`knowcap measure`: its options, and what it does. Heavy imports wait."""
+"""`knowcap measure`."""
 
 from __future__ import annotations
 
@@ -23,28 +23,35 @@ _EXAMPLES = (
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    text = "bits per parameter of a run's models, or of any model folder"
+    """Adds the command's parser."""
+    text = "measure the bits per parameter of a run's models, or of any model"
     parser = add_command(commands, "measure", _measure, text, _EXAMPLES)
     add_launcher_options(parser)
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model folder or a Hub id")
-    data = "a data set folder, a Hub id, or a table of prompts; the run's own by default"
+    data = "a data set folder, a Hub id, or a table of prompts; by default that of the run"
     parser.add_argument("--dataset_name", metavar="DATA", help=data)
     parser.add_argument("--revision", help="of a model on the Hub: branch, tag or commit")
     parser.add_argument(
-        "--scoring", choices=("token", "closed_set"), default="token", help="among all texts, or a list"
+        "--scoring",
+        choices=("token", "closed_set"),
+        default="token",
+        help="the value's tokens alone, or against all candidates",
     )
-    parser.add_argument("--context", choices=("isolated", "packed"), default="isolated", help="alone, or in windows")
-    parser.add_argument("--batch_size", type=_batch_size, help="texts a forward pass; auto: as many as fit")
-    parser.add_argument("--limit", type=positive, help="score the first so many entities only")
-    parser.add_argument("--output_dir", type=Path, help="where results go; measured/NAME for models of others")
-    parser.add_argument("--overwrite", action="store_true", help="measure again what is measured already")
-    parser.add_argument("--compare", metavar="MODEL", help="another run or model: bits more than it has")
+    parser.add_argument(
+        "--context", choices=("isolated", "packed"), default="isolated", help="each text alone, or packed in windows"
+    )
+    parser.add_argument("--batch_size", type=_batch_size, help="texts per forward pass; auto: as many as fit")
+    parser.add_argument("--limit", type=positive, help="score this many entities only, the first ones")
+    parser.add_argument(
+        "--output_dir", type=Path, help="where results are written; by default measured/NAME for models of others"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="repeat a finished measurement")
+    parser.add_argument("--compare", metavar="MODEL", help="another run or model, to print the difference to it")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
-    """Measures a run's models or one model, or compares two, and prints what was found."""
+    """Measures a run's models or one model, or compares two, and prints the result."""
     options: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "limit", "overwrite")}
     options |= {"scoring": args.scoring, "context": args.context, "launcher": launcher_of(args)}
     if args.compare is not None:
@@ -56,7 +63,7 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
         options |= {"revision": args.revision, "output_dir": args.output_dir}
         return _print(stages.measure_model(args.model, args.dataset_name, **options), args)
     if args.output_dir is not None:
-        raise ValueError("--output_dir is for a model; a run folder keeps its results itself; leave it out")
+        raise ValueError("--output_dir has no effect on a run folder, which keeps its results; remove it")
     recipe = stages.recipe_of(run_dir)
     with locked(run_dir):
         stages.measure_run(run_dir, recipe, dataset_name=args.dataset_name, **options)

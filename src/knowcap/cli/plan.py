@@ -1,4 +1,4 @@
-"""`knowcap plan`. Heavy imports wait."""
+"""`knowcap plan`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command
-from knowcap.laws.plan.quantity import quantity
 
 
 _EXAMPLES = (
@@ -20,22 +19,26 @@ _EXAMPLES = (
     "knowcap plan --web",
 )
 _QUESTIONS = {
-    "size": "how many parameters hold so many bits, people or facts",
-    "holds": "how many bits a model holds, and how many biographies that is",
-    "train": "how long a model must be trained to hold so much, and what doubling it asks of the data",
-    "compute": "parameters and tokens of least loss for a budget of FLOPs, by every approach",
+    "size": "how many parameters store given bits, people or facts",
+    "holds": "how many bits, and how many biographies, a model stores",
+    "train": "how long a model must be trained to store given bits, and the cost of doubling them",
+    "compute": "parameters and tokens with the lowest loss for a budget of FLOPs, by every approach",
 }
 
 
 def add(commands: Any) -> None:
-    """The command's parser, and one a question."""
-    text = "how large a model, how much data, how long a training: by fitted laws or the papers'"
+    """Adds the command's parser, with one for each question."""
+    text = "plan the size of a model, its data and its training, by fitted laws or the papers'"
     parser = add_command(commands, "plan", _plan, text, _EXAMPLES)
     parser.add_argument(
-        "--web", action="store_true", help="the same as a page in the browser; pip install knowcap[space]"
+        "--web",
+        action="store_true",
+        help="open a page with the same questions in the browser; needs pip install 'knowcap[space]'",
     )
-    parser.add_argument("--port", type=int, default=7860, help="of the page [7860]")
-    parser.add_argument("--save_space", metavar="DIR", type=Path, help="write the page as a folder, ready as a Space")
+    parser.add_argument("--port", type=int, default=7860, help="port of the page [7860]")
+    parser.add_argument(
+        "--save_space", metavar="DIR", type=Path, help="write the page to a folder, to be uploaded as a Space"
+    )
     parser.set_defaults(question=None, usage=parser.error)
     questions = parser.add_subparsers(title="questions", metavar="QUESTION")
     for name, what in _QUESTIONS.items():
@@ -43,7 +46,7 @@ def add(commands: Any) -> None:
         question = add_command(questions, name, _answer, what, examples)
         question.set_defaults(question=name)
         _OPTIONS[name](question)
-        fit = "JSON of `knowcap fit`, in place of the paper's law; may be repeated"
+        fit = "JSON of `knowcap fit`, instead of the paper's law; may be repeated"
         question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
         question.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -61,8 +64,10 @@ def _holds(parser: argparse.ArgumentParser) -> None:
 def _train(parser: argparse.ArgumentParser) -> None:
     _number(parser, "num_parameters", "P", "all of them, embeddings included", required=True)
     _content(parser)
-    _setting(parser, "[the fewest that will do]")
-    _number(parser, "tokens_per_exposure", "T", "that tell all of the knowledge once [as in the paper's biographies]")
+    _setting(parser, "[the fewest that are enough]")
+    _number(
+        parser, "tokens_per_exposure", "T", "that contain all of the knowledge once [as in the paper's biographies]"
+    )
     gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
     parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
     parser.add_argument("--num_gpus", metavar="N", type=_quantity, default=1.0, help="[1]")
@@ -72,18 +77,18 @@ def _train(parser: argparse.ArgumentParser) -> None:
 
 def _compute(parser: argparse.ArgumentParser) -> None:
     _number(parser, "flops", "C", "the budget, 6 x parameters x tokens", required=True)
-    _number(parser, "num_parameters", "P", "a size that is settled: what the budget gives with it")
-    _number(parser, "unique_tokens", "T", "how many different tokens there are")
+    _number(parser, "num_parameters", "P", "a fixed size, for which the best tokens are computed")
+    _number(parser, "unique_tokens", "T", "number of different tokens in the data")
 
 
 _OPTIONS = {"size": _size, "holds": _holds, "train": _train, "compute": _compute}
 
 
 def _content(parser: argparse.ArgumentParser) -> None:
-    """One of these says what is to be stored."""
-    _number(parser, "bits", "B", "to store so many bits")
-    _number(parser, "num_people", "N", "to store so many people of bioS")
-    table = "to store a table: entity,attribute,value or attribute,entities,distinct_values; or a data set folder"
+    """Options for the content to be stored, of which one is given."""
+    _number(parser, "bits", "B", "bits to store")
+    _number(parser, "num_people", "N", "people of bioS to store")
+    table = "a table to store: entity,attribute,value or attribute,entities,distinct_values; or a data set folder"
     parser.add_argument("--facts", metavar="FILE", type=Path, help=table)
     yaml = "the YAML of such a table (candidates, determined_by); without one, values count by frequency"
     parser.add_argument("--facts_templates", metavar="YAML", type=Path, help=yaml)
@@ -91,13 +96,18 @@ def _content(parser: argparse.ArgumentParser) -> None:
 
 
 def _setting(parser: argparse.ArgumentParser, exposures: str) -> None:
-    _number(parser, "exposures", "E", f"how often each fact is seen {exposures}")
+    _number(parser, "exposures", "E", f"number of times each fact is trained on {exposures}")
     kinds = "gpt2, gpt2-quarter-mlp, gpt2-no-mlp, llama, mistral or moe (32 experts) [gpt2]"
     parser.add_argument("--architecture", metavar="KIND", default="gpt2", help=kinds)
-    parser.add_argument("--precision", metavar="P", default="bf16", help="in use: fp32, bf16, int8 or int4 [bf16]")
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        default="bf16",
+        help="precision of the weights in use: fp32, bf16, int8 or int4 [bf16]",
+    )
     junk = (
-        "7/8 of the tokens tell of others: ever new ones (unique), few again and again (repeated), or new ones and a "
-        "token before what is useful (marked) [none]"
+        "7/8 of the tokens are of junk people: always new ones (unique), a few repeated ones (repeated), or new ones "
+        "with a special token before useful texts (marked) [none]"
     )
     parser.add_argument("--junk", metavar="KIND", default="none", help=junk)
 
@@ -107,6 +117,8 @@ def _number(parser: argparse.ArgumentParser, name: str, metavar: str, text: str,
 
 
 def _quantity(text: str) -> float:
+    from knowcap.laws.quantity import quantity
+
     try:
         return quantity(text)
     except ValueError as error:
@@ -122,7 +134,7 @@ def _answer(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _plan(args: argparse.Namespace, _: list[str]) -> None:
-    """Without a question."""
+    """`knowcap plan` without a question."""
     if args.save_space is not None:
         from knowcap.laws.plan.space import save_space
 
@@ -132,4 +144,4 @@ def _plan(args: argparse.Namespace, _: list[str]) -> None:
 
         build().launch(server_port=args.port)
     else:
-        args.usage(f"give a question, {', '.join(_QUESTIONS)}, or --web")
+        args.usage(f"expected a question, {', '.join(_QUESTIONS)}, or --web")

@@ -1,4 +1,4 @@
-"""`knowcap quantize`. Heavy imports wait."""
+"""`knowcap quantize`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from knowcap.cli.parsers import add_command
 from knowcap.files import locked
-from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings
+from knowcap.models.names import ModelError
+from knowcap.models.quantized.settings import METHODS, Settings
 from knowcap.run import pipeline as stages
 
 
@@ -18,26 +19,34 @@ _EXAMPLES = (
     'knowcap quantize runs/quickstart --bits 4 --method gptq      (needs the extra: pip install -e ".[gptq]")',
     "knowcap quantize runs/quickstart --bits 4 --group_size 16 --overwrite",
     "knowcap quantize runs/quickstart --embeddings",
-    "What isn't said here is as in the run's recipe. Then measure: knowcap measure runs/quickstart",
+    "Options that are not given are as in the run's recipe. Measure the copies with: knowcap measure runs/quickstart",
 )
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    text = "quantized copies of a run's model, to be measured"
+    """Adds the command's parser."""
+    text = "make quantized copies of a run's model"
     parser = add_command(commands, "quantize", _quantize, text, _EXAMPLES)
     parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder with a trained model")
     parser.add_argument("--bits", type=int, action="append", help="8 or 4; may be repeated; both by default")
     parser.add_argument("--method", choices=METHODS, help="rounding (quanto), or calibrated on training texts (gptq)")
-    parser.add_argument("--group_size", type=int, help="weights of a row that share a scale; 0: the whole row")
+    parser.add_argument("--group_size", type=int, help="weights per scale; 0: a whole row")
     parser.add_argument(
-        "--symmetric", action=argparse.BooleanOptionalAction, default=None, help="steps even around zero"
+        "--symmetric", action=argparse.BooleanOptionalAction, default=None, help="symmetric quantization"
     )
     parser.add_argument(
-        "--embeddings", action=argparse.BooleanOptionalAction, default=None, help="embeddings and output head too"
+        "--embeddings",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="quantize embeddings and output head too",
     )
-    parser.add_argument("--exclude", action="append", metavar="PATTERN", help="leave such layers, e.g. '*.mlp.*'")
-    parser.add_argument("--overwrite", action="store_true", help="make copies anew that are there already")
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        metavar="PATTERN",
+        help="layers to leave as they are, such as '*.mlp.*'; may be repeated",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace copies that exist already")
 
 
 def _quantize(args: argparse.Namespace, _: list[str]) -> None:
@@ -47,7 +56,7 @@ def _quantize(args: argparse.Namespace, _: list[str]) -> None:
     given |= {} if args.exclude is None else {"exclude": tuple(args.exclude)}
     copies = [replace(Settings.of(recipe, bits), **given) for bits in args.bits or (8, 4)]
     if problems := [problem for settings in copies for problem in settings.problems()]:
-        raise QuantizationError("; ".join(dict.fromkeys(problems)))
+        raise ModelError("; ".join(dict.fromkeys(problems)))
     with locked(args.folder):
         for settings in copies:
             stages.quantize(args.folder, settings, args.overwrite)

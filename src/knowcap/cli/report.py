@@ -1,4 +1,4 @@
-"""`knowcap report`. Heavy imports wait."""
+"""`knowcap report`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from knowcap.run import pipeline as stages
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    text = "cards, plots and one table of all runs in a folder"
+    """Adds the command's parser."""
+    text = "write cards, plots and one table of all runs in a folder"
     parser = add_command(commands, "report", _report, text, ("knowcap report runs",))
     parser.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
 

@@ -1,4 +1,4 @@
-"""`knowcap sweep`. Heavy imports wait."""
+"""`knowcap sweep`."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ _EXAMPLES = (
     "knowcap sweep recipes/sweeps/quickstart.yaml --dry_run",
     "knowcap sweep my.yaml --engine ray --gpus_per_cell 0.25",
     "knowcap sweep my.yaml --cell 7            (the job of a Slurm array: recipes/slurm/sweep.slurm)",
-    "Given again, it skips what is finished, goes on with what was stopped, and tries again what failed.",
+    "Run again, it skips finished cells, continues interrupted ones, and repeats failed ones.",
 )
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    text = "a grid of runs from a sweep file, with one table and one page of them all"
+    """Adds the command's parser."""
+    text = "run all cells of a sweep file, with one table and one page of results"
     parser = add_command(commands, "sweep", _sweep, text, _EXAMPLES)
     parser.add_argument("file", metavar="FILE", help="a sweep file, or a packaged sweep's name")
-    parser.add_argument("--output_dir", help="where the sweep's folder is made; the base recipe's by default")
+    parser.add_argument("--output_dir", help="where the sweep's folder is made; by default as in the base recipe")
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--dry_run", action="store_true", help="print the cells and what they would cost; make nothing")
-    text = "only this cell, from 0, without table and page; may be repeated"
+    one.add_argument("--dry_run", action="store_true", help="print the cells and their cost; write nothing")
+    text = "run only this cell, from 0, without table and page; may be repeated"
     one.add_argument("--cell", type=int, action="append", metavar="NUMBER", help=text)
-    one.add_argument("--report_only", action="store_true", help="only table and page, of what is finished")
+    one.add_argument("--report_only", action="store_true", help="only write table and page of the finished cells")
     parser.add_argument("--measure_speed", action="store_true", help="with --dry_run: time a step of every model here")
-    parser.add_argument("--num_proc", type=positive, default=1, help="processes that write a data set")
+    parser.add_argument("--num_proc", type=positive, default=1, help="number of processes that write a data set")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where cells run")
-    parser.add_argument("--ray_address", metavar="ADDRESS", help="of a Ray cluster; by default one of this machine")
-    parser.add_argument("--cpus_per_cell", type=float, default=1.0, help="of a Ray node [1]")
-    parser.add_argument("--gpus_per_cell", type=float, default=0.0, help="of a Ray node; parts of one, too [0]")
+    parser.add_argument("--ray_address", metavar="ADDRESS", help="address of a Ray cluster; by default a local one")
+    parser.add_argument("--cpus_per_cell", type=float, default=1.0, help="CPUs of a Ray node for each cell [1]")
+    parser.add_argument(
+        "--gpus_per_cell", type=float, default=0.0, help="GPUs of a Ray node for each cell, such as 0.25 [0]"
+    )
     add_launcher_options(parser)
 
 
@@ -62,7 +64,7 @@ def _sweep(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _dry_run(sweep: Sweep, launcher: Launcher | None, measure_speed: bool) -> None:
-    """The cells, and then what would stop them here."""
+    """Prints the cells; raises RecipeError with the problems that would stop them here."""
     from knowcap.sweep.checks import start_problems
     from knowcap.sweep.dry_run import dry_run
 
@@ -73,20 +75,24 @@ def _dry_run(sweep: Sweep, launcher: Launcher | None, measure_speed: bool) -> No
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Options that say nothing together."""
+    """Raises ValueError for options that have no effect together."""
     ray = args.engine == "ray"
     if not ray and (args.ray_address or args.cpus_per_cell != 1.0 or args.gpus_per_cell):
-        raise ValueError("--ray_address, --cpus_per_cell and --gpus_per_cell are Ray's; give --engine ray too")
+        raise ValueError(
+            "--ray_address, --cpus_per_cell and --gpus_per_cell have no effect without --engine ray; give that too"
+        )
     if ray and args.accelerate_config:
-        raise ValueError("--accelerate_config starts processes on this machine, --engine ray on its nodes; give one")
+        raise ValueError(
+            "--accelerate_config starts processes here, --engine ray on the cluster's nodes; give only one of them"
+        )
     if args.measure_speed and not args.dry_run:
-        raise ValueError("--measure_speed is for --dry_run; leave it out")
+        raise ValueError("--measure_speed has no effect without --dry_run; remove it")
 
 
 def _show(sweep: Sweep, page: Path) -> None:
-    from knowcap.sweep.cells import tell_winners
+    from knowcap.sweep.cells import describe_winners
     from knowcap.sweep.page import results_table
     from knowcap.sweep.table import rows_of
 
     rows = rows_of(sweep)
-    print("\n".join([results_table(sweep, rows), *tell_winners(sweep, rows), f"\n{page}"]))
+    print("\n".join([results_table(sweep, rows), *describe_winners(sweep, rows), f"\n{page}"]))

@@ -1,4 +1,4 @@
-"""What a recipe will make and cost, before it is run: bits, parameters, tokens, steps, and roughly how long."""
+"""The size and cost of a run before it starts: bits, parameters, tokens, steps and, roughly, time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
 from knowcap.models import closed_form_parameters
 from knowcap.recipe import Recipe
-from knowcap.training.mixture import Mixture
-from knowcap.training.packing import PackingError, Stream
-from knowcap.training.stream import stream_of
+from knowcap.training.packing import Stream, TrainingError
+from knowcap.training.windows import Mixture, stream_of
 
 
 _SAMPLE = 1000  # biographies that tokens and windows are counted on
@@ -57,28 +56,28 @@ class Estimate:
 
 
 def check_texts(recipe: Recipe) -> list[str]:
-    """Problems that only show once texts are tokenized: an unfit tokenizer, windows that can't hold a biography.
+    """Problems that appear when texts are tokenized: an unfit tokenizer, windows that cannot hold a biography.
 
     Takes seconds, unlike `knowcap.run.preflight.check_recipe`, which should have found nothing before.
     """
     try:
         stream, _ = _sample_stream(recipe)
-    except (CorpusError, PackingError) as error:
+    except (CorpusError, TrainingError) as error:
         return [str(error)]
     longest = stream.corpus.longest(stream.pieces)
     if longest > recipe.block_size:
         return [
             f"block_size={recipe.block_size}, but a biography can have {longest} tokens and is scored in one piece; "
-            f"give block_size {longest} or more"
+            f"set block_size to {longest} or more"
         ]
     return []
 
 
 def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
-    """Counts what can be counted and measures the rest on a sample.
+    """Counts exactly what it can, and the rest on a sample of texts.
 
     Args:
-        recipe: one without problems.
+        recipe: a checked recipe.
         measure_speed: build the model and time a few training steps (seconds).
     """
     counts = sample_counts(recipe)
@@ -111,15 +110,15 @@ def describe(e: Estimate) -> str:
     if e.train_seconds is not None:
         in_minutes = e.train_seconds >= 120
         how_long = f"{e.train_seconds / 60:,.0f} minutes" if in_minutes else f"{e.train_seconds:,.0f} seconds"
-        how_long += ", roughly, on this machine in one process; the other stages are not in it"
+        how_long += ", roughly, on this machine in one process; without the other stages"
     rows = {
         "people": f"{e.num_people:,}",
-        "bits a person": f"{e.bits_per_person:.4f}",
-        "bits in all": f"{e.total_bits:,.0f}",
+        "bits per person": f"{e.bits_per_person:.4f}",
+        "bits in total": f"{e.total_bits:,.0f}",
         "parameters": f"{e.num_parameters:,}",
         "max bits per parameter": f"{e.max_bits_per_parameter:.4f}",
-        "tokens a biography": f"{e.tokens_per_biography:.1f}",
-        "tokens in all, about": f"{e.num_tokens:,}",
+        "tokens per biography": f"{e.tokens_per_biography:.1f}",
+        "tokens in total, about": f"{e.num_tokens:,}",
         "windows, about": f"{e.num_windows:,}",
         "steps, about": f"{e.num_steps:,}",
         "training": how_long,
@@ -131,7 +130,7 @@ def sample_counts(recipe: Recipe) -> SampleCounts:
     """Packs one exposure of the first people as the recipe does, and counts; without torch.
 
     Raises:
-        CorpusError, PackingError: texts that the tokenizer or the windows cannot hold.
+        CorpusError, TrainingError: texts that the tokenizer or the windows cannot hold.
     """
     stream, rows = _sample_stream(recipe)
     counts, tokens = stream.count()

@@ -1,4 +1,4 @@
-"""Starting a stage through accelerate's launcher, on the processes that a configuration file names; who logs there."""
+"""Starting a stage through accelerate's launcher, with one of its configuration files; logging in its processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowcap.recipe_file import RECIPES_DIR
 
 
 class LaunchError(RuntimeError):
-    """The launched processes failed; they have said why themselves."""
+    """The launched processes failed; they have printed the reason."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Launcher:
 
     @property
     def gpus_here(self) -> int:
-        """How many GPUs of each machine it uses; 0 for processes on the CPU."""
+        """How many GPUs per machine it uses; 0 for processes on the CPU."""
         found = self._configuration()
         hidden = "-1" in str(found.get("gpu_ids", "all"))
         if found.get("use_cpu") or hidden or found.get("distributed_type") not in ("MULTI_GPU", "FSDP"):
@@ -75,32 +75,32 @@ class Launcher:
         Raises:
             LaunchError: it ended with another status than 0.
         """
-        # close_fds=False hands on the run folder's lock, so that it holds for as long as the launched processes live.
+        # close_fds=False passes the run folder's lock on: it holds as long as the launched processes live.
         done = subprocess.run(self.command(module, arguments), close_fds=False)
         if done.returncode:
             raise LaunchError(
                 f"{module}, started by accelerate with {self.config_file}, ended with status {done.returncode}; "
-                "its message stands above"
+                "its message is above"
             )
 
 
 def set_up_process() -> None:
-    """For the start of a process, before torch is imported: how threads wait, and where log lines go.
+    """Sets up a process before torch is imported: how threads wait, and where log lines are written.
 
-    They go to stderr: those of the main process, and errors of the others.
+    The main process logs to stderr; the other processes log errors only.
     """
     # OpenMP's waiting threads spin by default: on a busy machine that makes small models 10 to 100 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logger = logging.getLogger("knowcap")
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     for name in ("scoring", "capacity", "models.quantized", "report"):
-        logger.getChild(name).setLevel(logging.WARNING)  # the runner's line says what theirs would
+        logger.getChild(name).setLevel(logging.WARNING)  # the stage's own line replaces theirs
     if not any(isinstance(handler, _BesideBars) for handler in logger.handlers):
         logger.addHandler(_BesideBars())
 
 
 class _BesideBars(logging.Handler):
-    """Writes to what is stderr at the time, without breaking tqdm's bars."""
+    """Writes to the current stderr, without breaking tqdm's bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm

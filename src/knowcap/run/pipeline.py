@@ -224,7 +224,7 @@ def _measure_texts(
 
 
 def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path:
-    """The quantization stage: the model with fewer bits per weight, in `run_dir/quantized/int8`, `int4-gptq` and so on."""
+    """The quantization stage: a copy of fewer bits per weight, in `run_dir/quantized/int8`, `int4-gptq`."""
     output = run_dir / "quantized" / settings.folder
     kept = (output / "quantization.json").is_file() and not overwrite
 

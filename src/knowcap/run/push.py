@@ -1,6 +1,6 @@
 """Publishing: a run's model, its quantized copies and its data set, and the metric, each as one commit to the Hub.
 
-Cards are made for the place where they will stand; the run folder stays as it is.
+Cards are rendered for the repo that they are published in; the run folder is not changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from knowcap.files import RECIPE_FILE, locked
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
-from knowcap.models.loading import ADAPTER_FILE
+from knowcap.models.folders import ADAPTER_FILE
 from knowcap.models.quantized.settings import Settings
 from knowcap.report.card import write_card
 from knowcap.report.card.extraction import extractions, write_extraction_card
@@ -27,7 +27,7 @@ from knowcap.run.folder import is_run_dir
 __all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_dataset"]
 
 METRIC_DIR = Path(__file__).parents[1] / "metrics" / "bits_per_parameter"
-# What a model folder is made of; nothing else in it is published.
+# The files of a model folder that are published.
 _MODEL_FILES = (
     "config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "quantization.json",
     "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
@@ -37,7 +37,7 @@ _MODEL_FILES = (
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
 _METRIC_FILES = ("README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt", "tests.py")
-# What the folder of an extraction is published with; nothing else in it is.
+# The files of an extraction's folder that are published.
 _EXTRACTION_FILES = (
     ADAPTER_FILE, "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
     "special_tokens_map.json", "tuning.json", "extraction.json", "answers.parquet",
@@ -46,7 +46,7 @@ _EXTRACTION_FILES = (
 
 @dataclass(frozen=True)
 class Push:
-    """What was published, and a line for each thing that was not."""
+    """What was published, and a line for each part that was not."""
 
     pushed: tuple[Pushed, ...]
     left_out: tuple[str, ...]
@@ -64,20 +64,20 @@ def push(
     hub_space_id: str | None = None,
     **options: Any,
 ) -> Push:
-    """Publishes a run folder's model and data set, and the metric; what is on the Hub already is not sent again.
+    """Publishes a run folder's model and data set, and the metric; files that have not changed are not sent again.
 
-    All that can be wrong is checked, and the token tried, before anything is uploaded.
+    All arguments and the token are checked before anything is uploaded.
 
     Args:
-        folder: the run folder; a data set folder will do where only `hub_dataset_id` is given.
-        hub_model_id: where the model goes; copies go to that name with -int8, -int4-gptq and so on added, adapters and
-            models tuned on questions to it with theirs, such as -lora-8-128.
-        hub_dataset_id: where the data set goes.
-        hub_space_id: where the metric goes, as a Space; its name must be bits_per_parameter.
+        folder: the run folder; or a data set folder, if only `hub_dataset_id` is given.
+        hub_model_id: the repo of the model; quantized copies get a suffix such as -int8 or -int4-gptq, adapters and
+            models tuned on questions one such as -lora-8-128.
+        hub_dataset_id: the repo of the data set.
+        hub_space_id: the Space of the metric; its name must be bits_per_parameter.
         options: `private`, `revision`, `api` and `wait` of Uploader.
 
     Raises:
-        HubError: nothing to publish, missing files, bad repo ids (all at once), or what the Hub refuses.
+        HubError: nothing to publish, missing files, bad repo ids (all at once), or the Hub refuses.
     """
     problems = _problems(folder, hub_model_id, hub_dataset_id, hub_space_id)
     if problems:
@@ -102,7 +102,7 @@ def push_dataset(folder: Path, hub_dataset_id: str, **options: Any) -> Pushed:
     """Publishes a data set folder; `options` are those of Uploader.
 
     Raises:
-        HubError: it is no data set folder, a bad repo id, or what the Hub refuses.
+        HubError: it is not a data set folder, the repo id is bad, or the Hub refuses.
     """
     return push(folder, hub_dataset_id=hub_dataset_id, **options).pushed[0]
 
@@ -116,7 +116,7 @@ def _publish(artefacts: list[Artefact], **options: Any) -> tuple[Pushed, ...]:
 def _problems(
     folder: Path | None, hub_model_id: str | None, hub_dataset_id: str | None, hub_space_id: str | None
 ) -> list[str]:
-    """All that is wrong with a request, from what lies here alone."""
+    """Everything that is wrong with a request, checked without the Hub."""
     ids = {"hub_model_id": hub_model_id, "hub_dataset_id": hub_dataset_id, "hub_space_id": hub_space_id}
     if not any(ids.values()):
         return ["nothing to publish: give --hub_model_id, --hub_dataset_id or --hub_space_id"]
@@ -127,12 +127,12 @@ def _problems(
             "looks for a script of the Space's own name"
         )
     if folder is None:
-        return problems + ([] if hub_model_id is None and hub_dataset_id is None else ["name the run folder too"])
+        return problems + ([] if hub_model_id is None and hub_dataset_id is None else ["give the run folder too"])
     if not folder.is_dir():
-        return [*problems, f"{folder} is no folder; expected a run folder, as `knowcap run` makes it"]
+        return [*problems, f"{folder} is not a folder; expected a run folder, made by `knowcap run`"]
     if hub_model_id is not None:
         if not is_run_dir(folder):
-            problems.append(f"{folder} lacks {RECIPE_FILE} of a run; name the run folder, as `knowcap run` makes it")
+            problems.append(f"{folder} has no {RECIPE_FILE} of a run; give a run folder, made by `knowcap run`")
         problems += _missing(folder / "model", _MODEL_NEEDS, "train and measure it with `knowcap run`")
         for tuned in _tuned(folder):
             problems += check_repo_id(f"{hub_model_id}-{tuned.name}", "--hub_model_id")
@@ -144,9 +144,9 @@ def _problems(
     return list(dict.fromkeys(problems))
 
 
-def _missing(folder: Path, needs: Iterable[str], mend: str) -> list[str]:
+def _missing(folder: Path, needs: Iterable[str], fix: str) -> list[str]:
     lacking = [pattern for pattern in needs if not any(folder.glob(pattern))]
-    return [f"{folder} lacks {', '.join(lacking)}; {mend}"] if lacking else []
+    return [f"{folder} has no {', '.join(lacking)}; {fix}"] if lacking else []
 
 
 def _dataset_dir(folder: Path) -> Path:
@@ -159,7 +159,7 @@ def _quantized(run_dir: Path) -> list[Path]:
 
 
 def _files(folder: Path, patterns: Iterable[str]) -> dict[str, Path | bytes]:
-    """The files of a folder that match, by path within it; hidden ones are left out."""
+    """The files of a folder that match, by path within it, without hidden ones."""
     found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     inside = {path.relative_to(folder): path for path in found}
     return {p.as_posix(): path for p, path in inside.items() if not any(part.startswith(".") for part in p.parts)}
@@ -171,7 +171,7 @@ def _dataset(folder: Path, hub_dataset_id: str) -> Artefact:
 
 
 def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> list[Artefact]:
-    """The model and its quantized copies, each with a card for where it will stand."""
+    """The model and its quantized copies, each with a card for its repo."""
     artefacts = []
     for folder in (run_dir / "model", *_quantized(run_dir)):
         base = None if folder.name == "model" else hub_model_id
@@ -184,7 +184,7 @@ def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> lis
 
 
 def _card(model_dir: Path, repo_id: str, base_model: str | None, hub_dataset_id: str | None) -> bytes:
-    """The published card, made from links to the run's files so that the run's own card stays as it is."""
+    """The published card, rendered from links to the run's files, so that the run's own card is not changed."""
     from huggingface_hub import ModelCard
 
     run_dir = run_dir_of(model_dir)
@@ -209,7 +209,7 @@ def _card(model_dir: Path, repo_id: str, base_model: str | None, hub_dataset_id:
 
 
 def _link(folder: Path, stage: Path) -> None:
-    """A folder of links to another one's files and plots, its card left out."""
+    """Makes a folder of links to another folder's files and plots, without its card."""
     stage.mkdir(parents=True)
     for path in folder.iterdir():
         if path.name != "README.md" and not path.name.startswith("."):
@@ -217,23 +217,23 @@ def _link(folder: Path, stage: Path) -> None:
 
 
 def _files_left_out(run_dir: Path) -> list[str]:
-    """Files of model folders that are none of theirs."""
+    """Files in model folders that are not published."""
     lines = []
     for folder in (run_dir / "model", *_quantized(run_dir)):
         ours = {*_files(folder, _MODEL_FILES), "README.md"}
         others = sorted(set(_files(folder, ("**/*",))) - ours)
-        lines += [f"{', '.join(others)} in {folder} (no part of a model)"] if others else []
+        lines += [f"{', '.join(others)} in {folder} (not part of a model)"] if others else []
     return lines
 
 
 def _parts_left_out(run_dir: Path, hub_model_id: str | None, hub_dataset_id: str | None) -> list[str]:
-    """Parts of a run that it lacks, or that no id was given for."""
+    """Parts of a run that do not exist, or that no id was given for."""
     lines = []
     if hub_model_id is None:
         lines.append("the model (no --hub_model_id)")
     else:
         made, wanted = {copy.name for copy in _quantized(run_dir)}, _wanted_copies(run_dir)
-        lines += [f"the {name} copy (the run lacks it)" for name in wanted if name not in made]
+        lines += [f"the {name} copy (the run has none)" for name in wanted if name not in made]
         lines += [] if made or wanted else ["quantized copies (the run has none)"]
     if hub_dataset_id is None:
         has = _dataset_dir(run_dir).is_dir()
@@ -242,7 +242,7 @@ def _parts_left_out(run_dir: Path, hub_model_id: str | None, hub_dataset_id: str
 
 
 def _wanted_copies(run_dir: Path) -> list[str]:
-    """The quantized copies that the run's recipe asks for."""
+    """The names of the quantized copies in the run's recipe."""
     import yaml
 
     recipe = yaml.safe_load((run_dir / RECIPE_FILE).read_text(encoding="utf-8")) or {}
@@ -257,13 +257,13 @@ def _tuned(run_dir: Path) -> list[Path]:
 
 
 def _extraction_artefacts(run_dir: Path, hub_model_id: str) -> list[Artefact]:
-    """What is published of a run's extractions: `hub_model_id` with their names added, and that as their base."""
+    """The artefacts of a run's extractions: the base is `hub_model_id`, to which their names are added."""
     return [_extraction_artefact(folder, f"{hub_model_id}-{folder.name}", hub_model_id) for folder in _tuned(run_dir)]
 
 
 def _extraction_artefact(folder: Path, repo_id: str, base_model: str) -> Artefact:
     files: dict[str, Path | bytes] = {p.name: p for pattern in _EXTRACTION_FILES for p in sorted(folder.glob(pattern))}
-    if ADAPTER_FILE in files:  # here it names the model folder beside it
+    if ADAPTER_FILE in files:  # in the run it names the model folder
         config = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base_model
         files[ADAPTER_FILE] = (json.dumps(config, indent=2) + "\n").encode()

@@ -1,4 +1,4 @@
-"""The cells of a sweep: the product of its lists, each cell a recipe with a name of its own."""
+"""The cells of a sweep: each a recipe with a name of its own; and which of them are best."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Cell:
 
     Attributes:
         name: of its run folder.
-        overrides: what it changes in the base recipe, as values of the keys' types.
+        overrides: the keys of the base recipe that it changes, with values of the keys' types.
         recipe: the whole recipe; its output_dir is the sweep's folder.
     """
 
@@ -44,11 +44,11 @@ class Sweep:
     Attributes:
         name: the file's stem.
         file: the sweep file.
-        base: the base recipe, as the file names it.
-        folder: where its run folders, table and page lie: output_dir/sweeps/name.
+        base: the base recipe, as named in the file.
+        folder: of its run folders, table and page: output_dir/sweeps/name.
         cells: in the order of the file, the last key changing fastest.
-        best_of: the key whose best value wins among cells that are alike in all else; None: every cell stands for
-            itself.
+        best_of: the key whose best value is chosen among cells that are equal in all other keys; None: cells are
+            not compared.
     """
 
     name: str
@@ -60,25 +60,25 @@ class Sweep:
 
 
 def combine(items: Sequence[Overrides], grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """The overrides of every cell: each item with each combination of the grid's values."""
+    """The overrides of every cell: each item combined with each combination of the grid's values."""
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     return [{**item, **combination} for item in items for combination in combinations]
 
 
 def cell_name(overrides: Overrides, grid: Mapping[str, Sequence[Any]], alone: bool = False) -> str:
-    """A run folder's name from what a cell changes: `gpt2-rotary-2-2_lr0.001_seed0`.
+    """A run folder's name from the keys that a cell changes: `gpt2-rotary-2-2_lr0.001_seed0`.
 
-    A `run_name` among the overrides stands for all of them but the grid's.
+    A `run_name` among the overrides replaces all of them except the grid's.
 
     Args:
         overrides: the cell's.
-        grid: the sweep's grid; its keys are always in the name, so that it can grow.
-        alone: there is one item of a list, so that its keys tell no cells apart: they are left out beside a grid.
+        grid: the sweep's grid; its keys are always in the name, so that the grid can grow.
+        alone: the list has one item, so that its keys are the same in all cells: with a grid, they are left out.
     """
-    told = overrides
+    shown = overrides
     if "run_name" in overrides or (alone and grid):
-        told = {key: value for key, value in overrides.items() if key == "run_name" or key in grid}
-    return "_".join(_part(key, value) for key, value in told.items())
+        shown = {key: value for key, value in overrides.items() if key == "run_name" or key in grid}
+    return "_".join(_part(key, value) for key, value in shown.items())
 
 
 def _part(key: str, value: Any) -> str:
@@ -94,8 +94,8 @@ def _part(key: str, value: Any) -> str:
     return f"{_SHORT[key]}{text}" if key in _SHORT else f"{key}-{text}"
 
 
-def contests(sweep: Sweep) -> list[list[Cell]]:
-    """Cells that differ in the sweep's `best_of` alone, together; without one, every cell by itself."""
+def groups(sweep: Sweep) -> list[list[Cell]]:
+    """Groups of cells that differ only in the sweep's `best_of`; without one, every cell is a group."""
     found: dict[str, list[Cell]] = {}
     for cell in sweep.cells:
         rest = {key: value for key, value in cell.overrides.items() if key not in (sweep.best_of, "run_name")}
@@ -105,16 +105,16 @@ def contests(sweep: Sweep) -> list[list[Cell]]:
 
 
 def choose(sweep: Sweep, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, bool | None]:
-    """Whether each cell won, by its name: it holds the most bits per parameter of its contest.
+    """Whether each cell is the best of its group, by its name: the one with the most bits per parameter.
 
-    None, not known yet, while a cell of the contest is not finished. Of equal ones the first wins.
+    None, not known yet, while a cell of the group is not finished. The first one wins a tie.
 
     Args:
         sweep: the sweep.
         rows: the results of finished cells by name.
     """
     won: dict[str, bool | None] = {}
-    for cells in contests(sweep):
+    for cells in groups(sweep):
         names = [cell.name for cell in cells]
         done = all(name in rows for name in names)
         best = max(names, key=lambda name: rows[name]["bits_per_parameter"]) if done else None
@@ -122,28 +122,28 @@ def choose(sweep: Sweep, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, boo
     return won
 
 
-def tell_winners(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """One line a contest: what won, by how many bits per parameter, and what the others reached."""
+def describe_winners(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line per group: the best cell and the others, with their bits per parameter."""
     by_name = {row["run"]: row for row in rows}
     lines = []
-    for cells in contests(sweep) if sweep.best_of is not None else ():
+    for cells in groups(sweep) if sweep.best_of is not None else ():
         done = [cell for cell in cells if cell.name in by_name]
         ranked = sorted(done, key=lambda cell: -by_name[cell.name]["bits_per_parameter"])
-        told = [_told(cell, sweep.best_of, by_name[cell.name]["bits_per_parameter"]) for cell in ranked]
+        texts = [_value_and_bits(cell, sweep.best_of, by_name[cell.name]["bits_per_parameter"]) for cell in ranked]
         missing = f"; {len(cells) - len(done)} of {len(cells)} not finished" if len(done) < len(cells) else ""
-        if told:
-            alike = _alike(cells[0], sweep.best_of)
-            others = f", before {', '.join(told[1:])}" if told[1:] else ""
+        if texts:
+            common = _common(cells[0], sweep.best_of)
+            others = f", before {', '.join(texts[1:])}" if texts[1:] else ""
             verb = "leads with" if missing else "best with"
-            lines.append(f"{alike}: {verb} {told[0]}{others}{missing}")
+            lines.append(f"{common}: {verb} {texts[0]}{others}{missing}")
     return lines
 
 
-def _told(cell: Cell, key: str, bits: float) -> str:
+def _value_and_bits(cell: Cell, key: str, bits: float) -> str:
     return f"{key} {cell.overrides[key]} ({bits:.3f})"
 
 
-def _alike(cell: Cell, key: str) -> str:
-    """What the cells of a contest have in common."""
+def _common(cell: Cell, key: str) -> str:
+    """The overrides that the cells of a group have in common."""
     rest = [f"{k} {value}" for k, value in cell.overrides.items() if k not in (key, "run_name")]
     return ", ".join(rest) or "all cells"

@@ -1,4 +1,7 @@
-"""What a sweep would make and cost, cell by cell, before any is run."""
+"""The size and cost of every cell of a sweep before any is run: parameters, bits, tokens, FLOP; without torch.
+
+What cells share is counted once: the tokens of one kind of text, the bits of one corpus, the parameters of one model.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,15 @@ _LEFT = (1, 8)  # aligned left
 
 
 def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
-    """The cells as a table for a terminal, with totals; makes nothing.
+    """The cells as a table for a terminal, with totals; writes nothing.
 
     Args:
         sweep: from `load_sweep`.
-        measure_speed: time a training step of every model (seconds each); else times are from the sweep's own
-            finished cells, by their FLOP, and unknown where there is none.
+        measure_speed: time a training step of every model (seconds each); otherwise, times are extrapolated from
+            the sweep's finished cells, by FLOP, and unknown without any.
 
     Raises:
-        RecipeError: texts that tokenizer or windows cannot hold.
+        RecipeError: the tokenizer or the windows cannot hold the texts.
     """
     counts = count_cells(sweep.cells)
     states = {cell.name: _state(cell) for cell in sweep.cells}
@@ -61,17 +64,19 @@ def _totals(
 ) -> list[str]:
     flops = sum(counts[cell.name].flops for cell in todo)
     tokens = sum(counts[cell.name].num_tokens for cell in todo)
-    told = f"{len(sweep.cells):,} cells, {len(todo):,} to run: {short_number(_round(tokens))} tokens, {flops:.2e} FLOP"
+    summary = (
+        f"{len(sweep.cells):,} cells, {len(todo):,} to run: {short_number(_round(tokens))} tokens, {flops:.2e} FLOP"
+    )
     if not todo:
-        return [told, str(sweep.folder)]
+        return [summary, str(sweep.folder)]
     if seconds:
         from_what = "a step of each model, timed here" if measured else "the finished cells' speed"
         whole = _duration(sum(seconds[cell.name] for cell in todo))
-        told += f", about {whole} of training one after another ({from_what})"
+        summary += f", about {whole} of training one after another ({from_what})"
     else:
-        told += "; time unknown until a cell is finished, or with --measure_speed"
+        summary += "; time unknown until a cell is finished, or with --measure_speed"
     return [
-        told,
+        summary,
         "FLOP = 6 x parameters (of a mixture, active ones) x tokens; tokens and steps from a sample of texts",
         f"→ {sweep.folder}",
     ]
@@ -80,13 +85,13 @@ def _totals(
 def _state(cell: Cell) -> str:
     if is_finished(cell):
         return "finished"
-    return "begun" if (cell.run_dir / "recipe.yaml").is_file() else ""
+    return "started" if (cell.run_dir / "recipe.yaml").is_file() else ""
 
 
 def _extrapolated(
     cells: Sequence[Cell], counts: Mapping[str, CellCounts], states: Mapping[str, str]
 ) -> dict[str, float]:
-    """Seconds of training of every cell at the speed of those that are finished; {} where none is."""
+    """Training seconds of every cell at the speed of the finished ones; {} if there are none."""
     done = [cell for cell in cells if states[cell.name] == "finished"]
     took = {cell.name: read_json(cell.run_dir / "model" / "training.json")["train_seconds"] for cell in done}
     if not sum(took.values()):
@@ -96,7 +101,7 @@ def _extrapolated(
 
 
 def _measured(cells: Sequence[Cell], counts: Mapping[str, CellCounts]) -> dict[str, float]:
-    """Seconds of training of every cell, from a few steps of each distinct model and batch on this machine."""
+    """Training seconds of every cell, from a few steps of each distinct model and batch on this machine."""
     speeds: dict[tuple[object, ...], float] = {}
     found = {}
     for cell in cells:
@@ -123,13 +128,13 @@ def _round(value: float) -> float:
 
 @dataclass(frozen=True)
 class CellCounts:
-    """A cell in numbers; tokens, windows and steps are about right, extrapolated from a sample of texts.
+    """A cell in numbers; tokens and steps are approximate, extrapolated from a sample of texts.
 
     Attributes:
         rows: of the vocabulary.
-        max_knowledge_bits: all there is to know.
-        num_tokens, num_steps: of training, ends of texts and junk included.
-        flops: `training_flops` of it.
+        max_knowledge_bits: of the whole corpus.
+        num_tokens, num_steps: of training, with the ends of texts, junk and questions.
+        flops: from `training_flops`.
     """
 
     rows: int
@@ -173,7 +178,7 @@ def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
     """The counts of every cell by its name.
 
     Raises:
-        RecipeError: texts that the tokenizer or the windows cannot hold.
+        RecipeError: the tokenizer or the windows cannot hold the texts.
     """
     texts: dict[tuple[Any, ...], SampleCounts] = {}
     bits: dict[tuple[Any, ...], tuple[int, float]] = {}

@@ -10,7 +10,7 @@ from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.report import page
 from knowcap.report.card.results import CAPACITY_FILE, TRAINING_FILE, estimate, measurement_of, read_if_there
 from knowcap.report.table import number, text_table
-from knowcap.sweep.cells import Cell, Sweep, tell_winners
+from knowcap.sweep.cells import Cell, Sweep, describe_winners
 from knowcap.sweep.file import packaged_sweeps
 from knowcap.sweep.table import RESULTS_FILE
 from knowcap.sweep.workers import failure_file
@@ -43,7 +43,7 @@ def write_page(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
             for name in cells
             if name in failures and failures[name].is_file()
         },
-        winners=tell_winners(sweep, rows),
+        winners=describe_winners(sweep, rows),
         best_of=sweep.best_of,
         seeds=seed_groups([_measured(cell) for cell in finished], [recipe_of(cell.run_dir) for cell in finished]),
         results_file=RESULTS_FILE,

@@ -1,7 +1,7 @@
-"""Cells as tasks of a Ray cluster: as many at once as fit its nodes; the cells of a node that dies go elsewhere.
+"""Cells as tasks of a Ray cluster, as many at once as fit its nodes; the cells of a node that fails move to others.
 
-All nodes see the same disk under the same paths, and have knowcap installed. A cell that is moved goes on from its
-newest checkpoint; the run folder's lock keeps it waiting while a process of the lost node still writes there.
+All nodes have knowcap installed and share a disk under the same paths. A cell that is moved continues from its newest
+checkpoint; the run folder's lock makes it wait while a process of the lost node still writes there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-_RETRIES = 3  # of a cell whose process or node dies, before it counts as failed
+_RETRIES = 3  # of a cell whose process or node fails, before it counts as failed
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class RayEngine:
     """Runs cells on a Ray cluster; an engine for `run_sweep`.
 
     Attributes:
-        address: of the cluster; None for RAY_ADDRESS, or else for one of this machine, which ends with the sweep.
-        cpus_per_cell, gpus_per_cell: what a cell is given; 0.25 GPUs let four cells share one.
+        address: of the cluster; None for RAY_ADDRESS, or without it for a local cluster, which ends with the sweep.
+        cpus_per_cell, gpus_per_cell: resources of a cell; with 0.25 GPUs, four cells share one.
         num_proc: processes that write a cell's data set.
     """
 
@@ -40,7 +40,7 @@ class RayEngine:
     num_proc: int = 1
 
     def problems(self) -> list[str]:
-        """Why no cell could start: no ray, no cluster, or no node with what a cell asks for. Connects to it."""
+        """Why no cell could start: no ray, no cluster, or no node with the resources. Connects to the cluster."""
         try:
             ray = _connected(self.address)
         except (ImportError, ConnectionError, RuntimeError, ValueError) as error:
@@ -76,7 +76,7 @@ class RayEngine:
 
 
 def _run_there(cell: Cell, folder: str, num_proc: int) -> Outcome:
-    """A cell in a worker's process; relative paths are those of the process that started the sweep."""
+    """Runs a cell in a worker; relative paths are relative to the folder of the process that started the sweep."""
     from knowcap.run.launch import set_up_process
 
     os.chdir(folder)
@@ -85,7 +85,7 @@ def _run_there(cell: Cell, folder: str, num_proc: int) -> Outcome:
 
 
 def _outcome(ray: ModuleType, reference: Any, cell: Cell) -> Outcome:
-    """What a task returned; or that its process or node died too often."""
+    """The outcome of a task, or of its process or node failing too often."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
@@ -99,13 +99,13 @@ def _connected(address: str | None) -> ModuleType:
         ImportError: ray is not installed.
         ConnectionError: there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # the lines of different cells are not repetitions
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # cells log the same lines
     try:
         import ray
     except ImportError as error:
         raise ImportError("--engine ray needs ray, which is not installed; `pip install 'knowcap[ray]'`") from error
     if not ray.is_initialized():
-        # Cells bring no code along: every node has knowcap.
+        # No code is sent: every node has knowcap installed.
         options: Mapping[str, Any] = {"include_dashboard": False} if address is None else {}
         ray.init(address=address, log_to_driver=True, logging_level="WARNING", **options)
     return ray

@@ -1,4 +1,4 @@
-"""A whole sweep: what is wrong told before the first cell, cells run by an engine, results in a table and a page."""
+"""A whole sweep: checks before the first cell, cells run by an engine, results in a table and a page."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class CellsFailed(RuntimeError):
 
 @runtime_checkable
 class Checked(Protocol):
-    """An engine that can say beforehand why no cell could start."""
+    """An engine that can check in advance whether cells could start."""
 
     def problems(self) -> list[str]:
-        """Why no cell could start; empty where nothing speaks against it."""
+        """Why no cell could start; empty if cells can."""
 
 
 def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
@@ -48,8 +48,8 @@ def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | N
         the page, report.html in the sweep's folder.
 
     Raises:
-        RecipeError: all that would stop it, before the first cell starts.
-        CellsFailed: cells failed, all others are finished; table and page are written.
+        RecipeError: with every problem, before the first cell starts.
+        CellsFailed: some cells failed, all others are finished; table and page are written.
     """
     problems = start_problems(sweep.cells, launcher)
     problems += engine.problems() if isinstance(engine, Checked) else []
@@ -66,10 +66,10 @@ def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | N
         failed = _run(sweep, todo, engine or (lambda cells: run_here(cells, launcher, num_proc)))
         page = write_results(sweep)
     if failed:
-        told = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)
+        failures = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)
         raise CellsFailed(
-            f"{sweep.file}: {len(failed)} of {len(sweep.cells)} cells failed, {page} has the others; the same command "
-            f"tries them again\n{told}"
+            f"{sweep.file}: {len(failed)} of {len(sweep.cells)} cells failed, {page} shows the others; "
+            f"the same command runs them again\n{failures}"
         )
     return page
 
@@ -78,13 +78,15 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
     """Runs some cells by their number in the sweep, from 0, and writes neither table nor page: a job of an array.
 
     Raises:
-        RecipeError: no such number, or what would stop these cells.
+        RecipeError: no such number, or problems of these cells.
         CellsFailed: one of them failed.
     """
     wrong = [number for number in numbers if not 0 <= number < len(sweep.cells)]
     if wrong:
-        told = f"no cell {', '.join(map(str, wrong))}: there are {len(sweep.cells)}, from 0 to {len(sweep.cells) - 1}"
-        raise RecipeError([told], sweep.file)
+        problem = (
+            f"no cell {', '.join(map(str, wrong))}: there are {len(sweep.cells)}, from 0 to {len(sweep.cells) - 1}"
+        )
+        raise RecipeError([problem], sweep.file)
     cells = [sweep.cells[number] for number in numbers]
     problems = start_problems(cells, launcher) or text_problems(cells)
     if problems:
@@ -100,7 +102,7 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
 
 
 def write_results(sweep: Sweep) -> Path:
-    """Writes results.parquet, bits_vs_parameters.png and report.html of what is finished; returns the page."""
+    """Writes results.parquet, bits_vs_parameters.png and report.html of the finished cells; returns the page."""
     from knowcap.report.plots import plot_frontier
     from knowcap.sweep.page import PLOT_FILE, capacity_of, write_page
     from knowcap.sweep.table import rows_of, write_table
@@ -118,14 +120,14 @@ def keep_file(sweep: Sweep) -> None:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     kept = sweep.folder / SWEEP_FILE
     if kept.resolve() != sweep.file.resolve():
-        # A name of its own, so that the jobs of an array don't meet in one file.
+        # Each job writes a file of its own, since the jobs of an array may start together.
         partial = sweep.folder / f".{SWEEP_FILE}.{os.getpid()}.partial"
         shutil.copyfile(sweep.file, partial)
         partial.replace(kept)
 
 
 def _run(sweep: Sweep, todo: Sequence[Cell], engine: Engine) -> list[Outcome]:
-    """Runs cells; the table follows each one. Returns those that failed."""
+    """Runs cells, and writes the table after each one. Returns those that failed."""
     from knowcap.sweep.table import rows_of, write_table
 
     failed, rows = [], {}

@@ -1,4 +1,4 @@
-"""Cells one after another in this process. One that fails is told and left for the next call; the others go on."""
+"""Running cells one after another in this process. A cell that fails is logged; the others are still run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Outcome:
 
     Attributes:
         name: the cell's.
-        error: its exception in one line; "" where it is finished.
+        error: its exception in one line; "" if it is finished.
         trace: the exception with its traceback.
-        seconds: that it took.
+        seconds: its time.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def is_finished(cell: Cell) -> bool:
-    """Whether all stages of a cell are done; its recipe was held to the folder's before (`start_problems`)."""
+    """Whether all stages of a cell are done; `start_problems` has compared its recipe with the folder's before."""
     models = [cell.run_dir / "model", *quantized_dirs(cell).values()]
     return all(file.is_file() for file in (cell.run_dir / "report.md", *(m / "capacity.json" for m in models)))
 
@@ -52,7 +52,7 @@ def quantized_dirs(cell: Cell) -> dict[int, Path]:
 
 
 def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) -> Outcome:
-    """All stages of a cell, from where it was stopped; what goes wrong is in the outcome, not raised.
+    """Runs all stages of a cell, from where it was stopped; an exception is in the outcome, not raised.
 
     Args:
         cell: of a sweep without problems.
@@ -61,11 +61,11 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
     began = time.perf_counter()
     try:
         with locked(cell.run_dir):
-            if not is_finished(cell):  # another command may have done it meanwhile
+            if not is_finished(cell):  # another command may have finished it while this one waited
                 stages.run(cell.recipe, claim_run_dir(cell.recipe), launcher, num_proc)
-    except Exception as error:  # whatever it is, the other cells can go on
-        told = " ".join(str(error).split())
-        error_line, trace = f"{type(error).__name__}: {told}", traceback.format_exc()
+    except Exception as error:  # the other cells can still be run
+        message = " ".join(str(error).split())
+        error_line, trace = f"{type(error).__name__}: {message}", traceback.format_exc()
         return Outcome(cell.name, error_line, trace, time.perf_counter() - began)
     finally:
         _free_memory()
@@ -81,12 +81,12 @@ def run_here(cells: Iterable[Cell], launcher: Launcher | None = None, num_proc: 
 
 
 def failure_file(folder: Path, name: str) -> Path:
-    """Where the traceback of a failed cell is kept."""
+    """The file with the traceback of a failed cell."""
     return folder / "failures" / f"{name}.txt"
 
 
 def record(folder: Path, outcome: Outcome) -> None:
-    """Keeps a failure's traceback in the sweep's folder; of a cell that is finished, removes an earlier one."""
+    """Writes a failure's traceback to the sweep's folder; for a finished cell, removes an earlier one."""
     file = failure_file(folder, outcome.name)
     if not outcome.error:
         file.unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def record(folder: Path, outcome: Outcome) -> None:
 
 
 def _free_memory() -> None:
-    """Gives back what a cell's model held, on a GPU too."""
+    """Frees the memory of a cell's model, on a GPU too."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
