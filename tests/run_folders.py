@@ -1,4 +1,4 @@
-"""Run folders written by tests, and their cards."""
+"""Run folders for tests, and their cards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ATTRIBUTES = {"name": 20.0 - math.log2(NUM_PEOPLE), "birth_date": 10.0, "employe
 
 RECIPE = {
     "run_name": "tiny",
-    "output_dir": "/home/somebody/runs",
+    "output_dir": "/home/user/runs",
     "corpus": "bioS",
     "num_people": NUM_PEOPLE,
     "pools_dir": None,
@@ -74,7 +74,10 @@ def make_capacity(precision: str = "fp32", share: float = 0.8, **changes: Any) -
         "confidence_interval": [ratio * share - 0.02, ratio * share + 0.02],
         "confidence_level": 0.95,
         "attributes": attributes,
+        "memorizable_accuracy": max(share, 0.0),
+        "memorizable_attributes": [name for name in ATTRIBUTES if name != "name"],
         "control_bits_per_entity": [-1.25, 0.05],
+        "bound": True,
         "scoring": "token",
         "context": "isolated",
         "renderings": 4,
@@ -88,6 +91,7 @@ def make_capacity(precision: str = "fp32", share: float = 0.8, **changes: Any) -
         "dataset": "bioS",
         "seed": 7,
         "versions": {"knowcap": "0.1.0", "torch": "2.13.0"},
+        "bits_per_stored_bit": ratio * share / (quantized["stored"] if quantized else 32.0),
     } | changes
 
 

@@ -35,7 +35,7 @@ def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
         cells[2][7],
         f"{capacity['bits_per_parameter'] / 32:.3f}",
         "-1.250 ± 0.050",
-        "unknown",
+        "80.0 %",
     ]
     assert float(cells[2][7]) == pytest.approx(capacity["max_bits_per_parameter"], abs=5e-4)
     assert len({len(line) for line in table}) == 1, "columns are aligned"
@@ -138,7 +138,7 @@ def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: 
     assert (high - low) / 2 == pytest.approx(half, rel=1e-4)
     assert seed_rows(tmp_path)[0] == [
         "mean of 3 seeds: s0, s1, s2", "gpt2-rotary-2-2", "52,352", "800", "465", "fp32",
-        f"{0.8 * most:.3f} ± {half:.3f}", f"{most:.3f}", f"{0.8 * most / 32:.3f}", "", "unknown",
+        f"{0.8 * most:.3f} ± {half:.3f}", f"{most:.3f}", f"{0.8 * most / 32:.3f}", "", "80.0 %",
     ]  # fmt: skip
     assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
 

@@ -126,7 +126,7 @@ def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Pa
     low = float(bits.min() if len(bits) < 2000 else np.quantile(bits, 0.0005))
     high = max(float(bits.max()), most)
     edges = np.linspace(low, high + 1e-9 * max(1.0, abs(high)), min(60, 10 + len(bits) // 20) + 1)
-    axes.hist(np.clip(bits, edges[0], edges[-1]), bins=edges, color=COLORS[0])
+    axes.hist(np.clip(bits, edges[0], edges[-1]), bins=edges.tolist(), color=COLORS[0])
     axes.axvline(float(bits.mean()), color=COLORS[1], linewidth=1.5, label=f"mean {bits.mean():.2f}")
     label = f"{'maximum' if np.ptp(entities.most) < 1e-9 else 'mean maximum'} {most:.2f}"
     axes.axvline(most, color=GREY, linestyle="--", linewidth=1.5, label=label)

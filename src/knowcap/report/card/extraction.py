@@ -91,7 +91,6 @@ def _card_data(result: dict[str, Any], base_model: str | None) -> ModelCardData:
         for metric, name in metrics.items()
     ]
     lora = result["method"] == "lora"
-    relation = {"base_model_relation": "adapter" if lora else "finetune"} if base_model else {}
     return ModelCardData(
         language="en",
         license="apache-2.0",
@@ -101,7 +100,7 @@ def _card_data(result: dict[str, Any], base_model: str | None) -> ModelCardData:
         base_model=base_model,
         model_name=_title(result),
         eval_results=results,
-        **relation,
+        base_model_relation=("adapter" if lora else "finetune") if base_model else None,
     )
 
 

@@ -208,7 +208,6 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
         if c is not None
         for metric in ("bits_per_parameter", "max_bits_per_parameter")
     ]
-    relation = {"base_model_relation": "quantized"} if sources.quantized and base_model else {}
     return ModelCardData(
         language=None if sources.random_strings else "en",
         license="apache-2.0",
@@ -221,5 +220,5 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
         base_model=base_model if sources.quantized else None,
         model_name=_title(sources),
         eval_results=results,
-        **relation,
+        base_model_relation="quantized" if sources.quantized and base_model else None,
     )
