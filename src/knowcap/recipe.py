@@ -49,12 +49,12 @@ class Condition:
     """When a key has an effect.
 
     Attributes:
-        holds: whether it has.
+        holds: whether it has one, of a Recipe.
         otherwise: completes "has no effect …" where it has none; values of the recipe are inserted by their keys.
         keys: the keys that `holds` reads.
     """
 
-    holds: Callable[[Recipe], bool]
+    holds: Callable[[Any], bool]
     otherwise: str
     keys: tuple[str, ...]
 

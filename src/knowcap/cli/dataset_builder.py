@@ -65,6 +65,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     """
 
     LICENSE = "apache-2.0"
+    BUILDER_CONFIG_CLASS: ClassVar[type[CorpusConfig]] = CorpusConfig
+    config: CorpusConfig
 
     def _info(self) -> datasets.DatasetInfo:
         table = self._tables()[0]
