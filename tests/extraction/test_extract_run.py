@@ -195,14 +195,14 @@ def test_recipes_that_ask_without_words_for_it_are_told() -> None:
     assert check_recipe(TINY) == []
 
 
-def test_cards_say_what_was_found_and_that_the_adapter_stays_unmerged(extracted: Path) -> None:
+def test_cards_have_the_results_and_the_warning_about_merging(extracted: Path) -> None:
     found = result_of(extracted)
     card, main_card = ((extracted / p / "README.md").read_text() for p in (f"extraction/{LORA}", "model"))
     accuracy = f"{100 * found['extractable_accuracy']:.1f} %"
     assert f"**{accuracy}** of the questions about 15 other people correctly" in card
     assert "Do not merge the adapter" in card and "library_name: peft" in card
     assert "LoRA, rank 4, embedding 8 | 15 of 30 people" in card
-    assert "Extraction by questions" in main_card and f"| {accuracy} |" in main_card
+    assert "Extraction by questions" in main_card and f" {accuracy} |" in main_card
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

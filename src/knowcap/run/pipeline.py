@@ -248,7 +248,7 @@ def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrit
 
 def report(folder: Path) -> Path:
     """The report stage: cards, plots and a table of all runs in a folder."""
-    from knowcap.report.stage import stage as reporting
+    from knowcap.report import stage as reporting
 
     output = folder / "report.md"
     return _stage("report", output, lambda: reporting.report(folder), lambda _: "cards, plots, table", kept=False)
