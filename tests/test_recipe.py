@@ -1,4 +1,4 @@
-"""Recipes: how values are read, and that everything wrong with them is told, at once."""
+"""Recipes: how values are read, and that all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ BAD_VALUES = {
 
 
 @pytest.mark.parametrize(("key", "value"), BAD_VALUES.items())
-def test_a_value_out_of_range_is_told_alone_with_what_was_expected(write, key, value):
+def test_a_value_out_of_range_is_reported_alone_with_what_was_expected(write, key, value):
     (problem,) = problems_of(write(GOOD), [f"--{key}={value}"])
     assert problem.startswith(f"{key}=")
     assert "expected" in problem
@@ -198,32 +198,32 @@ def test_a_choice_that_is_nearly_right_is_suggested(write):
     ("wrong", "right"),
     [("num_peopel", "num_people"), ("learning_rat", "learning_rate"), ("training_batch_size", "train_batch_size")],
 )
-def test_an_unknown_key_is_told_with_the_nearest_right_one(write, wrong, right):
+def test_an_unknown_key_is_reported_with_the_nearest_right_one(write, wrong, right):
     for problem in (*problems_of(write(GOOD + f"{wrong}: 1\n")), *problems_of(write(GOOD), [f"--{wrong}=1"])):
         assert f"unknown key {wrong!r}; did you mean {right!r}?" in problem
 
 
-def test_a_key_given_twice_is_told_with_both_lines(write):
+def test_a_key_given_twice_is_reported_with_both_lines(write):
     assert problems_of(write(GOOD + "seed: 1\nseed: 2\n")) == ["seed: given twice (line 3, line 4); remove one"]
 
 
-def test_missing_required_keys_are_told_together(write):
+def test_missing_required_keys_are_reported_together(write):
     problems = problems_of(write("# nothing yet\n"))
     assert [problem.split()[0] for problem in problems] == ["num_people", "model_name"]
 
 
-def test_all_problems_are_told_at_once_and_numbered(write):
+def test_all_problems_are_reported_at_once_and_numbered(write):
     path = write("num_peopel: 5\nlearning_rate: fast\nmodel_name: gpt3-2-2\nvocab_size: 10\nseed: 1\nseed: 2\n")
     with pytest.raises(RecipeError) as error:
         load_recipe(path, ["--windows=sliding", "--pools_dir=/nowhere", "--train_batch_size=7", "--nonsense"])
-    told = str(error.value)
+    message = str(error.value)
     for number, part in enumerate(
         ["num_peopel", "seed: given twice", "nonsense", "learning_rate", "num_people is missing", "windows", "nowhere",
          "gpt3-2-2"], start=1,
     ):  # fmt: skip
-        assert part in told
-        assert f"  {number}. " in told
-    assert told.startswith(f"{path}: {len(error.value.problems)} problems")
+        assert part in message
+        assert f"  {number}. " in message
+    assert message.startswith(f"{path}: {len(error.value.problems)} problems")
 
 
 @pytest.mark.parametrize(
@@ -235,11 +235,11 @@ def test_all_problems_are_told_at_once_and_numbered(write):
         ("model_name: !!python/name:os.system x\nnum_people: 5", "model_name"),
     ],
 )
-def test_what_is_no_recipe_is_told(write, text, part):
+def test_what_is_no_recipe_is_reported(write, text, part):
     assert any(part in problem for problem in problems_of(write(text)))
 
 
-def test_a_file_that_is_not_utf8_is_told(tmp_path):
+def test_a_file_that_is_not_utf8_is_reported(tmp_path):
     path = tmp_path / "latin.yaml"
     path.write_bytes("run_name: Zürich\n".encode("latin-1"))
     assert "cannot be read as YAML in UTF-8" in problems_of(path)[0]
@@ -250,7 +250,7 @@ def test_what_a_run_folder_adds_to_its_recipe_is_ignored(write):
     assert load_recipe(path).num_people == 1000
 
 
-def test_more_people_than_names_are_told_with_both_numbers(write):
+def test_more_people_than_names_are_reported_with_both_numbers(write):
     (problem,) = problems_of(write(GOOD), ["--num_people=200_000_000"])
     assert problem == (
         "num_people=200_000_000 exceeds the 160,000,000 unique names of the pools; "
@@ -262,12 +262,12 @@ def test_all_names_may_be_used(write):
     assert load_recipe(write(GOOD), ["--num_people=160_000_000"]).num_people == 160_000_000
 
 
-def test_more_templates_than_there_are_are_told(write):
+def test_more_templates_than_there_are_are_reported(write):
     (problem,) = problems_of(write(GOOD), ["--num_templates=1000"])
     assert "num_templates: got 1000" in problem
 
 
-def test_a_vocabulary_that_cannot_spell_the_lists_is_told_with_the_smallest_that_can(write):
+def test_a_vocabulary_that_cannot_spell_the_lists_is_reported_with_the_smallest_that_can(write):
     (problem,) = problems_of(write(GOOD), ["--vocab_size=10"])
     least = int(problem.rsplit("expected ", 1)[1].split()[0])
     assert load_recipe(write(GOOD), [f"--vocab_size={least}"]).vocab_size == least
@@ -278,18 +278,18 @@ def test_a_tokenizer_from_elsewhere_needs_no_vocab_size(write):
     assert load_recipe(write(GOOD), ["--tokenizer_name=gpt2", "--vocab_size=10"]).tokenizer_name == "gpt2"
 
 
-def test_a_batch_that_accumulation_cannot_split_is_told_with_one_that_it_can(write):
+def test_a_batch_that_accumulation_cannot_split_is_reported_with_one_that_it_can(write):
     (problem,) = problems_of(write(GOOD), ["--train_batch_size=10", "--gradient_accumulation_steps=3"])
     assert problem == "train_batch_size=10 is not divisible by gradient_accumulation_steps=3; 9 is"
 
 
-def test_a_rotary_part_that_is_no_even_number_is_told(write):
+def test_a_rotary_part_that_is_no_even_number_is_reported(write):
     words = ["--model_name=gpt2-rotary-2-2", "--head_dim=6", "--quantization_group_size=12"]
     (problem,) = problems_of(write(GOOD), [*words, "--rotary_fraction=0.5"])
     assert "rotary" in problem
 
 
-def test_keys_of_mixtures_beside_a_model_without_experts_are_told(write):
+def test_keys_of_mixtures_beside_a_model_without_experts_are_reported(write):
     (problem,) = problems_of(write(GOOD), ["--num_experts_per_tok=1"])
     assert problem == "num_experts_per_tok=1 has no effect on gpt2-2-2, which is no mixture of experts; leave it out"
     mixture = ["--model_name=mixtral-2-2-4", "--num_experts_per_tok=1", "--router_aux_loss_coef=0.1"]
@@ -298,13 +298,13 @@ def test_keys_of_mixtures_beside_a_model_without_experts_are_told(write):
     assert "expected 1 to 4" in problem
 
 
-def test_a_tracker_that_is_not_installed_is_told(write, monkeypatch):
+def test_a_tracker_that_is_not_installed_is_reported(write, monkeypatch):
     monkeypatch.setattr("knowcap.run.preflight.find_spec", lambda name: None)
     (problem,) = problems_of(write(GOOD), ["--report_to=trackio"])
     assert "pip install trackio" in problem
 
 
-def test_a_missing_recipe_is_told_with_those_that_exist(monkeypatch, tmp_path):
+def test_a_missing_recipe_is_reported_with_those_that_exist(monkeypatch, tmp_path):
     for name in ("quickstart", "gpt2/bioS-100k", "accelerate/cpu", "sweeps/sizes"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text(GOOD)

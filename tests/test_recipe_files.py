@@ -1,4 +1,4 @@
-"""The recipes and grids that come with knowcap: each can be used as it stands, and says what it is for."""
+"""The recipes and grids that come with knowcap: each can be used as it stands, and states its purpose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from knowcap.cli import main
 from knowcap.models import closed_form_active_parameters, closed_form_parameters, count_parameters, recipe_config
-from knowcap.models.empty import empty_weights_are_meant
+from knowcap.models.quiet import quiet_empty_weights
 from knowcap.recipe import Recipe
 from knowcap.recipe_file import RECIPES_DIR, find_recipe, packaged_recipes, read_recipe
 from knowcap.run.preflight import checked_recipe, load_recipe
@@ -68,8 +68,8 @@ def header(path: Path) -> str:
     return "\n".join(line[1:].strip() for line in lines)
 
 
-def told_hours(text: str) -> float:
-    """The GPU-hours that a header tells."""
+def stated_hours(text: str) -> float:
+    """The GPU-hours that a header states."""
     return float(re.search(r"about ([\d.,]+) GPU-hours, an estimate", text)[1].replace(",", ""))
 
 
@@ -84,7 +84,7 @@ def test_every_recipe_builds_its_training_arguments_and_its_model(name, tmp_path
     recipe = load(name)
     arguments = _arguments(recipe, tmp_path)
     assert arguments.learning_rate == recipe.learning_rate and arguments.max_grad_norm == recipe.max_grad_norm
-    with torch.device("meta"), empty_weights_are_meant():
+    with torch.device("meta"), quiet_empty_weights():
         model = AutoModelForCausalLM.from_config(recipe_config(recipe, recipe.vocab_size))
     sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
     assert count_parameters(model).num_parameters == closed_form_parameters(recipe.model_name, **sizes)
@@ -107,7 +107,7 @@ def test_the_papers_settings_say_hardware_time_and_result_and_follow_its_common_
     common = (recipe.block_size, recipe.windows, recipe.warmup_steps, recipe.min_learning_rate_ratio, recipe.seed)
     assert common == (512, "cut", 1000, 0.1, 0)
     if recipe.corpus == "bioS":
-        assert told_hours(text) == pytest.approx(hours(recipe, people(recipe)), rel=0.06)
+        assert stated_hours(text) == pytest.approx(hours(recipe, people(recipe)), rel=0.06)
 
 
 def test_every_setting_of_the_paper_has_a_recipe_and_a_grid():
@@ -144,7 +144,7 @@ def test_every_grid_opens_with_purpose_command_hardware_time_and_result(name):
     assert f"Hardware and time: {len(recipes)} cells" in text
     if name != "biod-1000-exposures":  # whose texts have other lengths
         total = sum(hours(recipe, people(recipe)) for recipe in recipes)
-        assert told_hours(text) == pytest.approx(total, rel=0.06)
+        assert stated_hours(text) == pytest.approx(total, rel=0.06)
 
 
 # PAPER: Part 3.3, appendices A to E, Parameters 1, 2, 6, 7, 9 and 10: N → weight decay, learning rates, batch.

@@ -95,15 +95,15 @@ def test_the_base_may_lack_what_every_cell_gives(tmp_path):
         ("grid: {seed: []}", ["grid: seed: an empty list makes no cells"]),
         ("grid: {}", ["grid: empty"]),
         ("list: []", ["list: empty"]),
-        ("", ["neither grid nor list"]),
+        ("", ["grid and list are missing"]),
         ("grid: {seed: 1}", ["expected a list of values, such as [1]"]),
         ("grid: {learning_rate: [1e-3, 0.001]}", ["2 cells are named 'lr0.001'"]),
         ("list: [{run_name: a, seed: 0}, {run_name: a, seed: 1}]", ["2 cells are named 'a'"]),
         ("grid: {seed: [0, x]}", ["grid: seed: got 'x', expected a whole number"]),
-        ("grid: {seed: [0]}\nlist: [{seed: 1}]", ["seed stands in grid and in list"]),
-        ("grid: {seed: [0]}\nbest_of: learning_rte", ["best_of: 'learning_rte' is not among"]),
+        ("grid: {seed: [0]}\nlist: [{seed: 1}]", ["seed is in grid and in list"]),
+        ("grid: {seed: [0]}\nbest_of: learning_rte", ["best_of: 'learning_rte' is not a key that every cell changes"]),
         ("grid: {seed: [0]}\nbest_off: seed", ["unknown key 'best_off'; did you mean 'best_of'?"]),
-        ("grid: {output_dir: [a]}", ["output_dir is the sweep's; give --output_dir"]),
+        ("grid: {output_dir: [a]}", ["output_dir cannot be overridden; pass --output_dir"]),
         ("grid: {seed: [0], seed: [1]}", ["seed: given twice (line 2)"]),
         ("grid: {model_name: [gpt2-2-2, gtp2-2-2]}", ["gtp2-2-2: model_name='gtp2-2-2'", "did you mean gpt2-2-2"]),
         ("grid: {vocab_size: [10], seed: [0, 1]}", ["vocab_size=10 is too small"]),
@@ -149,7 +149,7 @@ def test_the_packaged_quickstart_is_found_by_its_name(tmp_path, capsys):
 def test_more_gpus_than_there_are_is_told_before_the_first_cell(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     (problem,) = launcher_problems(Launcher.named("multi_gpu", 8))
-    assert "asks for 8 GPUs on this machine, but there are 2; give --num_processes 2" in problem
+    assert "asks for 8 GPUs on this machine, but it has 2; give --num_processes 2" in problem
     assert launcher_problems(Launcher.named("multi_gpu", 2)) == launcher_problems(Launcher.named("cpu_2")) == []
     assert launcher_problems(Launcher.named("multi_node", 4)) == []  # two on each of two machines
     file = write_sweep(tmp_path)
@@ -164,9 +164,9 @@ def test_a_cell_that_no_node_of_a_cluster_can_hold_is_told():
     assert cluster_problems(1, 0.25, nodes) == cluster_problems(32, 0, nodes) == []
     for cpus, gpus in ((1, 2), (16, 1), (64, 0)):
         (problem,) = cluster_problems(cpus, gpus, nodes)
-        assert f"asks for {cpus:g} CPUs and {gpus:g} GPUs" in problem
+        assert f"needs {cpus:g} CPUs and {gpus:g} GPUs" in problem
         assert "8 CPUs and 1 GPUs, 32 CPUs and 0 GPUs" in problem
-    assert "a part of one GPU" in cluster_problems(1, 1.5, [{"CPU": 8.0, "GPU": 4.0}])[0]
+    assert "a fraction of one GPU" in cluster_problems(1, 1.5, [{"CPU": 8.0, "GPU": 4.0}])[0]
     assert "more than 0 CPUs" in cluster_problems(0, 0, nodes)[0]
 
 
