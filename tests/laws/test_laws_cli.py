@@ -66,7 +66,7 @@ def test_columns_may_be_given_in_one_word_or_several_and_results_may_be_written_
     assert json.loads(out.read_text())["num_points"] == 9
     capsys.readouterr()
     assert "expected OURS=THEIRS" in fails(capsys, "fit", "kaplan-n", str(path), "--columns", "loss")
-    assert "named twice" in fails(capsys, "fit", "kaplan-n", str(path), "--columns", "loss=a", "loss=b")
+    assert "given twice" in fails(capsys, "fit", "kaplan-n", str(path), "--columns", "loss=a", "loss=b")
 
 
 def test_rows_are_chosen_by_the_values_of_a_column(tmp_path: Path, capsys) -> None:
@@ -84,17 +84,17 @@ def test_rows_are_chosen_by_the_values_of_a_column(tmp_path: Path, capsys) -> No
 
 def test_bad_input_is_one_message_and_nothing_is_written_over(runs: Path, tmp_path: Path, capsys) -> None:
     before = runs.read_bytes()
-    assert "is named twice" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", str(runs))
-    assert "is named twice" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", "a.json", "--plot", "a.json")
+    assert "is given twice" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", str(runs))
+    assert "is given twice" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", "a.json", "--plot", "a.json")
     other = tmp_path / "capacity.json"
     other.write_text('{"bits_per_parameter": 1}')
-    assert "was not made by `knowcap fit`" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", str(other))
-    assert "was not made by `knowcap fit`" in fails(capsys, "fit", "kaplan-nd", str(runs), "--plot", str(other))
+    assert "was not written by `knowcap fit`" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", str(other))
+    assert "was not written by `knowcap fit`" in fails(capsys, "fit", "kaplan-nd", str(runs), "--plot", str(other))
     assert "is a folder" in fails(capsys, "fit", "kaplan-nd", str(runs), "--plot", str(tmp_path))
     assert "missing column knowledge_bits" in fails(capsys, "fit", "capacity", str(runs))
     assert "no such file" in fails(capsys, "fit", "capacity", str(tmp_path / "none.csv"))
     assert "--flops is for chinchilla" in fails(capsys, "fit", "kaplan-nd", str(runs), "--flops", "1e24")
-    assert "expected numbers above zero" in fails(capsys, "fit", "chinchilla", str(runs), "--flops", "-1")
+    assert "expected numbers greater than 0" in fails(capsys, "fit", "chinchilla", str(runs), "--flops", "-1")
     assert "confidence_level" in fails(capsys, "fit", "kaplan-nd", str(runs), "--confidence_level", "95")
     assert runs.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["capacity.json", "runs.csv"]

@@ -14,14 +14,19 @@ import pytest
 
 from knowcap.cli import main
 from knowcap.laws import published
-from knowcap.laws.plan.allocation import loss, optimum
-from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.law import LawError, loss
+from knowcap.laws.law import optimum as allocation
 from knowcap.laws.plan.capacity import exposures_for, rate
 from knowcap.laws.plan.content import bits_per_person, people_for
-from knowcap.laws.plan.gpus import GPUS
-from knowcap.laws.plan.quantity import figure, quantity
 from knowcap.laws.plan.questions import ask
-from knowcap.laws.plan.setting import Setting
+from knowcap.laws.plan.setting import GPUS, Setting
+from knowcap.laws.quantity import figure, quantity
+
+
+def optimum(law, flops: float) -> tuple[float, float]:
+    """Compute-optimal parameters and tokens by a law."""
+    found = allocation(law.law, law.constants, flops)
+    return found.num_parameters, found.num_tokens
 
 
 def held(exposures: float | None = None, **setting: str) -> float:
@@ -211,7 +216,7 @@ def test_the_papers_longest_run_comes_out_at_the_time_it_took():
 
 
 def test_what_a_model_cannot_hold_is_told_with_a_size_that_can():
-    with pytest.raises(PlanError, match="1 million parameters hold 2 million bits .* give 500 million parameters"):
+    with pytest.raises(LawError, match="1 million parameters hold 2 million bits .* give 500 million parameters"):
         ask("train", num_parameters=1e6, bits=1e9)
     answer = ask("train", num_parameters=1e6, bits=1e9, exposures=1000)
     assert told(answer, "2 million of the 1 billion bits are stored") and answer.results["bits_held"] == 2e6
@@ -277,7 +282,7 @@ def test_within_the_laws_nothing_is_said():
     ],
 )
 def test_bad_input_is_told(question, options, message):
-    with pytest.raises(PlanError, match=f"(?s){message}"):
+    with pytest.raises(LawError, match=f"(?s){message}"):
         ask(question, **options)
 
 
@@ -337,7 +342,7 @@ def test_bad_words_end_with_status_2(capsys):
         with pytest.raises(SystemExit) as stopped:
             main(words)
         assert stopped.value.code == 2
-    assert "give a question, size, holds, train, compute, or --web" in capsys.readouterr().err
+    assert "expected a question, size, holds, train, compute, or --web" in capsys.readouterr().err
 
 
 def test_the_help_names_every_choice(capsys):

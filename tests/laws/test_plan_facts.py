@@ -13,7 +13,7 @@ import pytest
 
 from knowcap.corpus.table import table_of
 from knowcap.facts import Attribute, Knowledge
-from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.law import LawError
 from knowcap.laws.plan.questions import ask
 from knowcap.recipe import Recipe
 
@@ -109,7 +109,7 @@ def test_training_on_a_table_tells_each_fact_once_an_exposure(facts):
             "a.csv",
             "entity,attribute,value\nx,a,1\nx,a,2\ny,,3\n",
             {},
-            "states the a of 'x', as.*\n.*attribute is empty",
+            "gives the a of 'x', as.*\n.*attribute is empty",
         ),
         ("a.csv", "entity,attribute,value\n", {}, "expected 2 or more"),
         ("a.csv", "entity,attribute,value\nx,a,1\ny,a,1\n", {}, "nothing to know"),
@@ -135,18 +135,18 @@ def test_training_on_a_table_tells_each_fact_once_an_exposure(facts):
 def test_a_table_that_cannot_be_counted_is_told(tmp_path, name, text, options, message):
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(PlanError, match=f"(?s){message}"):
+    with pytest.raises(LawError, match=f"(?s){message}"):
         ask("size", facts=tmp_path / name, **options)
 
 
 def test_a_table_that_contradicts_its_yaml_is_told(facts, tmp_path):
     (tmp_path / "facts.yaml").write_text(YAML.replace("16", "3").replace("by: colour", "by: shape"))
     with pytest.raises(
-        PlanError, match="(?s)colour: candidates: 3, but .* family is not determined by shape|family is"
+        LawError, match="(?s)colour: candidates: 3, but .* family is not determined by shape|family is"
     ):
         ask("size", facts=facts, facts_templates=tmp_path / "facts.yaml")
-    with pytest.raises(PlanError, match="give facts, or leave them out"):
+    with pytest.raises(LawError, match="give facts, or leave them out"):
         ask("size", bits=1, facts_templates=tmp_path / "facts.yaml")
     (tmp_path / "facts.yaml").write_text(YAML)
-    with pytest.raises(PlanError, match="entity_space is given beside facts_templates"):
+    with pytest.raises(LawError, match="entity_space is given beside facts_templates"):
         ask("size", facts=facts, facts_templates=tmp_path / "facts.yaml", entity_space=9000)

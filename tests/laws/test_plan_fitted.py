@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from knowcap.cli import main
-from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.law import Law, LawError
 from knowcap.laws.plan.fitted import interval_of, read_laws
 from knowcap.laws.plan.questions import ask
-from knowcap.laws.published import Law
 
 
 EXPOSURES = {"bits_per_parameter": 2.4, "half_exposures": 120.0, "gamma": 0.8}
@@ -57,7 +56,7 @@ def test_an_exposures_fit_answers_for_any_number_within_its_runs(tmp_path):
     assert any("extrapolated" in w for w in ask("size", law=[path], bits=1e6, exposures=10).warnings)
     needed = ask("train", law=[path], num_parameters=1e6, bits=1.2e6).results["exposures"]
     assert needed == pytest.approx(120, rel=1e-6)  # half of R, at half_exposures
-    with pytest.raises(PlanError, match="after 2,000 exposures"):
+    with pytest.raises(LawError, match="after 2,000 exposures"):
         ask("train", law=[path], num_parameters=1e6, bits=2.39e6)
 
 
@@ -160,7 +159,7 @@ def test_all_that_is_wrong_with_fits_is_told_at_once(tmp_path):
     other.write_text("[1]")
     wrong = fit(tmp_path, "capacity", {"bits_per_parameter": "two"}, intervals={"bits_per_parameter": [3, 1]})
     good = fit(tmp_path, "exposures", EXPOSURES)
-    with pytest.raises(PlanError) as told:
+    with pytest.raises(LawError) as told:
         read_laws([broken, other, wrong, good, good, tmp_path / "none.json"])
     message = str(told.value)
     for part in (

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from knowcap.cli import main
-from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.law import LawError
 from knowcap.laws.plan.page import TABS, answer
 from knowcap.laws.plan.questions import ask
 from knowcap.laws.plan.space import save_space
@@ -36,7 +36,7 @@ FIRST = {
 def test_fields_left_empty_are_not_given_and_numbers_are_read_as_by_the_command():
     values = {"bits": "3_000_000", "num_people": " ", "facts": None, "exposures": "100", "architecture": "moe"}
     assert answer("size", values).content() == ask("size", bits=3e6, exposures=100, architecture="moe").content()
-    with pytest.raises(PlanError, match="(?s)bits: got 'many', expected a number.*exposures: got 'few'"):
+    with pytest.raises(LawError, match="(?s)bits: got 'many', expected a number.*exposures: got 'few'"):
         answer("size", {"bits": "many", "exposures": "few"})
 
 
@@ -79,7 +79,7 @@ def test_the_folder_needs_nothing_else_and_no_torch(space, tmp_path):
 
 def test_a_folder_with_something_in_it_is_refused(space, capsys):
     before = sorted(space.rglob("*"))
-    with pytest.raises(PlanError, match="is there already"):
+    with pytest.raises(LawError, match="is there already"):
         save_space(space)
     assert main(["plan", "--save_space", str(space)]) == 2
     assert "give another" in capsys.readouterr().err and sorted(space.rglob("*")) == before

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command
+from knowcap.files import FileError, read_json
 
 
 _LAWS = (
@@ -122,8 +122,8 @@ def _check_output(path: Path, args: argparse.Namespace) -> None:
         ours = path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     else:
         try:
-            ours = "law" in json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, TypeError):
+            ours = "law" in read_json(path)
+        except FileError:
             ours = False
     if not ours:
         raise ValueError(f"{path} exists and was not written by `knowcap fit`; give another file, or remove it")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.laws.allocation import Allocation, allocate, beyond
-from knowcap.laws.fit import Fit, LawError, Options, finite, write_json
+from knowcap.laws.chinchilla import fit_isoflop
+from knowcap.laws.fit import Fit, Options, beyond, finite, number, span, write_law
 from knowcap.laws.intervals import Interval
-from knowcap.laws.isoflop import fit_isoflop
-from knowcap.laws.law import Runs, fit_law
+from knowcap.laws.law import Allocation, LawError, optimum
 from knowcap.laws.parametric import parametric_loss
+from knowcap.laws.registry import Runs, fit_law
 
 
 APPROACHES = ("chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric")
@@ -65,9 +65,33 @@ class Comparison:
             }
         )
 
+    def text(self) -> str:
+        """The approaches in columns: exponents with intervals, and the best spending of each budget."""
+        from knowcap.report.table import text_table  # imported late: it needs pyarrow
+
+        names = list(self.fits)
+        rows = [["", *names]]
+        for row, ours in (
+            ("exponent of parameters", "exponent_parameters"),
+            ("exponent of tokens", "exponent_tokens"),
+        ):
+            rows.append(
+                [
+                    row,
+                    *(f"{number(self.exponent(n, ours)[0])} {span(self.exponent(n, ours)[1])}" for n in names),
+                ]
+            )
+        for budget, found in self.allocations.items():
+            rows.append([f"{budget:.3g} FLOPs: parameters", *(number(found[n].num_parameters) for n in names)])
+            rows.append([f"{budget:.3g} FLOPs: tokens", *(number(found[n].num_tokens) for n in names)])
+        lines = [text_table(rows)]
+        lines += self.missing.values()
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
+
     def write(self, path: str | Path) -> Path:
         """Writes the JSON file, whole or not at all, and returns its path."""
-        return write_json(self.to_dict(), path)
+        return write_law(path, self.to_dict())
 
 
 def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: Any) -> Comparison:
@@ -89,7 +113,9 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
             missing[law] = str(error)
     if not fits:
         raise LawError([f"{why}" for why in missing.values()])
-    allocations = {flops: {law: allocate(fit, flops) for law, fit in fits.items()} for flops in budgets}
+    allocations = {
+        flops: {law: optimum(fit.law, fit.constants, flops) for law, fit in fits.items()} for flops in budgets
+    }
     comparison = Comparison(fits, missing, allocations)
     for law, fit in fits.items():
         comparison.notes += [f"{law}: {text}" for text in fit.notes]

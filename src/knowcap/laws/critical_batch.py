@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.laws.curve import Curve, fit_curve
-from knowcap.laws.fit import Fit, LawError, Options
-from knowcap.laws.terms import logs
+from knowcap.laws.curve import Curve, fit_curve, logs
+from knowcap.laws.fit import Fit, Options
+from knowcap.laws.law import LawError
 
 
 _OPTIONS = Options()
@@ -25,6 +25,57 @@ _NAMES, _LOGS = ("B_star", "alpha_B"), (True, False)
 def critical_batch(constants: Mapping[str, float], loss: Any) -> np.ndarray:
     """B_crit(L) in tokens."""
     return constants["B_star"] / np.asarray(loss, dtype=float) ** (1 / constants["alpha_B"])
+
+
+def min_steps(step: Any, batch_tokens: Any, loss: Any, b_star: float, alpha_b: float) -> np.ndarray:
+    """S_min = S / (1 + B_crit(L) / B): the steps that a far larger batch would have needed (equation 5.4).
+
+    Args:
+        step, batch_tokens, loss: of one shape.
+        b_star, alpha_b: of B_crit(L) = b_star / L^(1 / alpha_b), in tokens; Kaplan has 2.1e8 and 0.21.
+    """
+    critical = b_star / np.asarray(loss, dtype=float) ** (1 / alpha_b)
+    return np.asarray(step, dtype=float) / (1 + critical / np.asarray(batch_tokens, dtype=float))
+
+
+def kaplan_allocation(constants: Mapping[str, float], b_star: float, alpha_b: float, flops: Any) -> dict[str, float]:
+    """Compute-optimal training by L(N, S_min) at the critical batch size (Kaplan et al. 2020, 6 and B.1).
+
+    C_min = 6 N B_crit(L) S_min is minimized for the loss reached; there the loss is 1 + alpha_N / alpha_S times that
+    of the converged model, and steps grow slowly with C_min.
+
+    Args:
+        constants: N_c, S_c, alpha_N, alpha_S.
+        b_star, alpha_b: of B_crit(L) = b_star / L^(1 / alpha_b), tokens.
+        flops: C_min.
+
+    Returns:
+        num_parameters, num_tokens, batch_tokens, min_steps, loss, and exponent_parameters, of N_opt = …
+        C_min^exponent.
+    """
+    alpha_n, alpha_s = constants["alpha_N"], constants["alpha_S"]
+    share = alpha_n / alpha_s  # of the size term, that the step term is
+    exponent = (1 / alpha_n) / (1 / alpha_n + 1 / alpha_s + 1 / alpha_b)
+
+    def log_compute(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        size = loss / (1 + share)
+        log_n = np.log(constants["N_c"]) - np.log(size) / alpha_n
+        log_s = np.log(constants["S_c"]) - np.log(share * size) / alpha_s
+        log_b = np.log(b_star) - np.log(loss) / alpha_b
+        return np.log(6) + log_n + log_b + log_s, log_n, log_b, log_s
+
+    # log C is linear in log L: two values of L give the line.
+    at_one, at_e = (log_compute(np.exp(v))[0] for v in (0.0, 1.0))
+    loss = float(np.exp((np.log(flops) - at_one) / (at_e - at_one)))
+    _, log_n, log_b, log_s = log_compute(np.array(loss))
+    return {
+        "num_parameters": float(np.exp(log_n)),
+        "num_tokens": float(np.exp(log_b + log_s)),
+        "batch_tokens": float(np.exp(log_b)),
+        "min_steps": float(np.exp(log_s)),
+        "loss": loss,
+        "exponent_parameters": float(exponent),
+    }
 
 
 def fit_critical_batch(batch_tokens: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS) -> Fit:

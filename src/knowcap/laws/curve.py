@@ -1,4 +1,4 @@
-"""Fitting a law that predicts the logarithm of a column: starts, constants, both kinds of interval."""
+"""Fitting a law that predicts the logarithm of a column."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 
-from knowcap.capacity.student import t_quantile
-from knowcap.laws.fit import Fit, LawError, Options
+from knowcap.laws.fit import Fit, Options
 from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile
+from knowcap.laws.law import LawError
 from knowcap.laws.solve import Model, condition_number, minimize
 
 
@@ -118,7 +119,7 @@ def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) 
     groups are too narrow. Two groups' worth of freedom goes to a line through them, in t and in s. Shape (p, 2)."""
     if groups < 3:
         return np.stack([theta - np.inf, theta + np.inf], 1)
-    half = t_quantile(0.5 + level / 2, groups - 2) * drawn.std(0) * np.sqrt(groups / (groups - 2))
+    half = scipy.stats.t.ppf(0.5 + level / 2, groups - 2) * drawn.std(0) * np.sqrt(groups / (groups - 2))
     return np.stack([theta - half, theta + half], 1)
 
 
@@ -133,3 +134,22 @@ def _named(curve: Curve, ends: np.ndarray) -> dict[str, Interval]:
     for name, log, (low, high) in zip(curve.names, curve.logs, ends, strict=True):
         found[name] = interval(-np.inf if log and low == 0 else low, high)
     return found
+
+
+def log_sum(*terms: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """log of the sum of exp of the terms, and each term's share of the sum; safe from overflow.
+
+    Args:
+        terms: logarithms, of shapes that broadcast together.
+    """
+    largest = terms[0]
+    for term in terms[1:]:
+        largest = np.maximum(largest, term)
+    shares = [np.exp(term - largest) for term in terms]
+    total = sum(shares[1:], shares[0])
+    return largest + np.log(total), [share / total for share in shares]
+
+
+def logs(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Natural logarithms, as float64."""
+    return tuple(np.log(np.asarray(column, dtype=float)) for column in columns)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from knowcap.files import write_json
 from knowcap.laws.intervals import Interval
+from knowcap.laws.law import LawError, optimum
 
 
-class LawError(ValueError):
-    """What stands in the way of a fit; the message has all of it, and how to mend it."""
-
-    def __init__(self, problems: str | list[str]):
-        problems = [problems] if isinstance(problems, str) else problems
-        one = len(problems) == 1
-        super().__init__(
-            problems[0] if one else f"{len(problems)} problems:\n" + "\n".join(f"  {p}" for p in problems)
-        )
+_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -138,9 +131,50 @@ class Fit:
         kept = self.samples[np.isfinite(self.samples).all(1)]
         return {name: [float(f"{v:.8g}") for v in column] for name, column in zip(self.constants, kept.T, strict=True)}
 
+    def text(self, budgets: Sequence[float] = ()) -> str:
+        """Constants with their intervals, what follows from them, and all notes and warnings.
+
+        Args:
+            budgets: FLOPs whose best spending is told; for laws of Chinchilla.
+        """
+        from knowcap.report.table import text_table  # imported late: it needs pyarrow
+
+        percent = f"{100 * self.confidence_level:g} %"
+        lines = [f"{self.law}: {self.num_points} points, {self.objective_of} {number(self.objective)}", ""]
+        rows = [["constant", "value", percent, "bootstrap", "standard error"]]
+        for name, value in self.constants.items():
+            ends = [span(self.intervals[name]), span(self.bootstrap_intervals.get(name, (None, None)))]
+            rows.append([name, number(value), *ends, number(self.standard_errors.get(name))])
+        for name, value in self.derived.items():
+            ends = span(self.derived_intervals[name]) if name in self.derived_intervals else ""
+            rows.append([name, number(value), ends, "", number(self.standard_errors.get(name))])
+        lines.append(text_table(rows))
+        lines += [
+            "",
+            f"Intervals: {self.interval_method}. Residuals: {100 * self.residuals.std():.2g} % (standard deviation).",
+        ]
+        lines += _details(self)
+        if budgets:
+            lines += [
+                "",
+                text_table(
+                    [["FLOPs", "parameters", "tokens", "tokens per parameter", ""], *_budget_rows(self, budgets)]
+                ),
+            ]
+        lines += [f"note: {note}" for note in self.notes] + [f"warning: {text}" for text in self.warnings]
+        return "\n".join(lines)
+
     def write(self, path: str | Path) -> Path:
         """Writes the JSON file, whole or not at all, and returns its path."""
-        return write_json(self.to_dict(), path)
+        return write_law(path, self.to_dict())
+
+
+def write_law(path: str | Path, content: dict[str, Any]) -> Path:
+    """Writes the JSON file of a fit or a comparison, whole or not at all, and its folder if need be."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, content)
+    return path
 
 
 def finite(content: Any) -> Any:
@@ -154,13 +188,51 @@ def finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def write_json(content: dict[str, Any], path: str | Path) -> Path:
-    """A JSON file, whole or not at all; returns its path."""
-    from knowcap.files import whole_file
+def _details(fit: Fit) -> list[str]:
+    """What one law tells beyond its constants."""
+    lines = []
+    for place in fit.extra.get("saturates_at", ()):
+        at = f"{number(place['num_parameters'])} parameters {span(tuple(place['interval']))}"
+        lines.append(f"{number(place['max_knowledge_bits'])} bits fill a model of {at}.")
+    for level in fit.extra.get("levels", ()):
+        value = level["bits_per_parameter"]
+        told = (
+            level["why_not"]
+            if value is None
+            else f"{number(value)} {span(tuple(level['interval']))} bits per parameter"
+        )
+        lines.append(f"{level['exposures']:g} exposures: {told}")
+    return lines
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-    return path
+
+def _budget_rows(fit: Fit, budgets: Sequence[float]) -> list[list[str]]:
+    rows = []
+    for budget in budgets:
+        found = optimum(fit.law, fit.constants, budget)
+        ratio = number(found.num_tokens / found.num_parameters)
+        rows.append(
+            [f"{budget:.3g}", number(found.num_parameters), number(found.num_tokens), ratio, beyond(fit, budget)]
+        )
+    return rows
+
+
+def beyond(fit: Fit, budget: float) -> str:
+    """How far a budget lies outside the FLOPs that a law was fitted to; empty inside."""
+    if "flops" in fit.points:
+        low, high = fit.ranges["flops"]
+    else:
+        flops = 6 * fit.points["num_parameters"] * fit.points["num_tokens"]
+        low, high = float(flops.min()), float(flops.max())
+    if budget > 1.001 * high:
+        return f"extrapolated: {budget / high:.2g} times the largest run"
+    return f"extrapolated: {budget / low:.2g} of the smallest run" if budget < 0.999 * low else ""
+
+
+def number(value: float | None) -> str:
+    """Five digits, with an exponent where the number is far from 1."""
+    return "-" if value is None else f"{value:.{_DIGITS}g}"
+
+
+def span(ends: Interval) -> str:
+    """[low, high] in four digits; a dash for an open end."""
+    return "[{}, {}]".format(*("-" if end is None else f"{end:.4g}" for end in ends))

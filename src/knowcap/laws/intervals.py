@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 
-from knowcap.capacity.student import t_quantile
 from knowcap.laws.solve import Model, covariance, minimize
 
 
@@ -71,7 +71,7 @@ def profile(
     scale = loss_scale(residual, width, delta)
     if points <= width or scale < _ROUNDING:
         return np.stack([theta, theta] if points > width else [theta - np.inf, theta + np.inf], 1)[:first]
-    t = t_quantile(0.5 + level / 2, points - width)
+    t = scipy.stats.t.ppf(0.5 + level / 2, points - width)
     objective = minimize(model, target, theta[None], delta=delta).objective[0]
     limit = objective + 0.5 * scale * t * t
     errors = np.sqrt(np.maximum(np.diag(covariance(model, theta)) * scale, 1e-24))

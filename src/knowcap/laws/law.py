@@ -1,267 +1,157 @@
-"""A law by name, fitted to a table of runs."""
+"""A scaling law: its constants, the loss it predicts, its compute-optimal allocation. Standard library alone."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 
-from knowcap.laws.capacity import fit_capacity
-from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves
-from knowcap.laws.doubts import table_doubts, tell_doubts
-from knowcap.laws.envelope import fit_envelope
-from knowcap.laws.exposures import fit_exposures
-from knowcap.laws.fit import Fit, LawError, Options
-from knowcap.laws.isoflop import fit_isoflop, group_budgets
-from knowcap.laws.kaplan import fit_kaplan_nd, fit_kaplan_ns, min_steps
-from knowcap.laws.parametric import fit_parametric
-from knowcap.laws.power import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n
-from knowcap.laws.reading import read_runs, rename
-from knowcap.laws.table import Taken, take
+FLOPS_PER_PARAMETER_TOKEN = 6.0  # C = 6 N D (Kaplan et al. 2020, 2.1)
+PF_DAY = 8.64e19  # FLOP
+PARAMETRIC = ("chinchilla-parametric", "kaplan-nd")
+Constants = Mapping[str, float]
 
 
-Runs = Mapping[str, Iterable[Any]] | str | Path
+class LawError(ValueError):
+    """A law cannot be fitted or applied; the message has every problem and how to fix it.
+
+    Attributes:
+        problems: one message each.
+    """
+
+    def __init__(self, problems: str | Sequence[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        one = len(self.problems) == 1
+        heading = f"{len(self.problems)} problems:\n"
+        super().__init__(self.problems[0] if one else heading + "\n".join(f"  {p}" for p in self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
 
 
 @dataclass(frozen=True)
-class _Law:
-    """What a law reads, and how it is fitted to that.
+class Law:
+    """A law with its constants.
 
     Attributes:
-        needed, optional: columns.
-        fit: (columns, options) → fit.
-        last: whether only the last row of each training curve is a point.
-        below_zero: a column in which zero or less leaves a row out.
+        law: its name, as in `knowcap fit`.
+        constants: by name.
+        source: where they come from.
+        intervals: by constant, low and high; empty for a law quoted from a paper.
+        samples: by constant, its values in the refits of a bootstrap; empty where the fit has none.
+        confidence_level: of the intervals.
+        tested: the smallest and largest value among the runs behind it, by quantity (num_parameters, num_tokens,
+            flops).
+        fitted: whether `knowcap fit` made it.
+        warnings: those of its fit.
     """
 
-    needed: tuple[str, ...]
-    fit: Callable[[Taken, Options], Fit]
-    optional: tuple[str, ...] = ()
-    last: bool = False
-    below_zero: str = ""
+    law: str
+    constants: Constants
+    source: str
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    confidence_level: float = 0.95
+    tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fitted: bool = False
+    warnings: tuple[str, ...] = ()
 
 
-def fit_law(
-    law: str,
-    table: Runs,
-    *,
-    columns: Mapping[str, str] | None = None,
-    critical_batch: tuple[float, float] | None = None,
-    confidence_level: float = 0.95,
-    num_bootstraps: int = 1000,
-    seed: int = 0,
-) -> Fit:
-    """Fits a law to runs.
+@dataclass(frozen=True)
+class Allocation:
+    """The compute-optimal parameters and tokens for a budget of FLOPs."""
+
+    flops: float
+    num_parameters: float
+    num_tokens: float
+
+
+def optimum(law: str, constants: Constants, flops: float) -> Allocation:
+    """Parameters and tokens with the lowest loss for a budget of C FLOPs.
+
+    - parametric, E + A / N^alpha + B / D^beta: N = G (C / 6)^a, D = (C / 6)^b / G, see `optimal_exponents`. Kaplan's
+      L(N, D): alpha = alpha_N / alpha_D, beta = 1.
+    - envelope, IsoFLOP: N = k C^a and D = l C^b, as fitted.
+    - Kaplan's allocation: by C_min = C / 2, at the critical batch size (section 6); D = C / (6 N).
 
     Args:
-        law: one of `LAWS`.
-        table: columns by name (a dictionary, a pandas data frame), or the path of a CSV or Parquet file. Units are
-            plain counts of parameters, tokens and FLOPs, and nats per token.
-        columns: the table's own names, such as {"loss": "eval_loss"}.
-        critical_batch: for kaplan-ns, (B_star, alpha_B) by which steps become S_min (needs batch_tokens).
-        confidence_level, num_bootstraps, seed: of the intervals, see `Options`.
+        law: the name of one of those.
+        constants: of the law.
+        flops: C.
 
     Raises:
-        LawError: the law, the columns or their values; the message says how to mend it.
+        LawError: another law.
     """
-    options = Options(confidence_level, num_bootstraps, seed)
-    if law not in _LAWS:
-        near = difflib.get_close_matches(law, _LAWS, 1)
-        raise LawError(f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; there are {', '.join(_LAWS)}")
-    of = _LAWS[law]
-    named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
-    optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
-    taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
-    taken.warnings += table_doubts(law, taken, named)
-    if of.last:
-        taken = _last_rows(taken)
-    if critical_batch is not None:
-        taken = _converted(law, taken, critical_batch)
-    _check_spread(law, of, taken)
-    fit = of.fit(taken, options)
-    fit.warnings[:0], fit.notes[:0] = taken.warnings, taken.notes
-    _other_count(fit, of, taken, options)
-    tell_doubts(fit)
-    return fit
+    c = constants
+    if law in PARAMETRIC:
+        found = optimal_exponents(_terms(law, c))
+        budget = flops / FLOPS_PER_PARAMETER_TOKEN
+        return Allocation(flops, found["G"] * budget ** found["a"], budget ** found["b"] / found["G"])
+    if law == "kaplan-allocation":
+        size = c["coefficient_parameters"] * (flops / 2 / PF_DAY) ** c["exponent_parameters"]
+        return Allocation(flops, size, flops / (FLOPS_PER_PARAMETER_TOKEN * size))
+    if law not in ("chinchilla-envelope", "chinchilla-isoflop"):
+        raise LawError(f"{law} has no compute-optimal allocation; expected one of Chinchilla's approaches")
+    size = c["coefficient_parameters"] * flops ** c["exponent_parameters"]
+    return Allocation(flops, size, c["coefficient_tokens"] * flops ** c["exponent_tokens"])
 
 
-def _last_rows(taken: Taken) -> Taken:
-    """The last row of each run, where run and step say that rows are points of training curves."""
-    if "run" not in taken or "step" not in taken:
-        return taken
-    names, member = np.unique(taken["run"], return_inverse=True)
-    order = np.lexsort((taken["step"], member))
-    last = np.sort(order[np.concatenate([member[order][1:] != member[order][:-1], [True]])])
-    if len(last) == len(member):
-        return taken
-    if "num_parameters" in taken and _mixed(taken["num_parameters"], member):
-        taken.notes.append("run has several sizes under one name, so every row is taken as a run")
-        return taken
-    taken.notes.append(
-        f"rows are training curves: the last of each of {len(names)} runs is a point, {len(member)} rows in all"
-    )
-    return taken.only(last)
+def optimal_exponents(constants: Constants) -> dict[str, float]:
+    """a, b and G of N_opt = G (C / 6)^a, D_opt = (C / 6)^b / G, the parametric law's optimum (Hoffmann et al., eq. 4).
+
+    Args:
+        constants: A, B, alpha, beta.
+    """
+    alpha, beta = constants["alpha"], constants["beta"]
+    both = alpha + beta
+    g = (alpha * constants["A"] / (beta * constants["B"])) ** (1 / both)
+    return {"a": beta / both, "b": alpha / both, "G": g}
 
 
-def _mixed(sizes: np.ndarray, member: np.ndarray) -> bool:
-    return any(np.ptp(sizes[member == i]) > 0 for i in range(member.max() + 1))
+def parametric_allocation(constants: Constants, flops: float) -> Allocation:
+    """The lowest loss of the parametric law where 6 N D = flops, in closed form."""
+    return optimum("chinchilla-parametric", constants, flops)
 
 
-def _converted(law: str, taken: Taken, critical_batch: tuple[float, float]) -> Taken:
-    if law != "kaplan-ns":
-        raise LawError(f"--critical_batch is for kaplan-ns, got {law}; leave it out")
-    if "batch_tokens" not in taken:
-        raise LawError("--critical_batch needs the column batch_tokens, to make S_min of steps; found none")
-    taken.values["step"] = min_steps(taken["step"], taken["batch_tokens"], taken["loss"], *critical_batch)
-    taken.notes.append(f"steps became S_min by B_star {critical_batch[0]:g}, alpha_B {critical_batch[1]:g}")
-    del taken.values["batch_tokens"]
-    return taken
+def power_allocation(constants: Constants, flops: float) -> Allocation:
+    """coefficient x flops^exponent, as the IsoFLOP profiles and the envelope give it."""
+    return optimum("chinchilla-isoflop", constants, flops)
 
 
-def _check_spread(law: str, of: _Law, taken: Taken) -> None:
-    """One point, or all of one size, is no fit."""
-    number, problems = len(taken.rows), []
-    if number < 3:
-        problems.append(f"{law}: got {number} point{'s' * (number != 1)}, expected 3 or more; add runs")
-    same = [n for n in of.needed if n not in ("max_knowledge_bits", "run") and number > 1 and np.ptp(taken[n]) == 0]
-    if law in ("capacity", "exposures"):
-        same = [
-            n for n in same if n == "num_parameters" and law == "capacity" and np.ptp(taken["max_knowledge_bits"]) == 0
-        ]
-    told = ", ".join(f"{n} is {taken[n][0]:g}" for n in same)
-    if same:
-        problems.append(f"{law}: {told} in all {number} rows, expected several values; add runs that differ in it")
-    if problems:
-        raise LawError(problems)
+def loss(law: Law, num_parameters: float, num_tokens: float) -> float | None:
+    """Nats per token that a parametric law predicts; None for other laws, which predict no loss."""
+    c = law.constants
+    if law.law == "chinchilla-parametric":
+        return c["E"] + c["A"] / num_parameters ** c["alpha"] + c["B"] / num_tokens ** c["beta"]
+    if law.law == "kaplan-nd":
+        inner = (c["N_c"] / num_parameters) ** (c["alpha_N"] / c["alpha_D"]) + c["D_c"] / num_tokens
+        return inner ** c["alpha_D"]
+    return None
 
 
-def _other_count(fit: Fit, of: _Law, taken: Taken, options: Options) -> None:
-    """The same fit to parameters without embeddings, and what difference that makes."""
-    name = "num_parameters_non_embedding"
-    if "num_parameters" not in of.needed or name not in taken or np.array_equal(taken[name], taken["num_parameters"]):
-        return
-    values = taken.values | {"num_parameters": taken[name]}
-    try:
-        fit.non_embedding = of.fit(Taken(values, taken.rows), options)
-    except LawError as error:
-        fit.notes.append(f"without embeddings there is no fit: {error}")
-        return
-    share = 1 - taken[name] / taken["num_parameters"]
-    told = ", ".join(
-        f"{k} {fit.constants[k]:.4g} → {v:.4g}" for k, v in fit.non_embedding.constants.items() if k in fit.constants
-    )
-    fit.notes.append(
-        f"without embeddings ({100 * share.min():.0f} to {100 * share.max():.0f} % of parameters): {told}"
-    )
+def exponent_parameters(law: Law) -> float:
+    """a of N = k C^a."""
+    if law.law in PARAMETRIC:
+        return optimal_exponents(_terms(law.law, law.constants))["a"]
+    return law.constants["exponent_parameters"]
 
 
-def _fit_ns(taken: Taken, options: Options) -> Fit:
-    runs = taken["run"] if "run" in taken and len(np.unique(taken["run"])) < len(taken.rows) else None
-    fit = fit_kaplan_ns(taken["num_parameters"], taken["step"], taken["loss"], options, groups=runs)
-    if "batch_tokens" in taken:
-        kaplan = min_steps(1.0, taken["batch_tokens"], taken["loss"], 2.1e8, 0.21)
-        if kaplan.min() < 0.9:
-            fit.warnings.append(
-                f"steps are taken as they are; by Kaplan's critical batch S_min would be "
-                f"{kaplan.min():.2g} to {kaplan.max():.2g} of them; --critical_batch 2.1e8,0.21 makes it so"
-            )
-    return fit
+def tokens_exponent(law: Law) -> float:
+    """How tokens grow with parameters along the optimum: D as N to this power."""
+    c = law.constants
+    if law.law in PARAMETRIC:
+        terms = _terms(law.law, c)
+        return terms["alpha"] / terms["beta"]
+    if law.law == "kaplan-allocation":
+        return (1 - c["exponent_parameters"]) / c["exponent_parameters"]
+    return c["exponent_tokens"] / c["exponent_parameters"]
 
 
-def _fit_c(taken: Taken, options: Options) -> Fit:
-    """On training curves, the rows that no cheaper row beats."""
-    if "run" not in taken or len(np.unique(taken["run"])) == len(taken.rows):
-        return fit_kaplan_c(taken["flops"], taken["loss"], options)
-    order = np.lexsort((taken["loss"], taken["flops"]))
-    best = np.minimum.accumulate(taken["loss"][order])
-    front = order[np.concatenate([[True], best[1:] < best[:-1]])]
-    taken.notes.append(
-        f"rows are training curves: the {len(front)} of {len(order)} that no cheaper one beats are points"
-    )
-    if len(front) < 3:
-        raise LawError(f"kaplan-c: got {len(front)} rows that no cheaper one beats, expected 3 or more; add runs")
-    return fit_kaplan_c(taken["flops"][front], taken["loss"][front], options, groups=taken["run"][front])
-
-
-def _fit_critical(taken: Taken, options: Options) -> Fit:
-    if "step" not in taken:
-        taken.notes.append("no column step: each row is a critical batch measured at its loss")
-        return fit_critical_batch(taken["batch_tokens"], taken["loss"], options)
-    sizes = taken["num_parameters"] if "num_parameters" in taken else None
-    runs = taken["run"] if "run" in taken else _curve_names(taken, ("num_parameters", "batch_tokens"))
-    return fit_critical_batch_curves(runs, taken["batch_tokens"], taken["step"], taken["loss"], sizes, options)
-
-
-def _curve_names(taken: Taken, by: tuple[str, ...]) -> np.ndarray:
-    """Rows alike in `by` are one curve."""
-    there = [taken[name] for name in by if name in taken]
-    taken.notes.append(f"no column run: rows of equal {' and '.join(n for n in by if n in taken)} are a curve")
-    return np.unique(np.stack(there, 1), axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _fit_isoflop(taken: Taken, options: Options) -> Fit:
-    notes: list[str] = []
-    if "budget" in taken:
-        budget = taken["budget"]
-    else:
-        budget, notes = group_budgets(taken["flops"])
-    fit = fit_isoflop(taken["num_parameters"], taken["num_tokens"], taken["loss"], budget, options)
-    fit.notes += notes
-    return fit
-
-
-def _fit_envelope(taken: Taken, options: Options) -> Fit:
-    runs = taken["run"] if "run" in taken else _curve_names(taken, ("num_parameters",))
-    columns = (taken[n] for n in ("num_parameters", "num_tokens", "flops", "loss"))
-    return fit_envelope(runs, *columns, options=options)
-
-
-def _fit_capacity(taken: Taken, options: Options) -> Fit:
-    """Runs of the most exposures, where these differ."""
-    most, notes = np.ones(len(taken.rows), dtype=bool), []
-    if "exposures" in taken and np.ptp(taken["exposures"]) > 0:
-        top = taken["exposures"].max()
-        most = taken["exposures"] >= 0.95 * top
-        if most.sum() >= 3:
-            notes = [
-                f"exposures differ: the {int(most.sum())} of {len(most)} runs of {top:g} are points; "
-                "see the law exposures"
-            ]
-        else:
-            most[:] = True
-            notes = [
-                "exposures differ, and fewer than 3 runs have the most, so R is a mean over them; "
-                "see the law exposures"
-            ]
-    names = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
-    fit = fit_capacity(*(taken[n][most] for n in names), options=options)
-    fit.warnings += notes
-    return fit
-
-
-def _simple(function: Callable[..., Fit], *names: str) -> Callable[[Taken, Options], Fit]:
-    return lambda taken, options: function(*(taken[n] for n in names), options=options)
-
-
-_BITS = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
-_NDL = ("num_parameters", "num_tokens", "loss")
-_LAWS = {
-    "capacity": _Law(_BITS, _fit_capacity, ("exposures",), below_zero="knowledge_bits"),
-    "exposures": _Law((*_BITS, "exposures"), _simple(fit_exposures, *_BITS, "exposures"), below_zero="knowledge_bits"),
-    "kaplan-n": _Law(("num_parameters", "loss"), _simple(fit_kaplan_n, "num_parameters", "loss"), last=True),
-    "kaplan-d": _Law(
-        ("num_tokens", "loss"), _simple(fit_kaplan_d, "num_tokens", "loss"), ("num_parameters",), last=True
-    ),
-    "kaplan-c": _Law(("flops", "loss"), _fit_c, ("num_parameters",)),
-    "kaplan-nd": _Law(_NDL, _simple(fit_kaplan_nd, *_NDL), last=True),
-    "kaplan-ns": _Law(("num_parameters", "step", "loss"), _fit_ns, ("batch_tokens",)),
-    "critical-batch": _Law(("batch_tokens", "loss"), _fit_critical, ("num_parameters",)),
-    "chinchilla-envelope": _Law((*_NDL, "flops"), _fit_envelope),
-    "chinchilla-isoflop": _Law((*_NDL, "flops"), _fit_isoflop, ("budget",), last=True),
-    "chinchilla-parametric": _Law(_NDL, _simple(fit_parametric, *_NDL), last=True),
-}
-LAWS = tuple(_LAWS)
+def _terms(law: str, c: Constants) -> Constants:
+    """A, alpha, B, beta of the terms of a parametric law that fall with N and D."""
+    if law == "kaplan-nd":
+        alpha = c["alpha_N"] / c["alpha_D"]
+        return {"A": math.exp(alpha * math.log(c["N_c"])), "alpha": alpha, "B": c["D_c"], "beta": 1.0}
+    return c

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knowcap.laws.allocation import allocate
 from knowcap.laws.compare import Comparison
 from knowcap.laws.fit import Fit
+from knowcap.laws.law import optimum
 from knowcap.report.plots import COLORS, DPI, GREY
 
 
@@ -77,7 +77,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     flops = _span_of_flops(comparison)
     grid = np.geomspace(*flops, 100)
     for color, (law, fit) in zip(COLORS, comparison.fits.items(), strict=False):
-        axes.plot(grid, [allocate(fit, c).num_parameters for c in grid], color=color, label=law)
+        axes.plot(grid, [optimum(fit.law, fit.constants, c).num_parameters for c in grid], color=color, label=law)
         if law != "chinchilla-parametric":
             axes.plot(fit.points["flops"], fit.points["observed"], "o", color=color, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel=_LABELS["flops"], ylabel="best number of parameters")

@@ -10,35 +10,9 @@ arXiv 2203.15556; Besiroglu et al. 2024, arXiv 2404.10102 (Epoch AI).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-
-@dataclass(frozen=True)
-class Law:
-    """A law with its constants.
-
-    Attributes:
-        law: its name, as `knowcap fit` has it.
-        constants: by name.
-        source: where they come from.
-        intervals: by constant, low and high; empty for a law quoted from a paper.
-        samples: by constant, its values in the refits of a bootstrap; empty where a fit tells none.
-        confidence_level: of the intervals.
-        tested: the smallest and largest value of the runs behind it, by quantity (num_parameters, num_tokens, flops).
-        fitted: whether `knowcap fit` made it.
-        warnings: what its fit warned of.
-    """
-
-    law: str
-    constants: Mapping[str, float]
-    source: str
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    confidence_level: float = 0.95
-    tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    fitted: bool = False
-    warnings: tuple[str, ...] = ()
+from knowcap.laws.law import PF_DAY, Law
 
 
 def power_law(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -144,7 +118,6 @@ EPOCH_PARAMETRIC = Law(
 )
 
 # Kaplan et al. 2020. Parameters without embeddings; C_min, FLOPs at batches far below the critical one.
-PF_DAY = 1e15 * 86400
 KAPLAN_RUNS = {"num_parameters": (768, 1.5e9), "num_tokens": (22e6, 23e9)}
 KAPLAN_N = Law("kaplan-n", {"N_c": 8.8e13, "alpha_N": 0.076}, "Kaplan et al. 2020, eq. 1.1", tested=KAPLAN_RUNS)
 KAPLAN_D = Law("kaplan-d", {"D_c": 5.4e13, "alpha_D": 0.095}, "Kaplan et al. 2020, eq. 1.2", tested=KAPLAN_RUNS)

@@ -7,16 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from knowcap.laws.plan.quantity import figure
-from knowcap.laws.published import BIOS_FACTS, BIOS_TOKENS, Law
+from knowcap.laws.law import Law
+from knowcap.laws.quantity import figure
 
 
 _WIDTH = 119
 Interval = tuple[float, float]
-
-
-class PlanError(ValueError):
-    """A question that cannot be answered; the message says what was got, what was expected and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -153,23 +149,3 @@ def _cell(value: Any) -> str:
 
 def _wrapped(line: str) -> str:
     return textwrap.fill(line, _WIDTH, subsequent_indent=" " * 6)
-
-
-TOKENS_PER_FACT = BIOS_TOKENS / BIOS_FACTS
-
-
-@dataclass(frozen=True)
-class Content:
-    """Knowledge to be stored.
-
-    Attributes:
-        bits: what a perfect model holds of it.
-        tokens: that tell all of it once; None where only bits are given.
-        steps: how the bits come about.
-        notes: what may count too much.
-    """
-
-    bits: float
-    tokens: float | None
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...] = ()

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from knowcap.laws.law import Law
 from knowcap.laws.plan.answer import Interval, Step
 from knowcap.laws.plan.fitted import interval_of
-from knowcap.laws.plan.quantity import figure
 from knowcap.laws.plan.setting import Setting
 from knowcap.laws.published import (
     ARCHITECTURES,
@@ -18,8 +18,8 @@ from knowcap.laws.published import (
     JUNK,
     PRECISIONS,
     USEFUL_SHARE,
-    Law,
 )
+from knowcap.laws.quantity import figure
 
 
 _PART_33 = Law(

@@ -1,24 +1,24 @@
-"""Compute-optimal size and tokens for a budget of FLOPs, by every approach side by side."""
+"""Compute-optimal parameters and tokens for a budget of FLOPs, by every approach side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from knowcap.laws.plan import reach
-from knowcap.laws.plan.allocation import exponent_parameters, loss, optimum
+from knowcap.laws.law import Law, exponent_parameters, loss, optimum
 from knowcap.laws.plan.answer import Answer, Interval, Step
-from knowcap.laws.plan.content import positive
 from knowcap.laws.plan.fitted import interval_of, unused
-from knowcap.laws.plan.quantity import figure
+from knowcap.laws.plan.setting import positive
 from knowcap.laws.published import (
     EPOCH_PARAMETRIC,
     HOFFMANN_ENVELOPE,
     HOFFMANN_ISOFLOP,
     HOFFMANN_PARAMETRIC,
     KAPLAN_ALLOCATION,
-    Law,
+    KAPLAN_OVERFITTING,
 )
+from knowcap.laws.quantity import figure
 
 
 _APPROACHES = (
@@ -47,7 +47,7 @@ def compute(
         unique_tokens: how many different tokens there are; beyond them data are repeated, which no law here covers.
 
     Raises:
-        PlanError: a number that is not above zero.
+        LawError: a number that is not above zero.
     """
     laws = laws or {}
     for name, value in (("flops", flops), ("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
@@ -77,7 +77,7 @@ def compute(
         table=rows,
         laws=tuple(law for _, _, law in used),
         warnings=(
-            *reach.doubts(flops, [law for _, _, law in used], num_parameters, unique_tokens),
+            *_limits(flops, [law for _, _, law in used], num_parameters, unique_tokens),
             *unused(laws, [law for _, _, law in used], "compute"),
         ),
     )
@@ -91,7 +91,7 @@ def _chosen(laws: Mapping[str, Law]) -> list[tuple[str, str, Law]]:
 
 
 def _row(approach: str, source: str, law: Law, flops: float) -> dict[str, Any]:
-    size, tokens = optimum(law, flops)
+    size, tokens = _optimum(law, flops)
     return {
         "approach": approach,
         "law_of": source,
@@ -101,6 +101,12 @@ def _row(approach: str, source: str, law: Law, flops: float) -> dict[str, Any]:
         "exponent_a": exponent_parameters(law),
         "nats_a_token": loss(law, size, tokens),
     }
+
+
+def _optimum(law: Law, flops: float) -> tuple[float, float]:
+    """Compute-optimal parameters and tokens."""
+    found = optimum(law.law, law.constants, flops)
+    return found.num_parameters, found.num_tokens
 
 
 def _key(approach: str, law: Law) -> str:
@@ -114,7 +120,7 @@ def _box(law: Law, flops: float, key: str) -> dict[str, Interval]:
     """Intervals of parameters and tokens from those of the constants."""
     found = {}
     for i, name in enumerate(("num_parameters", "num_tokens")):
-        interval = interval_of(law, lambda constants, i=i: optimum(law, flops, constants)[i])
+        interval = interval_of(law, lambda constants, i=i: _optimum(replace(law, constants=constants), flops)[i])
         if interval is not None:
             found[f"{name}_{key}"] = interval
     return found
@@ -130,7 +136,7 @@ def _settled(num_parameters: float, flops: float, used: list[tuple[str, str, Law
     for approach, source, law in used:
         reached = loss(law, num_parameters, tokens)
         if reached is not None:
-            best = loss(law, *optimum(law, flops)) or 0.0
+            best = loss(law, *_optimum(law, flops)) or 0.0
             steps.append(
                 Step(
                     "nats a token",
@@ -145,3 +151,86 @@ def _settled(num_parameters: float, flops: float, used: list[tuple[str, str, Law
 def _range(values: list[float]) -> str:
     low, high = figure(min(values)), figure(max(values))
     return low if low == high else f"{low} to {high}"
+
+
+_BEYOND = 1.5  # times the largest budget of the runs
+_OVER_TRAINED = 4.0  # times the tokens a parameter that any approach advises
+_CHINCHILLA = 6e23
+_CONFIRMED = ", confirmed once, by Chinchilla at 5.76e23"
+_BENT = "; Hoffmann found the frontier to bend, so large optima may be too large"
+
+
+def _limits(
+    flops: float, used: Sequence[Law], num_parameters: float | None = None, unique_tokens: float | None = None
+) -> Iterator[str]:
+    """What to say beside the optima of a budget.
+
+    Args:
+        flops: the budget.
+        used: the laws that the optima are by.
+        num_parameters: a size that is settled.
+        unique_tokens: how many different tokens there are.
+    """
+    for law in used:
+        yield from law.warnings
+    yield from _budget_warnings(flops, used)
+    for law in used:
+        yield from _beyond_fit(law, flops)
+    optima = [_optimum(law, flops) for law in used]
+    tokens = max(tokens for _, tokens in optima)
+    if num_parameters is not None:
+        tokens = flops / (6 * num_parameters)
+    if unique_tokens is not None and tokens > unique_tokens:
+        yield (
+            f"{figure(tokens)} tokens of {figure(unique_tokens)} different ones are {figure(tokens / unique_tokens)} "
+            "passes: repeated data, for which no law here holds; losses will be higher than foretold"
+        )
+    if num_parameters is not None:
+        ratio, most = tokens / num_parameters, max(tokens / size for size, tokens in optima)
+        if ratio > _OVER_TRAINED * most:
+            yield (
+                f"{figure(ratio)} tokens a parameter are {figure(ratio / most)} times what any approach advises: "
+                "over-training, which these laws were not fitted to; take the foretold loss as a guess"
+            )
+    if KAPLAN_ALLOCATION in used:
+        factor, power = KAPLAN_OVERFITTING
+        least = factor * _optimum(KAPLAN_ALLOCATION, flops)[0] ** power
+        yield (
+            "Kaplan counts parameters without embeddings, with C_min = C / 2 at the critical batch size; its runs "
+            "kept one learning rate schedule, which Hoffmann blames for models too large; to keep overfitting small "
+            f"it asks for {figure(least)} different tokens"
+        )
+    yield ("losses are on each paper's own text and tokenizer; 2 IsoFLOP is biased where its grids are off-centre")
+
+
+def _budget_warnings(flops: float, used: Sequence[Law]) -> Iterator[str]:
+    """Where the budget is beyond the runs: once for the papers' laws, once for each fit."""
+    known = [law for law in used if "flops" in law.tested]
+    groups = [("Hoffmann's runs", [law for law in known if not law.fitted])]
+    groups += [(f"the runs behind {law.source}", [law]) for law in known if law.fitted]
+    for runs, laws in groups:
+        if not laws:
+            continue
+        low = min(law.tested["flops"][0] for law in laws)
+        high = max(law.tested["flops"][1] for law in laws)
+        if flops > high * _BEYOND:
+            yield (
+                f"the budget is {figure(flops / high)} times the largest of {runs} ({high:.2g} FLOPs): extrapolated"
+                + ("" if laws[0].fitted else _CONFIRMED if flops <= _CHINCHILLA else _BENT)
+            )
+        elif flops < low:
+            yield f"the budget is below the smallest of {runs} ({low:.2g} FLOPs): extrapolated"
+
+
+def _beyond_fit(law: Law, flops: float) -> Iterator[str]:
+    """Where the optimum of a fit lies beyond its runs."""
+    if not law.fitted:
+        return
+    names = ("num_parameters", "parameters"), ("num_tokens", "tokens")
+    for (name, what), value in zip(names, _optimum(law, flops), strict=True):
+        low, high = law.tested.get(name, (value, value))
+        if not low <= value <= high:
+            yield (
+                f"{figure(value)} {what} are outside the runs behind {law.source} ({figure(low)} to {figure(high)}): "
+                "extrapolated"
+            )

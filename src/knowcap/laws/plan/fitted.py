@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knowcap.laws.plan.answer import Interval, PlanError
-from knowcap.laws.published import Law
+from knowcap.laws.law import Law, LawError
+from knowcap.laws.plan.answer import Interval
 
 
 _ALLOCATION = ("exponent_parameters", "coefficient_parameters", "exponent_tokens", "coefficient_tokens")
@@ -29,7 +29,7 @@ def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
     """The laws of the files by name.
 
     Raises:
-        PlanError: with all that is wrong with any of them: no file, no JSON of `knowcap fit`, constants that are
+        LawError: with all that is wrong with any of them: no file, no JSON of `knowcap fit`, constants that are
             missing or not numbers, two files of one law.
     """
     laws: dict[str, Law] = {}
@@ -37,14 +37,14 @@ def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
     for path in map(Path, paths):
         try:
             law = _read(path)
-        except PlanError as error:
+        except LawError as error:
             problems += str(error).split("\n")
             continue
         if law.law in laws:
             problems.append(f"{path}: the law {law.law} is given twice, also by {laws[law.law].source}; drop one")
         laws[law.law] = law
     if problems:
-        raise PlanError("\n".join(problems))
+        raise LawError("\n".join(problems))
     return laws
 
 
@@ -52,9 +52,9 @@ def _read(path: Path) -> Law:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PlanError(f"{path}: {error}; expected the JSON that `knowcap fit … --json` writes") from error
+        raise LawError(f"{path}: {error}; expected the JSON that `knowcap fit … --json` writes") from error
     if not isinstance(content, dict) or not isinstance(content.get("constants"), dict) or "law" not in content:
-        raise PlanError(f"{path}: expected the JSON of `knowcap fit` with law and constants; give such a file")
+        raise LawError(f"{path}: expected the JSON of `knowcap fit` with law and constants; give such a file")
     name, constants = str(content["law"]), content["constants"]
     needed = CONSTANTS.get(name, ())
     problems = [
@@ -64,7 +64,7 @@ def _read(path: Path) -> Law:
     ]
     intervals, open_ended = _intervals(path, content, problems)
     if problems:
-        raise PlanError("\n".join(problems))
+        raise LawError("\n".join(problems))
     points = content.get("num_points")
     warnings = [f"{path.name}: {text}" for text in content.get("warnings") or ()]
     if open_ended & set(needed):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from knowcap.laws.plan.answer import Answer, PlanError
-from knowcap.laws.plan.gpus import GPUS
-from knowcap.laws.plan.quantity import quantity
+from knowcap.laws.law import LawError
+from knowcap.laws.plan.answer import Answer
 from knowcap.laws.plan.questions import ask
+from knowcap.laws.plan.setting import GPUS
 from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
+from knowcap.laws.quantity import quantity
 
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def answer(question: str, values: dict[str, Any], law: list[str] | None = None) 
     """The answer to what stands in the fields of a tab; empty ones are not given.
 
     Raises:
-        PlanError: with all that is wrong with them.
+        LawError: with all that is wrong with them.
     """
     options, problems = {}, []
     for name, value in values.items():
@@ -80,16 +81,16 @@ def answer(question: str, values: dict[str, Any], law: list[str] | None = None) 
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     if problems:
-        raise PlanError("\n".join(problems))
+        raise LawError("\n".join(problems))
     return ask(question, law or (), **options)
 
 
 def build() -> gradio.Blocks:
-    """The page. Raises PlanError without gradio."""
+    """The page. Raises LawError without gradio."""
     try:
         import gradio as gr
     except ImportError as error:
-        raise PlanError("the page needs gradio; pip install 'knowcap[space]'") from error
+        raise LawError("the page needs gradio; pip install 'knowcap[space]'") from error
 
     with gr.Blocks(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# {_TITLE}\n{_LEAD}")
@@ -137,7 +138,7 @@ def _asked(gr: Any, question: str, names: tuple[str, ...]) -> Callable[..., tupl
         *values, law = inputs
         try:
             found = answer(question, dict(zip(names, values, strict=True)), law)
-        except PlanError as error:
+        except LawError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return f"```text\n{found.text()}\n```", found.content()
 

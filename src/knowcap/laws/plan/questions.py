@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from knowcap.laws.plan.answer import Answer, PlanError
+from knowcap.laws.law import LawError
+from knowcap.laws.plan.answer import Answer
 from knowcap.laws.plan.compute import compute
 from knowcap.laws.plan.content import content_of
 from knowcap.laws.plan.fitted import read_laws
-from knowcap.laws.plan.setting import Setting
+from knowcap.laws.plan.setting import Hardware, Setting
 from knowcap.laws.plan.size import holds, size
 from knowcap.laws.plan.train import train
-from knowcap.laws.plan.training import Hardware
 
 
 _CONTENT = ("bits", "num_people", "facts", "facts_templates", "entity_space")
@@ -30,7 +30,7 @@ def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer
         options: those of the question; None: not given.
 
     Raises:
-        PlanError: with all that is wrong with the options.
+        LawError: with all that is wrong with the options.
     """
     given = {name: value for name, value in options.items() if value is not None}
     return _QUESTIONS[question](given, law)
@@ -77,18 +77,18 @@ def _some(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def _needed(given: Mapping[str, Any], name: str) -> float:
     if name not in given:
-        raise PlanError(f"{name} is missing; give a number above 0")
+        raise LawError(f"{name} is missing; give a number above 0")
     return given[name]
 
 
 def _all(*makers: Callable[[], Any]) -> list[Any]:
-    """What each makes. Raises PlanError with the problems of all."""
+    """What each makes. Raises LawError with the problems of all."""
     made, problems = [], []
     for make in makers:
         try:
             made.append(make())
-        except PlanError as error:
+        except LawError as error:
             problems.append(str(error))
     if problems:
-        raise PlanError("\n".join(problems))
+        raise LawError("\n".join(problems))
     return made

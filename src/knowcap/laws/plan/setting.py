@@ -1,11 +1,11 @@
-"""How a model is trained and kept: what bits per parameter depend on."""
+"""How a model is trained and stored, and on which GPUs."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.law import LawError
 from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
 
 
@@ -46,4 +46,53 @@ class Setting:
                 f"{min(JUNK[self.junk][0])} exposures; raise exposures, or leave junk out"
             )
         if problems:
-            raise PlanError("\n".join(problems))
+            raise LawError("\n".join(problems))
+
+
+_NVIDIA, _AMD = "NVIDIA datasheet", "AMD datasheet"
+GPUS: dict[str, tuple[float, str]] = {
+    "a10": (125e12, f"{_NVIDIA}, A10"),
+    "a100": (312e12, f"{_NVIDIA}, A100 (40 and 80 GB)"),
+    "b200": (2250e12, f"{_NVIDIA}, HGX B200, a GPU"),
+    "h100-pcie": (756e12, f"{_NVIDIA}, H100 PCIe"),
+    "h100-sxm": (989.4e12, f"{_NVIDIA}, H100 SXM"),
+    "h200": (989.4e12, f"{_NVIDIA}, H200 SXM"),
+    "l4": (121e12, f"{_NVIDIA}, L4"),
+    "l40s": (362e12, f"{_NVIDIA}, L40S"),
+    "mi250x": (383e12, f"{_AMD}, Instinct MI250X"),
+    "mi300x": (1307.4e12, f"{_AMD}, Instinct MI300X"),
+    "rtx-4090": (165.2e12, "NVIDIA Ada whitepaper, RTX 4090, float32 accumulation"),
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What trains: `num_gpus` of a GPU (a key of GPUS) at `utilisation`, the share of its peak that is reached."""
+
+    gpu: str = "h100-sxm"
+    utilisation: float = 0.4
+    num_gpus: float = 1
+
+    def __post_init__(self) -> None:
+        gpu_hours(0.0, self.gpu, self.utilisation)
+        positive("num_gpus", self.num_gpus)
+
+
+def gpu_hours(flops: float, gpu: str, utilisation: float) -> float:
+    """Hours on one GPU that does so many FLOPs at `utilisation` of its peak.
+
+    Raises:
+        LawError: an unknown GPU (the known ones are told), or a utilisation outside (0, 1].
+    """
+    if gpu not in GPUS:
+        raise LawError(f"gpu={gpu!r}, expected {', '.join(GPUS)}; choose one")
+    if not 0 < utilisation <= 1:
+        raise LawError(f"utilisation={utilisation:g}, expected above 0 and at most 1, such as 0.4; mend it")
+    return flops / (GPUS[gpu][0] * utilisation * 3600)
+
+
+def positive(name: str, value: float) -> float:
+    """The value. Raises LawError unless it is a finite number above zero."""
+    if not (math.isfinite(value) and value > 0):
+        raise LawError(f"{name}={value:g}, expected a finite number above 0; mend it")
+    return value

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from knowcap.laws.plan.answer import Answer, Content, Interval, Step
+from knowcap.laws.law import Law
+from knowcap.laws.plan.answer import Answer, Interval, Step
 from knowcap.laws.plan.capacity import Rate, rate
-from knowcap.laws.plan.content import bits_per_person, people_for, positive
+from knowcap.laws.plan.content import Content, bits_per_person, people_for
 from knowcap.laws.plan.fitted import unused
-from knowcap.laws.plan.quantity import figure
-from knowcap.laws.plan.setting import Setting
-from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT, PRECISIONS, Law
+from knowcap.laws.plan.setting import Setting, positive
+from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT, PRECISIONS
+from knowcap.laws.quantity import figure
 
 
 _BOOKS = 14e9  # by the authors' estimate more bits than English Wikipedia and textbooks together hold

@@ -1,18 +1,105 @@
-"""How long a model of given size must be trained to hold given knowledge."""
+"""How long a model of a given size must be trained to store given knowledge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-from knowcap.laws.plan.answer import Answer, Content, Interval, PlanError, Step
+from knowcap.laws.law import Law, LawError, tokens_exponent
+from knowcap.laws.plan.answer import Answer, Interval, Step
 from knowcap.laws.plan.capacity import exposures_for, most_exposures, rate
-from knowcap.laws.plan.content import people_for, positive
+from knowcap.laws.plan.content import Content, people_for
 from knowcap.laws.plan.fitted import interval_of, unused
-from knowcap.laws.plan.quantity import figure
-from knowcap.laws.plan.setting import Setting
-from knowcap.laws.plan.training import LOSS_LAWS, Hardware, Training, doubled
-from knowcap.laws.published import BIOS_TOKENS, Law
+from knowcap.laws.plan.setting import GPUS, Hardware, Setting, gpu_hours, positive
+from knowcap.laws.published import (
+    BIOS_TOKENS,
+    HOFFMANN_ENVELOPE,
+    HOFFMANN_ISOFLOP,
+    HOFFMANN_PARAMETRIC,
+    KAPLAN_ALLOCATION,
+    MOE_ACTIVE_SHARE,
+    USEFUL_SHARE,
+)
+from knowcap.laws.quantity import figure
+
+
+LOSS_LAWS = (
+    (HOFFMANN_ENVELOPE, "Hoffmann et al. 2022, approach 1"),
+    (HOFFMANN_ISOFLOP, "Hoffmann et al. 2022, approach 2"),
+    (HOFFMANN_PARAMETRIC, "Hoffmann et al. 2022, approach 3"),
+    (KAPLAN_ALLOCATION, "Kaplan et al. 2020"),
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training at `setting`, whose exposures are settled; `tokens_once` tell all of the knowledge once."""
+
+    num_parameters: float
+    tokens_once: float
+    setting: Setting
+
+    @property
+    def exposures(self) -> float:
+        """How often each fact is seen."""
+        return self.setting.exposures or 1.0
+
+    @property
+    def tokens(self) -> float:
+        """Of all exposures, junk included."""
+        return self.exposures * self.tokens_once / (1.0 if self.setting.junk == "none" else USEFUL_SHARE)
+
+    @property
+    def flops(self) -> float:
+        """6 x parameters that a token passes through x tokens."""
+        active = MOE_ACTIVE_SHARE if self.setting.architecture == "moe" else 1.0
+        return 6 * active * self.num_parameters * self.tokens
+
+    def gpu_hours(self, hardware: Hardware) -> float:
+        """On one GPU."""
+        return gpu_hours(self.flops, hardware.gpu, hardware.utilisation)
+
+    def steps(self, hardware: Hardware) -> list[Step]:
+        """From exposures to hours."""
+        junk = "" if self.setting.junk == "none" else f" / {USEFUL_SHARE:g}, the useful share"
+        active = f" x {MOE_ACTIVE_SHARE:g} active" if self.setting.architecture == "moe" else ""
+        peak, source = GPUS[hardware.gpu]
+        hours = self.gpu_hours(hardware)
+        rate = f"{hardware.utilisation:.4g} of {figure(peak)} FLOP/s, {source}"
+        steps = [
+            Step("tokens", self.tokens, "", f"exposures x tokens once{junk}"),
+            Step("FLOPs", self.flops, "", f"6 x parameters{active} x tokens; attention's own are left out"),
+            Step("GPU-hours", hours, "", rate),
+        ]
+        if hardware.num_gpus != 1:
+            steps.append(Step("hours", hours / hardware.num_gpus, "", f"on {figure(hardware.num_gpus)} GPUs"))
+        return steps
+
+
+def doubled(training: Training, needed: float, laws: Mapping[str, Law]) -> list[dict[str, Any]]:
+    """What a model of twice the parameters asks of the data, by several laws: factors of tokens and of FLOPs.
+
+    Args:
+        training: of the model as it is.
+        needed: bits per parameter that it holds.
+        laws: fitted ones by name.
+    """
+    rows = []
+    again = None
+    if "exposures" in laws or "capacity" not in laws:
+        again = exposures_for(needed / 2, replace(training.setting, exposures=None), laws)
+    if again is not None:
+        rows.append(_row(f"the same knowledge, {figure(again)} exposures", again / training.exposures))
+    rows.append(_row("twice the knowledge, as many exposures", 2.0))
+    for law, label in LOSS_LAWS:
+        fit = laws.get(law.law)
+        rows.append(_row(f"least loss: {label if fit is None else fit.source}", 2 ** tokens_exponent(fit or law)))
+    return rows
+
+
+def _row(what: str, factor: float) -> dict[str, Any]:
+    return {"twice_the_parameters": what, "tokens_x": factor, "FLOPs_x": 2 * factor}
 
 
 _LECTURE = "the authors' lecture on Part 3.3 says that doubling a model asks for more than twice the training tokens"
@@ -37,7 +124,7 @@ def train(
         tokens_per_exposure: tokens that tell all of the knowledge once; None: as long as the paper's biographies.
 
     Raises:
-        PlanError: numbers out of range, or knowledge that the model cannot hold however often it is seen.
+        LawError: numbers out of range, or knowledge that the model cannot hold however often it is seen.
     """
     laws, hardware = laws or {}, hardware or Hardware()
     needed = content.bits / positive("num_parameters", num_parameters)
@@ -84,7 +171,7 @@ def _exposures(
     if setting.exposures is not None:
         return setting.exposures, "as given"
     if "capacity" in laws and "exposures" not in laws:
-        raise PlanError(
+        raise LawError(
             f"{laws['capacity'].source} says nothing of other numbers of exposures than its runs'; give exposures, or "
             "a fit of the law exposures"
         )
@@ -92,7 +179,7 @@ def _exposures(
     if exposures is None:
         tried = most_exposures(laws)
         most = rate(replace(setting, exposures=tried), laws).value
-        raise PlanError(
+        raise LawError(
             f"{figure(num_parameters)} parameters hold {figure(num_parameters * most)} bits after {figure(tried)} "
             f"exposures, and {figure(bits)} are to be stored; give {figure(bits / most)} parameters or more, or "
             "exposures, to see what a training would cost all the same"

@@ -5,31 +5,33 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from knowcap.laws.plan.answer import PlanError
+from knowcap.laws.law import LawError
 
 
 _HERE = Path(__file__).parent
-_KNOWCAP = Path(__file__).parents[2]
+_KNOWCAP = Path(__file__).parents[3]
 _FILES = ("README.md", "app.py", "requirements.txt")
-# What the planner imports; torch is not among it.
+# What the planner imports; torch is not among it. Packages are written without what they export.
 _MODULES = (
-    "__init__.py", "facts.py", "laws/published.py", "plan/*.py", "knowledge/__init__.py", "knowledge/credit.py",
-    "knowledge/pools.py", "knowledge/tuples.py", "corpus/__init__.py", "corpus/sentences.py", "corpus/templates.py",
+    "facts.py", "recipe.py", "recipe_file.py", "laws/law.py", "laws/published.py", "laws/quantity.py",
+    "laws/plan/*.py", "knowledge/pools.py", "knowledge/tuples.py", "corpus/credit.py", "corpus/sentences.py",
+    "corpus/templates.py",
 )  # fmt: skip
 
 
 def save_space(folder: str | Path) -> Path:
-    """Writes the folder. Raises PlanError where it exists and holds something."""
+    """Writes the folder. Raises LawError where it exists and holds something."""
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PlanError(f"{folder} is there already and not an empty folder; give another, or remove it")
+        raise LawError(f"{folder} is there already and not an empty folder; give another, or remove it")
     for name in _FILES:
         _copy(_HERE / name, folder / name)
     for pattern in _MODULES:
         for path in sorted(_KNOWCAP.glob(pattern)):
-            _copy(path, folder / "knowcap" / path.relative_to(_KNOWCAP))
-    docstring = '"""The laws as they were printed."""\n'
-    (folder / "knowcap" / "laws" / "__init__.py").write_text(docstring, encoding="utf-8")
+            copied = folder / "knowcap" / path.relative_to(_KNOWCAP)
+            _copy(path, copied)
+            (copied.parent / "__init__.py").touch()
+    (folder / "knowcap" / "__init__.py").touch()
     return folder
 
 

@@ -1,0 +1,264 @@
+"""A law by name, fitted to a table of runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knowcap.laws.capacity import fit_capacity, fit_exposures
+from knowcap.laws.chinchilla import fit_envelope, fit_isoflop, group_budgets
+from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
+from knowcap.laws.doubts import table_doubts, tell_doubts
+from knowcap.laws.fit import Fit, Options
+from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
+from knowcap.laws.law import LawError
+from knowcap.laws.parametric import fit_parametric
+from knowcap.laws.runs import Taken, read_runs, rename, take
+
+
+Runs = Mapping[str, Iterable[Any]] | str | Path
+
+
+@dataclass(frozen=True)
+class _Law:
+    """What a law reads, and how it is fitted to that.
+
+    Attributes:
+        needed, optional: columns.
+        fit: (columns, options) → fit.
+        last: whether only the last row of each training curve is a point.
+        below_zero: a column in which zero or less leaves a row out.
+    """
+
+    needed: tuple[str, ...]
+    fit: Callable[[Taken, Options], Fit]
+    optional: tuple[str, ...] = ()
+    last: bool = False
+    below_zero: str = ""
+
+
+def fit_law(
+    law: str,
+    table: Runs,
+    *,
+    columns: Mapping[str, str] | None = None,
+    critical_batch: tuple[float, float] | None = None,
+    confidence_level: float = 0.95,
+    num_bootstraps: int = 1000,
+    seed: int = 0,
+) -> Fit:
+    """Fits a law to runs.
+
+    Args:
+        law: one of `LAWS`.
+        table: columns by name (a dictionary, a pandas data frame), or the path of a CSV or Parquet file. Units are
+            plain counts of parameters, tokens and FLOPs, and nats per token.
+        columns: the table's own names, such as {"loss": "eval_loss"}.
+        critical_batch: for kaplan-ns, (B_star, alpha_B) by which steps become S_min (needs batch_tokens).
+        confidence_level, num_bootstraps, seed: of the intervals, see `Options`.
+
+    Raises:
+        LawError: the law, the columns or their values; the message says how to mend it.
+    """
+    options = Options(confidence_level, num_bootstraps, seed)
+    if law not in _LAWS:
+        near = difflib.get_close_matches(law, _LAWS, 1)
+        raise LawError(f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; there are {', '.join(_LAWS)}")
+    of = _LAWS[law]
+    named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
+    optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
+    taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
+    taken.warnings += table_doubts(law, taken, named)
+    if of.last:
+        taken = _last_rows(taken)
+    if critical_batch is not None:
+        taken = _converted(law, taken, critical_batch)
+    _check_spread(law, of, taken)
+    fit = of.fit(taken, options)
+    fit.warnings[:0], fit.notes[:0] = taken.warnings, taken.notes
+    _other_count(fit, of, taken, options)
+    tell_doubts(fit)
+    return fit
+
+
+def _last_rows(taken: Taken) -> Taken:
+    """The last row of each run, where run and step say that rows are points of training curves."""
+    if "run" not in taken or "step" not in taken:
+        return taken
+    names, member = np.unique(taken["run"], return_inverse=True)
+    order = np.lexsort((taken["step"], member))
+    last = np.sort(order[np.concatenate([member[order][1:] != member[order][:-1], [True]])])
+    if len(last) == len(member):
+        return taken
+    if "num_parameters" in taken and _mixed(taken["num_parameters"], member):
+        taken.notes.append("run has several sizes under one name, so every row is taken as a run")
+        return taken
+    taken.notes.append(
+        f"rows are training curves: the last of each of {len(names)} runs is a point, {len(member)} rows in all"
+    )
+    return taken.only(last)
+
+
+def _mixed(sizes: np.ndarray, member: np.ndarray) -> bool:
+    return any(np.ptp(sizes[member == i]) > 0 for i in range(member.max() + 1))
+
+
+def _converted(law: str, taken: Taken, critical_batch: tuple[float, float]) -> Taken:
+    if law != "kaplan-ns":
+        raise LawError(f"--critical_batch is for kaplan-ns, got {law}; leave it out")
+    if "batch_tokens" not in taken:
+        raise LawError("--critical_batch needs the column batch_tokens, to make S_min of steps; found none")
+    taken.values["step"] = min_steps(taken["step"], taken["batch_tokens"], taken["loss"], *critical_batch)
+    taken.notes.append(f"steps became S_min by B_star {critical_batch[0]:g}, alpha_B {critical_batch[1]:g}")
+    del taken.values["batch_tokens"]
+    return taken
+
+
+def _check_spread(law: str, of: _Law, taken: Taken) -> None:
+    """One point, or all of one size, is no fit."""
+    number, problems = len(taken.rows), []
+    if number < 3:
+        problems.append(f"{law}: got {number} point{'s' * (number != 1)}, expected 3 or more; add runs")
+    same = [n for n in of.needed if n not in ("max_knowledge_bits", "run") and number > 1 and np.ptp(taken[n]) == 0]
+    if law in ("capacity", "exposures"):
+        same = [
+            n for n in same if n == "num_parameters" and law == "capacity" and np.ptp(taken["max_knowledge_bits"]) == 0
+        ]
+    told = ", ".join(f"{n} is {taken[n][0]:g}" for n in same)
+    if same:
+        problems.append(f"{law}: {told} in all {number} rows, expected several values; add runs that differ in it")
+    if problems:
+        raise LawError(problems)
+
+
+def _other_count(fit: Fit, of: _Law, taken: Taken, options: Options) -> None:
+    """The same fit to parameters without embeddings, and what difference that makes."""
+    name = "num_parameters_non_embedding"
+    if "num_parameters" not in of.needed or name not in taken or np.array_equal(taken[name], taken["num_parameters"]):
+        return
+    values = taken.values | {"num_parameters": taken[name]}
+    try:
+        fit.non_embedding = of.fit(Taken(values, taken.rows), options)
+    except LawError as error:
+        fit.notes.append(f"without embeddings there is no fit: {error}")
+        return
+    share = 1 - taken[name] / taken["num_parameters"]
+    told = ", ".join(
+        f"{k} {fit.constants[k]:.4g} → {v:.4g}" for k, v in fit.non_embedding.constants.items() if k in fit.constants
+    )
+    fit.notes.append(
+        f"without embeddings ({100 * share.min():.0f} to {100 * share.max():.0f} % of parameters): {told}"
+    )
+
+
+def _fit_ns(taken: Taken, options: Options) -> Fit:
+    runs = taken["run"] if "run" in taken and len(np.unique(taken["run"])) < len(taken.rows) else None
+    fit = fit_kaplan_ns(taken["num_parameters"], taken["step"], taken["loss"], options, groups=runs)
+    if "batch_tokens" in taken:
+        kaplan = min_steps(1.0, taken["batch_tokens"], taken["loss"], 2.1e8, 0.21)
+        if kaplan.min() < 0.9:
+            fit.warnings.append(
+                f"steps are taken as they are; by Kaplan's critical batch S_min would be "
+                f"{kaplan.min():.2g} to {kaplan.max():.2g} of them; --critical_batch 2.1e8,0.21 makes it so"
+            )
+    return fit
+
+
+def _fit_c(taken: Taken, options: Options) -> Fit:
+    """On training curves, the rows that no cheaper row beats."""
+    if "run" not in taken or len(np.unique(taken["run"])) == len(taken.rows):
+        return fit_kaplan_c(taken["flops"], taken["loss"], options)
+    order = np.lexsort((taken["loss"], taken["flops"]))
+    best = np.minimum.accumulate(taken["loss"][order])
+    front = order[np.concatenate([[True], best[1:] < best[:-1]])]
+    taken.notes.append(
+        f"rows are training curves: the {len(front)} of {len(order)} that no cheaper one beats are points"
+    )
+    if len(front) < 3:
+        raise LawError(f"kaplan-c: got {len(front)} rows that no cheaper one beats, expected 3 or more; add runs")
+    return fit_kaplan_c(taken["flops"][front], taken["loss"][front], options, groups=taken["run"][front])
+
+
+def _fit_critical(taken: Taken, options: Options) -> Fit:
+    if "step" not in taken:
+        taken.notes.append("no column step: each row is a critical batch measured at its loss")
+        return fit_critical_batch(taken["batch_tokens"], taken["loss"], options)
+    sizes = taken["num_parameters"] if "num_parameters" in taken else None
+    runs = taken["run"] if "run" in taken else _curve_names(taken, ("num_parameters", "batch_tokens"))
+    return fit_critical_batch_curves(runs, taken["batch_tokens"], taken["step"], taken["loss"], sizes, options)
+
+
+def _curve_names(taken: Taken, by: tuple[str, ...]) -> np.ndarray:
+    """Rows alike in `by` are one curve."""
+    there = [taken[name] for name in by if name in taken]
+    taken.notes.append(f"no column run: rows of equal {' and '.join(n for n in by if n in taken)} are a curve")
+    return np.unique(np.stack(there, 1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _fit_isoflop(taken: Taken, options: Options) -> Fit:
+    notes: list[str] = []
+    if "budget" in taken:
+        budget = taken["budget"]
+    else:
+        budget, notes = group_budgets(taken["flops"])
+    fit = fit_isoflop(taken["num_parameters"], taken["num_tokens"], taken["loss"], budget, options)
+    fit.notes += notes
+    return fit
+
+
+def _fit_envelope(taken: Taken, options: Options) -> Fit:
+    runs = taken["run"] if "run" in taken else _curve_names(taken, ("num_parameters",))
+    columns = (taken[n] for n in ("num_parameters", "num_tokens", "flops", "loss"))
+    return fit_envelope(runs, *columns, options=options)
+
+
+def _fit_capacity(taken: Taken, options: Options) -> Fit:
+    """Runs of the most exposures, where these differ."""
+    most, notes = np.ones(len(taken.rows), dtype=bool), []
+    if "exposures" in taken and np.ptp(taken["exposures"]) > 0:
+        top = taken["exposures"].max()
+        most = taken["exposures"] >= 0.95 * top
+        if most.sum() >= 3:
+            notes = [
+                f"exposures differ: the {int(most.sum())} of {len(most)} runs of {top:g} are points; "
+                "see the law exposures"
+            ]
+        else:
+            most[:] = True
+            notes = [
+                "exposures differ, and fewer than 3 runs have the most, so R is a mean over them; "
+                "see the law exposures"
+            ]
+    names = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
+    fit = fit_capacity(*(taken[n][most] for n in names), options=options)
+    fit.warnings += notes
+    return fit
+
+
+def _simple(function: Callable[..., Fit], *names: str) -> Callable[[Taken, Options], Fit]:
+    return lambda taken, options: function(*(taken[n] for n in names), options=options)
+
+
+_BITS = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
+_NDL = ("num_parameters", "num_tokens", "loss")
+_LAWS = {
+    "capacity": _Law(_BITS, _fit_capacity, ("exposures",), below_zero="knowledge_bits"),
+    "exposures": _Law((*_BITS, "exposures"), _simple(fit_exposures, *_BITS, "exposures"), below_zero="knowledge_bits"),
+    "kaplan-n": _Law(("num_parameters", "loss"), _simple(fit_kaplan_n, "num_parameters", "loss"), last=True),
+    "kaplan-d": _Law(
+        ("num_tokens", "loss"), _simple(fit_kaplan_d, "num_tokens", "loss"), ("num_parameters",), last=True
+    ),
+    "kaplan-c": _Law(("flops", "loss"), _fit_c, ("num_parameters",)),
+    "kaplan-nd": _Law(_NDL, _simple(fit_kaplan_nd, *_NDL), last=True),
+    "kaplan-ns": _Law(("num_parameters", "step", "loss"), _fit_ns, ("batch_tokens",)),
+    "critical-batch": _Law(("batch_tokens", "loss"), _fit_critical, ("num_parameters",)),
+    "chinchilla-envelope": _Law((*_NDL, "flops"), _fit_envelope),
+    "chinchilla-isoflop": _Law((*_NDL, "flops"), _fit_isoflop, ("budget",), last=True),
+    "chinchilla-parametric": _Law(_NDL, _simple(fit_parametric, *_NDL), last=True),
+}
+LAWS = tuple(_LAWS)
