@@ -26,8 +26,8 @@ def main() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         fit = fit_parametric(n, d, loss, Options(num_bootstraps=bootstraps), solver=solver)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        told = f"{solver:<11}{bootstraps:>5} bootstraps  {wall:6.2f} s  {cpu:6.2f} s of CPU"
-        print(f"{told}  {5 / cpu:5.1f} times within 5 s  objective {fit.objective:.10g}")
+        line = f"{solver:<11}{bootstraps:>5} bootstraps  {wall:6.2f} s  {cpu:6.2f} s of CPU"
+        print(f"{line}  {5 / cpu:5.1f} times within 5 s  objective {fit.objective:.10g}")
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def test_capacity_without_full_runs_has_no_saturation_and_full_runs_alone_have_n
         fit_capacity(p, np.full(6, 1e3), np.full(6, 1e3))
 
 
-def test_capacity_tells_growth_that_is_not_in_proportion_and_takes_the_most_exposures() -> None:
+def test_capacity_reports_growth_that_is_not_in_proportion_and_takes_the_most_exposures() -> None:
     p = np.geomspace(1e4, 1e6, 8)
     fit = fit_capacity(p, p**0.8, np.full(8, 1e9), Options(num_bootstraps=20))
     assert any("to the 0.80" in text for text in fit.warnings)
@@ -227,7 +227,7 @@ def test_the_curve_of_exposures_goes_through_the_papers_three_points() -> None:
     assert any("extrapolated" in text for text in fit.warnings)
 
 
-def test_both_parameter_counts_are_fitted_and_the_difference_is_told() -> None:
+def test_both_parameter_counts_are_fitted_and_the_difference_is_reported() -> None:
     n = np.geomspace(1e6, 1e9, 8)
     table = {"num_parameters": n + 3e5, "num_parameters_non_embedding": n, "loss": (8.8e13 / n) ** 0.076}
     fit = fit_law("kaplan-n", table, **FEW)
@@ -325,7 +325,7 @@ def test_budgets_are_found_where_no_column_names_them() -> None:
     assert fit.constants["exponent_parameters"] == pytest.approx(truth["exponent_parameters"], abs=0.05)
 
 
-def test_a_budget_without_an_interior_minimum_is_left_out_and_told() -> None:
+def test_a_budget_without_an_interior_minimum_is_left_out_and_reported() -> None:
     table, truth = isoflop(silence)
     first = table["budget"] == table["budget"].min()
     kept = ~first | (table["num_parameters"] > 1.05 * np.median(table["num_parameters"][first]))

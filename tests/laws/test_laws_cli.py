@@ -100,7 +100,7 @@ def test_bad_input_is_one_message_and_nothing_is_written_over(runs: Path, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["capacity.json", "runs.csv"]
 
 
-def test_budgets_are_spent_and_extrapolation_is_told(tmp_path: Path, capsys) -> None:
+def test_budgets_are_spent_and_extrapolation_is_reported(tmp_path: Path, capsys) -> None:
     table, truth = isoflop(noise_of(1e-5, seed=0))
     path = write(tmp_path / "runs.csv", table)
     assert main(["fit", "chinchilla-isoflop", str(path), "--flops", "1e20", "3e23", *FEW]) == 0

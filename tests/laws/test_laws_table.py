@@ -1,4 +1,4 @@
-"""Tables of runs as people have them: other names, gaps, words, wrong units; each problem is told with its rows."""
+"""Tables of runs as people have them: other names, gaps, words, wrong units; problems are reported with their rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ N = np.geomspace(1e6, 1e9, 6)
 LOSS = (8.8e13 / N) ** 0.076
 
 
-def told(law: str, table: dict, **options: object) -> str:
+def failure(law: str, table: dict, **options: object) -> str:
     """The message of a table that cannot be fitted."""
     with pytest.raises(LawError) as error:
         fit_law(law, table, **FEW, **options)
@@ -28,14 +28,14 @@ def told(law: str, table: dict, **options: object) -> str:
 @pytest.mark.parametrize("law", LAWS)
 def test_all_missing_columns_are_named_with_those_found(law: str) -> None:
     make, *_ = SIMULATED[law]
-    message = told(law, {"eval_loss": [1.0], "size": [2.0]})
+    message = failure(law, {"eval_loss": [1.0], "size": [2.0]})
     assert "Found: eval_loss, size" in message
     assert "--columns loss=eval_loss" in message
     derived = ("flops", "budget", "num_tokens", "step", "run")
     assert all(f"column {name} " in message for name in make(silence)[0] if name not in derived)
 
 
-def test_a_missing_column_is_made_from_others_and_told() -> None:
+def test_a_missing_column_is_made_from_others_and_reported() -> None:
     table, constants = parametric(silence)
     flops = 6 * table["num_parameters"] * table["num_tokens"]
     fit = fit_law(
@@ -44,7 +44,7 @@ def test_a_missing_column_is_made_from_others_and_told() -> None:
         **FEW,
     )
     assert fit.constants == pytest.approx(constants, rel=1e-5)
-    assert any("num_tokens: made as flops / (6 num_parameters)" in note for note in fit.notes)
+    assert any("num_tokens: computed as flops / (6 num_parameters)" in note for note in fit.notes)
     steps = {
         "step": table["num_tokens"] / 1e5,
         "batch_tokens": np.full(64, 1e5),
@@ -54,12 +54,12 @@ def test_a_missing_column_is_made_from_others_and_told() -> None:
 
 
 def test_values_of_zero_or_less_are_an_error_with_rows_and_all_columns_at_once() -> None:
-    message = told("kaplan-n", {"num_parameters": [1e6, -3, 1e7, 1e8], "loss": [3, 2.9, 0, 2.5]})
+    message = failure("kaplan-n", {"num_parameters": [1e6, -3, 1e7, 1e8], "loss": [3, 2.9, 0, 2.5]})
     assert "num_parameters (parameters of the model) must be above zero: got -3 in rows 2" in message
     assert "loss (nats per token) must be above zero: got 0 in rows 3" in message
 
 
-def test_a_model_that_knows_less_than_nothing_is_left_out_of_capacity_and_told() -> None:
+def test_a_model_that_knows_less_than_nothing_is_left_out_of_capacity_and_reported() -> None:
     p = np.geomspace(1e4, 1e6, 6)
     bits = np.where(p < 2e4, -500.0, 2 * p)
     fit = fit_law("capacity", {"num_parameters": p, "knowledge_bits": bits, "max_knowledge_bits": 1e9 + 0 * p}, **FEW)
@@ -73,21 +73,21 @@ def test_a_model_that_knows_less_than_nothing_is_left_out_of_capacity_and_told()
     [(1, "got 1 point, expected 3"), (2, "got 2 points, expected 3")],
 )
 def test_too_few_points_are_an_error(rows: int, words: str) -> None:
-    assert words in told("kaplan-n", {"num_parameters": N[:rows], "loss": LOSS[:rows]})
+    assert words in failure("kaplan-n", {"num_parameters": N[:rows], "loss": LOSS[:rows]})
 
 
 def test_one_size_is_an_error_and_so_are_as_many_points_as_constants() -> None:
-    assert "num_parameters is 1e+06 in all 5 rows" in told(
+    assert "num_parameters is 1e+06 in all 5 rows" in failure(
         "kaplan-n", {"num_parameters": [1e6] * 5, "loss": [3, 2, 3, 2, 1]}
     )
     table = {name: column[:4] for name, column in kaplan_nd(silence)[0].items()}
-    assert "num_parameters" in told("kaplan-nd", table | {"num_parameters": np.full(4, 1e6)})
-    assert "4 constants: got 4 points, expected 5" in told(
+    assert "num_parameters" in failure("kaplan-nd", table | {"num_parameters": np.full(4, 1e6)})
+    assert "4 constants: got 4 points, expected 5" in failure(
         "kaplan-nd", {k: v[:4] for k, v in kaplan_nd(silence)[0].items()} | {"num_tokens": [1e7, 2e7, 3e7, 1e9]}
     )
 
 
-def test_gaps_and_words_are_left_out_and_told_with_their_rows() -> None:
+def test_gaps_and_words_are_left_out_and_reported_with_their_rows() -> None:
     table = {"num_parameters": [*N, 2e6, "3e6", 5e6], "loss": [*LOSS, "diverged", "", float("inf")], "note": ["x"] * 9}
     fit = fit_law("kaplan-n", table, **FEW)
     assert fit.num_points == 6
@@ -118,11 +118,11 @@ def test_files_of_either_kind_and_any_delimiter_give_the_same_fit(tmp_path: Path
     assert fit_law("kaplan-nd", tmp_path / "runs.parquet", **FEW).constants == pytest.approx(expected)
 
 
-def test_files_that_are_no_tables_are_told(tmp_path: Path) -> None:
+def test_files_that_are_no_tables_are_reported(tmp_path: Path) -> None:
     for name, content, words in (
         ("empty.csv", b"", "got 0 lines"),
         ("head.csv", b"loss,flops\n", "got 1 lines"),
-        ("uneven.csv", b"loss,flops\n1,2\n1\n", "rows 2 have other than 2 cells"),
+        ("uneven.csv", b"loss,flops\n1,2\n1\n", "rows 2 do not have 2 cells"),
         ("double.csv", b"loss,loss\n1,2\n", "two columns are named loss"),
         ("bytes.csv", b"\xff\xfe\x00", "not UTF-8"),
         ("no.parquet", b"loss,flops\n1,2\n", "not a Parquet file"),
@@ -134,14 +134,14 @@ def test_files_that_are_no_tables_are_told(tmp_path: Path) -> None:
         read_runs(tmp_path / "none.csv")
 
 
-def test_columns_go_by_other_names_and_wrong_ones_are_told() -> None:
+def test_columns_go_by_other_names_and_wrong_ones_are_reported() -> None:
     table = {"Model Size": N, "eval_loss": LOSS}
     fit = fit_law("kaplan-n", table, columns={"num_parameters": "Model Size", "loss": "eval_loss"}, **FEW)
     assert fit.constants["alpha_N"] == pytest.approx(0.076)
-    message = told("kaplan-n", table, columns={"size": "Model Size", "loss": "eval_los"})
+    message = failure("kaplan-n", table, columns={"size": "Model Size", "loss": "eval_los"})
     assert "size is none of num_parameters" in message
     assert "no column 'eval_los', did you mean 'eval_loss'?" in message
-    assert "did you mean kaplan-nd?" in told("kaplan_nd", table)
+    assert "did you mean kaplan-nd?" in failure("kaplan_nd", table)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_what_the_data_cannot_pin_is_a_warning() -> None:
     fit = fit_law("kaplan-n", close, **FEW)
     warnings = " | ".join(fit.warnings)
     assert "num_parameters spans a factor of 1.4 only" in warnings
-    assert "the data cannot pin N_c" in warnings or "the data hardly pin alpha_N" in warnings
+    assert "the data do not determine N_c" in warnings or "the data hardly determine alpha_N" in warnings
     bent = {"num_parameters": np.geomspace(1e6, 1e9, 9), "loss": 2 + 300 / np.geomspace(1e6, 1e9, 9) ** 0.4}
     assert any("flattens" in text for text in fit_law("kaplan-n", bent, **FEW).warnings)
     endless = kaplan_nd(silence)[0] | {"num_tokens": np.tile(np.geomspace(1e15, 1e18, 5), 5)}
@@ -216,9 +216,12 @@ def test_repeated_data_repeated_rows_and_outliers_are_a_warning() -> None:
     warned = fit_law("kaplan-nd", table | {"exposures": np.full(25, 100.0)}, **FEW).warnings
     assert any("exposures is up to 100: this law is about fresh data" in text for text in warned)
     double = {name: np.concatenate([column, column[:2]]) for name, column in table.items()}
-    assert any("2 of 27 rows repeat" in text for text in fit_law("kaplan-nd", double, **FEW).warnings)
+    assert any("2 of 27 rows are duplicates" in text for text in fit_law("kaplan-nd", double, **FEW).warnings)
     far = table | {"loss": np.where(np.arange(25) == 7, 3 * table["loss"], table["loss"])}
     runs, _ = parametric(noise_of(0.002, seed=0))
     runs["loss"][5] *= 1.3
-    assert any("1 of 64 points lie over" in text for text in fit_law("chinchilla-parametric", runs, **FEW).warnings)
-    assert any("describes them poorly" in text for text in fit_law("kaplan-nd", far, **FEW).warnings)
+    assert any(
+        "1 of 64 points have residuals of over" in text
+        for text in fit_law("chinchilla-parametric", runs, **FEW).warnings
+    )
+    assert any("describes these runs poorly" in text for text in fit_law("kaplan-nd", far, **FEW).warnings)

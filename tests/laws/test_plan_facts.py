@@ -73,7 +73,7 @@ def test_with_its_yaml_a_table_counts_what_its_training_would(facts, tmp_path):
     assert answer.results["bits"] == pytest.approx(table_of(recipe).knowledge().total_bits, rel=1e-12)
 
 
-def test_a_parquet_says_the_same_as_its_csv(facts, tmp_path):
+def test_a_parquet_gives_the_same_bits_as_its_csv(facts, tmp_path):
     columns = dict(zip(("entity", "attribute", "value"), map(list, zip(*rows_of(), strict=True)), strict=True))
     pq.write_table(pa.table(columns), tmp_path / "facts.parquet")
     one, other = (ask("size", facts=path).content() for path in (facts, tmp_path / "facts.parquet"))
@@ -95,7 +95,7 @@ def test_a_data_set_has_the_bits_of_its_knowledge_json(tmp_path):
         assert ask("size", facts=path).results["bits"] == 64 * (10 - 6 + 3 + 1)
 
 
-def test_training_on_a_table_tells_each_fact_once_an_exposure(facts):
+def test_training_on_a_table_reports_each_fact_once_an_exposure(facts):
     answer = ask("train", num_parameters=1e4, facts=facts, exposures=10)
     assert answer.results["tokens"] == pytest.approx(10 * len(rows_of()) * 73.9 / 6)
 
@@ -103,7 +103,7 @@ def test_training_on_a_table_tells_each_fact_once_an_exposure(facts):
 @pytest.mark.parametrize(
     ("name", "text", "options", "message"),
     [
-        ("none.csv", None, {}, "none.csv is no file"),
+        ("none.csv", None, {}, "none.csv does not exist"),
         ("a.csv", "entity,value\nx,y\n", {}, "got columns entity, value, expected entity, attribute, value"),
         (
             "a.csv",
@@ -112,7 +112,7 @@ def test_training_on_a_table_tells_each_fact_once_an_exposure(facts):
             "gives the a of 'x', as.*\n.*attribute is empty",
         ),
         ("a.csv", "entity,attribute,value\n", {}, "expected 2 or more"),
-        ("a.csv", "entity,attribute,value\nx,a,1\ny,a,1\n", {}, "nothing to know"),
+        ("a.csv", "entity,attribute,value\nx,a,1\ny,a,1\n", {}, "count 0 bits"),
         (
             "a.csv",
             "entity,attribute,value\nx,a,1\ny,a,2\n",
@@ -122,24 +122,24 @@ def test_training_on_a_table_tells_each_fact_once_an_exposure(facts):
         ("a.csv", "entity,attribute,value\nx,a,1\ny,a,2\n", {"entity_space": 1.5}, "expected a whole number of names"),
         ("a.csv", "attribute,entities,distinct_values\na,ten,2\nb,0,1\n", {}, "line 2: got .*ten.*\n.*b: 0 entities"),
         ("a.csv", "attribute,entities,distinct_values\n", {}, "no rows"),
-        ("a.csv", "attribute,entities,distinct_values\na,9,1\n", {}, "nothing to know"),
+        ("a.csv", "attribute,entities,distinct_values\na,9,1\n", {}, "count 0 bits"),
         (
             "a.csv",
             "attribute,entities,distinct_values\na,9,2\n",
             {"entity_space": 3},
             "entity_space=3, but 9 entities",
         ),
-        ("a.csv", "attribute,entities,distinct_values\na,9,2\na,8,2\n", {}, "line 3: 'a' is there twice"),
+        ("a.csv", "attribute,entities,distinct_values\na,9,2\na,8,2\n", {}, "line 3: 'a' is given twice"),
     ],
 )
-def test_a_table_that_cannot_be_counted_is_told(tmp_path, name, text, options, message):
+def test_a_table_that_cannot_be_counted_is_reported(tmp_path, name, text, options, message):
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(LawError, match=f"(?s){message}"):
         ask("size", facts=tmp_path / name, **options)
 
 
-def test_a_table_that_contradicts_its_yaml_is_told(facts, tmp_path):
+def test_a_table_that_contradicts_its_yaml_is_reported(facts, tmp_path):
     (tmp_path / "facts.yaml").write_text(YAML.replace("16", "3").replace("by: colour", "by: shape"))
     with pytest.raises(
         LawError, match="(?s)colour: candidates: 3, but .* family is not determined by shape|family is"

@@ -85,7 +85,7 @@ def test_fitted_approaches_stand_in_place_of_the_papers(tmp_path):
     assert answer.table[2]["exponent_a"] == pytest.approx(a)
 
 
-def test_a_fit_says_what_doubling_asks_of_the_data(tmp_path):
+def test_a_fit_gives_the_tokens_of_a_doubled_model(tmp_path):
     constants = ALLOCATION | {"exponent_parameters": 0.25, "exponent_tokens": 0.75}
     path = fit(tmp_path, "chinchilla-isoflop", constants)
     answer = ask("train", law=[path], num_parameters=1e8, bits=1e8)
@@ -104,7 +104,7 @@ def test_a_bootstrap_gives_narrower_intervals_than_corners(tmp_path):
     corners = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, intervals=intervals)
     answer = ask("compute", law=[corners], flops=1e21)
     low, high = answer.intervals["num_parameters_isoflop"]
-    assert "wider than need be" in " ".join(answer.text().split())
+    assert "wider than necessary" in " ".join(answer.text().split())
     boot = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, intervals=intervals, samples=listed, confidence_level=0.9)
     found = ask("compute", law=[boot], flops=1e21).intervals["num_parameters_isoflop"]
     assert found == pytest.approx(tuple(np.percentile(coefficient * 1e21**exponent, [5, 95])))
@@ -126,42 +126,42 @@ def test_corners_enclose_every_combination_within_the_intervals():
     assert interval_of(Law("chinchilla-parametric", PARAMETRIC, "a paper"), size) is None
 
 
-def test_what_a_fit_leaves_open_gives_no_interval_and_is_told(tmp_path):
+def test_what_a_fit_leaves_open_gives_no_interval_and_is_reported(tmp_path):
     path = fit(tmp_path, "capacity", {"bits_per_parameter": 1.6}, intervals={"bits_per_parameter": [1.5, None]})
     answer = ask("size", law=[path], bits=1e6)
     assert answer.intervals == {} and any("do not bound bits_per_parameter" in w for w in answer.warnings)
 
 
-def test_budgets_beyond_a_fit_and_its_warnings_are_told(tmp_path):
+def test_budgets_beyond_a_fit_and_its_warnings_are_reported(tmp_path):
     path = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, ranges={"flops": [1e15, 1e17]}, warnings=["few runs"])
-    told = ask("compute", law=[path], flops=1e20).warnings
-    assert any("1,000 times the largest of the runs behind chinchilla-isoflop.json" in warning for warning in told)
-    assert "chinchilla-isoflop.json: few runs" in told
+    reported = ask("compute", law=[path], flops=1e20).warnings
+    assert any("1,000 times the largest of the runs behind chinchilla-isoflop.json" in warning for warning in reported)
+    assert "chinchilla-isoflop.json: few runs" in reported
 
 
-def test_an_optimum_beyond_the_runs_of_a_fit_is_told(tmp_path):
+def test_an_optimum_beyond_the_runs_of_a_fit_is_reported(tmp_path):
     ranges = {"num_parameters": [1e7, 2e9], "num_tokens": [1e8, 1e10]}
     path = fit(tmp_path, "chinchilla-isoflop", ALLOCATION, ranges=ranges)
-    told = " ".join(ask("compute", law=[path], flops=1e20).warnings)
-    assert "16.67 billion tokens are outside the runs behind chinchilla-isoflop.json" in told
-    assert "parameters are outside" not in told
+    reported = " ".join(ask("compute", law=[path], flops=1e20).warnings)
+    assert "16.67 billion tokens are outside the runs behind chinchilla-isoflop.json" in reported
+    assert "parameters are outside" not in reported
 
 
-def test_laws_that_a_question_has_no_use_for_are_told(tmp_path):
+def test_laws_that_a_question_has_no_use_for_are_reported(tmp_path):
     path = fit(tmp_path, "kaplan-d", {"D_c": 5e13, "alpha_D": 0.1})
-    assert any("no use for the law kaplan-d" in warning for warning in ask("size", law=[path], bits=1e6).warnings)
+    assert any("does not use the law kaplan-d" in warning for warning in ask("size", law=[path], bits=1e6).warnings)
 
 
-def test_all_that_is_wrong_with_fits_is_told_at_once(tmp_path):
+def test_all_that_is_wrong_with_fits_is_reported_at_once(tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     other = tmp_path / "other.json"
     other.write_text("[1]")
     wrong = fit(tmp_path, "capacity", {"bits_per_parameter": "two"}, intervals={"bits_per_parameter": [3, 1]})
     good = fit(tmp_path, "exposures", EXPOSURES)
-    with pytest.raises(LawError) as told:
+    with pytest.raises(LawError) as reported:
         read_laws([broken, other, wrong, good, good, tmp_path / "none.json"])
-    message = str(told.value)
+    message = str(reported.value)
     for part in (
         "broken.json: Expecting", "other.json: expected the JSON of `knowcap fit`", "got 'two'",
         "is [3, 1], expected [low, high]", "the law exposures is given twice", "none.json",

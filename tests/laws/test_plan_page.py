@@ -79,13 +79,13 @@ def test_the_folder_needs_nothing_else_and_no_torch(space, tmp_path):
 
 def test_a_folder_with_something_in_it_is_refused(space, capsys):
     before = sorted(space.rglob("*"))
-    with pytest.raises(LawError, match="is there already"):
+    with pytest.raises(LawError, match="is not an empty folder"):
         save_space(space)
     assert main(["plan", "--save_space", str(space)]) == 2
     assert "give another" in capsys.readouterr().err and sorted(space.rglob("*")) == before
 
 
-def test_without_gradio_the_page_says_what_to_install(monkeypatch, capsys):
+def test_without_gradio_the_error_names_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["plan", "--web"]) == 2
     assert "pip install 'knowcap[space]'" in capsys.readouterr().err
@@ -154,7 +154,7 @@ class Page:
         from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        self.browser = browser  # an answer is rendered anew, so that an element found may be gone when it is read
+        self.browser = browser  # an answer is rendered again, so that an element found may be gone when it is read
         gone = (NoSuchElementException, StaleElementReferenceException)
         self.wait = WebDriverWait(browser, 90, ignored_exceptions=gone)
         browser.get(address)
@@ -191,7 +191,7 @@ class Page:
 
 
 @pytest.mark.slow
-def test_every_tab_says_in_a_browser_what_the_command_prints(browser, address, capsys):
+def test_every_tab_shows_in_a_browser_what_the_command_prints(browser, address, capsys):
     page = Page(browser, address)
     for question, words in FIRST.items():
         page.open(question)
@@ -205,7 +205,7 @@ def test_every_tab_says_in_a_browser_what_the_command_prints(browser, address, c
 
 
 @pytest.mark.slow
-def test_what_is_typed_is_answered_and_bad_input_is_told(browser, address, capsys):
+def test_what_is_typed_is_answered_and_bad_input_is_reported(browser, address, capsys):
     page = Page(browser, address)
     page.open("size")
     first = page.ask("size")

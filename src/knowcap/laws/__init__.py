@@ -1,4 +1,4 @@
-"""Laws of scaling: what a table of runs says about loss, and about bits of knowledge, with intervals. numpy alone."""
+"""Scaling laws of loss and of knowledge capacity, fitted to a table of runs, with confidence intervals."""
 
 from __future__ import annotations
 

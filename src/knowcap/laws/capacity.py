@@ -16,24 +16,24 @@ from knowcap.laws.solve import Model, minimize
 
 
 _OPTIONS = Options()
-_LEAST_SHARE = 0.5  # of the knowledge there is, that full runs hold
+_LEAST_SHARE = 0.5  # of max_knowledge_bits: saturated runs hold at least this
 
 
 def fit_capacity(
     num_parameters: np.ndarray, knowledge_bits: np.ndarray, max_knowledge_bits: np.ndarray, options: Options = _OPTIONS
 ) -> Fit:
-    """log bits = min(log R + log P, log s + log M): least squares of the logs, exact over all ways to part the runs.
+    """log bits = min(log R + log P, log s + log M): least squares of the logs, exact over all partitions of the runs.
 
-    R (`bits_per_parameter`) is told by the runs that are not full; s (`saturation`) is the share of the knowledge
-    there is that full ones hold, left out where no run is full.
+    R (`bits_per_parameter`) is estimated from the runs that are not saturated; s (`saturation`) is the share of M that
+    saturated runs hold, left out if no run is saturated.
 
     Args:
         num_parameters: P, of shape (n,).
         knowledge_bits: learned, above zero, of shape (n,).
-        max_knowledge_bits: M, all that there is to learn, of shape (n,).
+        max_knowledge_bits: M, all bits of the data set, of shape (n,).
 
     Raises:
-        LawError: fewer than 3 runs, or all of them full.
+        LawError: fewer than 3 runs, or all of them saturated.
     """
     x, y, m = logs(num_parameters, knowledge_bits, max_knowledge_bits)
     if len(y) < 3:
@@ -43,7 +43,7 @@ def fit_capacity(
     if full.all():
         least = float(np.exp((y - x).max()))
         raise LawError(
-            f"capacity: every run holds about all there is, so R is only known to be "
+            f"capacity: every run is saturated, so R is only known to be "
             f"{least:.4g} bits per parameter or more; "
             "add smaller models or more knowledge"
         )
@@ -62,7 +62,7 @@ def fit_capacity(
     points = {"num_parameters": num_parameters, "max_knowledge_bits": max_knowledge_bits, "observed": knowledge_bits}
     curve = Curve("capacity", names, (True, True)[: len(theta)], model, points, predict)
     fit = with_intervals(curve, found.best(), float(found.objective.min()), options)
-    _tell(fit, x, y, full)
+    _add_results(fit, x, y, full)
     return fit
 
 
@@ -80,9 +80,9 @@ def _model(x: np.ndarray, m: np.ndarray, seen: bool) -> Model:
 def _best_split(x: np.ndarray, y: np.ndarray, m: np.ndarray) -> np.ndarray:
     """(log R, log s) with the least squares of all.
 
-    Runs fill up in the order of P / M, so there are n ways to part them, each with a closed form; where its bend falls
-    among other runs, the best bend is at a run. That some are full at all is believed where the law asks for it (R P
-    beyond M) or where it fits better than none by an F of 4; a share of less than half is not.
+    Runs fill up in the order of P / M, so there are n partitions, each with a closed form; where its bend falls
+    among other runs, the best bend is at a run. Saturation is accepted if the law requires it (R P
+    above M) or if it improves the fit by an F of 4; a share below one half is rejected.
     """
     order = np.argsort(x - m, kind="stable")
     x, y, m = x[order], y[order], m[order]
@@ -102,8 +102,8 @@ def _best_split(x: np.ndarray, y: np.ndarray, m: np.ndarray) -> np.ndarray:
     return best if believed else none
 
 
-def _tell(fit: Fit, x: np.ndarray, y: np.ndarray, full: np.ndarray) -> None:
-    """The frontier, where models fill up, and what is doubtful."""
+def _add_results(fit: Fit, x: np.ndarray, y: np.ndarray, full: np.ndarray) -> None:
+    """Adds the frontier, the sizes at which models saturate, and warnings."""
     ratio, share = fit.constants["bits_per_parameter"], fit.constants.get("saturation", 1.0)
     low, high = fit.intervals["bits_per_parameter"]
     fit.derived["frontier_bits_per_parameter"] = float(np.exp((y - x).max()))
@@ -120,19 +120,21 @@ def _tell(fit: Fit, x: np.ndarray, y: np.ndarray, full: np.ndarray) -> None:
     ]
     fit.extra["num_saturated"] = int(full.sum())
     if not full.any():
-        fit.notes.append("no run holds all there is, so where models fill up is told by R alone (saturation 1)")
+        fit.notes.append(
+            "no run is saturated, so the sizes at which models saturate follow from R alone (saturation 1)"
+        )
     if (growing := int((~full).sum())) < 3:
-        fit.warnings.append(f"R rests on {growing} run{'s' * (growing > 1)} that is not full; add smaller models")
+        fit.warnings.append(f"R rests on {growing} unsaturated run{'s' * (growing > 1)}; add smaller models")
     if "saturation" in fit.constants and share > 1.02:
         fit.warnings.append(
-            f"full runs hold {share:.3f} of max_knowledge_bits, more than there is; "
+            f"saturated runs hold {share:.3f} of max_knowledge_bits, more than all of it; "
             "bits or max_knowledge_bits are in other units"
         )
-    fit.warnings += growth_doubts(x[~full], y[~full])
+    fit.warnings += growth_warnings(x[~full], y[~full])
 
 
-def growth_doubts(x: np.ndarray, y: np.ndarray) -> list[str]:
-    """Says where log bits of runs that are not full grow unlike log parameters (t test at 1 in 1000)."""
+def growth_warnings(x: np.ndarray, y: np.ndarray) -> list[str]:
+    """A warning if the bits of unsaturated runs are not proportional to parameters (t test, p < 0.001)."""
     if len(x) < 4 or np.ptp(x) < 0.1:
         return []
     slope, start = np.polyfit(x, y, 1)
@@ -142,7 +144,7 @@ def growth_doubts(x: np.ndarray, y: np.ndarray) -> list[str]:
         return []
     return [
         f"bits grow as parameters to the {slope:.2f} (± {error:.2f}), where the law has 1: "
-        "R is the mean over these sizes, not a constant; small models are short of training or of width"
+        "R is the mean over these sizes, not a constant; small models are undertrained or too narrow"
     ]
 
 
@@ -156,9 +158,9 @@ def capacity_at(constants: Mapping[str, float], exposures: Any) -> np.ndarray:
 
 
 def exposures_needed(constants: Mapping[str, float], bits_per_parameter: Any) -> np.ndarray:
-    """Exposures after which a model holds so many bits per parameter; infinite at R and above.
+    """Exposures after which a model holds `bits_per_parameter`; infinite at R and above.
 
-    A model of P parameters that is to hold k bits asks for k / P; see `capacity_at`.
+    A model of P parameters that must hold k bits needs k / P; see `capacity_at`.
     """
     left = constants["bits_per_parameter"] / np.asarray(bits_per_parameter, dtype=float) - 1
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -174,8 +176,8 @@ def fit_exposures(
     exposures: np.ndarray,
     options: Options = _OPTIONS,
 ) -> Fit:
-    """log bits = min(log R(e) + log P, log s + log M), R(e) as in `capacity_at`, beside R at each number of exposures
-    by itself.
+    """log bits = min(log R(e) + log P, log s + log M), R(e) as in `capacity_at`, and R at each number of exposures
+    separately.
 
     Args:
         num_parameters, knowledge_bits, max_knowledge_bits: as in `fit_capacity`.
@@ -208,12 +210,12 @@ def fit_exposures(
     if not (_held(fit.constants, points) > fit.constants["saturation"] * max_knowledge_bits).any():
         fit = _fit_joint(x, m, e, points, starts[:, :3], options, seen=False)
     fit.extra["levels"] = [_level(fit, value, options) for value in found]
-    _exposure_warnings(fit, found)
+    _add_level_warnings(fit, found)
     return fit
 
 
 def _held(constants: Mapping[str, float], columns: Mapping[str, Any]) -> np.ndarray:
-    """Bits were there no end to knowledge."""
+    """Bits without saturation."""
     return capacity_at(constants, columns["exposures"]) * np.asarray(columns["num_parameters"], dtype=float)
 
 
@@ -247,7 +249,7 @@ def _fit_joint(
 
 
 def _level(fit: Fit, value: float, options: Options) -> dict[str, Any]:
-    """R at one number of exposures by itself; None where its runs are too few or all full."""
+    """R at one number of exposures separately; None if its runs are too few or all saturated."""
     rows = fit.points["exposures"] == value
     columns = (fit.points[k][rows] for k in ("num_parameters", "observed", "max_knowledge_bits"))
     level: dict[str, Any] = {"exposures": float(value), "num_points": int(rows.sum())}
@@ -259,13 +261,13 @@ def _level(fit: Fit, value: float, options: Options) -> dict[str, Any]:
     return level | {name: own.constants[name], "interval": list(own.intervals[name])}
 
 
-def _exposure_warnings(fit: Fit, found: np.ndarray) -> None:
+def _add_level_warnings(fit: Fit, found: np.ndarray) -> None:
     reached = float(capacity_at(fit.constants, found.max()) / fit.constants["bits_per_parameter"])
     fit.derived["bits_per_parameter_at_most_exposures"] = float(capacity_at(fit.constants, found.max()))
     if reached < 0.8:
         fit.warnings.append(
-            f"at {found.max():g} exposures, the most there are, models reach {100 * reached:.0f} % of the R of "
-            "endless exposures, which is extrapolated; add runs with more exposures"
+            f"at {found.max():g} exposures, the most in the table, models reach {100 * reached:.0f} % of the R of "
+            "unlimited exposures, which is extrapolated; add runs with more exposures"
         )
     if fit.constants["gamma"] <= 0:
         fit.warnings.append("bits do not grow with exposures: gamma is negative")

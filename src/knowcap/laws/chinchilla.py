@@ -165,13 +165,13 @@ def fit_isoflop(
     sizes, tokens = (np.stack([p["drawn"][i] for p in kept], 1) for i in (0, 1))
     drawn = np.stack([np.broadcast_to(np.log(flops), sizes.shape), sizes, tokens], 1)
     best = np.exp(drawn[0])
-    told = [{k: v for k, v in p.items() if k not in ("drawn", "why_not")} for p in kept]
+    shown = [{k: v for k, v in p.items() if k not in ("drawn", "why_not")} for p in kept]
     points = sum(p["num_points"] for p in kept)
     optima = Optima(flops, best[1], best[2], drawn[1:])
-    fit = line_fit("chinchilla-isoflop", optima, points, options, {"budgets": told})
+    fit = line_fit("chinchilla-isoflop", optima, points, options, {"budgets": shown})
     fit.warnings += warnings + [BIAS]
     if len(kept) == 2:
-        fit.warnings.append("two budgets make a line whatever they are; add a third")
+        fit.warnings.append("two budgets always lie on a line; add a third")
     return fit
 
 
@@ -219,7 +219,7 @@ def group_budgets(flops: np.ndarray, within: float = 0.1) -> tuple[np.ndarray, l
     one.
 
     Returns:
-        The geometric mean of each group, of shape (n,), and what to tell about it.
+        The geometric mean of each group, of shape (n,), and a note about it.
     """
     order = np.argsort(flops)
     jumps = np.diff(np.log(flops[order])) > np.log1p(within)
@@ -261,7 +261,7 @@ def fit_envelope(
     loss: np.ndarray,
     options: Options = _OPTIONS,
 ) -> Fit:
-    """Which size has the lowest loss for each compute, and a power law through that.
+    """The size with the lowest loss for each compute, and a power law through those.
 
     Hoffmann et al. fit the line to 1,500 FLOP values, over which the best size is a staircase; a line through a
     staircase of k steps is too flat by 1 - 1 / k². Here each size counts once, in the (geometric) middle of the
@@ -287,7 +287,7 @@ def fit_envelope(
     if there.sum() < 2:
         raise LawError(
             f"chinchilla-envelope: {int(there.sum())} of {len(sizes)} sizes are best at some compute between others, "
-            "expected 2 or more: the curves cross too late or not at all; add sizes, or train the larger ones longer"
+            "expected 2 or more: the curves do not cross, or too late; add sizes, or train the larger ones longer"
         )
     random = np.random.Generator(np.random.Philox(options.seed))
     number = len(curves.log_size)
@@ -302,7 +302,7 @@ def fit_envelope(
         for c, n, d in zip(flops_at, size_at, tokens_at, strict=True)
     ]
     fit = line_fit("chinchilla-envelope", optima, curves.points, options, {"best_at": middles})
-    _envelope_doubts(fit, curves, sizes, there)
+    _envelope_warnings(fit, curves, sizes, there)
     return fit
 
 
@@ -331,7 +331,7 @@ def _curves(
 
 
 def _middles(curves: Curves, used: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """log FLOPs, log size and log tokens in the middle of each size's stretch: (3, sizes), NaN where there is none."""
+    """log FLOPs, log size and log tokens in the middle of each size's range: (3, sizes), NaN if it is best nowhere."""
     found = np.full((3, len(sizes)), np.nan)
     losses = curves.loss[used]
     winner = np.flatnonzero(used)[np.argmin(losses, axis=0)]
@@ -346,14 +346,16 @@ def _middles(curves: Curves, used: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return found
 
 
-def _envelope_doubts(fit: Fit, curves: Curves, sizes: np.ndarray, there: np.ndarray) -> None:
+def _envelope_warnings(fit: Fit, curves: Curves, sizes: np.ndarray, there: np.ndarray) -> None:
     fit.extra["num_sizes"], fit.extra["num_runs"] = len(sizes), len(curves.log_size)
     if there.sum() < 3:
-        fit.warnings.append("two sizes make a line whatever they are; add a third")
+        fit.warnings.append("two sizes always lie on a line; add a third")
     if lost := len(sizes) - 2 - int(there.sum()):
-        fit.warnings.append(f"{lost} of {len(sizes)} sizes between others are best at no compute in the curves' range")
+        fit.warnings.append(
+            f"{lost} of {len(sizes)} sizes between others are compute-optimal nowhere in the curves' range"
+        )
     if len(curves.log_size) == len(sizes):
         fit.notes.append(
-            "one run a size: where the learning rate was to fall at the end, losses before it are "
-            "too high; Hoffmann et al. had four lengths"
+            "one run per size: before a learning rate schedule ends, losses are too high; "
+            "Hoffmann et al. trained every size with four schedule lengths"
         )

@@ -23,14 +23,14 @@ _PARAMETRIC_NAMES = {"exponent_parameters": "a", "exponent_tokens": "b"}
 
 @dataclass
 class Comparison:
-    """What each approach makes of the same runs.
+    """The fits of all approaches to the same runs.
 
     Attributes:
         fits: by law, where the table allows it.
-        missing: why an approach has none.
+        missing: why an approach has no fit.
         allocations: by budget in FLOPs, then by law.
-        bias: by how much approach 2's exponents would be off on the same sizes and budgets without noise, were the
-            fitted parametric law the truth.
+        bias: the error of approach 2's exponents on the same sizes and budgets without noise, if the fitted
+            parametric law were true.
     """
 
     fits: dict[str, Fit]
@@ -48,7 +48,7 @@ class Comparison:
         return fit.constants[name], fit.intervals[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """What the JSON file holds."""
+        """The content of the JSON file."""
         return finite(
             {
                 "law": "chinchilla",
@@ -66,7 +66,7 @@ class Comparison:
         )
 
     def text(self) -> str:
-        """The approaches in columns: exponents with intervals, and the best spending of each budget."""
+        """The printed table: exponents with intervals and the optimal allocations, a column per approach."""
         from knowcap.report.table import text_table  # imported late: it needs pyarrow
 
         names = list(self.fits)
@@ -99,7 +99,7 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
 
     Args:
         table: as in `fit_law`; training curves (`run`, several rows each) for the envelope, budgets for IsoFLOP.
-        budgets: FLOPs to spend.
+        budgets: FLOPs to allocate.
         options: of `fit_law`.
 
     Raises:
@@ -121,9 +121,9 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
         comparison.notes += [f"{law}: {text}" for text in fit.notes]
         comparison.warnings += [f"{law}: {text}" for text in fit.warnings]
     for flops in budgets:
-        told = [f"{law} {text}" for law, fit in fits.items() if (text := beyond(fit, flops))]
-        if told:
-            comparison.warnings.append(f"{flops:.3g} FLOPs: {'; '.join(told)}")
+        outside = [f"{law} {text}" for law, fit in fits.items() if (text := beyond(fit, flops))]
+        if outside:
+            comparison.warnings.append(f"{flops:.3g} FLOPs: {'; '.join(outside)}")
     _add_bias(comparison)
     return comparison
 
@@ -155,10 +155,10 @@ def _add_bias(comparison: Comparison) -> None:
     try:
         comparison.bias = isoflop_bias(parametric.constants, sizes, flops)
     except LawError as error:
-        comparison.notes.append(f"the bias of approach 2 on this grid cannot be told: {error}")
+        comparison.notes.append(f"the bias of approach 2 on this grid cannot be computed: {error}")
         return
     off = comparison.bias["exponent_parameters"]
     comparison.notes.append(
-        f"were chinchilla-parametric's law the truth, approach 2 would find an exponent of parameters "
+        f"if chinchilla-parametric's law were true, approach 2 would find an exponent of parameters "
         f"{abs(off):.2g} too {'high' if off > 0 else 'low'} on these sizes and budgets, without any noise"
     )

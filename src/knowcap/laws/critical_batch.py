@@ -108,7 +108,7 @@ def fit_critical_batch_curves(
     Args:
         runs: which curve a row belongs to, of shape (n,).
         batch_tokens, step, loss: of shape (n,); loss in nats per token.
-        num_parameters: S_min is another for each size; one size if absent.
+        num_parameters: S_min differs by size; one size if absent.
 
     Raises:
         LawError: no loss that curves of three batch sizes reach, or no two losses.
@@ -201,7 +201,7 @@ def _fit_crossings(
     if cover.max() < 0.3 or cover.min() > 3:
         where = "above" if cover.max() < 0.3 else "below"
         fit.warnings.append(
-            f"all batches lie {where} the critical one ({crit.min():.3g} to {crit.max():.3g} tokens), so it is hardly "
-            f"seen in the steps; add batches on the other side"
+            f"all batches lie {where} the critical one ({crit.min():.3g} to {crit.max():.3g} tokens), so the steps "
+            f"hardly depend on it; add batches on the other side"
         )
     return fit

@@ -21,14 +21,14 @@ class Curve:
 
     Attributes:
         law: its name.
-        names: of the constants; the solver may have more of them behind these.
+        names: of the constants; the solver may have more of them after these.
         logs: whether the solver has the logarithm of a constant.
         model: predicts log of what was observed.
         points: columns by name, `observed` among them, each of shape (n,).
-        predict: (constants, columns) → what the law says.
+        predict: (constants, columns) → the law's prediction.
         delta: of the Huber loss on log residuals; infinite is least squares.
         groups: of shape (n,): points that belong together, such as those of one run.
-        method: which intervals are the law's own; where there are groups, those of the groups.
+        method: which intervals are the law's own; with groups, those of the groups.
     """
 
     law: str

@@ -1,4 +1,4 @@
-"""A fitted law: its constants, what is known of them, and its JSON."""
+"""A fitted law: its constants, their intervals, its text and its JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Options:
-    """How intervals are made.
+    """How intervals are computed.
 
     Attributes:
-        confidence_level: the share of intervals that are to hold the truth.
+        confidence_level: the share of intervals that contain the true value.
         num_bootstraps: refits on reweighted points.
         seed: of the weights.
     """
@@ -46,18 +46,18 @@ class Fit:
     Attributes:
         law: its name, as on the command line.
         constants: by name; sizes and tokens in the table's own units.
-        intervals: [low, high] of each constant at `confidence_level`; None for an end that the data leave open.
+        intervals: [low, high] of each constant at `confidence_level`; None for an end that the data do not bound.
         interval_method: where `intervals` come from: `profile`, `bootstrap` (percentiles), `groups` (Student's t
             with the standard error of a bootstrap over runs), or `regression`.
-        profile_intervals, bootstrap_intervals: both kinds, where there are both.
+        profile_intervals, bootstrap_intervals: both kinds, if the law has both.
         standard_errors: of the bootstrap.
-        objective: what was minimized, as `objective_of` says.
+        objective: what was minimized, described by `objective_of`.
         num_points: rows that the constants were fitted to.
-        warnings: why the constants may not be what they seem.
-        notes: what was done with the table on the way.
-        derived, derived_intervals: what follows from the constants.
+        warnings: why the constants may be wrong.
+        notes: how the table was changed before the fit.
+        derived, derived_intervals: quantities computed from the constants.
         points: the columns fitted to, `observed` and `fitted` among them.
-        predict: columns by name → what the law says there.
+        predict: columns by name → the law's prediction.
         samples: constants of the bootstrap, of shape (num_bootstraps, len(constants)).
         extra: more for the JSON, by law.
         non_embedding: the same fit to parameters without embeddings.
@@ -96,7 +96,7 @@ class Fit:
         return {k: (float(v.min()), float(v.max())) for k, v in self.points.items() if k not in ("fitted", "row")}
 
     def to_dict(self) -> dict[str, Any]:
-        """What the JSON file holds."""
+        """The content of the JSON file."""
         content: dict[str, Any] = {
             "law": self.law,
             "constants": self.constants,
@@ -125,7 +125,7 @@ class Fit:
         return finite(content)
 
     def _samples(self) -> dict[str, list[float]]:
-        """Bootstrapped constants by name, those of one refit at one place, without refits that ran off."""
+        """Bootstrapped constants by name, those of one refit at one place, without refits that diverged."""
         if self.samples is None:
             return {}
         kept = self.samples[np.isfinite(self.samples).all(1)]
@@ -135,7 +135,7 @@ class Fit:
         """Constants with their intervals, what follows from them, and all notes and warnings.
 
         Args:
-            budgets: FLOPs whose best spending is told; for laws of Chinchilla.
+            budgets: FLOPs whose optimal allocation is included; for laws of Chinchilla.
         """
         from knowcap.report.table import text_table  # imported late: it needs pyarrow
 
@@ -189,19 +189,19 @@ def finite(content: Any) -> Any:
 
 
 def _details(fit: Fit) -> list[str]:
-    """What one law tells beyond its constants."""
+    """Lines about a law's own results."""
     lines = []
     for place in fit.extra.get("saturates_at", ()):
         at = f"{number(place['num_parameters'])} parameters {span(tuple(place['interval']))}"
-        lines.append(f"{number(place['max_knowledge_bits'])} bits fill a model of {at}.")
+        lines.append(f"{number(place['max_knowledge_bits'])} bits saturate a model of {at}.")
     for level in fit.extra.get("levels", ()):
         value = level["bits_per_parameter"]
-        told = (
+        shown = (
             level["why_not"]
             if value is None
             else f"{number(value)} {span(tuple(level['interval']))} bits per parameter"
         )
-        lines.append(f"{level['exposures']:g} exposures: {told}")
+        lines.append(f"{level['exposures']:g} exposures: {shown}")
     return lines
 
 

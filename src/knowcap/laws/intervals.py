@@ -125,7 +125,8 @@ def random_weights(num_points: int, num_bootstraps: int, seed: int, groups: np.n
     exponential instead of counts, so that no point drops out (the Bayesian bootstrap, Rubin 1981).
 
     Args:
-        num_points, num_bootstraps, seed: as they say.
+        num_points, num_bootstraps: the shape of the result.
+        seed: of the random generator.
         groups: of shape (num_points,); points of one group (a training run) are drawn together.
     """
     random = np.random.Generator(np.random.Philox(seed))
@@ -162,5 +163,5 @@ def percentiles(samples: np.ndarray, level: float = 0.95) -> np.ndarray:
 
 
 def interval(low: float, high: float) -> Interval:
-    """The ends for JSON: None where there is none."""
+    """The ends for JSON: None for an infinite end."""
     return (float(low) if np.isfinite(low) else None, float(high) if np.isfinite(high) else None)

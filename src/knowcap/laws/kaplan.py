@@ -23,7 +23,7 @@ _NAMES = {
 
 
 def fit_kaplan_n(num_parameters: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS) -> Fit:
-    """L(N) = (N_c / N)^alpha_N, of models that data and steps don't hold back. Kaplan's N has no embeddings.
+    """L(N) = (N_c / N)^alpha_N, of models not limited by data or steps. Kaplan's N has no embeddings.
 
     Args:
         num_parameters: of shape (n,).
@@ -81,7 +81,7 @@ def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options, groups: np
 
 
 def _bend(log_x: np.ndarray, y: np.ndarray, column: str) -> list[str]:
-    """Says where a parabola in the logs is far better than a line (t test at 1 in 1000)."""
+    """A warning if a parabola in the logs fits far better than a line (t test, p < 0.001)."""
     if len(np.unique(log_x)) < 4 or len(y) < 5:
         return []
     x = (log_x - log_x.mean()) / log_x.std()
@@ -91,9 +91,9 @@ def _bend(log_x: np.ndarray, y: np.ndarray, column: str) -> list[str]:
     error = np.sqrt(variance * np.linalg.inv(basis.T @ basis)[2, 2])
     if variance < 1e-18 or abs(found[2]) < scipy.stats.t.ppf(0.9995, len(y) - 3) * error:
         return []
-    way = "flattens" if found[2] > 0 else "steepens"
+    change = "flattens" if found[2] > 0 else "steepens"
     return [
-        f"log loss {way} with log {column}, where the law has a straight line: its constants depend on the range; "
+        f"log loss {change} with log {column}, but the law is a straight line: its constants depend on the range; "
         "a floor of the loss (chinchilla-parametric) or a second quantity (kaplan-nd) may be missing"
     ]
 
@@ -106,7 +106,7 @@ def kaplan_nd_loss(constants: Mapping[str, float], num_parameters: Any, num_toke
 
 
 def overfitting(constants: Mapping[str, float], num_parameters: Any, num_tokens: Any) -> np.ndarray:
-    """By how much of itself the loss at D tokens is above that of endless data: L(N, D) / L(N, inf) - 1 (4.2)."""
+    """The relative increase of the loss at D tokens over that of unlimited data: L(N, D) / L(N, inf) - 1 (4.2)."""
     return (
         kaplan_nd_loss(constants, num_parameters, num_tokens) / kaplan_nd_loss(constants, num_parameters, np.inf) - 1
     )
@@ -159,8 +159,8 @@ def fit_kaplan_nd(
     }
     if most.max() < 0.01:
         fit.warnings.append(
-            f"data hold back no run: loss is at most {100 * most.max():.2g} % above that of endless data, "
-            "so D_c and alpha_D rest on little; add runs on fewer tokens"
+            f"no run is limited by its data: loss is at most {100 * most.max():.2g} % above that of unlimited data, "
+            "so D_c and alpha_D are poorly determined; add runs on fewer tokens"
         )
     return fit
 

@@ -128,7 +128,8 @@ def _curve(points: dict[str, np.ndarray]) -> Curve:
 
 def _derive(fit: Fit) -> None:
     """The exponents of the optimal allocation, with their bootstrap intervals."""
-    assert fit.samples is not None
+    if fit.samples is None:
+        return
     fit.derived |= optimal_exponents(fit.constants)
     alpha, beta = fit.samples[:, 3], fit.samples[:, 4]
     for name, samples in (("a", beta / (alpha + beta)), ("b", alpha / (alpha + beta))):
@@ -140,11 +141,13 @@ def _doubts(fit: Fit, found: Mapping[str, tuple[np.ndarray, float]]) -> list[str
     warnings = []
     values = [value for _, value in found.values()]
     if max(values) > min(values) * 1.0001 + 1e-15:
-        told = ", ".join(f"{name} {value:.8g}" for name, (_, value) in found.items())
-        warnings.append(f"the solvers end at different objectives ({told}); the lower one is taken")
+        objectives = ", ".join(f"{name} {value:.8g}" for name, (_, value) in found.items())
+        warnings.append(f"the solvers end at different objectives ({objectives}); the lower one is taken")
     smallest = float(fit.points["observed"].min())
     if fit.constants["E"] < 1e-3 * smallest:
-        warnings.append("E is zero within rounding: the losses show no floor yet; add larger models on more tokens")
+        warnings.append(
+            "E is zero within rounding: the losses show no irreducible loss yet; add larger models on more tokens"
+        )
     return warnings
 
 
@@ -244,7 +247,7 @@ def _non_negative(basis: np.ndarray, target: np.ndarray, weights: np.ndarray) ->
 
 
 def _roundness(best: np.ndarray, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> float:
-    """Condition number of the least-squares surface over the exponents: derivatives less what A, B and E take up."""
+    """Condition number of the least-squares surface over the exponents: derivatives without what A, B, E absorb."""
     basis = _basis(best[None], x, y)[0] / loss[:, None]
     slopes = np.stack([basis[:, 0] * (x - x.mean()), basis[:, 1] * (y - y.mean())], 1)
     linear, *_ = np.linalg.lstsq(basis, np.ones(len(loss)), rcond=None)

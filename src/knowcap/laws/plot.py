@@ -59,8 +59,8 @@ def plot_fit(fit: Fit, path: str | Path) -> Path:
     else:
         _points(top, fit)
     _residuals(bottom, fit) if not profiles else _points(bottom, fit)
-    told = ", ".join(f"{name} {value:.4g}" for name, value in fit.constants.items() if "coefficient" not in name)
-    figure.suptitle(f"{fit.law}: {told}", fontsize=10)
+    constants = ", ".join(f"{name} {value:.4g}" for name, value in fit.constants.items() if "coefficient" not in name)
+    figure.suptitle(f"{fit.law}: {constants}", fontsize=10)
     if not profiles:
         bottom.set_xlim(top.get_xlim())
     return _save(figure, path)
@@ -151,7 +151,7 @@ def _points(axes: Axes, fit: Fit) -> None:
         rows = group == i
         for columns in _lines(fit, across, by, rows, grid, value) if rows.any() else ():
             axes.plot(grid, fit.predict(columns), color=color, linewidth=1.3)
-        name = f"{_short(value)} {'bits there are' if by == 'max_knowledge_bits' else _LABELS.get(by or '', '')}"
+        name = f"{_short(value)} {'bits in the data' if by == 'max_knowledge_bits' else _LABELS.get(by or '', '')}"
         if rows.any():
             axes.plot(x[rows], y[rows], "o", color=color, markersize=4, label=name)
     axes.set(xscale="log", yscale="log", xlabel=_LABELS[across], ylabel=upward)
@@ -163,7 +163,7 @@ def _points(axes: Axes, fit: Fit) -> None:
 def _lines(
     fit: Fit, across: str, by: str | None, rows: np.ndarray, grid: np.ndarray, value: float
 ) -> list[dict[str, np.ndarray]]:
-    """The columns along a line of the law: more than one line where there are several amounts of knowledge."""
+    """The columns along a line of the law: more than one line for several values of max_knowledge_bits."""
     columns = {across: grid} | ({by: np.full_like(grid, value)} if by else {})
     if fit.law != "exposures":
         return [columns]

@@ -1,7 +1,7 @@
-"""Laws as they were printed, each with its source, and the range of the runs that it was drawn from.
+"""Published laws, each with its source and the range of the runs behind it.
 
-Constants quoted from a paper have no interval here: the papers' own, where they print one, stand in `source`. Units:
-parameters, tokens, FLOPs, nats a token. Needs the standard library alone.
+Constants quoted from a paper have no interval here; `source` has the paper's own, if it prints one. Units:
+parameters, tokens, FLOPs, nats per token. Needs the standard library alone.
 
 Sources: Allen-Zhu and Li, arXiv 2404.05405 (Part 3.3); Kaplan et al. 2020, arXiv 2001.08361; Hoffmann et al. 2022,
 arXiv 2203.15556; Besiroglu et al. 2024, arXiv 2404.10102 (Epoch AI).
@@ -43,7 +43,7 @@ CAPACITY_SOURCE = {
     100: "Part 3.3, Result 4: at least 1 at its peak",
     1000: "Part 3.3, Result 1: at least 2 at its peak, at most 2.3",
 }
-NEAR_PERFECT = 1.8  # Part 3.3, Result 1(b): where there are at most so many bits a parameter, nearly all is stored
+NEAR_PERFECT = 1.8  # Part 3.3, Result 1(b): with at most this many bits per parameter, nearly all facts are stored
 
 # By how much fewer bits a parameter holds than GPT2's, by exposures (Part 3.3, Results 5, 6, 9).
 ARCHITECTURES: dict[str, tuple[dict[int, float], str]] = {
@@ -64,8 +64,8 @@ PRECISIONS: dict[str, tuple[float, int, str]] = {
     "int4": (0.35, 4, "introduction: 0.7 bits per parameter, of 2; GPTQ"),
 }
 
-# Bits per parameter of GPT2 where 7/8 of the tokens tell of junk people, by exposures of the useful ones: divided from
-# the 1 bit of 100 exposures without junk (Results 10 to 12).
+# Bits per parameter of GPT2 where 7/8 of the tokens are about junk people, by exposures of the useful ones: divided
+# from the 1 bit of 100 exposures without junk (Results 10 to 12).
 JUNK: dict[str, tuple[dict[int, float], str]] = {
     "unique": ({100: 1 / 20, 300: 1 / 3, 600: 1 / 1.5, 1000: 1 / 1.3}, "Result 10: 100 million junk people"),
     "repeated": ({100: 1.0}, "Result 11: 1000 junk people, again and again: no change"),

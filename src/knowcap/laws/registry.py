@@ -13,12 +13,12 @@ import numpy as np
 from knowcap.laws.capacity import fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope, fit_isoflop, group_budgets
 from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
-from knowcap.laws.doubts import table_doubts, tell_doubts
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
 from knowcap.laws.parametric import fit_parametric
 from knowcap.laws.runs import Taken, read_runs, rename, take
+from knowcap.laws.warnings import add_fit_warnings, table_warnings
 
 
 Runs = Mapping[str, Iterable[Any]] | str | Path
@@ -63,17 +63,19 @@ def fit_law(
         confidence_level, num_bootstraps, seed: of the intervals, see `Options`.
 
     Raises:
-        LawError: the law, the columns or their values; the message says how to mend it.
+        LawError: the law, the columns or their values; the message says how to fix it.
     """
     options = Options(confidence_level, num_bootstraps, seed)
     if law not in _LAWS:
         near = difflib.get_close_matches(law, _LAWS, 1)
-        raise LawError(f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; there are {', '.join(_LAWS)}")
+        raise LawError(
+            f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; expected one of {', '.join(_LAWS)}"
+        )
     of = _LAWS[law]
     named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
     optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
     taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
-    taken.warnings += table_doubts(law, taken, named)
+    taken.warnings += table_warnings(law, taken, named)
     if of.last:
         taken = _last_rows(taken)
     if critical_batch is not None:
@@ -82,12 +84,12 @@ def fit_law(
     fit = of.fit(taken, options)
     fit.warnings[:0], fit.notes[:0] = taken.warnings, taken.notes
     _other_count(fit, of, taken, options)
-    tell_doubts(fit)
+    add_fit_warnings(fit)
     return fit
 
 
 def _last_rows(taken: Taken) -> Taken:
-    """The last row of each run, where run and step say that rows are points of training curves."""
+    """The last row of each run, if run and step show that rows are points of training curves."""
     if "run" not in taken or "step" not in taken:
         return taken
     names, member = np.unique(taken["run"], return_inverse=True)
@@ -96,7 +98,7 @@ def _last_rows(taken: Taken) -> Taken:
     if len(last) == len(member):
         return taken
     if "num_parameters" in taken and _mixed(taken["num_parameters"], member):
-        taken.notes.append("run has several sizes under one name, so every row is taken as a run")
+        taken.notes.append("run has several sizes under one name, so every row counts as a run")
         return taken
     taken.notes.append(
         f"rows are training curves: the last of each of {len(names)} runs is a point, {len(member)} rows in all"
@@ -120,7 +122,7 @@ def _converted(law: str, taken: Taken, critical_batch: tuple[float, float]) -> T
 
 
 def _check_spread(law: str, of: _Law, taken: Taken) -> None:
-    """One point, or all of one size, is no fit."""
+    """Raises LawError for too few points or a column without variation."""
     number, problems = len(taken.rows), []
     if number < 3:
         problems.append(f"{law}: got {number} point{'s' * (number != 1)}, expected 3 or more; add runs")
@@ -129,15 +131,15 @@ def _check_spread(law: str, of: _Law, taken: Taken) -> None:
         same = [
             n for n in same if n == "num_parameters" and law == "capacity" and np.ptp(taken["max_knowledge_bits"]) == 0
         ]
-    told = ", ".join(f"{n} is {taken[n][0]:g}" for n in same)
+    constant = ", ".join(f"{n} is {taken[n][0]:g}" for n in same)
     if same:
-        problems.append(f"{law}: {told} in all {number} rows, expected several values; add runs that differ in it")
+        problems.append(f"{law}: {constant} in all {number} rows, expected several values; add runs that differ in it")
     if problems:
         raise LawError(problems)
 
 
 def _other_count(fit: Fit, of: _Law, taken: Taken, options: Options) -> None:
-    """The same fit to parameters without embeddings, and what difference that makes."""
+    """The same fit to parameters without embeddings, and a note on the difference."""
     name = "num_parameters_non_embedding"
     if "num_parameters" not in of.needed or name not in taken or np.array_equal(taken[name], taken["num_parameters"]):
         return
@@ -145,14 +147,14 @@ def _other_count(fit: Fit, of: _Law, taken: Taken, options: Options) -> None:
     try:
         fit.non_embedding = of.fit(Taken(values, taken.rows), options)
     except LawError as error:
-        fit.notes.append(f"without embeddings there is no fit: {error}")
+        fit.notes.append(f"the law cannot be fitted to parameters without embeddings: {error}")
         return
     share = 1 - taken[name] / taken["num_parameters"]
-    told = ", ".join(
+    constants = ", ".join(
         f"{k} {fit.constants[k]:.4g} → {v:.4g}" for k, v in fit.non_embedding.constants.items() if k in fit.constants
     )
     fit.notes.append(
-        f"without embeddings ({100 * share.min():.0f} to {100 * share.max():.0f} % of parameters): {told}"
+        f"without embeddings ({100 * share.min():.0f} to {100 * share.max():.0f} % of parameters): {constants}"
     )
 
 
@@ -164,23 +166,25 @@ def _fit_ns(taken: Taken, options: Options) -> Fit:
         if kaplan.min() < 0.9:
             fit.warnings.append(
                 f"steps are taken as they are; by Kaplan's critical batch S_min would be "
-                f"{kaplan.min():.2g} to {kaplan.max():.2g} of them; --critical_batch 2.1e8,0.21 makes it so"
+                f"{kaplan.min():.2g} to {kaplan.max():.2g} of them; --critical_batch 2.1e8,0.21 converts them"
             )
     return fit
 
 
 def _fit_c(taken: Taken, options: Options) -> Fit:
-    """On training curves, the rows that no cheaper row beats."""
+    """On training curves, the rows that no row of fewer FLOPs beats."""
     if "run" not in taken or len(np.unique(taken["run"])) == len(taken.rows):
         return fit_kaplan_c(taken["flops"], taken["loss"], options)
     order = np.lexsort((taken["loss"], taken["flops"]))
     best = np.minimum.accumulate(taken["loss"][order])
     front = order[np.concatenate([[True], best[1:] < best[:-1]])]
     taken.notes.append(
-        f"rows are training curves: the {len(front)} of {len(order)} that no cheaper one beats are points"
+        f"rows are training curves: the {len(front)} of {len(order)} that no row of fewer FLOPs beats are points"
     )
     if len(front) < 3:
-        raise LawError(f"kaplan-c: got {len(front)} rows that no cheaper one beats, expected 3 or more; add runs")
+        raise LawError(
+            f"kaplan-c: got {len(front)} rows that no row of fewer FLOPs beats, expected 3 or more; add runs"
+        )
     return fit_kaplan_c(taken["flops"][front], taken["loss"][front], options, groups=taken["run"][front])
 
 
@@ -194,7 +198,7 @@ def _fit_critical(taken: Taken, options: Options) -> Fit:
 
 
 def _curve_names(taken: Taken, by: tuple[str, ...]) -> np.ndarray:
-    """Rows alike in `by` are one curve."""
+    """Rows with equal values in `by` are one curve."""
     there = [taken[name] for name in by if name in taken]
     taken.notes.append(f"no column run: rows of equal {' and '.join(n for n in by if n in taken)} are a curve")
     return np.unique(np.stack(there, 1), axis=0, return_inverse=True)[1].reshape(-1)

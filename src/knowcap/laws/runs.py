@@ -26,8 +26,8 @@ MEANINGS = {
     "batch_tokens": "tokens in a batch",
     "run": "which curve a row belongs to",
     "knowledge_bits": "bits learned",
-    "max_knowledge_bits": "bits that there are to learn",
-    "exposures": "how often each fact was seen",
+    "max_knowledge_bits": "all bits of the data set",
+    "exposures": "exposures of each fact",
 }
 _SHOWN = 5  # rows named in a message
 
@@ -64,7 +64,7 @@ def read_runs(path: str | Path) -> dict[str, list[Any]]:
     if double := sorted({name for name in header if name and header.count(name) > 1}):
         raise LawError(f"{path}: two columns are named {', '.join(double)}; rename one")
     if uneven := [i for i, line in enumerate(lines[1:], 1) if len(line) != len(header)]:
-        raise LawError(f"{path}: rows {some(uneven)} have other than {len(header)} cells")
+        raise LawError(f"{path}: rows {some(uneven)} do not have {len(header)} cells")
     return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
 
 
@@ -117,7 +117,7 @@ def some(values: Iterable[Any]) -> str:
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
 
 
-# What a column can be made from, best first.
+# What a column can be computed from, best first.
 SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "num_tokens": (("step", "batch_tokens"), ("num_parameters", "flops"), ("num_parameters", "budget")),
     "flops": (("num_parameters", "num_tokens"), ("budget",), ("num_parameters", "step", "batch_tokens")),
@@ -132,7 +132,7 @@ class Taken:
     Attributes:
         values: numbers by name, and `run` as text.
         rows: of the table, counted from 1, of shape (n,).
-        notes: what was left out or made up on the way.
+        notes: rows left out and columns computed.
     """
 
     values: dict[str, np.ndarray]
@@ -141,7 +141,7 @@ class Taken:
     warnings: list[str] = field(default_factory=list)
 
     def only(self, kept: np.ndarray) -> Taken:
-        """The rows where `kept` (booleans or indices) says so."""
+        """The rows that `kept` (booleans or indices) selects."""
         return Taken({k: v[kept] for k, v in self.values.items()}, self.rows[kept], self.notes, self.warnings)
 
     def __contains__(self, name: str) -> bool:
@@ -158,7 +158,7 @@ def take(
     optional: Sequence[str] = (),
     below_zero: str = "",
 ) -> Taken:
-    """The columns that a law needs, made from others where they are not there, without rows that lack a number.
+    """The columns that a law needs, computed from others if missing, without rows that lack a number.
 
     Args:
         table: columns by name.
@@ -178,7 +178,7 @@ def take(
             read += [n for n in source if n not in read]
     if problems:
         found = ", ".join(table) or "none"
-        hint = "name a column that is called otherwise by --columns, such as --columns loss=eval_loss"
+        hint = "map a column of another name by --columns, such as --columns loss=eval_loss"
         raise LawError(f"{law}: missing {'; '.join(problems)}. Found: {found}. {hint[0].upper() + hint[1:]}")
     lengths = {name: len(table[name]) for name in read}
     if len(set(lengths.values())) > 1:
@@ -222,7 +222,7 @@ def _clean(
         if name != "run" and (bad := column <= 0).any():
             got = some(f"{v:g}" for v in column[bad])
             text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {some(taken.rows[bad])}"
-            problems.append(f"{law}: {text}; mend or remove them")
+            problems.append(f"{law}: {text}; correct or remove them")
     if problems:
         raise LawError(problems)
     if not len(taken.rows):
@@ -232,7 +232,7 @@ def _clean(
 
 
 def _fill_in(taken: Taken, needed: Sequence[str]) -> None:
-    """Makes missing columns from those there."""
+    """Computes missing columns from others."""
     v = taken.values
     for name in (*needed, "step", "num_tokens", "flops"):
         if name in v or name not in SOURCES:
@@ -256,7 +256,7 @@ def _fill_in(taken: Taken, needed: Sequence[str]) -> None:
         else:
             continue
         if name in needed and not (name == "flops" and "budget" in v):
-            taken.notes.append(f"no column {name}: made as {how}")
+            taken.notes.append(f"no column {name}: computed as {how}")
 
 
 def _source(name: str, table: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the reasoning: a quantity, its value (None where there is none to tell), its unit, and why."""
+    """One line of the reasoning: a quantity, its value or None, its unit, and why."""
 
     what: str
     value: float | None
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a question was answered with.
+    """The answer to a question.
 
     Attributes:
         question: size, holds, train or compute.
@@ -35,9 +35,9 @@ class Answer:
         results: the numbers, by name.
         intervals: of those results that a fitted law gives one for.
         steps: how they come about.
-        table: rows that stand side by side, one an approach or a case; all have the same keys.
+        table: one row per approach or case, all with the same keys.
         laws: those that were used.
-        warnings: where the laws do not reach, and what was assumed.
+        warnings: where the laws do not apply, and what was assumed.
     """
 
     question: str
@@ -50,7 +50,7 @@ class Answer:
     warnings: Sequence[str] = ()
 
     def content(self) -> dict[str, Any]:
-        """What `--json` prints. A result without an interval has null for one."""
+        """The content of `--json`. A result without an interval has null for one."""
         return {
             "question": self.question,
             "headline": self.headline,
@@ -63,7 +63,7 @@ class Answer:
         }
 
     def text(self) -> str:
-        """What the command prints: the answer, its interval, the steps, the laws, the warnings."""
+        """The printed text: the answer, its interval, the steps, the laws, the warnings."""
         parts = [self.headline, *self._interval_lines()]
         if self.steps:
             parts += ["", *_step_lines(self.steps)]
@@ -98,7 +98,7 @@ def _kind(law: Law) -> str:
     return (
         level
         if len(law.intervals) == 1
-        else f"{level}, by the corners of its constants' intervals: wider than need be"
+        else f"{level}, by the corners of its constants' intervals: wider than necessary"
     )
 
 

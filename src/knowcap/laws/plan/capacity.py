@@ -69,7 +69,7 @@ def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
         value=value,
         interval=interval,
         steps=tuple(steps),
-        warnings=base.warnings + tuple(_doubts(setting, base, exposures)),
+        warnings=base.warnings + tuple(_warnings(setting, base, exposures)),
     )
 
 
@@ -79,7 +79,7 @@ def most_exposures(laws: Mapping[str, Law]) -> float:
 
 
 def exposures_for(bits_per_parameter: float, setting: Setting, laws: Mapping[str, Law]) -> float | None:
-    """The fewest exposures at which a parameter holds so many bits; None where the law's largest number is too few.
+    """The fewest exposures at which a parameter holds `bits_per_parameter`; None if the law's most are too few.
 
     Solved by halving the interval in log exposures; the law grows with exposures.
     """
@@ -117,12 +117,12 @@ def _published(junk: str, exposures: float) -> Rate:
     if exposures > max(anchors):
         such = " with such junk" if junk != "none" else ""
         warnings.append(
-            f"exposures={figure(exposures)}: Part 3.3 has runs{such} of up to {max(anchors)}; what more would do "
-            "is not known, and nothing is counted for it"
+            f"exposures={figure(exposures)}: Part 3.3 has runs{such} of up to {max(anchors)}; the effect of more "
+            "is not known and not counted"
         )
     elif junk == "none" and exposures < 100:
         warnings.append(
-            "below 100 exposures the figure rests on a rule of a lecture (0.1 bits per parameter at one exposure), "
+            "below 100 exposures the figure is a rule from a lecture (0.1 bits per parameter at one exposure), "
             "not on published runs"
         )
     return Rate(value, None, steps, _PART_33, tuple(warnings))
@@ -148,13 +148,13 @@ def _by_exposures(law: Law, exposures: float) -> Rate:
 
 
 def _by_capacity(law: Law, exposures: float | None) -> Rate:
-    """R of a fit that knows of no exposures."""
+    """R of a fit without exposures."""
     value = law.constants["bits_per_parameter"]
     warnings = list(law.warnings)
     if exposures is not None:
         warnings.append(
             f"exposures={figure(exposures)} is not applied: {law.source} holds for the exposures of its own runs; fit "
-            "the law exposures to ask for another number"
+            "the law exposures for other numbers"
         )
     steps = (Step("bits per parameter", value, "", f"{law.source}"),)
     return Rate(
@@ -172,8 +172,8 @@ def _junked(found: Rate, junk: str, exposures: float) -> Rate:
     return replace(found, value=found.value * factor, interval=interval, steps=(*found.steps, step))
 
 
-def _doubts(setting: Setting, base: Rate, exposures: float) -> list[str]:
-    doubts = []
+def _warnings(setting: Setting, base: Rate, exposures: float) -> list[str]:
+    warnings = []
     changed = [
         f"architecture {setting.architecture}" * (setting.architecture != "gpt2"),
         f"precision {setting.precision}" * (PRECISIONS[setting.precision][0] != 1),
@@ -181,14 +181,14 @@ def _doubts(setting: Setting, base: Rate, exposures: float) -> list[str]:
     ]
     changed = [text for text in changed if text]
     if len(changed) > 1:
-        doubts.append(f"{' and '.join(changed)} were not measured together; their factors are multiplied")
+        warnings.append(f"{' and '.join(changed)} were not measured together; their factors are multiplied")
     if setting.architecture != "gpt2" and exposures < 100:
-        doubts.append(f"architecture {setting.architecture}: no figure below 100 exposures; that of 100 is taken")
+        warnings.append(f"architecture {setting.architecture}: no figure below 100 exposures; that of 100 is taken")
     if setting.precision == "int4" and (base.law.fitted or exposures != 1000):
-        doubts.append("int4 keeps 0.35 of the bits at 1000 exposures (0.7 of 2); the same share is taken here")
+        warnings.append("int4 keeps 0.35 of the bits at 1000 exposures (0.7 of 2); the same share is taken here")
     if setting.junk != "none":
-        doubts.append(f"junk is as in the paper: {1 - USEFUL_SHARE:g} of the tokens; other shares are not known")
-    return doubts
+        warnings.append(f"junk is as in the paper: {1 - USEFUL_SHARE:g} of the tokens; other shares are not known")
+    return warnings
 
 
 def _between(anchors: Mapping[int, float], exposures: float) -> float:

@@ -42,9 +42,9 @@ def compute(
 
     Args:
         flops: the budget, C = 6 N D.
-        laws: fitted ones by name; each stands in place of the papers' same approach.
-        num_parameters: a size that is settled: what the budget gives with it, beside the optimum.
-        unique_tokens: how many different tokens there are; beyond them data are repeated, which no law here covers.
+        laws: fitted ones by name; each replaces the same approach of the papers.
+        num_parameters: a fixed size: the tokens and loss of the budget at that size, beside the optimum.
+        unique_tokens: how many different tokens are available; more means repeated data, which no law here covers.
 
     Raises:
         LawError: a number that is not above zero.
@@ -64,7 +64,7 @@ def compute(
             intervals |= _box(law, flops, key)
     steps = [Step("budget", flops, "FLOPs", "C = 6 N D")]
     if num_parameters is not None:
-        steps += _settled(num_parameters, flops, used)
+        steps += _fixed(num_parameters, flops, used)
         results["num_tokens"] = flops / (6 * num_parameters)
     chinchilla = [row for row in rows if not row["approach"].startswith("Kaplan")]
     spans = [_range([row[name] for row in chinchilla]) for name in ("parameters", "tokens")]
@@ -84,7 +84,7 @@ def compute(
 
 
 def _chosen(laws: Mapping[str, Law]) -> list[tuple[str, str, Law]]:
-    """The approaches, each by the fitted law if there is one, else by the papers'."""
+    """The approaches, each by its fitted law, or else the papers'."""
     fitted = [(_FITTED[name], "your fit", law) for name, law in laws.items() if name in _FITTED]
     papers = [row for row in _APPROACHES if row[2].law not in laws]
     return sorted(fitted + papers, key=lambda row: row[0])
@@ -126,12 +126,12 @@ def _box(law: Law, flops: float, key: str) -> dict[str, Interval]:
     return found
 
 
-def _settled(num_parameters: float, flops: float, used: list[tuple[str, str, Law]]) -> list[Step]:
-    """What the budget gives with a size that is settled."""
+def _fixed(num_parameters: float, flops: float, used: list[tuple[str, str, Law]]) -> list[Step]:
+    """The tokens and loss of the budget at a fixed size."""
     tokens = flops / (6 * num_parameters)
     steps = [
-        Step("parameters, settled", num_parameters, "", "as given"),
-        Step("tokens with them", tokens, "", f"C / (6 N), {figure(tokens / num_parameters)} a parameter"),
+        Step("parameters, fixed", num_parameters, "", "as given"),
+        Step("tokens with them", tokens, "", f"C / (6 N), {figure(tokens / num_parameters)} per parameter"),
     ]
     for approach, source, law in used:
         reached = loss(law, num_parameters, tokens)
@@ -139,7 +139,7 @@ def _settled(num_parameters: float, flops: float, used: list[tuple[str, str, Law
             best = loss(law, *_optimum(law, flops)) or 0.0
             steps.append(
                 Step(
-                    "nats a token",
+                    "nats per token",
                     reached,
                     "",
                     f"{approach}, {source}; {reached - best:.4f} above the optimum's {best:.4f}",
@@ -154,7 +154,7 @@ def _range(values: list[float]) -> str:
 
 
 _BEYOND = 1.5  # times the largest budget of the runs
-_OVER_TRAINED = 4.0  # times the tokens a parameter that any approach advises
+_OVER_TRAINED = 4.0  # times the tokens per parameter that any approach advises
 _CHINCHILLA = 6e23
 _CONFIRMED = ", confirmed once, by Chinchilla at 5.76e23"
 _BENT = "; Hoffmann found the frontier to bend, so large optima may be too large"
@@ -163,13 +163,13 @@ _BENT = "; Hoffmann found the frontier to bend, so large optima may be too large
 def _limits(
     flops: float, used: Sequence[Law], num_parameters: float | None = None, unique_tokens: float | None = None
 ) -> Iterator[str]:
-    """What to say beside the optima of a budget.
+    """Warnings about the optima of a budget.
 
     Args:
         flops: the budget.
         used: the laws that the optima are by.
-        num_parameters: a size that is settled.
-        unique_tokens: how many different tokens there are.
+        num_parameters: a fixed size.
+        unique_tokens: how many different tokens are available.
     """
     for law in used:
         yield from law.warnings
@@ -183,22 +183,22 @@ def _limits(
     if unique_tokens is not None and tokens > unique_tokens:
         yield (
             f"{figure(tokens)} tokens of {figure(unique_tokens)} different ones are {figure(tokens / unique_tokens)} "
-            "passes: repeated data, for which no law here holds; losses will be higher than foretold"
+            "passes: repeated data, which no law here covers; losses will be higher than predicted"
         )
     if num_parameters is not None:
         ratio, most = tokens / num_parameters, max(tokens / size for size, tokens in optima)
         if ratio > _OVER_TRAINED * most:
             yield (
-                f"{figure(ratio)} tokens a parameter are {figure(ratio / most)} times what any approach advises: "
-                "over-training, which these laws were not fitted to; take the foretold loss as a guess"
+                f"{figure(ratio)} tokens per parameter are {figure(ratio / most)} times the optimum of any approach: "
+                "over-training, which these laws were not fitted to; the predicted loss is a guess"
             )
     if KAPLAN_ALLOCATION in used:
         factor, power = KAPLAN_OVERFITTING
         least = factor * _optimum(KAPLAN_ALLOCATION, flops)[0] ** power
         yield (
             "Kaplan counts parameters without embeddings, with C_min = C / 2 at the critical batch size; its runs "
-            "kept one learning rate schedule, which Hoffmann blames for models too large; to keep overfitting small "
-            f"it asks for {figure(least)} different tokens"
+            "kept one learning rate schedule, which by Hoffmann made its models too large; to keep overfitting "
+            f"small it needs {figure(least)} different tokens"
         )
     yield ("losses are on each paper's own text and tokenizer; 2 IsoFLOP is biased where its grids are off-centre")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _SUMMARY = ("attribute", "entities", "distinct_values")
-_MOST_TOLD = 4  # notes on a table that are shown one by one
+_MOST_NOTES = 4  # notes on a table that are shown one by one
 TOKENS_PER_FACT = BIOS_TOKENS / BIOS_FACTS
 
 
@@ -33,9 +33,9 @@ class Content:
 
     Attributes:
         bits: what a perfect model holds of it.
-        tokens: that tell all of it once; None where only bits are given.
+        tokens: of a text that states all of it once; None if only bits are given.
         steps: how the bits come about.
-        notes: what may count too much.
+        notes: which facts may be overcounted.
     """
 
     bits: float
@@ -60,7 +60,7 @@ def content_of(
     if len(given) != 1:
         raise LawError(f"got {' and '.join(given) or 'nothing'} to store; give one of bits, num_people, facts")
     if facts is None and (facts_templates is not None or entity_space is not None):
-        raise LawError("facts_templates and entity_space are about a table of facts; give facts, or leave them out")
+        raise LawError("facts_templates and entity_space have no effect without facts; give facts, or leave them out")
     if bits is not None:
         return Content(positive("bits", bits), None, (Step("bits to store", bits, "bits", "as given"),))
     if num_people is not None:
@@ -69,14 +69,14 @@ def content_of(
 
 
 def bits_per_person(num_people: float) -> float:
-    """log2(N0 / N) + log2 S0: what is known of one of N people of bioS (Part 3.3, Def. 4.3), in bits."""
+    """log2(N0 / N) + log2 S0: the bits of one of N people of bioS (Part 3.3, Def. 4.3), in bits."""
     return math.log2(BIOS_NAMES / num_people) + math.log2(BIOS_VALUES)
 
 
 def people(num_people: float) -> Content:
     """N people of bioS. Raises LawError for more people than names."""
     if not 1 <= num_people <= BIOS_NAMES:
-        raise LawError(f"num_people={num_people:g}, expected 1 to {BIOS_NAMES:,}, the names there are; mend it")
+        raise LawError(f"num_people={num_people:g}, expected 1 to {BIOS_NAMES:,}, the number of names; correct it")
     each = bits_per_person(num_people)
     steps = (
         Step("bits a person", each, "bits", "log2(N0/N) + log2 S0 (47.59): Part 3.3, Def. 4.3"),
@@ -86,9 +86,9 @@ def people(num_people: float) -> Content:
 
 
 def people_for(bits: float) -> float:
-    """How many people of bioS have so many bits: N (log2(N0/N) + log2 S0) = bits, solved by halving.
+    """How many people of bioS have this many bits: N (log2(N0/N) + log2 S0) = bits, solved by halving.
 
-    Beyond N0 people there are no names left; as many as have those values, each log2 S0 bits.
+    Beyond N0 people no names are left, so each person counts log2 S0 bits for the values alone.
     """
     low, high = 0.0, float(BIOS_NAMES)
     if bits >= high * bits_per_person(high):
@@ -100,7 +100,7 @@ def people_for(bits: float) -> float:
 
 
 def table_content(path: Path, templates: str | Path | None, entity_space: float | None) -> Content:
-    """What a file of facts amounts to: a CSV or Parquet of entity, attribute, value; a CSV of attribute, entities,
+    """The content of a file of facts: a CSV or Parquet of entity, attribute, value; a CSV of attribute, entities,
     distinct_values; or a data set folder of knowcap.
 
     Raises:
@@ -109,7 +109,7 @@ def table_content(path: Path, templates: str | Path | None, entity_space: float 
     if path.is_dir() or path.name == "knowledge.json":
         return _dataset(path / "knowledge.json" if path.is_dir() else path, templates, entity_space)
     if not path.is_file():
-        raise LawError(f"facts: {path} is no file; mend the path")
+        raise LawError(f"facts: {path} does not exist; correct the path")
     rows = _summary_rows(path)
     if rows is not None:
         return _summary(path, rows, templates, entity_space)
@@ -126,7 +126,7 @@ def _tuples(path: Path, templates: str | Path | None, entity_space: float | None
     tuples, more = read_tuples(path, sentences.attributes)
     problems += more or list(contradictions(tuples, sentences))
     if problems:
-        raise LawError("\n".join(problems))
+        raise LawError(problems)
     space, count = sentences.entity_space, len(tuples.entities)
     names = None if space is None else math.log2(space)
     knowledge = Knowledge(path.stem, "", count, 0, "entity", names, attributes_of(tuples, sentences))
@@ -134,12 +134,12 @@ def _tuples(path: Path, templates: str | Path | None, entity_space: float | None
     steps.append(_names_step(space, count))
     steps.append(Step("bits to store", knowledge.total_bits, "bits", f"{count:,} entities of {path.name}"))
     facts = sum(column.stated for column in tuples.columns.values())
-    told = list(notes(tuples, sentences))
-    if len(told) > _MOST_TOLD:
-        told[_MOST_TOLD:] = [f"{len(told) - _MOST_TOLD} more notes on this table; `knowcap data` tells all"]
+    remarks = list(notes(tuples, sentences))
+    if len(remarks) > _MOST_NOTES:
+        remarks[_MOST_NOTES:] = [f"{len(remarks) - _MOST_NOTES} more notes on this table; `knowcap data` prints all"]
     if knowledge.total_bits <= 0:
-        raise LawError(f"{path}: there is nothing to know, all facts together count 0 bits; check its values")
-    return Content(knowledge.total_bits, facts * TOKENS_PER_FACT, tuple(steps), tuple(told))
+        raise LawError(f"{path}: all facts together count 0 bits; check its values")
+    return Content(knowledge.total_bits, facts * TOKENS_PER_FACT, tuple(steps), tuple(remarks))
 
 
 def _attribute_step(attribute: Attribute, entities: int, tuples: Tuples) -> Step:
@@ -162,11 +162,11 @@ def _names_step(space: float | None, entities: int) -> Step:
 
 
 def _sentences(path: Path, templates: str | Path | None, space: float | None) -> tuple[Sentences, list[str]]:
-    """What the YAML declares, or, without one, every attribute of the table counted by frequency."""
+    """The YAML's declarations, or, without one, every attribute of the table counted by frequency."""
     from knowcap.corpus.sentences import AttributeTemplates, Sentences, read_sentences
 
     if space is not None and not (math.isfinite(space) and space >= 1 and space == int(space)):
-        raise LawError(f"entity_space={space:g}, expected a whole number of names, 1 or more; mend it")
+        raise LawError(f"entity_space={space:g}, expected a whole number of names, 1 or more; correct it")
     if templates is not None:
         if space is not None:
             raise LawError("entity_space is given beside facts_templates; write it into the YAML")
@@ -178,7 +178,7 @@ def _sentences(path: Path, templates: str | Path | None, space: float | None) ->
 
 
 def _attribute_names(path: Path) -> list[str]:
-    """The attributes that a table has, in their order; empty where it cannot be read (read_tuples tells why)."""
+    """The attributes that a table has, in their order; empty where it cannot be read (read_tuples reports why)."""
     if path.suffix.lower() == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -224,11 +224,11 @@ def _summary(
     counts = {}
     for number, row in enumerate(rows, start=2):
         if row["attribute"] in counts:
-            problems.append(f"{path.name} line {number}: {row['attribute']!r} is there twice; remove one")
+            problems.append(f"{path.name} line {number}: {row['attribute']!r} is given twice; remove one")
         try:
             counts[row["attribute"]] = (int(row["entities"]), int(row["distinct_values"]))
         except ValueError:
-            problems.append(f"{path.name} line {number}: got {row}, expected whole numbers; mend them")
+            problems.append(f"{path.name} line {number}: got {row}, expected whole numbers; correct them")
     problems += [
         f"{path.name}: {name}: {entities} entities and {distinct} distinct values, expected 1 or more of both"
         for name, (entities, distinct) in counts.items()
@@ -238,7 +238,7 @@ def _summary(
     if entity_space is not None and entity_space < most:
         problems.append(f"entity_space={entity_space:g}, but {most:,} entities; expected as many names at least")
     if problems:
-        raise LawError("\n".join(problems))
+        raise LawError(problems)
     steps = [
         Step(name, n * math.log2(distinct), "bits", f"{n:,} facts x log2 {distinct:,}, as if drawn evenly")
         for name, (n, distinct) in counts.items()
@@ -246,7 +246,7 @@ def _summary(
     steps.append(_names_step(entity_space, most))
     bits = math.fsum(step.value or 0.0 for step in steps)
     if bits <= 0:
-        raise LawError(f"{path}: there is nothing to know, all facts together count 0 bits; check its numbers")
+        raise LawError(f"{path}: all facts together count 0 bits; check its numbers")
     steps.append(Step("bits to store", bits, "bits", f"{path.name}"))
     facts = sum(n for n, _ in counts.values())
     return Content(bits, facts * TOKENS_PER_FACT, tuple(steps))
@@ -257,7 +257,7 @@ def _dataset(path: Path, templates: str | Path | None, entity_space: float | Non
     from knowcap.facts import FactError, Knowledge
 
     if templates is not None or entity_space is not None:
-        raise LawError("a data set has settled facts_templates and entity_space; leave them out")
+        raise LawError("facts_templates and entity_space have no effect on a data set folder; leave them out")
     try:
         knowledge = Knowledge.load(path)
     except FactError as error:

@@ -1,4 +1,4 @@
-"""Laws fitted by `knowcap fit`, read from its JSON; they go before the papers'."""
+"""Laws fitted by `knowcap fit`, read from its JSON; used in place of the papers'."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowcap.laws.plan.answer import Interval
 
 
 _ALLOCATION = ("exponent_parameters", "coefficient_parameters", "exponent_tokens", "coefficient_tokens")
-# The laws that some question asks for, and the constants that it needs of them.
+# The laws that the questions use, and the constants that they need.
 CONSTANTS = {
     "capacity": ("bits_per_parameter",),
     "exposures": ("bits_per_parameter", "half_exposures", "gamma"),
@@ -29,7 +29,7 @@ def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
     """The laws of the files by name.
 
     Raises:
-        LawError: with all that is wrong with any of them: no file, no JSON of `knowcap fit`, constants that are
+        LawError: every problem of every file: no file, no JSON of `knowcap fit`, constants that are
             missing or not numbers, two files of one law.
     """
     laws: dict[str, Law] = {}
@@ -38,13 +38,13 @@ def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
         try:
             law = _read(path)
         except LawError as error:
-            problems += str(error).split("\n")
+            problems += error.problems
             continue
         if law.law in laws:
-            problems.append(f"{path}: the law {law.law} is given twice, also by {laws[law.law].source}; drop one")
+            problems.append(f"{path}: the law {law.law} is given twice, also by {laws[law.law].source}; remove one")
         laws[law.law] = law
     if problems:
-        raise LawError("\n".join(problems))
+        raise LawError(problems)
     return laws
 
 
@@ -64,7 +64,7 @@ def _read(path: Path) -> Law:
     ]
     intervals, open_ended = _intervals(path, content, problems)
     if problems:
-        raise LawError("\n".join(problems))
+        raise LawError(problems)
     points = content.get("num_points")
     warnings = [f"{path.name}: {text}" for text in content.get("warnings") or ()]
     if open_ended & set(needed):
@@ -105,7 +105,7 @@ def interval_of(law: Law, found: Callable[[Mapping[str, float]], float]) -> Inte
 
     Where the law brings the constants of a bootstrap's refits: percentiles over those, in which constants go together.
     Else the smallest and largest over the corners of the constants' intervals, in which what a fit ties together
-    varies freely: wider than it need be, never narrower.
+    varies freely: wider than necessary, never narrower.
     """
     if not law.intervals:
         return None
@@ -129,9 +129,7 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 
 def unused(laws: Mapping[str, Law], used: Sequence[Law], question: str) -> list[str]:
-    """What to say of laws that were given and that a question has no use for."""
+    """Warnings about given laws that a question does not use."""
     return [
-        f"{law.source}: `plan {question}` has no use for the law {name}"
-        for name, law in laws.items()
-        if law not in used
+        f"{law.source}: `plan {question}` does not use the law {name}" for name, law in laws.items() if law not in used
     ]

@@ -1,4 +1,4 @@
-"""The planner as a page (gradio): a tab a question, the same answers as `knowcap plan`."""
+"""The planner as a page (gradio): one tab per question, the same answers as `knowcap plan`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NUMBERS = {
     "num_people": "or: people of bioS to store",
     "num_parameters": "parameters, embeddings included",
     "exposures": "exposures of each fact (empty: 1000; to train, the fewest)",
-    "entity_space": "names there could have been",
-    "tokens_per_exposure": "tokens that tell all once (empty: as in the paper's biographies)",
+    "entity_space": "possible names",
+    "tokens_per_exposure": "tokens that state all facts once (empty: as in the paper's biographies)",
     "num_gpus": "number of GPUs",
     "utilisation": "share of the GPU's peak that is reached",
     "flops": "budget, FLOPs",
-    "unique_tokens": "different tokens there are",
+    "unique_tokens": "different tokens available",
 }
 _CHOICES = {
     "architecture": tuple(ARCHITECTURES),
@@ -66,10 +66,10 @@ _STARTS = {"architecture": "gpt2", "precision": "bf16", "junk": "none"}
 
 
 def answer(question: str, values: dict[str, Any], law: list[str] | None = None) -> Answer:
-    """The answer to what stands in the fields of a tab; empty ones are not given.
+    """The answer to the fields of a tab; empty fields are left out.
 
     Raises:
-        LawError: with all that is wrong with them.
+        LawError: with every problem.
     """
     options, problems = {}, []
     for name, value in values.items():
@@ -81,7 +81,7 @@ def answer(question: str, values: dict[str, Any], law: list[str] | None = None) 
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     if problems:
-        raise LawError("\n".join(problems))
+        raise LawError(problems)
     return ask(question, law or (), **options)
 
 
@@ -132,7 +132,7 @@ def _field(gr: Any, name: str, starts: dict[str, str], elem_id: str) -> Any:
 
 
 def _asked(gr: Any, question: str, names: tuple[str, ...]) -> Callable[..., tuple[str, dict[str, Any]]]:
-    """What the button of a tab does."""
+    """The callback of a tab's button."""
 
     def asked(*inputs: Any) -> tuple[str, dict[str, Any]]:
         *values, law = inputs

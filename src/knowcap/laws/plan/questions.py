@@ -26,11 +26,11 @@ def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer
 
     Args:
         question: size, holds, train or compute.
-        law: files of `knowcap fit`, whose laws go before the papers'.
+        law: files of `knowcap fit`, used in place of the papers' laws.
         options: those of the question; None: not given.
 
     Raises:
-        LawError: with all that is wrong with the options.
+        LawError: with every problem of the options.
     """
     given = {name: value for name, value in options.items() if value is not None}
     return _QUESTIONS[question](given, law)
@@ -81,14 +81,14 @@ def _needed(given: Mapping[str, Any], name: str) -> float:
     return given[name]
 
 
-def _all(*makers: Callable[[], Any]) -> list[Any]:
-    """What each makes. Raises LawError with the problems of all."""
+def _all(*builders: Callable[[], Any]) -> list[Any]:
+    """The result of each. Raises LawError with the problems of all."""
     made, problems = [], []
-    for make in makers:
+    for make in builders:
         try:
             made.append(make())
         except LawError as error:
-            problems.append(str(error))
+            problems += error.problems
     if problems:
-        raise LawError("\n".join(problems))
+        raise LawError(problems)
     return made

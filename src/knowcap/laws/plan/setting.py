@@ -14,10 +14,10 @@ class Setting:
     """How a model is trained and kept.
 
     Attributes:
-        exposures: how often each fact is seen; None: as many as the law has runs of, 1000 by Part 3.3.
+        exposures: exposures of each fact; None: the largest number of the law's runs, 1000 by Part 3.3.
         architecture: a key of ARCHITECTURES.
         precision: a key of PRECISIONS.
-        junk: none, or a key of JUNK: 7/8 of the tokens tell of others.
+        junk: none, or a key of JUNK: 7/8 of the tokens are about other people.
     """
 
     exposures: float | None = None
@@ -37,8 +37,8 @@ class Setting:
         ]
         if self.exposures is not None and not (math.isfinite(self.exposures) and self.exposures >= 1):
             problems.append(
-                f"exposures={self.exposures:g}, expected 1 or more: what is not seen once cannot be stored, and no "
-                "law here is about part of a pass; raise exposures"
+                f"exposures={self.exposures:g}, expected 1 or more: no law here covers less than one "
+                "exposure; raise exposures"
             )
         elif self.exposures is not None and self.junk != "none" and self.exposures < min(JUNK[self.junk][0]):
             problems.append(
@@ -46,7 +46,7 @@ class Setting:
                 f"{min(JUNK[self.junk][0])} exposures; raise exposures, or leave junk out"
             )
         if problems:
-            raise LawError("\n".join(problems))
+            raise LawError(problems)
 
 
 _NVIDIA, _AMD = "NVIDIA datasheet", "AMD datasheet"
@@ -67,7 +67,7 @@ GPUS: dict[str, tuple[float, str]] = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """What trains: `num_gpus` of a GPU (a key of GPUS) at `utilisation`, the share of its peak that is reached."""
+    """`num_gpus` of a GPU (a key of GPUS) at `utilisation`, the share of its peak that is reached."""
 
     gpu: str = "h100-sxm"
     utilisation: float = 0.4
@@ -79,20 +79,20 @@ class Hardware:
 
 
 def gpu_hours(flops: float, gpu: str, utilisation: float) -> float:
-    """Hours on one GPU that does so many FLOPs at `utilisation` of its peak.
+    """Hours on one GPU for `flops` at `utilisation` of its peak.
 
     Raises:
-        LawError: an unknown GPU (the known ones are told), or a utilisation outside (0, 1].
+        LawError: an unknown GPU, or a utilisation outside (0, 1].
     """
     if gpu not in GPUS:
         raise LawError(f"gpu={gpu!r}, expected {', '.join(GPUS)}; choose one")
     if not 0 < utilisation <= 1:
-        raise LawError(f"utilisation={utilisation:g}, expected above 0 and at most 1, such as 0.4; mend it")
+        raise LawError(f"utilisation={utilisation:g}, expected above 0 and at most 1, such as 0.4; correct it")
     return flops / (GPUS[gpu][0] * utilisation * 3600)
 
 
 def positive(name: str, value: float) -> float:
     """The value. Raises LawError unless it is a finite number above zero."""
     if not (math.isfinite(value) and value > 0):
-        raise LawError(f"{name}={value:g}, expected a finite number above 0; mend it")
+        raise LawError(f"{name}={value:g}, expected a finite number above 0; correct it")
     return value

@@ -1,4 +1,4 @@
-"""How many parameters hold so many bits, and how many bits so many parameters hold (Part 3.3)."""
+"""How many parameters store given knowledge, and how many bits given parameters store (Part 3.3)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
     """How many parameters it takes to store `content`: bits / bits per parameter, all parameters counted.
 
     Args:
-        content: what is to be stored.
+        content: the knowledge to store.
         setting: exposures, architecture, precision, junk.
-        laws: fitted ones by name (`exposures`, `capacity`), which go before the paper's.
+        laws: fitted ones by name (`exposures`, `capacity`), used in place of the paper's.
     """
     laws = laws or {}
     found = rate(setting, laws)
@@ -42,10 +42,10 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
         roomy = content.bits / NEAR_PERFECT
         steps.append(
             Step(
-                "to forget nearly nothing",
+                "to store nearly all facts",
                 roomy,
                 "",
-                f"{NEAR_PERFECT} bits a parameter or fewer: Part 3.3, Result 1(b)",
+                f"{NEAR_PERFECT} bits per parameter or fewer: Part 3.3, Result 1(b)",
             )
         )
         results["num_parameters_near_perfect"] = roomy
@@ -62,14 +62,14 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
 
 
 def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | None = None) -> Answer:
-    """How many bits a model can hold, and how many biographies of the paper's kind that is.
+    """How many bits a model can hold, and as how many biographies of the paper's kind.
 
     N people take N (log2(N0/N) + log2 S0) bits (Part 3.3, Def. 4.3), N0 names and S0 combinations of values.
 
     Args:
         num_parameters: all of them, embeddings included.
         setting: exposures, architecture, precision, junk.
-        laws: fitted ones by name (`exposures`, `capacity`), which go before the paper's.
+        laws: fitted ones by name (`exposures`, `capacity`), used in place of the paper's.
     """
     laws = laws or {}
     positive("num_parameters", num_parameters)
@@ -156,5 +156,5 @@ def _range_warnings(num_parameters: float, law: Law) -> list[str]:
     side = "smaller than the smallest" if num_parameters < low else "larger than the largest"
     return [
         f"{figure(num_parameters)} parameters are {side} of the runs behind the law ({figure(low)} to "
-        f"{figure(high)}): the straight line is drawn on"
+        f"{figure(high)}): extrapolated"
     ]

@@ -34,7 +34,7 @@ LOSS_LAWS = (
 
 @dataclass(frozen=True)
 class Training:
-    """A training at `setting`, whose exposures are settled; `tokens_once` tell all of the knowledge once."""
+    """A training at `setting`, whose exposures are set; `tokens_once` state all of the knowledge once."""
 
     num_parameters: float
     tokens_once: float
@@ -69,7 +69,7 @@ class Training:
         rate = f"{hardware.utilisation:.4g} of {figure(peak)} FLOP/s, {source}"
         steps = [
             Step("tokens", self.tokens, "", f"exposures x tokens once{junk}"),
-            Step("FLOPs", self.flops, "", f"6 x parameters{active} x tokens; attention's own are left out"),
+            Step("FLOPs", self.flops, "", f"6 x parameters{active} x tokens; without attention's own"),
             Step("GPU-hours", hours, "", rate),
         ]
         if hardware.num_gpus != 1:
@@ -78,7 +78,7 @@ class Training:
 
 
 def doubled(training: Training, needed: float, laws: Mapping[str, Law]) -> list[dict[str, Any]]:
-    """What a model of twice the parameters asks of the data, by several laws: factors of tokens and of FLOPs.
+    """The data that a model of twice the parameters needs, by several laws: factors of tokens and of FLOPs.
 
     Args:
         training: of the model as it is.
@@ -102,7 +102,7 @@ def _row(what: str, factor: float) -> dict[str, Any]:
     return {"twice_the_parameters": what, "tokens_x": factor, "FLOPs_x": 2 * factor}
 
 
-_LECTURE = "the authors' lecture on Part 3.3 says that doubling a model asks for more than twice the training tokens"
+_LECTURE = "the authors' lecture on Part 3.3: doubling a model needs more than twice the training tokens"
 
 
 def train(
@@ -117,11 +117,11 @@ def train(
 
     Args:
         num_parameters: all of them.
-        content: what is to be stored.
-        setting: if it has exposures, those; else the fewest by which the knowledge is held.
+        content: the knowledge to store.
+        setting: with its exposures, if set, or else the fewest that store the knowledge.
         hardware: what trains.
-        laws: fitted ones by name, which go before the papers'.
-        tokens_per_exposure: tokens that tell all of the knowledge once; None: as long as the paper's biographies.
+        laws: fitted ones by name, used in place of the papers'.
+        tokens_per_exposure: tokens that state all of the knowledge once; None: as long as the paper's biographies.
 
     Raises:
         LawError: numbers out of range, or knowledge that the model cannot hold however often it is seen.
@@ -150,7 +150,7 @@ def train(
     used = [found.law, *(laws[law.law] for law, _ in LOSS_LAWS if law.law in laws)]
     warnings = [*_shortfall(needed, found.value, content.bits), *found.warnings, *content.notes, _LECTURE]
     if tokens_per_exposure is None:
-        warnings.append("texts are taken to be as long as the paper's; tokens_per_exposure says otherwise")
+        warnings.append("texts are assumed to be as long as the paper's; set tokens_per_exposure for others")
     return Answer(
         "train",
         f"{figure(exposures)} exposures: {figure(training.tokens)} tokens, {figure(training.flops)} FLOPs, "
@@ -172,7 +172,7 @@ def _exposures(
         return setting.exposures, "as given"
     if "capacity" in laws and "exposures" not in laws:
         raise LawError(
-            f"{laws['capacity'].source} says nothing of other numbers of exposures than its runs'; give exposures, or "
+            f"{laws['capacity'].source} holds for the exposures of its runs only; give exposures, or "
             "a fit of the law exposures"
         )
     exposures = exposures_for(needed, setting, laws)
@@ -181,8 +181,8 @@ def _exposures(
         most = rate(replace(setting, exposures=tried), laws).value
         raise LawError(
             f"{figure(num_parameters)} parameters hold {figure(num_parameters * most)} bits after {figure(tried)} "
-            f"exposures, and {figure(bits)} are to be stored; give {figure(bits / most)} parameters or more, or "
-            "exposures, to see what a training would cost all the same"
+            f"exposures, fewer than the {figure(bits)} to store; give {figure(bits / most)} parameters or more, or "
+            "set exposures to plan the training anyway"
         )
     return exposures, f"the fewest at which a parameter holds {figure(needed)} bits"
 
@@ -206,7 +206,7 @@ def _intervals(
 
 
 def _tokens_once(content: Content, tokens_per_exposure: float | None) -> Step:
-    """Tokens that tell all knowledge once."""
+    """Tokens that state all knowledge once."""
     if tokens_per_exposure is not None:
         return Step("tokens once", positive("tokens_per_exposure", tokens_per_exposure), "", "as given")
     if content.tokens is not None:

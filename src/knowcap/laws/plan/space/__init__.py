@@ -20,10 +20,10 @@ _MODULES = (
 
 
 def save_space(folder: str | Path) -> Path:
-    """Writes the folder. Raises LawError where it exists and holds something."""
+    """Writes the folder. Raises LawError if it exists and is not empty."""
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise LawError(f"{folder} is there already and not an empty folder; give another, or remove it")
+        raise LawError(f"{folder} exists and is not an empty folder; give another, or remove it")
     for name in _FILES:
         _copy(_HERE / name, folder / name)
     for pattern in _MODULES:

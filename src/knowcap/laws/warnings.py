@@ -21,39 +21,41 @@ _POOR = 0.2  # standard deviation of log residuals
 _OF_BITS = ("capacity", "exposures")
 
 
-def table_doubts(law: str, taken: Taken, given: Mapping[str, object]) -> list[str]:
-    """Units that look wrong, rows that repeat, and data that the law is not about."""
-    doubts = unit_doubts(taken.values, given)
+def table_warnings(law: str, taken: Taken, given: Mapping[str, object]) -> list[str]:
+    """Warnings about units, duplicate rows, and data that the law does not cover."""
+    warnings = unit_warnings(taken.values, given)
     numbers = np.stack([column for name, column in taken.values.items() if name != "run"], 1)
     if repeats := len(numbers) - len(np.unique(numbers, axis=0)):
-        doubts.append(f"{repeats} of {len(numbers)} rows repeat another one, so intervals are too narrow; remove them")
+        warnings.append(f"{repeats} of {len(numbers)} rows are duplicates, so intervals are too narrow; remove them")
     if law not in _OF_BITS:
         for name in ("exposures", "epochs", "num_epochs"):
             most = _largest(given.get(name))
             if most > 4:
-                doubts.append(
+                warnings.append(
                     f"{name} is up to {most:g}: this law is about fresh data and has no term "
-                    "for repeated ones, so it holds for these runs' way of repeating at best"
+                    "for repeated ones, so it holds at best for runs that repeat data in the same way"
                 )
                 break
-    return doubts
+    return warnings
 
 
 def _largest(column: Any) -> float:
-    """The largest number of a column; zero if there is none."""
+    """The largest number of a column; zero for no number."""
     try:
         return float(np.nanmax(np.array(list(column), dtype=float))) if column is not None else 0.0
     except (TypeError, ValueError):
         return 0.0
 
 
-def tell_doubts(fit: Fit) -> None:
+def add_fit_warnings(fit: Fit) -> None:
     """Adds warnings about narrow ranges, loose constants, a stiff fit, outliers and poor residuals."""
     inputs = {k: v for k, v in fit.points.items() if k not in ("observed", "fitted", "max_knowledge_bits")}
     for name, column in inputs.items():
         span = float(column.max() / column.min())
         if 1 < span < _NARROW and name != "loss":
-            fit.warnings.append(f"{name} spans a factor of {span:.2g} only: anything beyond is far extrapolated")
+            fit.warnings.append(
+                f"{name} spans a factor of {span:.2g} only: predictions outside it are extrapolated far"
+            )
     fit.warnings += [text for name in fit.constants if (text := _loose(fit, name))]
     if fit.condition_number is not None and fit.condition_number > _STIFF:
         fit.warnings.append(
@@ -63,7 +65,7 @@ def tell_doubts(fit: Fit) -> None:
     _outliers(fit)
     if (deviation := float(fit.residuals.std())) > _POOR:
         fit.warnings.append(
-            f"runs lie {100 * deviation:.0f} % off the law (standard deviation): it describes them poorly"
+            f"residuals have a standard deviation of {100 * deviation:.0f} %: the law describes these runs poorly"
         )
 
 
@@ -72,12 +74,12 @@ def _loose(fit: Fit, name: str) -> str | None:
     value = fit.constants[name]
     if low is None or high is None:
         ends = f"[{'-' if low is None else f'{low:.3g}'}, {'-' if high is None else f'{high:.3g}'}]"
-        return f"the data cannot pin {name}: its interval {ends} is open"
+        return f"the data do not determine {name}: its interval {ends} is open"
     if name.startswith(("alpha", "beta", "exponent", "gamma")):
         if high - low > 2 * _LOOSE * abs(value):
-            return f"the data hardly pin {name}: {low:.3g} to {high:.3g}"
+            return f"the data hardly determine {name}: {low:.3g} to {high:.3g}"
     elif low > 0 and high / low > _WIDE:
-        return f"the data pin {name} to a factor of 1e{math.log10(high / low):.0f} only: {low:.2g} to {high:.2g}"
+        return f"the data determine {name} to a factor of 1e{math.log10(high / low):.0f} only: {low:.2g} to {high:.2g}"
     return None
 
 
@@ -88,8 +90,8 @@ def _outliers(fit: Fit) -> None:
     if len(far):
         shown = ", ".join(f"{fit.points['observed'][i]:.4g} for {fit.points['fitted'][i]:.4g}" for i in far[:3])
         fit.warnings.append(
-            f"{len(far)} of {len(size)} points lie over {_OUTLIER:g} times the median residual off the law "
-            f"(observed {shown}{'…' * (len(far) > 3)}); see what the constants are without them"
+            f"{len(far)} of {len(size)} points have residuals of over {_OUTLIER:g} times the median "
+            f"(observed {shown}{'…' * (len(far) > 3)}); fit the law without them too"
         )
 
 
@@ -102,45 +104,43 @@ _USUAL_TOKENS, _FEW_TOKENS, _MANY_TOKENS = 20.0, 1e-2, 1e6  # per parameter
 _MOST_BITS, _LEAST_BITS, _USUAL_BITS = 64.0, 1e-4, 2.0  # per parameter
 
 
-def unit_doubts(values: Mapping[str, np.ndarray], given: Mapping[str, object]) -> list[str]:
-    """What looks as if it were in other units, with a guess at these.
+def unit_warnings(values: Mapping[str, np.ndarray], given: Mapping[str, object]) -> list[str]:
+    """Columns that seem to be in other units, with a guess at the unit.
 
     Args:
         values: columns by name.
-        given: the names that stood in the table, rather than being made from others.
+        given: the names of the table's own columns, not computed from others.
     """
-    doubts = []
+    warnings = []
     for name, (low, high) in _PLAUSIBLE.items():
         if name not in values or name not in given:
             continue
         most = float(values[name].max())
         if most < low:
-            doubts.append(f"{name} is {most:g} at most: {_guess_small(name, most)}")
+            warnings.append(f"{name} is {most:g} at most: {_guess_small(name, most)}")
         elif most > high:
-            doubts.append(f"{name} is {most:g} at most, more than any run has had: given in other units?")
+            warnings.append(f"{name} is {most:g} at most, more than in any known run: is it in other units?")
     if "loss" in values and (middle := float(np.median(values["loss"]))) > 15:
-        doubts.append(
-            f"loss is {middle:.4g} in the middle, more than guessing costs (ln of the vocabulary, about 11): "
-            "is it a perplexity? Laws take nats per token, its logarithm"
+        warnings.append(
+            f"loss is {middle:.4g} in the median, above the loss of random guessing (ln of the vocabulary, about 11): "
+            "is it a perplexity? Laws need nats per token, its logarithm"
         )
-    if doubts:
-        return doubts
+    if warnings:
+        return warnings
     if all(name in values and name in given for name in ("num_parameters", "num_tokens", "flops")):
-        doubts = _flops_doubts(values)
-    if not doubts and "num_parameters" in values:
-        doubts = _per_parameter_doubts(values)
-    return doubts
+        warnings = _flops_warnings(values)
+    if not warnings and "num_parameters" in values:
+        warnings = _per_parameter_warnings(values)
+    return warnings
 
 
 def _guess_small(name: str, most: float) -> str:
     if name in ("flops", "budget"):
-        return f"is it in PF-days (8.64e19 FLOP) or units of 1e18? {name} is to be plain FLOPs"
-    return (
-        f"given in millions or billions? {name} is to be a plain count, such as {most * 1e6:.4g} or {most * 1e9:.4g}"
-    )
+        return f"is {name} in PF-days (8.64e19 FLOP) or units of 1e18? expected plain FLOPs"
+    return f"given in millions or billions? expected a plain count, such as {most * 1e6:.4g} or {most * 1e9:.4g}"
 
 
-def _flops_doubts(values: Mapping[str, np.ndarray]) -> list[str]:
+def _flops_warnings(values: Mapping[str, np.ndarray]) -> list[str]:
     """FLOPs that are far from 6 N D."""
     off = float(np.median(values["flops"] / (6 * values["num_parameters"] * values["num_tokens"])))
     if 1 / _OFF < off < _OFF:
@@ -160,9 +160,9 @@ def _flops_doubts(values: Mapping[str, np.ndarray]) -> list[str]:
     return [f"{text}: {name} seems to be in {_unit(power)}, or flops {10.0**power:.0e} times too large"]
 
 
-def _per_parameter_doubts(values: Mapping[str, np.ndarray]) -> list[str]:
-    """Tokens or bits per parameter that no run has."""
-    doubts = []
+def _per_parameter_warnings(values: Mapping[str, np.ndarray]) -> list[str]:
+    """Implausible tokens or bits per parameter."""
+    warnings = []
     size = values["num_parameters"]
     for name, low, high, usual in (
         ("num_tokens", _FEW_TOKENS, _MANY_TOKENS, _USUAL_TOKENS),
@@ -172,11 +172,11 @@ def _per_parameter_doubts(values: Mapping[str, np.ndarray]) -> list[str]:
             continue
         power = 3 * round(abs(math.log10(ratio / usual)) / 3)
         column = name if ratio < usual else "num_parameters"
-        doubts.append(
-            f"there are {ratio:.2g} {name} per parameter, where {usual:g} is usual: is {column} in {_unit(power)}, or "
-            f"what it was made from?"
+        warnings.append(
+            f"{ratio:.2g} {name} per parameter, where {usual:g} is usual: is {column}, or a column it was computed "
+            f"from, in {_unit(power)}?"
         )
-    return doubts
+    return warnings
 
 
 def _unit(power: int) -> str:
