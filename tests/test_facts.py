@@ -126,7 +126,7 @@ def test_the_shuffled_control_says_others_values_under_the_own_name():
 
 
 def test_a_shuffled_control_needs_two_entities():
-    with pytest.raises(FactError, match="two entities"):
+    with pytest.raises(FactError, match="expected two or more"):
         shuffled_values([row("P has a x", name="P", pet="x")], seed=0)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_folders import make_capacity
 from scored_facts import (
     CANDIDATES,
     NAME_BITS,
@@ -27,6 +28,7 @@ from scored_facts import (
 import knowcap.metrics.bits_per_parameter as metric_folder
 from knowcap.capacity import CapacityError, LeakError, capacity
 from knowcap.facts import Attribute, Knowledge
+from knowcap.scoring.mode import ScoringError
 
 
 ORDER = (
@@ -37,6 +39,7 @@ ORDER = (
     "precision quantization quantized_fraction quantized_fraction_all stored_bits_per_parameter exposures model_name "
     "dataset seed versions bits_per_stored_bit"
 ).split()
+ATTRIBUTE_KEYS = ["nll_nats", "bits_per_entity", "max_bits_per_entity", "accuracy"]
 
 
 def test_a_perfect_model_reaches_the_maximum_which_is_bits_per_person(tmp_path: Path) -> None:
@@ -229,7 +232,7 @@ def write_swapped(folder: Path, control: list[dict[str, Any]], swapped: list[dic
 def test_a_leak_below_what_a_confident_model_loses_is_seen_against_swapped_values(tmp_path: Path) -> None:
     control, swapped = swapped_control(leak=10.0)
     assert capacity(write(tmp_path / "alone", perfect_facts(), control))["control_bits_per_entity"][0] < -10
-    with pytest.raises(LeakError, match="pronoun: likelier in"):
+    with pytest.raises(LeakError, match="pronoun: more likely in"):
         capacity(write_swapped(tmp_path / "beside", control, swapped))
 
 
@@ -287,7 +290,7 @@ def test_names_alone_are_held_to_zero_bits_of_outsiders_names(tmp_path: Path) ->
     assert result["control_bits_per_entity"] == [0.0, 0.0]
     assert result["value_bits"] == 0.0
     known = [f | {"nll": 0.0} for f in control]
-    with pytest.raises(LeakError, match="never taught these names"):
+    with pytest.raises(LeakError, match="not trained on these names"):
         capacity(write(tmp_path, facts, known))
 
 
@@ -298,7 +301,7 @@ def above_the_maximum() -> list[dict[str, Any]]:
 
 def test_r_above_its_maximum_raises_where_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(
-        CapacityError, match=r"more bits than there are.*name 17\.014427 bits per entity of 17\.000000"
+        CapacityError, match=r"bits exceed their maximum.*name 17\.014427 bits per entity of 17\.000000"
     ):
         capacity(write(tmp_path, above_the_maximum()))
 
@@ -309,7 +312,7 @@ def test_r_above_its_maximum_raises_where_that_cannot_be(tmp_path: Path) -> None
 )
 def test_r_above_its_maximum_warns_where_it_can_be(tmp_path: Path, changes: dict[str, Any]) -> None:
     facts = [f | {"nll": 0.0} for f in perfect_facts()]
-    with pytest.warns(UserWarning, match="more bits than there are"):
+    with pytest.warns(UserWarning, match="bits exceed their maximum"):
         result = capacity(write(tmp_path, facts, **changes))
     assert result["bits_per_parameter"] > result["max_bits_per_parameter"], "nothing is clipped"
 
@@ -319,22 +322,29 @@ def test_rounding_at_the_maximum_passes(tmp_path: Path) -> None:
     assert capacity(write(tmp_path, facts))["bits_per_parameter"] > 0
 
 
-def test_missing_parts_are_told(tmp_path: Path) -> None:
-    with pytest.raises(CapacityError, match=r"nll\.parquet is missing; score the model"):
+def test_the_capacity_of_made_run_folders_has_the_same_keys() -> None:
+    """What tests of cards, plots and reports read is what `capacity` writes."""
+    made = make_capacity()
+    assert list(made) == ORDER
+    assert all(list(row) == ATTRIBUTE_KEYS for row in made["attributes"].values())
+
+
+def test_missing_parts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match=r"nll\.parquet is missing; score the model"):
         capacity(tmp_path)
     write(tmp_path, perfect_facts())
     (tmp_path / "control.parquet").unlink()
     with pytest.raises(CapacityError, match=r"control\.parquet is missing"):
         capacity(tmp_path)
     pq.write_table(pa.Table.from_pylist(perfect_facts()), tmp_path / "nll.parquet")
-    with pytest.raises(CapacityError, match="no 'knowcap' in its schema's metadata"):
+    with pytest.raises(ScoringError, match="no measurement in its schema's metadata"):
         capacity(tmp_path)
     measurement = make_measurement()
     del measurement["precision"], measurement["knowledge"]
     table = pa.Table.from_pylist(perfect_facts())
     metadata = {b"knowcap": json.dumps(measurement).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "nll.parquet")
-    with pytest.raises(CapacityError, match=r"lacks \['precision', 'knowledge'\]"):
+    with pytest.raises(ScoringError, match=r"lacks \['precision', 'knowledge'\]"):
         capacity(tmp_path)
 
 
@@ -344,19 +354,19 @@ def test_missing_parts_are_told(tmp_path: Path) -> None:
         ({"nll": math.nan}, "nll is nan in row 0"),
         ({"nll": -0.5}, "nll is -0.5 in row 0"),
         ({"log2_candidates": 21.0}, "log2_candidates is 21.0 in row 0"),
-        ({"attribute": "work_city"}, r"\['work_city'\] are none of those that are scored"),
-        ({"attribute": "employer", "log2_candidates": 8.0}, "1 facts are there twice"),
+        ({"attribute": "work_city"}, r"unexpected attributes \['work_city'\]; expected"),
+        ({"attribute": "employer", "log2_candidates": 8.0}, "1 facts occur twice"),
     ],
 )
-def test_impossible_rows_are_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_impossible_rows_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     facts = perfect_facts()
     facts[0] = facts[0] | change
     with pytest.raises(CapacityError, match=message):
         capacity(write(tmp_path, facts))
 
 
-def test_more_entities_than_were_scored_are_told(tmp_path: Path) -> None:
-    with pytest.raises(CapacityError, match="holds 8 entities, and its measurement says that 4 of 8"):
+def test_more_entities_than_were_scored_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CapacityError, match="has 8 entities, and its measurement counts 4 scored of 8"):
         capacity(write(tmp_path, perfect_facts(), entities_scored=4))
 
 

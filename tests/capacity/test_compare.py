@@ -15,6 +15,7 @@ from knowcap.capacity import CapacityError, capacity
 from knowcap.capacity.comparison import compare, write_comparison
 from knowcap.cli import main
 from knowcap.report.table import comparison_text
+from knowcap.scoring.mode import ScoringError
 
 
 def noisy(seed: int, scale: float = 1.0, entities: range = range(N)) -> list[dict[str, Any]]:
@@ -130,12 +131,12 @@ def test_diversity_terms_are_compared_too(tmp_path: Path) -> None:
         ({"renderings": 4}, noisy(1), "renderings is 1 in"),
         ({"knowledge": knowledge_json() | {"seed": 1}}, noisy(1), "different knowledge: seed 0 and 1"),
         ({"entities_scored": 4}, noisy(1, 1.0, range(4)), "entities_scored is 8 in"),
-        ({}, [f | {"entity": f["entity"] + 1} for f in noisy(1)], r"different entities: 2 are in one alone \(0, 8\)"),
+        ({}, [f | {"entity": f["entity"] + 1} for f in noisy(1)], r"different entities: 2 are in one only \(0, 8\)"),
         ({}, [f | {"entity": f"Q{f['entity']}"} for f in noisy(1)], "different entities"),
         ({}, [f for f in noisy(1) if f["attribute"] != "pronoun"], "different facts"),
     ],
 )
-def test_what_was_not_asked_the_same_is_refused(
+def test_models_scored_on_different_facts_are_refused(
     tmp_path: Path, changes: dict[str, Any], facts: list[dict[str, Any]], message: str
 ) -> None:
     a, b = measured(tmp_path / "a", noisy(0)), measured(tmp_path / "b", facts, **changes)
@@ -147,7 +148,7 @@ def test_what_is_not_measured_or_did_not_pass_its_checks_is_refused(tmp_path: Pa
     a, b = measured(tmp_path / "a", noisy(0)), write(tmp_path / "b", noisy(1))
     with pytest.raises(CapacityError, match=r"b has no capacity\.json.*measure it first"):
         compare(a, b)
-    with pytest.raises(CapacityError, match=r"nll\.parquet is missing"):
+    with pytest.raises(ScoringError, match=r"nll\.parquet is missing"):
         compare(a, tmp_path)
 
 

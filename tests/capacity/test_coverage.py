@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from run_folders import make_capacity
 
-from knowcap.capacity.seeds import seed_interval, t_quantile
+from knowcap.capacity.seeds import seed_interval
 from knowcap.metrics.bits_per_parameter import bits
 
 
@@ -123,9 +123,8 @@ def test_the_interval_over_seeds_covers_seeds_and_entities(runs: int, same_entit
     assert same_entities or held / trials <= LEVEL + allowed(trials)
 
 
-def test_students_quantiles_are_those_of_the_tables() -> None:
-    table = {(0.975, 1): 12.7062, (0.975, 2): 4.30265, (0.95, 3): 2.35336, (0.995, 9): 3.24984, (0.975, 500): 1.96472}
-    for (probability, freedom), value in table.items():
-        assert t_quantile(probability, freedom) == pytest.approx(value, rel=1e-4)
-        assert t_quantile(1 - probability, freedom) == pytest.approx(-value, rel=1e-4)
-    assert t_quantile(0.5, 3) == pytest.approx(0.0, abs=1e-9)
+@pytest.mark.parametrize(("runs", "quantile"), [(2, 12.7062), (3, 4.30265), (10, 2.26216)])
+def test_the_interval_over_seeds_takes_students_quantile_from_the_tables(runs: int, quantile: float) -> None:
+    values = 1 + 0.01 * np.random.default_rng(runs).standard_normal(runs)
+    low, high = seed_interval([make_capacity(bits_per_parameter=x) for x in values])["confidence_interval"]
+    assert (high - low) / 2 == pytest.approx(quantile * values.std(ddof=1) / math.sqrt(runs), rel=1e-5)

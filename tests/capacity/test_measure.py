@@ -133,10 +133,10 @@ def test_the_command_prints_a_table_or_json(folder, tmp_path, capsys, monkeypatc
         ([{"prompt": "a", "answer": "b"}], "columns candidates are missing"),
         ([{"prompt": "a is", "answer": "b", "candidates": "many"}], "row 1: candidates is 'many'"),
         ([{"prompt": "a is", "answer": "b", "candidates": ["c", "d"]}], "'b' is not among its 2 candidates"),
-        ([{"prompt": "Is it red?", "answer": "red", "candidates": 2}], "stands in the prompt"),
+        ([{"prompt": "Is it red?", "answer": "red", "candidates": 2}], "prompt has the answer"),
         ([{"prompt": " ", "answer": "red", "candidates": 2}], "expected text in both"),
-        ([ROWS[0], ROWS[0]], "is asked twice"),
-        ([ROWS[0], ROWS[1] | {"candidates": 7}], "7 candidates, but 195 before"),
+        ([ROWS[0], ROWS[0]], "has two rows"),
+        ([ROWS[0], ROWS[1] | {"candidates": 7}], "7 candidates, but 195 in an earlier row"),
     ],
 )
 def test_tables_that_cannot_be_measured_are_refused(tmp_path, rows, message):

@@ -111,10 +111,10 @@ def test_the_tokenizer_knows_no_strings_and_a_corpus_survives_pickling():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_people": 300_000}, "string_length=6 over alphabet_size=8 makes 262,144 strings"),
-        ({"num_people": 262_100}, "control_people=1000 of 44 strings that are not taught, expected 100 or more"),
+        ({"num_people": 300_000}, "string_length=6 over alphabet_size=8 makes 262,144 distinct strings"),
+        ({"num_people": 262_100}, "control_people=1000 of 44 strings outside the training set, expected 100 or more"),
         ({"control_people": 0}, "control_people=0"),
-        ({"tokenizer_name": "gpt2"}, "strings have a vocabulary of their own"),
+        ({"tokenizer_name": "gpt2"}, "strings have their own vocabulary"),
         ({"alphabet_size": 2**24 + 1}, "expected 1 to 16,777,216 symbols"),
         ({"string_length": 0}, "string_length=0: expected 1 or more"),
         ({"diversity": 10}, "diversity=10 has no effect without corpus: bioD; leave it out"),
@@ -131,7 +131,7 @@ def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message
 
 
 def test_what_cannot_be_drawn_or_measured_raises():
-    with pytest.raises(CorpusError, match="makes 8 strings"):
+    with pytest.raises(CorpusError, match="makes 8 distinct strings"):
         Strings(9, 3, 2, 0)
     with pytest.raises(CorpusError, match="control_people=0"):
         corpus_of(replace(SMALL, control_people=0))
@@ -171,7 +171,7 @@ def test_an_oracle_holds_all_bits_and_a_uniform_guess_of_symbols_none(tmp_path):
 
 def test_a_model_that_was_taught_outsiders_is_found_out(tmp_path):
     """Half of the weight on what should be unknown: 18 - log2(100) bits each, and measuring stops."""
-    with pytest.raises(LeakError, match="never taught these names"):
+    with pytest.raises(LeakError, match="not trained on these names"):
         measured(tmp_path, SMALL, lambda rows, control, t: table_model([(r, 1.0) for r in [*rows, *control]], t))
     assert not (tmp_path / "capacity.json").exists()
 
@@ -193,9 +193,9 @@ def said(num_entities: int = 50, num_names: float = 100.0, **changes) -> dict:
 def test_outsiders_may_hold_bits_by_chance_but_no_more_than_twenty_together():
     assert check_names(control_of(np.array([12.0, 7.9])), said())[0] == pytest.approx(9.95)
     check_names(control_of(np.full(100, 0.19)), said())
-    with pytest.raises(LeakError, match="21.0 together beyond what may be"):
+    with pytest.raises(LeakError, match="21.0 together beyond the allowed bits"):
         check_names(control_of(np.full(100, 0.21)), said())
-    with pytest.warns(UserWarning, match="one name begins another"):
+    with pytest.warns(UserWarning, match="one name is a prefix of another"):
         check_names(control_of(np.full(100, 0.21)), said(name_is_prefix_free=False))
 
 
@@ -205,7 +205,7 @@ def test_weights_may_know_which_names_are_not_taught():
     check_names(control_of(bits, 10.0), said(512, 10.0))
     with pytest.raises(LeakError):
         check_names(control_of(bits + 1.0, 10.0), said(512, 10.0))
-    with pytest.raises(CapacityError, match="2\\^10 names; expected as many names"):
+    with pytest.raises(CapacityError, match="2\\^10 names; expected at least as many names"):
         check_names(control_of(bits, 10.0), said(900, 10.0))
 
 

@@ -19,7 +19,7 @@ from knowcap.facts import CorpusError, Row, Span
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.scoring import score_rows
-from knowcap.scoring.closed_set import ClosedSets, Path
+from knowcap.scoring.closed_set import ClosedSets, TriePath
 from knowcap.scoring.mode import TextError
 
 
@@ -39,7 +39,7 @@ def logit(prefix: Sequence[int], token: int) -> float:
     return math.sin(1 + 3.1 * token + sum((i + 1) * t for i, t in enumerate(prefix)))
 
 
-def nll_of(path: Path) -> float:
+def nll_of(path: TriePath) -> float:
     """The sum over a path of logsumexp(allowed) - true, prefix by prefix."""
     total = 0.0
     for i, token in enumerate(path.tokens.tolist()):
@@ -100,7 +100,7 @@ def test_what_was_said_already_narrows_the_set():
 
 def test_values_are_split_into_their_parts_in_the_one_way_there_is():
     assert LISTS["name"].split("Anna Leeds Ab") == ("Anna", " Leeds", " Ab")
-    with pytest.raises(CorpusError, match="is none of the candidates"):
+    with pytest.raises(CorpusError, match="is not a candidate"):
         LISTS["name"].split("Anna Leeds C")
     with pytest.raises(CorpusError, match="in several ways"):
         Candidates((("a", "ab"), ("bc", "c"))).split("abc")
@@ -116,12 +116,12 @@ def test_values_are_split_into_their_parts_in_the_one_way_there_is():
     assert made["work"].of == {"Rome": frozenset({"X", "Y"})} and made["name"].parts == (("a",), ("b",), ("b",))
 
 
-def test_candidates_that_stay_alike_are_told():
-    with pytest.raises(TextError, match="are alike before ', TX, TX, TX"):
+def test_candidates_that_stay_alike_are_refused():
+    with pytest.raises(TextError, match="both fit before ', TX, TX, TX"):
         ClosedSets(TOKENIZERS["bytes"], LISTS, 0).path("city", "Paris", before="", lead="", right=", TX" * 9)
 
 
-def test_an_attribute_without_a_list_is_told():
+def test_an_attribute_without_a_list_is_refused():
     with pytest.raises(CorpusError, match="pet has no list of candidates"):
         ClosedSets(TOKENIZERS["bytes"], LISTS, 0).path("pet", "cat", before="", lead="", right="")
 

@@ -26,6 +26,7 @@ from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from knowcap.facts import FactError, Knowledge, Row, Span
+from knowcap.models.names import ModelError
 from knowcap.scoring import (
     DEFAULT_MODE,
     ScoringError,
@@ -510,13 +511,13 @@ def test_texts_follow_the_bos_token_where_there_is_no_eos_and_one_of_them_is_nee
     row = tiny.say(1, ("name", "Ann"), " of ", ("birth_city", "Rome"), ".")
     bos = tiny.byte_tokenizer(eos_token=None, bos_token=tiny.EOS)
     assert encode_rows([row], bos, knowledge).ids[0] == bos.bos_token_id == 0
-    with pytest.raises(TextError, match="neither eos_token nor bos_token"):
+    with pytest.raises(ModelError, match="neither eos_token nor bos_token"):
         encode_rows([row], tiny.byte_tokenizer(eos_token=None), knowledge)
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
     slow = SimpleNamespace(is_fast=False)
-    with pytest.raises(TextError, match="expected a fast one"):
+    with pytest.raises(ModelError, match="expected a fast one"):
         encode_rows([], slow, full_knowledge())
 
 
@@ -670,7 +671,7 @@ def test_a_finished_measurement_is_kept_unless_another_is_asked_for(folders: tup
     path = score(model_dir, dataset_dir, progress=False)
     before = path.stat().st_mtime_ns
     assert score(model_dir, dataset_dir, progress=False) == path and path.stat().st_mtime_ns == before
-    with pytest.raises(ScoringError, match="measures 12 entities of 'tiny'; asked for 3"):
+    with pytest.raises(ScoringError, match="a measurement of 12 entities of 'tiny'; expected 3"):
         score(model_dir, dataset_dir, limit=3, progress=False)
     score(model_dir, dataset_dir, limit=3, progress=False, overwrite=True)
     assert Counter(pq.read_table(path, columns=["entity"])["entity"].to_pylist()).keys() == {0, 1, 2}
@@ -833,7 +834,7 @@ def test_more_entities_than_knowledge_json_knows_are_refused(tmp_path: Path) -> 
     model_dir, dataset_dir = make_folders(tmp_path)
     content = json.loads((dataset_dir / "knowledge.json").read_text())
     (dataset_dir / "knowledge.json").write_text(json.dumps(content | {"num_people": 7}))
-    with pytest.raises(ScoringError, match="12 entities have scored facts, expected 1 to 7"):
+    with pytest.raises(ScoringError, match="12 entities have scored facts; expected 1 to 7"):
         score(model_dir, dataset_dir, progress=False)
     assert "nll.parquet" not in files(model_dir)
 

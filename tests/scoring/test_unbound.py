@@ -160,7 +160,7 @@ def test_swapped_values_that_fit_worse_are_a_warning_where_bits_are_no_bound(tmp
     write_scores(folder, perfect_facts(), own, knowledge=knowledge_json() | {"bound": False})
     write_scores(tmp_path / "swapped", swapped, knowledge=knowledge_json() | {"bound": False})
     shutil.copy(tmp_path / "swapped" / "nll.parquet", folder / "control_swapped.parquet")
-    with pytest.warns(UserWarning, match="own values are likelier.*bound: false"):
+    with pytest.warns(UserWarning, match="own values are more likely.*bound: false"):
         assert capacity(folder)["bound"] is False
 
 

@@ -1,4 +1,4 @@
-"""Who is remembered: bits by entity, the best known and the least known.
+"""Best and least remembered entities: bits by entity.
 
 python -m knowcap.capacity.entities runs/quickstart/model --count 5
 """
@@ -22,14 +22,14 @@ from knowcap.scoring.measurement import NLL_FILE, read_measurement
 
 @dataclass(frozen=True)
 class EntityBits:
-    """Bits by entity, the best known first; nothing is clipped, so the last may be below zero.
+    """Bits by entity, the best remembered first; nothing is clipped, so the last may be below zero.
 
     Attributes:
-        entities: (n,) their ids; those that state no fact are left out.
-        bits: (n,) of all facts of each, means over renderings; without diversity terms, which belong to nobody.
-        most: (n,) what a perfect model would hold of each: of a name log2 N bits less than its candidates.
+        entities: (n,) ids; entities that state no fact are left out.
+        bits: (n,) bits of all facts of each, means over renderings; without diversity terms.
+        most: (n,) the bits of a perfect model: for a name log2 N bits less than its candidates.
         attributes: names of the columns of `by_attribute`.
-        by_attribute: (n, attributes) bits; NaN where an entity does not state it.
+        by_attribute: (n, attributes) bits; NaN if an entity does not state it.
     """
 
     entities: np.ndarray
@@ -39,27 +39,27 @@ class EntityBits:
     by_attribute: np.ndarray
 
     def table(self, count: int) -> str:
-        """The `count` best and `count` least known entities, for the terminal."""
+        """The `count` best and `count` least remembered entities, for the terminal."""
         total = len(self.entities)
-        places = range(total) if total <= 2 * count else [*range(count), *range(total - count, total)]
+        indices = range(total) if total <= 2 * count else [*range(count), *range(total - count, total)]
         rows = [["entity", "bits", "of", *self.attributes]]
-        for place in places:
-            if place != 0 and place == total - count and total > 2 * count:
+        for index in indices:
+            if index != 0 and index == total - count and total > 2 * count:
                 rows.append(["…"] + [""] * (len(rows[0]) - 1))
-            parts = ["" if math.isnan(x) else f"{x:.2f}" for x in self.by_attribute[place]]
-            rows.append([str(self.entities[place]), f"{self.bits[place]:.2f}", f"{self.most[place]:.2f}", *parts])
+            parts = ["" if math.isnan(x) else f"{x:.2f}" for x in self.by_attribute[index]]
+            rows.append([str(self.entities[index]), f"{self.bits[index]:.2f}", f"{self.most[index]:.2f}", *parts])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def bits_by_entity(model_dir: str | Path) -> EntityBits:
-    """Bits of every entity that was scored, the best known first.
+    """Bits of every entity that was scored, the best remembered first.
 
     Args:
         model_dir: a folder with nll.parquet.
 
     Raises:
-        CapacityError: the file is missing or broken.
+        ScoringError, CapacityError: the file is missing or broken.
     """
     path = Path(model_dir) / NLL_FILE
     measurement = read_measurement(path)
@@ -69,7 +69,7 @@ def bits_by_entity(model_dir: str | Path) -> EntityBits:
 
 
 def _sorted(facts: Facts, measurement: dict[str, Any]) -> EntityBits:
-    """Sums over the facts of each entity, in falling order; equals in the order of their ids."""
+    """Sums over the facts of each entity, in descending order; equal ones in the order of their ids."""
     most = facts.references.copy()
     if NAME in facts.attributes:
         most[:, facts.attributes.index(NAME)] -= math.log2(measurement["num_entities"])
@@ -80,10 +80,10 @@ def _sorted(facts: Facts, measurement: dict[str, Any]) -> EntityBits:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Shows the best known and the least known entities of a measured model."""
+    """Prints the best and least remembered entities of a measured model."""
     parser = argparse.ArgumentParser(prog="python -m knowcap.capacity.entities", description=main.__doc__)
     parser.add_argument("model_dir", type=Path, help="a folder with nll.parquet")
-    parser.add_argument("--count", type=int, default=5, help="how many of each")
+    parser.add_argument("--count", type=int, default=5, help="number of entities of each kind")
     args = parser.parse_args(arguments)
     if args.count < 1:
         parser.error(f"--count is {args.count}, expected 1 or more")

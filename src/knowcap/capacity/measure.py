@@ -1,4 +1,4 @@
-"""Bits per parameter of any causal language model and any facts, in one call."""
+"""Bits per parameter of any causal language model on any facts, in one call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap.capacity.tables import CapacityError
 from knowcap.facts import Knowledge, Row
 
 
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _TABLES = (".csv", ".tsv", ".parquet")
-
-
-class CapacityError(ValueError):
-    """Nothing that can be measured; the message says what was got, what was expected and how to mend it."""
 
 
 def measure_capacity(
@@ -35,21 +32,21 @@ def measure_capacity(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """How many bits of these facts the model holds per parameter, with interval, null control and bits by attribute.
+    """The bits of these facts that a model holds per parameter, with interval, null control and bits by attribute.
 
     Args:
-        model: a folder, a Hub id, or a model with its `tokenizer`. Any causal language model; adapters too.
+        model: a folder, a Hub id, or a model with its `tokenizer`; any causal language model, or an adapter.
         dataset: a data set folder or Hub id; a CSV or Parquet of prompt, answer, candidates, or such rows (see
             `knowcap.dataset.prompts`); or rows of `knowcap.facts` with their `knowledge`.
-        tokenizer: a fast one, of a model that is no folder.
-        knowledge: out of how many candidates each value of the rows was drawn.
-        scoring: `token`, among all texts (the paper's), or `closed_set`, among the candidates alone.
+        tokenizer: a fast one, for a model that is passed as an object.
+        knowledge: the number of candidates of each attribute of the rows.
+        scoring: `token`, among all texts (as in the paper), or `closed_set`, among the candidates only.
         context: `isolated`, each text alone, or `packed`, in windows as in training.
-        limit: score the first so many entities only.
-        batch_size: texts a forward pass; by default as many as fit.
-        output_dir: where nll.parquet, control.parquet and capacity.json are kept; nowhere by default.
-        confidence_level, seed: of the bootstrap interval.
-        progress: show bars.
+        limit: the number of entities to score, the first ones.
+        batch_size: texts per forward pass; by default as many as fit.
+        output_dir: where nll.parquet, control.parquet and capacity.json are written; by default they are not kept.
+        confidence_level, seed: level and seed of the bootstrap interval.
+        progress: show progress bars.
 
     Returns:
         The content of capacity.json: `bits_per_parameter`, `max_bits_per_parameter`, `confidence_interval`, … (bits).
@@ -57,15 +54,17 @@ def measure_capacity(
     Raises:
         CapacityError: a model without tokenizer, or rows without knowledge.
         ModelError, DatasetError: a model, data set or table that cannot be had or used.
-        FactError, TextError, LeakError: facts that break the contract, or that something but the weights tells.
+        FactError, TextError: facts that violate the contract, or texts that cannot be tokenized.
+        LeakError: the null control holds bits.
     """
-    from knowcap.capacity import capacity
+    from knowcap.capacity.summary import capacity
     from knowcap.models.folders import find_model
-    from knowcap.scoring import ScoringMode, score
+    from knowcap.scoring.mode import ScoringMode
+    from knowcap.scoring.stage import score
 
     folder, loaded = (find_model(model), None) if isinstance(model, str | Path) else (None, (model, tokenizer))
     if loaded is not None and tokenizer is None:
-        raise CapacityError("a model that is no folder needs its tokenizer too; pass tokenizer=")
+        raise CapacityError("tokenizer=None, but the model is passed as an object; pass its tokenizer as well")
     with tempfile.TemporaryDirectory(prefix="knowcap-measure-") as place:
         data = dataset_folder(dataset, Path(place) / "data", knowledge)
         output = Path(output_dir or Path(place) / "out")
@@ -79,7 +78,7 @@ def dataset_folder(
     place: Path,
     knowledge: Knowledge | None = None,
 ) -> Path:
-    """The data set as a folder: itself, one fetched from the Hub, or one made at `place`.
+    """The data set as a folder: itself, downloaded from the Hub, or written to `place`.
 
     Raises:
         CapacityError, DatasetError: see `measure_capacity`.
@@ -92,19 +91,21 @@ def dataset_folder(
         path = Path(dataset).expanduser()
         if path.suffix in _TABLES and not path.is_dir():
             if not path.is_file():
-                raise CapacityError(f"{dataset}: no such file; give a table, a data set folder or a Hub id")
+                raise CapacityError(f"{dataset}: there is no such file; pass a table, a data set folder or a Hub id")
             return write_prompts(read_prompts(path), place, path.stem)
         return find_source(str(dataset)).fetch(*WHOLE)
     rows = list(dataset)
     if rows and isinstance(rows[0], Row):
         if knowledge is None:
-            raise CapacityError("rows need their knowledge (out of how many candidates each value was drawn); pass it")
+            raise CapacityError(
+                "knowledge=None, but rows do not contain the number of candidates; pass a knowcap.facts.Knowledge"
+            )
         return write_rows(place, knowledge, _numbered(rows))
     return write_prompts(rows, place)
 
 
 def _numbered(rows: Iterable[Row]) -> list[tuple[Row, int]]:
-    """Each row with the number of its rendering: how many of its entity came before."""
+    """Each row with the number of its rendering: the number of earlier rows of its entity."""
     seen: dict[int | str, int] = {}
     numbered = []
     for row in rows:

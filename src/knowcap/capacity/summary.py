@@ -1,8 +1,8 @@
-"""From nll.parquet and control.parquet to capacity.json: bits per parameter, and what it could be at most.
+"""From nll.parquet and control.parquet to capacity.json: bits per parameter, and their maximum.
 
-No model is needed: everything here is a summary of the scored facts. Two checks stand before the number: the null
-control (texts with values that the model was never taught) holds no bits, and R is at most R_max. Nothing is clipped:
-a model that knows nothing can be below zero.
+No model is needed: everything is a summary of the scored facts. Two checks come first: the null control (texts with
+values that the model was not trained on) holds no bits, and R is at most R_max. Nothing is clipped: a model that knows
+nothing can be below zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from knowcap.capacity.tables import (
     diversity,
     mean,
     read_facts,
-    with_silent_entities,
+    with_all_entities,
     without_first_chunks,
 )
 from knowcap.facts import NAME
@@ -32,31 +32,33 @@ from knowcap.scoring.measurement import CONTROL_FILE, COUNTS, NLL_FILE, SETTINGS
 
 SCHEMA_VERSION = 1
 CAPACITY_FILE = "capacity.json"
-# The paper's, where all of them are there: gender is none of them, nor is the work city, which the employer tells.
+# Those of the paper, without gender, and without the work city, which the employer determines.
 MEMORIZABLE_ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer")
 
 logger = logging.getLogger(__name__)
 
 
 def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int = 0) -> dict[str, Any]:
-    """Sums up a model folder's scored facts, checks them, and writes capacity.json beside them.
+    """Summarizes the scored facts of a model folder, checks them, and writes capacity.json beside them.
 
     Args:
-        model_dir: a folder with nll.parquet and control.parquet, as `knowcap.scoring.score` leaves them.
-        confidence_level: of the bootstrap interval over entities; training seeds are not in it. What texts differ by
-            is: an entity's mean over its renderings varies by both, which is just what resampling entities sees
-            (tests/test_coverage.py). Were all entities told in the same few ways, how hard these are would not be.
-        seed: of the bootstrap.
+        model_dir: a folder with nll.parquet and control.parquet, as `knowcap.scoring.score` writes them.
+        confidence_level: of the bootstrap interval over entities. It includes the variation between texts, as an
+            entity's mean over its renderings varies with both (tests/capacity/test_coverage.py), except that of texts
+            that all entities share; it leaves out the variation between training seeds.
+        seed: seed of the bootstrap.
 
     Returns:
         The content of capacity.json: bits of all N entities together (`knowledge_bits`), of one (`bits_per_entity`),
-        and per parameter. None stands where there is no number (null in JSON).
+        and per parameter. None (null in JSON) where there is no number.
 
     Raises:
-        CapacityError: where a file, a column or a part of the measurement is missing or contradicts another, or where
-            R exceeds R_max though it cannot; what an earlier measurement left as capacity.json is removed then.
-        LeakError: where the null control holds bits; the same. A warning where knowledge.json says bound: false.
-        ValueError: where an argument is impossible.
+        ScoringError: nll.parquet is missing, or has no complete measurement.
+        CapacityError: a file or column is missing or contradicts another, or R exceeds R_max where that is impossible;
+            an earlier capacity.json is removed.
+        LeakError: the null control holds bits; an earlier capacity.json is removed. If knowledge.json has bound: false
+            this is a warning.
+        ValueError: an impossible argument.
     """
     model_dir = Path(model_dir)
     path = model_dir / CAPACITY_FILE
@@ -83,7 +85,7 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     content = _content(result, facts, measurement, diversity_bits)
     write_json(path, content)
     logger.info(
-        "%s: %.4f bits per parameter of %.4f at most, %d of %d entities scored",
+        "%s: %.4f bits per parameter, at most %.4f; %d of %d entities scored",
         path,
         content["bits_per_parameter"],
         content["max_bits_per_parameter"],
@@ -94,14 +96,16 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
 
 
 def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Facts, list[float], tuple[float, float]]:
-    """The facts, the null control's bits with their error, and bits of diversity with their maximum; the control
-    has been held to hold nothing.
+    """The facts, the null control's bits with their error, and the bits of diversity with their maximum.
+
+    Raises:
+        LeakError: the null control holds bits.
     """
-    # In a closed set the chunks are given, so that nothing shows which they are: no diversity term.
+    # Closed-set scoring is given the chunks, so it cannot measure which ones the model knows: no diversity terms.
     closed = measurement["scoring"] == "closed_set"
     terms = [] if closed else measurement["knowledge"].get("diversity_terms") or []
     everything = read_facts(model_dir / NLL_FILE, measurement)
-    facts = with_silent_entities(without_first_chunks(everything, terms), measurement)
+    facts = with_all_entities(without_first_chunks(everything, terms), measurement)
     control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
     control_bits = check_control(control, facts, measurement)
     if facts.attributes == [NAME]:
@@ -115,10 +119,10 @@ def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Facts, list[
 def _content(
     result: dict[str, Any], facts: Facts, measurement: dict[str, Any], diversity_bits: float
 ) -> dict[str, Any]:
-    """capacity.json, its keys in their documented order.
+    """The content of capacity.json, in the documented order of keys.
 
-    With junk in training it says besides what telling an entity from junk costs its name, log2(1 / useful_share): a
-    perfect model of the mixture gives every name that much less, so that this much of R_max is out of reach.
+    With junk in training it includes the bits by which a perfect model of the mixture is below R_max for every name,
+    log2(1 / useful_share), since it cannot know whether a text is about an entity or junk.
     """
     is_name = np.array([a == NAME for a in facts.attributes])
     column_bits = np.nansum(facts.bits, axis=0) * (measurement["num_entities"] / len(facts.nll))
@@ -148,30 +152,28 @@ def _content(
     if (stored := measurement["stored_bits_per_parameter"]) is not None:
         content["bits_per_stored_bit"] = result["bits_per_parameter"] / stored
     if (share := measurement.get("useful_share")) is not None:
-        told = measurement["knowledge"].get("text_prefix")  # what stands before the name says that it's no junk
-        content |= {"useful_share": share, "useful_share_bits_per_entity": 0.0 if told else -math.log2(share)}
+        prefixed = measurement["knowledge"].get("text_prefix")  # a prefix before the name distinguishes it from junk
+        content |= {"useful_share": share, "useful_share_bits_per_entity": 0.0 if prefixed else -math.log2(share)}
     return _without_nan(content)
 
 
 def memorizable(facts: Facts) -> dict[str, Any]:
-    """Memorizable accuracy and the attributes that it is the mean of (Part 3.3, App. A.2).
+    """Memorizable accuracy: how often a model, prompted with a training text up to a value, generates that value.
 
-    The prompt is a text up to the value ("Anya Briar Forger was born on"), the model goes on greedily, and what it
-    says must be the value. That is `greedy_match`, without generating: as long as every token of the value is the
-    model's first choice after the true ones before it, those are the ones that it generated itself; at the first that
-    is not, generation has left the value.
+    The prompt is a text up to the value ("Anya Briar Forger was born on"), and greedy generation must yield the value
+    (Part 3.3, App. A.2). `greedy_match` is equivalent without generating: as long as every token of the value is the
+    most likely one after the true tokens before it, greedy generation yields the same tokens.
 
-    - A value said after what it determines (an employer after its work city) is one fact with that, so the city must
-      have been generated too: nothing that was told helps.
-    - Under token scoring a value is matched once its own tokens are, whatever the model would say next. Where one
-      value begins another ("Disney", "Disney+": 2 companies, 2 universities, 7 majors of bioS) a model that goes on to
-      the longer one counts as right. Closed-set scoring asks for the token after such a value as well, but chooses
-      among the candidates alone.
+    - A value that follows one that it determines (an employer after its work city) is one fact with it, so the city
+      must be generated too.
+    - With token scoring a value matches if its own tokens do, whatever follows. If one value is a prefix of another
+      ("Disney", "Disney+": 2 companies, 2 universities, 7 majors of bioS), generating the longer one counts as
+      correct. Closed-set scoring includes the token after such a value, but chooses among the candidates only.
 
     Returns:
         `memorizable_accuracy`, the mean over attributes of the share of entities (means over renderings) whose value
-        is generated, NaN without any; times N it is the paper's sum over people. `memorizable_attributes`: the five of
-        the paper where all are there, else every attribute that counts bits and is not the name.
+        is generated, NaN if there are no attributes; times N it is the paper's sum over people.
+        `memorizable_attributes`: the five of the paper if all exist, else every attribute with bits except the name.
     """
     values = [a for a in facts.attributes if a != NAME]
     names = (

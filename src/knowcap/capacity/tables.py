@@ -1,4 +1,4 @@
-"""Reading nll.parquet and control.parquet: the measurement in the schema, and the facts by entity and attribute."""
+"""Reading nll.parquet and control.parquet as tables of facts by entity and attribute; the diversity terms of bioD."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COLUMNS = ("entity", "attribute", "rendering", "nll", "log2_candidates", "greedy
 
 
 class CapacityError(ValueError):
-    """The scored facts cannot be summed up; the message says what was got, what was expected and how to mend it."""
+    """Scored facts cannot be summarized or compared; the message says what was expected and what to do."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One row per entity, one column per attribute, means over renderings; NaN where a fact is not stated.
+    """One row per entity, one column per attribute, means over renderings; NaN if a fact is not stated.
 
     `nll` is in nats, `references` are log2 of the candidates in bits, `accuracy` is the share of greedy matches; each
-    of shape `(entities, attributes)`. `entities` are the ids of the first rows; one that states nothing has none.
+    of shape `(entities, attributes)`. `entities` are the ids of the first rows; further rows state no facts.
     """
 
     attributes: list[str]
@@ -39,12 +39,12 @@ class Facts:
 
     @property
     def bits(self) -> np.ndarray:
-        """Bits held of each fact, `(entities, attributes)`."""
+        """The bits of each fact, `(entities, attributes)`."""
         return self.references - self.nll / math.log(2)
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of the numbers that are not NaN; NaN where there are none."""
+    """Mean of the numbers that are not NaN; NaN if there are none."""
     stated = values[~np.isnan(values)]
     return float(stated.mean()) if stated.size else math.nan
 
@@ -53,7 +53,7 @@ def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
     """A parquet file's facts by entity and attribute; columns in the order of knowledge.json, the name first.
 
     Raises:
-        CapacityError: where the file or a column is missing, a figure is impossible, or a fact is there twice.
+        CapacityError: the file or a column is missing, a number is impossible, or a fact occurs twice.
     """
     if not path.is_file():
         raise CapacityError(f"{path} is missing; score the model again (`knowcap measure`)")
@@ -65,15 +65,15 @@ def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
 
 
 def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_FILE) -> Facts:
-    """`read_facts` of a table in memory, as `knowcap.scoring.score_rows` makes it.
+    """`read_facts` for a table in memory, as `knowcap.scoring.score_rows` returns it.
 
     Args:
-        table: with the columns of nll.parquet.
+        table: a table with the columns of nll.parquet.
         knowledge: the content of knowledge.json.
-        path: what errors call the table.
+        path: the table's name in error messages.
 
     Raises:
-        CapacityError: there are no facts, a figure is impossible, or a fact is there twice.
+        CapacityError: there are no facts, a number is impossible, or a fact occurs twice.
     """
     if table.num_rows == 0:
         raise CapacityError(f"{path} holds no scored facts; check that the data set's rows have spans")
@@ -100,13 +100,13 @@ def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_
     return Facts(names, cell_means(nll), known, cell_means(greedy_match), entities)
 
 
-def with_silent_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
-    """Adds a row of NaN for each entity that was scored but states no fact: it counts, with zero bits."""
+def with_all_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
+    """Adds a row of NaN for each entity that was scored but states no fact: it counts with zero bits."""
     found, scored, total = len(facts.nll), measurement["entities_scored"], measurement["num_entities"]
     if not found <= scored <= total:
         raise CapacityError(
-            f"{NLL_FILE} holds {found} entities, and its measurement says that {scored} of {total} were scored; "
-            "expected at most as many as were scored, and those at most as many as there are. Score the model again"
+            f"{NLL_FILE} has {found} entities, and its measurement counts {scored} scored of {total}; expected no "
+            "more than were scored. Score the model again"
         )
     gap = ((0, scored - found), (0, 0))
     padded = [np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)]
@@ -114,23 +114,24 @@ def with_silent_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
 
 
 def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Bits of the diversity terms, and at most.
+    """Bits of the diversity terms of bioD, what a model knows of which strings exist (Part 3.3, Def. 4.1), and their
+    maximum.
 
-    A term is S x (log2(T^L / D) - p3 / ln 2): S strings that are credited, D in theory; p3 in nats is the mean over
-    the entities of the first chunk's nll. As p3 may exceed its share, a term may be negative.
+    A term is S x (log2(T^L / D) - p3 / ln 2): S credited strings, D in theory; p3 in nats is the mean over the
+    entities of the first chunk's nll. A term is negative if p3 is large.
 
     Args:
-        facts: as read, first chunks included.
-        terms: knowledge.json's; empty for a corpus without.
+        facts: the facts with first chunks.
+        terms: the terms of knowledge.json; empty for other corpora.
 
     Raises:
-        CapacityError: a term whose first chunks were not measured.
+        CapacityError: the first chunks of a term were not scored.
     """
     missing = [term["fact"] for term in terms if term["fact"] not in facts.attributes]
     if missing:
         raise CapacityError(
-            f"{NLL_FILE} lacks {missing}, so the diversity terms cannot be told; score the model again, with a "
-            "knowcap that measures first chunks"
+            f"{NLL_FILE} lacks {missing}, which the diversity terms need; score the model again, with a version of "
+            "knowcap that scores first chunks"
         )
     most = math.fsum(term["log2_candidates"] for term in terms)
     p3 = [mean(facts.nll[:, facts.attributes.index(term["fact"])]) for term in terms]
@@ -139,15 +140,15 @@ def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, 
 
 
 def without_first_chunks(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> Facts:
-    """The facts that are summed: a first chunk is a part of its value and must not count twice."""
-    apart = {term["fact"] for term in terms}
-    kept = [column for column, name in enumerate(facts.attributes) if name not in apart]
+    """The facts to sum: a first chunk is a part of its value and must not count twice."""
+    excluded = {term["fact"] for term in terms}
+    kept = [column for column, name in enumerate(facts.attributes) if name not in excluded]
     tables = (table[:, kept] for table in (facts.nll, facts.references, facts.accuracy))
     return Facts([facts.attributes[column] for column in kept], *tables, facts.entities)
 
 
 def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
-    """log2_candidates of every attribute that is scored, the name first, then in the order of knowledge.json."""
+    """log2_candidates of every scored attribute, the name first, then in the order of knowledge.json."""
     declared = {}
     if knowledge["name_log2_candidates"] is not None:
         declared[NAME] = float(knowledge["name_log2_candidates"])
@@ -160,7 +161,7 @@ def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Values as numbers 0, 1, …, `(rows,)`, and the value that each stands for."""
+    """Values as codes 0, 1, …, `(rows,)`, and the value of each code."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     encoded = column.combine_chunks().dictionary_encode()
@@ -170,47 +171,47 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 def _attribute_codes(
     column: pa.ChunkedArray, declared: dict[str, float], path: str | Path
 ) -> tuple[np.ndarray, list[str]]:
-    """Column numbers, `(rows,)`, and the attributes that occur, ordered as declared."""
+    """Column indices, `(rows,)`, and the attributes that occur, in the declared order."""
     column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = column.unify_dictionaries().combine_chunks()
     found = encoded.dictionary.to_pylist()
     unknown = [a for a in found if a not in declared]
     if unknown:
         raise CapacityError(
-            f"{path}: attributes {unknown} are none of those that are scored, {list(declared)} (a determined "
-            "attribute is scored with what determines it); score the model again"
+            f"{path}: unexpected attributes {unknown}; expected {list(declared)} (a determined attribute is scored "
+            "with the one that determines it). Score the model again"
         )
     names = [a for a in declared if a in found]
     return np.array([names.index(a) for a in found])[encoded.indices.to_numpy()], names
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as float64, NaN where it is null."""
+    """A column as float64, NaN for null."""
     return column.cast(pa.float64()).to_numpy()
 
 
 def _check_columns(path: str | Path, nll: np.ndarray, references: np.ndarray, declared: np.ndarray) -> None:
-    """Holds each nll to be finite and not negative, and log2_candidates to be what knowledge.json says."""
+    """Checks that each nll is finite and not negative, and log2_candidates as in knowledge.json."""
     bad = np.flatnonzero(~(np.isfinite(nll) & (nll >= 0)))
     if bad.size:
         raise CapacityError(
-            f"{path}: nll is {nll[bad[0]]} in row {bad[0]} ({bad.size} such), expected finite nats >= 0; the model "
-            "may have diverged, see the losses in training.json"
+            f"{path}: nll is {nll[bad[0]]} in row {bad[0]} ({bad.size} such), expected finite nats >= 0. Check "
+            "the losses in training.json: the model may have diverged"
         )
     bad = np.flatnonzero(~np.isclose(references, declared, rtol=1e-9, atol=0.0))
     if bad.size:
         raise CapacityError(
-            f"{path}: log2_candidates is {references[bad[0]]} in row {bad[0]} ({bad.size} such), but the knowledge it "
-            f"was scored with says {declared[bad[0]]}; score the model again"
+            f"{path}: log2_candidates is {references[bad[0]]} in row {bad[0]} ({bad.size} such), but "
+            f"{declared[bad[0]]} in the knowledge that it was scored with; score the model again"
         )
 
 
 def _check_repeats(path: str | Path, cell: np.ndarray, num_cells: int, rendering: pa.ChunkedArray) -> None:
-    """Each fact may be scored once a rendering."""
+    """Checks that each fact is scored once per rendering."""
     code, renderings = _codes(rendering)
     num_renderings = len(renderings)
     repeats = int((np.bincount(cell * num_renderings + code, minlength=num_cells * num_renderings) > 1).sum())
     if repeats:
         raise CapacityError(
-            f"{path}: {repeats} facts are there twice for one entity, attribute and rendering; score the model again"
+            f"{path}: {repeats} facts occur twice for one entity, attribute and rendering; score the model again"
         )

@@ -41,7 +41,7 @@ class EncodedRows:
         target_facts: (targets,) int64, index of the fact in `facts`.
         facts: the scored facts, row by row in the order of the text, bioD's first chunks after them.
         fact_rows: (facts,) int64, the row of each.
-        allowed: None if any token is allowed; with closed sets the possible ids and their offsets; those of target t are
+        allowed: None if any token is possible; with closed sets the possible ids and offsets; those of target t are
             `allowed[0][allowed[1][t]:allowed[1][t + 1]]`.
     """
 
