@@ -229,8 +229,8 @@ def test_a_set_of_all_strings_is_no_knowledge():
             {"diversity": 1025, "chunk_length": 2},
             "diversity=1,025, but chunk_length=2 over alphabet_size=32 makes 1,024",
         ),
-        ({"num_people": 64**4 + 1, "compact": True}, "num_people=16,777,217, but there are 16,777,216 names"),
-        ({"compact": True, "tokenizer_name": "gpt2"}, "the compact form has a vocabulary of its own"),
+        ({"num_people": 64**4 + 1, "compact": True}, "num_people=16,777,217, expected 1 to 16,777,216"),
+        ({"compact": True, "tokenizer_name": "gpt2"}, "the compact form has its own vocabulary"),
         ({"vocab_size": 10}, "vocab_size=10 is too small"),
         ({"chunk_length": 0}, "chunk_length=0: expected 1 or more"),
         ({"permute": False}, "permute=False has no effect without corpus: bioS; leave it out"),
@@ -246,7 +246,7 @@ def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message
 
 
 def test_more_people_than_names_are_told():
-    with pytest.raises(CorpusError, match="there are 16,777,216 names"):
+    with pytest.raises(CorpusError, match="expected 1 to 16,777,216"):
         BioD(corpus_of(COMPACT).diversity, 64**4 + 1)
 
 

@@ -189,7 +189,7 @@ def test_a_value_out_of_more_candidates_than_the_table_has_is_no_token(corpus):
 
 
 def test_a_tokenizer_from_elsewhere_may_not_tell_which_names_and_values_were_drawn(tmp_path):
-    with pytest.raises(CorpusError, match="with entity_space, capital out of more than the table has"):
+    with pytest.raises(CorpusError, match="with entity_space, capital from more candidates than the table has"):
         corpus_of(Recipe(**write_table(tmp_path), tokenizer_name="gpt2"))
     assert corpus_of(Recipe(**write_table(tmp_path, templates=ALL_BY_FREQUENCY), tokenizer_name="gpt2"))
 
@@ -264,7 +264,7 @@ def test_all_problems_of_recipe_table_and_templates_are_told_at_once(tmp_path):
         load_recipe(write_recipe(tmp_path, **keys, exposures=0))
     message = str(told.value)
     assert "exposures=0" in message and "did you mean 'subject'" in message
-    assert "countries.csv line 3: the templates have no attribute 'anthem'" in message
+    assert "countries.csv line 3: there are no templates for attribute 'anthem'" in message
 
 
 def test_a_recipe_without_its_files_or_with_another_number_of_entities_is_told(tmp_path):
@@ -274,9 +274,9 @@ def test_a_recipe_without_its_files_or_with_another_number_of_entities_is_told(t
         "facts_templates",
     ]
     missing = check_recipe(Recipe(**SETTINGS | keys | {"facts_file": str(tmp_path / "none.csv")}))
-    assert len(missing) == 1 and "none.csv is no file" in missing[0]
+    assert len(missing) == 1 and "none.csv is not a file" in missing[0]
     idle = check_recipe(Recipe(**SETTINGS, **keys, full_name=True, pools_fraction=0.5))
-    assert [problem.split("=")[0] for problem in idle] == ["full_name", "pools_fraction"]
+    assert [problem.split("=")[0] for problem in idle] == ["pools_fraction", "full_name"]
     assert "has 50 entities" in check_recipe(Recipe(**SETTINGS, **keys, num_people=7))[0]
     assert "vocab_size=20 is too small" in check_recipe(Recipe(**SETTINGS | {"vocab_size": 20}, **keys))[0]
     assert check_recipe(Recipe(**SETTINGS, **keys)) == []

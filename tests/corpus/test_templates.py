@@ -104,13 +104,13 @@ def test_a_number_of_templates_out_of_range_is_refused(count: int) -> None:
         ("In town, {subject} worked at {value}.", "begin with '{subject} '"),
         ("{subject}'s birthday was {value}.", "begin with '{subject} '"),
         ("{subject} {value}.", "expected words"),
-        ("{subject} worked at{value}.", "one blank before {value}"),
-        ("{subject} worked at  {value}.", "double blanks"),
-        ("{subject} worked  at {value}.", "double blanks"),
+        ("{subject} worked at{value}.", "one space before {value}"),
+        ("{subject} worked at  {value}.", "two spaces"),
+        ("{subject} worked  at {value}.", "two spaces"),
         ("{subject} worked at {value} {place}.", "other braces"),
         ("{subject} worked at {value}", "'.' at the end"),
         ("{subject} worked at {value}!", "'.' at the end"),
-        ("{subject} worked at {value}s.", "a blank after {value}"),
+        ("{subject} worked at {value}s.", "a space after {value}"),
         ("{subject} worked as a {value}.", "got 'a' before {value}"),
         ("{subject} worked at An {value}.", "got 'An' before {value}"),
         ("{subject} spent his days at {value}.", "got 'his'"),
@@ -174,5 +174,5 @@ def test_all_problems_of_all_templates_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_templates_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"got .*nowhere, which is not a folder, .*birth_date.txt.*mend the path"):
+    with pytest.raises(CorpusError, match=r"got .*nowhere, expected a folder with .*birth_date.txt.*check the path"):
         load_templates(templates_dir=tmp_path / "nowhere")

@@ -21,8 +21,8 @@ from retold_data_sets import retold
 from safetensors.torch import load_file
 
 from knowcap.cli import main, make_parser
+from knowcap.dataset import source as dataset_source
 from knowcap.dataset.folder import DatasetError
-from knowcap.dataset.folder import source as dataset_source
 from knowcap.dataset.importing import read_record
 from knowcap.dataset.source import find_source
 from knowcap.dataset.stage import build, write
@@ -211,7 +211,7 @@ def test_a_run_of_people_made_here_is_not_taken_over(folder):
 def test_a_data_set_that_breaks_the_contract_leaves_nothing_behind(folder, spoil, message):
     recipe = load_recipe("mine.yaml", {"dataset_name": "people"})
     spoil(folder)
-    with pytest.raises(DatasetError, match=f"dataset_name='people' breaks the contract .*{message}"):
+    with pytest.raises(DatasetError, match=f"dataset_name='people' does not meet the contract .*{message}"):
         build(recipe, Path("runs/mine"))
     assert not Path("runs/mine/knowledge").exists()
 
@@ -232,12 +232,16 @@ def test_keys_that_the_data_set_has_settled_are_told_together(folder):
     keys = {"num_people": 5, "pools_fraction": 0.5, "facts_file": "x.csv", "renderings": 3, "diversity": 7}
     told = problems_of("mine.yaml", **keys)
     assert [problem.split("=")[0] for problem in told] == [*sorted(keys, key=list(KEYS).index)]
-    assert all("no effect with dataset_name='people', which has its own people; leave it" in problem for problem in told)
+    assert all(
+        "no effect with dataset_name='people', which has its own people; leave it" in problem for problem in told
+    )
 
 
 def test_keys_of_telling_are_idle_beside_published_texts(folder):
     told = problems_of("published.yaml", num_templates=1, permute=False)
-    why = "has no effect with dataset_texts: published, which trains on the texts of 'people' as they are; leave it out"
+    why = (
+        "has no effect with dataset_texts: published, which trains on the texts of 'people' as they are; leave it out"
+    )
     assert told == [f"num_templates=1 {why}", f"permute=False {why}"]
 
 
@@ -245,16 +249,16 @@ def test_keys_of_telling_are_idle_beside_published_texts(folder):
     ("keys", "message"),
     [
         ({"corpus": "bioD"}, "corpus='bioD', but dataset_name='people' is bioS; leave it out"),
-        ({"full_name": True}, "full_name=True, but data set 'bioS' counts the gender .*; give full_name: false"),
-        ({"vocab_size": 20}, "vocab_size=20 is too small: lists and templates use"),
+        ({"full_name": True}, "full_name=True, but data set 'bioS' has a gender, .*; give full_name: false"),
+        ({"vocab_size": 20}, "vocab_size=20 is too small: lists and templates need"),
         ({"dataset_revision": "main"}, "dataset_revision='main', but dataset_name='people' is a folder"),
         (
             {"dataset_name": "./nowhere"},
             "dataset_name='./nowhere': no such folder; give a data set folder or a Hub id",
         ),
         ({"dataset_name": "mine.yaml"}, "dataset_name='mine.yaml': no such folder"),
-        ({"dataset_name": "not an id"}, "'not an id': no such folder, nor a Hub id"),
-        ({"dataset_name": "."}, r"'.' has no knowledge.json, it holds .*; did you mean ./numbers\?"),
+        ({"dataset_name": "not an id"}, "'not an id': it is neither a folder nor a Hub id"),
+        ({"dataset_name": "."}, r"'.' has no knowledge.json; it has .*; did you mean ./numbers\?"),
         ({"dataset_name": "me/nowhere"}, "'me/nowhere' is not in the cache, and the Hub is not reached"),
         ({"num_templates": 1000}, "num_templates: got 1000"),
     ],
@@ -267,12 +271,12 @@ def test_a_recipe_that_contradicts_its_data_set_is_told(folder, keys, message):
 def test_texts_of_nobody_knows_whom_can_only_be_taken_as_they_are(folder):
     retold(folder, Path("bioR"))
     (problem,) = problems_of("mine.yaml", dataset_name="bioR")
-    assert "data set 'bioR' can't be told afresh: it has no recipe.yaml" in problem
+    assert "data set 'bioR' cannot be rendered again: it has no recipe.yaml" in problem
     assert "use `dataset_texts: published`" in problem
     assert load_recipe("published.yaml", {"dataset_name": "bioR"}).dataset_texts == "published"
     shutil.rmtree(Path("bioR/pools"))
     (problem,) = problems_of("published.yaml", dataset_name="bioR")
-    assert "brings no value lists" in problem and "give a tokenizer_name" in problem
+    assert "has no value lists" in problem and "give a tokenizer_name" in problem
 
 
 def test_what_says_nothing_to_a_bioD_or_a_table_is_told(folder, tmp_path):
@@ -297,7 +301,7 @@ def test_broken_lists_and_files_are_one_message(folder, capsys):
     shutil.rmtree(folder / "pools")
     assert "data set 'bioS' lacks pools/" in fails(capsys, *words)
     (folder / "knowledge.json").write_text("[1]")
-    assert "knowledge.json can't be used" in fails(capsys, *words)
+    assert "knowledge.json is invalid" in fails(capsys, *words)
 
 
 def test_an_estimate_needs_no_run_folder(folder, capsys):
@@ -338,7 +342,7 @@ def test_the_head_of_a_repo_is_all_that_is_fetched_before_a_run(folder, server):
     [
         ("me/nothing", None, "'me/nothing' is not a folder and not a public data set on the Hub"),
         ("me/people", "nothing", "'me/people' at 'nothing' has no such revision; expected a branch, tag or commit"),
-        ("me/empty", None, "'me/empty' has no knowledge.json, it holds .gitattributes; make it with `knowcap data`"),
+        ("me/empty", None, "'me/empty' has no knowledge.json; it has .gitattributes; make it with `knowcap data`"),
     ],
 )
 def test_a_repo_that_is_not_there_is_one_message(folder, server, capsys, name, revision, message):

@@ -178,7 +178,11 @@ def test_a_named_setting_and_keys_are_taken_from_the_command_line(
         ("bios", ["--config_name", "bioS-7k"], ["invalid choice"]),
         ("bios", ["--push_to_hub", "me"], ["--push_to_hub: got 'me', expected owner/name"]),
         ("bios", ["--diversity", "7"], ["unrecognized arguments: --diversity"]),
-        ("biod", ["--num_people", "20_000_000", "--compact", "true"], ["expected 1 to 16,777,216, the number of distinct names"]),
+        (
+            "biod",
+            ["--num_people", "20_000_000", "--compact", "true"],
+            ["expected 1 to 16,777,216, the number of distinct names"],
+        ),
         ("biod", ["--diversity", "99", "--chunk_length", "1", "--alphabet_size", "9"], ["makes 9 strings"]),
         ("biod", ["--chunk_length", "0", "--diversity", "0"], ["chunk_length=0: expected", "diversity=0: expected"]),
         ("biod", ["--permute", "false"], ["unrecognized arguments: --permute"]),

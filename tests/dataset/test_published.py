@@ -167,7 +167,7 @@ def test_a_tokenizer_by_name_keeps_what_lists_and_texts_use_or_all_without_lists
 
 def test_without_lists_a_tokenizer_must_be_named(ours, tmp_path):
     bare = retold(ours, tmp_path / "bare", lists=False)
-    with pytest.raises(DatasetError, match="'bioR' brings no value lists .* give a tokenizer_name, which is kept"):
+    with pytest.raises(DatasetError, match="'bioR' has no value lists .* give a tokenizer_name, which is kept"):
         stream(recipe_of(bare), tmp_path / "texts")
 
 
@@ -235,11 +235,11 @@ def broken(folder: Path, tmp_path: Path, change) -> Recipe:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda t: t.slice(1), DatasetError, "texts about 39 entities, .* num_people=40; both must agree"),
-        (lambda t: pa.concat_tables([t, t.slice(4, 1)]), DatasetError, "exposure 1 of an entity is there twice"),
+        (lambda t: t.slice(1), DatasetError, "texts about 39 entities, .* num_people=40; the two must be equal"),
+        (lambda t: pa.concat_tables([t, t.slice(4, 1)]), DatasetError, "exposure 1 of an entity occurs twice"),
         (lambda t: t.drop_columns(["spans"]), DatasetError, "lacks spans, it has who, exposure, text"),
         (lambda t: with_value(t, 2, text="<|endoftext|>"), CorpusError, "contains <|endoftext|>"),
-        (lambda t: with_value(t, 2, text=""), DatasetError, "an empty text is among"),
+        (lambda t: with_value(t, 2, text=""), DatasetError, "the biographies have an empty text"),
     ],
 )
 def test_texts_that_cannot_be_used_are_an_error(foreign, tmp_path, change, error, message):

@@ -101,14 +101,14 @@ def test_codes_are_kept_in_the_smallest_type_that_holds_them(copy):
 
 BROKEN = {
     "a value in no list": (
-        lambda t: with_value(t, 5, major="Alchemy"), "the major 'Alchemy' of 5 is in no list; add it to .*pools/",
+        lambda t: with_value(t, 5, major="Alchemy"), "the major 'Alchemy' of 5 is not in the lists; add it to .*pools/",
     ),
     "a date that isn't": (lambda t: with_value(t, 5, birth_date="May 31, 1990"), "birth_date 'May 31, 1990' of 5"),
     "a third pronoun": (lambda t: with_value(t, 0, pronoun="They"), "the pronoun 'They' of 0"),
     "no value": (lambda t: with_value(t, 0, major=None), "the major None of 0"),
     "one name twice": (
         lambda t: with_value(t, 9, **{c: t.column(c)[2].as_py() for c in ("first_name", "middle_name", "last_name")}),
-        "people: 2 and 9 are both called .*; names must be distinct",
+        "people: 2 and 9 have the same name, .*; names must be distinct",
     ),
     "a work city elsewhere": (
         lambda t: with_value(t, 4, work_city=next(
@@ -117,10 +117,10 @@ BROKEN = {
         "people: 4 works at .* but its headquarters are in",
     ),
     "somebody missing": (lambda t: t.slice(1), "1 of 150 are missing, person_id 0 first"),
-    "somebody twice": (lambda t: pa.concat_tables([t, t.slice(3, 1)]), "person_id 3 is there twice"),
+    "somebody twice": (lambda t: pa.concat_tables([t, t.slice(3, 1)]), "person_id 3 is listed twice"),
     "somebody too many": (lambda t: with_value(t, 3, person_id=150), "got person_id 150, expected 0 to 149"),
     "ids of letters": (
-        lambda t: t.set_column(0, "person_id", pc.cast(t.column(0), pa.string())), "person_id is string, expected w",
+        lambda t: t.set_column(0, "person_id", pc.cast(t.column(0), pa.string())), "person_id is string, expected integers",
     ),
     "a missing column": (lambda t: t.drop_columns(["major"]), "lacks major, it has .*dataset_texts: published"),
 }  # fmt: skip
@@ -149,11 +149,14 @@ def with_item(table: pa.Table, value: str) -> pa.Table:
             "person_id 6 has the symbol '999', expected 100 to 109",
         ),
         (lambda t: with_value(t, 6, values=["100 101 102"]), "person_id 6 has 1 values, expected 4"),
-        (lambda t: with_value(t, 6, name="Nobody At All"), "the name 'Nobody At All' of person_id 6 is not made of"),
-        (lambda t: with_value(t, 6, name=t.column("name")[8].as_py()), "people: 6 and 8 are both called"),
+        (
+            lambda t: with_value(t, 6, name="Nobody At All"),
+            "the name 'Nobody At All' of person_id 6 does not consist of",
+        ),
+        (lambda t: with_value(t, 6, name=t.column("name")[8].as_py()), "people: 6 and 8 have the same name"),
         (
             lambda t: with_item(t, "109 109 108, 109 109 109"),
-            "ID 1 has 2[12] different chunks, expected at most",
+            "ID 1 has 2[12] distinct chunks, expected at most",
         ),
     ],
 )
@@ -176,7 +179,9 @@ def test_facts_that_changed_what_is_to_be_known_are_refused(tmp_path):
     recipe = recipe_for("table", tmp_path)
     folder = write(recipe, tmp_path / "data")
     edit(folder, lambda table: with_value(table, 0, continent="Atlantis"))
-    with pytest.raises(CorpusError, match="knowledge.json has attributes=.*mend either, or use `dataset_texts: pub"):
+    with pytest.raises(
+        CorpusError, match="knowledge.json has attributes=.*correct one of them, or use `dataset_texts: pub"
+    ):
         corpus_of(from_folder(recipe, folder))
 
 

@@ -222,11 +222,11 @@ def test_the_request_is_that_of_the_protocol(good):
 
 
 @pytest.mark.parametrize(
-    ("status", "mend"), [(401, "HF_TOKEN"), (403, "permissions"), (404, "--model_name"), (422, "--model")]
+    ("status", "fix"), [(401, "HF_TOKEN"), (403, "permissions"), (404, "--model_name"), (422, "--model")]
 )
-def test_a_refusal_is_one_error_at_once(start, status, mend):
+def test_a_refusal_is_one_error_at_once(start, status, fix):
     server = start(status=status)
-    with pytest.raises(DatasetError, match=f"answers {status} .*so it is.*{mend}"):
+    with pytest.raises(DatasetError, match=f"answers {status} .*so it is.*{fix}"):
         list(ask(server, concurrency=1).write([REQUEST] * 5))
     assert len(server.log()) == 1
 
@@ -280,9 +280,9 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
     [
         ({}, "either a base_url or a provider"),
         ({"base_url": "http://x", "provider": "auto"}, "either a base_url or a provider"),
-        ({"base_url": "localhost:8000"}, "expected a form such as"),
-        ({"base_url": "http://me:secret@host/v1"}, "no password or key"),
-        ({"base_url": "http://host/v1?key=secret"}, "no password or key"),
+        ({"base_url": "localhost:8000"}, "expected an address such as"),
+        ({"base_url": "http://me:secret@host/v1"}, "without password or key"),
+        ({"base_url": "http://host/v1?key=secret"}, "without password or key"),
         ({"provider": "auto"}, "needs a token"),
     ],
 )
@@ -325,7 +325,7 @@ def test_what_is_missing_is_counted_exactly_and_asked_for_again(tmp_path):
     ):
         rewrite(SMALL, writer, target, max_attempts=2, progress=False)
     assert Counter(writer.asked).most_common(1)[0][1] == 1 and len(writer.asked) == 41 + 2 * 5
-    with pytest.raises(MissingTexts, match="1 of 12 people have no text at all"):
+    with pytest.raises(MissingTexts, match="1 of 12 people have no text"):
         rewrite(SMALL, writer, target, allow_missing=True, progress=False)
     assert len(writer.asked) == 51, "nobody is asked where what is missing may be missing"
     writer.fail = lambda request: "omit" if request.key[:2] in ((7, 2), (4, 1)) else None
@@ -410,7 +410,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, changes, messa
 def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "MAX_UNUSABLE_REPLIES", 20)
     writer = RuleWriter(lambda request: "omit")
-    with pytest.raises(MissingTexts, match=r"none of the first 20 replies of rules could be kept"):
+    with pytest.raises(MissingTexts, match=r"none of the first 20 replies of rules could be used"):
         rewrite(SMALL, writer, tmp_path / "bioR", progress=False)
 
 

@@ -77,7 +77,7 @@ def test_a_chat_template_is_used_where_there_is_one(folder):
 
 
 def test_a_prompt_without_room_is_one_error(folder):
-    with pytest.raises(DatasetError, match="room for 128 tokens; a prompt of .* lower --max_new_tokens"):
+    with pytest.raises(DatasetError, match="a context of 128 tokens, less than a prompt of .* lower --max_new_tokens"):
         texts(LocalWriter(str(folder), max_new_tokens=120))
 
 

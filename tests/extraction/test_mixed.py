@@ -109,7 +109,7 @@ def test_without_questions_the_tokenizer_is_what_it_was() -> None:
 
 def test_another_tokenizer_is_told_to_read_names_alike_or_refused(tmp_path: Path) -> None:
     gpt2_like = train_tokenizer(["Anya Briar Forger was born. Anya!", "a b"], 300, every_byte=True)
-    with pytest.raises(CorpusError, match="reads 'Anya' otherwise where it begins a text"):
+    with pytest.raises(CorpusError, match="encodes 'Anya' differently at the beginning of a text"):
         check_names(gpt2_like, ["Anya"])
     check_names(with_prefix_space(gpt2_like), ["Anya", "Briar"])
     wrap(foreign_bpe(), 128).save_pretrained(str(tmp_path))

@@ -183,7 +183,9 @@ def test_a_path_that_is_not_a_folder_is_named(tmp_path: Path) -> None:
     file = tmp_path / "lists"
     for path in (file, tmp_path / "nowhere"):
         file.write_text("Ada")
-        with pytest.raises(CorpusError, match=rf"got .*{path.name}, which is not a folder, .*first_name.txt.*mend"):
+        with pytest.raises(
+            CorpusError, match=rf"got .*{path.name}, expected a folder with .*first_name.txt.*check the path"
+        ):
             load_pools(path)
 
 

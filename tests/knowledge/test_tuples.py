@@ -90,9 +90,17 @@ def test_every_problem_is_told_at_once_with_its_line(tmp_path):
     )
     problems = problems_of(tmp_path, text, ["capital", "river"])
     assert [re.search(r"line (\d+)", p).group(1) for p in problems[:-1]] == ["9", "3", "4", "5", "6", "7", "10"]
-    parts = ["2)", "entity is empty", "value is empty", "no attribute 'anthem'", "line 2 does", "line break", "double"]
+    parts = [
+        "2)",
+        "entity is empty",
+        "value is empty",
+        "for attribute 'anthem'",
+        "line 2 does",
+        "line break",
+        "two spaces",
+    ]
     assert all(part in problem for part, problem in zip(parts, problems, strict=False))
-    assert "no row states 'river'" in problems[-1]
+    assert "no row has the attribute 'river'" in problems[-1]
 
 
 def test_many_problems_of_one_kind_are_counted(tmp_path):
@@ -144,10 +152,10 @@ def test_null_in_parquet_is_an_empty_cell(tmp_path):
         ("{entity} has an {value}.", "depends on the value"),
         ("{entity} has {value}, {other}.", "other braces"),
         ("{entity} has {value}", "'.' at the end"),
-        ("{entity} has {value}s.", "blank after {value}"),
+        ("{entity} has {value}s.", "space after {value}"),
         ("{entity} {value}.", "expected words"),
-        ("{entity} has({value}).", "one blank before {value}"),
-        ("{entity}  has {value}.", "single blanks"),
+        ("{entity} has({value}).", "one space before {value}"),
+        ("{entity}  has {value}.", "single spaces"),
         ("", "got 0 {entity}"),
     ],
 )
@@ -179,8 +187,8 @@ def test_all_problems_of_the_templates_are_told_at_once_with_their_lines(tmp_pat
     for part in (
         "line 1: subject", "line 2: entity_space: got 'many'", "capital has no templates",
         "line 5: unknown key 'candidats'; did you mean 'candidates'", "line 10: river: candidates: got '-1'",
-        "line 8: an attribute can't be called 'name'",
-        "line 12: river: got '{entity} has a {value}.'", "flag has a template twice", "flag is determined_by another",
+        "line 8: the attribute name 'name' is reserved",
+        "line 12: river: got '{entity} has a {value}.'", "flag has the same template twice", "flag has both determined_by and candidates",
         "determined_by: sky, expected another attribute", "line 14: 'flag' is given twice",
     ):  # fmt: skip
         assert part in text
@@ -207,7 +215,7 @@ def test_licence_and_languages_are_read_where_they_are_declared(tmp_path, text, 
     [
         ("license: CC BY 4.0\n", "line 1: license: got 'CC BY 4.0', expected the Hub's identifier, such as odbl"),
         ("license:\n", "line 1: license: got ''"),
-        ("license: [mit, odbl]\n", "license: got 2, expected one; give `other` for several"),
+        ("license: [mit, odbl]\n", "license: got 2, expected one; use `other` for several"),
         ("license: {a: b}\n", "license: got ''"),
         ("language: English\n", "line 1: language: got 'English', expected the Hub's identifier, such as en"),
         ("licence: mit\n", "unknown key 'licence'; did you mean 'license'?"),
@@ -305,5 +313,5 @@ def test_what_can_be_copied_is_told(tmp_path):
 
 def test_a_rare_attribute_that_the_control_may_miss_is_told():
     rare = made(a=[f"v{i % 3}" for i in range(100)], b=["x", "y", "x", "y", *[None] * 96])
-    assert "b: only 4 of 100 entities state it" in told(rare)
+    assert "b: only 4 of 100 entities have it" in told(rare)
     assert "only" not in told(made(a=["x", "y", "x", "y"]))

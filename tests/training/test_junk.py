@@ -241,7 +241,7 @@ def test_junk_that_cannot_be_is_refused_by_the_corpus_too():
     with pytest.raises(CorpusError, match="names are distinct"):
         BioS(People(load_pools(fraction=0.1), 10, 0), load_templates(1), junk=Junk(10**8))
     foreign = foreign_bpe()
-    with pytest.raises(CorpusError, match="tokens of the tokenizer already"):
+    with pytest.raises(CorpusError, match="already tokens of the tokenizer"):
         reduce_tokenizer(foreign, [5], [foreign.id_to_token(7)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -27,31 +27,53 @@ class Corpus(Protocol):
     People with numbers from `first_outsider` on are outsiders: no training text is about them.
     """
 
-    num_people: int
-    first_outsider: int
-    num_outsiders: int
-    seed: int
+    @property
+    def num_people(self) -> int:
+        """N, the number of people."""
+        ...
+
+    @property
+    def first_outsider(self) -> int:
+        """The number of the first outsider."""
+        ...
+
+    @property
+    def num_outsiders(self) -> int:
+        """The number of possible outsiders."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of people, texts and their order."""
+        ...
 
     def knowledge(self) -> Knowledge:
         """The content of knowledge.json."""
+        ...
 
-    def people_columns(self, first: int, end: int) -> dict[str, list]:
+    def people_columns(self, first: int, end: int) -> dict[str, Any]:
         """The people config's columns for people first … end - 1."""
+        ...
 
     def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
         """Texts with spans of persons (n,) at one exposure."""
+        ...
 
     def vocabulary_texts(self) -> Iterator[str]:
         """The texts to train a tokenizer on; they do not depend on the sampled people."""
+        ...
 
     def piece_texts(self) -> PieceTexts:
         """The pieces of all possible texts."""
+        ...
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
         """The pieces of the texts of persons (n,) at one exposure: (n, pieces per text) int32."""
+        ...
 
     def longest(self, pieces: Pieces) -> int:
         """No text has more tokens than this, its end of text included."""
+        ...
 
 
 @runtime_checkable
@@ -60,6 +82,7 @@ class OwnTokenizer(Protocol):
 
     def own_tokenizer(self, vocab_size: int) -> tuple[Tokenizer, int]:
         """The tokenizer, and the vocabulary rows that a model needs."""
+        ...
 
 
 @runtime_checkable
@@ -68,9 +91,11 @@ class WholeTexts(Protocol):
 
     def tokenizer(self, recipe: Recipe) -> tuple[Tokenizer, int]:
         """The recipe's tokenizer, and the vocabulary rows that its model needs. Tokenizes all texts."""
+        ...
 
     def pieces(self, tokenizer: Tokenizer) -> Pieces:
         """Every text as one piece; call `tokenizer` first."""
+        ...
 
 
 def tokenizer_of(recipe: Recipe, corpus: Corpus) -> tuple[Tokenizer, int]:

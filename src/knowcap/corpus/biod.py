@@ -220,7 +220,7 @@ class BioD:
         """
         self._check_symbols(pieces)
         starts = {group: numbers.start for group, numbers in pieces.groups.items()}
-        names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
+        names = self._name_codes(persons) + np.array([starts[f"name_{part}"] for part in range(len(self.name_lists))])
         d, openers = self.diversity, pieces.lengths[list(pieces.groups["opener"])].astype(np.int64)
         same = d.num_attributes * d.chunks_per_value * d.chunk_length + int(openers.sum()) + 1
         lengths = pieces.lengths[names].sum(axis=1, dtype=np.int64) + same

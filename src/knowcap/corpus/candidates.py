@@ -33,6 +33,8 @@ class Candidates:
 
     parts: tuple[tuple[str, ...], ...]
     of: dict[str, frozenset[str]] = field(default_factory=dict)
+    _sets: tuple[frozenset[str], ...] = field(init=False, repr=False, compare=False)
+    _lengths: tuple[list[int], ...] = field(init=False, repr=False, compare=False)
 
     def split(self, value: str) -> tuple[str, ...]:
         """A value's parts.
@@ -61,9 +63,8 @@ class Candidates:
                     yield (rest[:length], *others)
 
     def __post_init__(self) -> None:
-        sets = tuple(frozenset(part) for part in self.parts)
-        object.__setattr__(self, "_sets", sets)
-        object.__setattr__(self, "_lengths", tuple(sorted({len(text) for text in part}) for part in sets))
+        object.__setattr__(self, "_sets", tuple(frozenset(part) for part in self.parts))
+        object.__setattr__(self, "_lengths", tuple(sorted({len(text) for text in part}) for part in self._sets))
 
 
 class CandidateRow(NamedTuple):

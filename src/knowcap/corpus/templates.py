@@ -42,7 +42,9 @@ def load_templates(
     Raises a CorpusError with all problems of all files, or if there is no such folder, and a ValueError
     if `num_templates` is below 1 or above the number in the shortest file.
     """
-    folder = files(__package__).joinpath("templates") if templates_dir is None else Path(templates_dir).expanduser()
+    folder = (
+        files("knowcap.corpus").joinpath("templates") if templates_dir is None else Path(templates_dir).expanduser()
+    )
     contents, problems = read_lists(folder, [f"{sentence}.txt" for sentence in SENTENCES])
     templates: dict[str, list[Template]] = {sentence: [] for sentence in SENTENCES}
     for sentence, (name, lines) in zip(SENTENCES, contents.items(), strict=True):

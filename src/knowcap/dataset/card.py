@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 from tokenizers import Tokenizer
@@ -27,6 +27,8 @@ from knowcap.files import RECIPE_FILE
 from knowcap.provenance import __version__
 from knowcap.recipe import Recipe
 
+
+pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
 
 CONFIGS = {
     "people": "the people and their values, one row each",

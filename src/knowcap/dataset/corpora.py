@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.bios import BioS
@@ -56,7 +57,7 @@ def _corpus_of_dataset(recipe: Recipe, folder: Path | None, place: Path | None, 
 
     folder = source_of(recipe).fetch(*WHOLE) if folder is None else folder
     if recipe.dataset_texts == "published":
-        return Published(recipe, folder, place, limit)
+        return cast(Corpus, Published(recipe, folder, place, limit))  # tokenized whole: WholeTexts in place of pieces
     return recorded_corpus(recipe, folder, limit)
 
 

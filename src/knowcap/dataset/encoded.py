@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -54,7 +55,8 @@ class EncodedPieces:
         if encoder is tokenizer:
             self._new[:] = np.arange(len(self._new))
         else:
-            self._new[self._used] = [tokenizer.token_to_id(encoder.id_to_token(i)) for i in self._used.tolist()]
+            numbers: list[Any] = [tokenizer.token_to_id(str(encoder.id_to_token(i))) for i in self._used.tolist()]
+            self._new[self._used] = numbers
         self.eos = len(encoded.lengths)
         self.lengths = np.append(encoded.lengths, np.int32(1))
         self._starts = np.concatenate([[0], np.cumsum(encoded.lengths, dtype=np.int64)])

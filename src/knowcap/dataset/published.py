@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
@@ -28,6 +29,8 @@ from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import LIST_FILES, Pools
 from knowcap.recipe import RENDERING_KEYS, Recipe
 
+
+pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
 
 _PROSE_FILES = 8  # files, spread evenly, in whose first texts words are counted
 _COMMON = 0.005  # a word in at least this share of texts has no information about single people

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.biod import BioD, biod_of
@@ -25,6 +26,8 @@ from knowcap.knowledge.recorded import batches, read_people, read_values
 from knowcap.knowledge.tuples import Column, Tuples
 from knowcap.recipe import Recipe
 
+
+pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
 
 PUBLISHED = "use `dataset_texts: published`, which trains on its own texts"
 
@@ -84,12 +87,15 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
     if head.kind == "table":
         return None
     pools = head.pools()
-    if pools is None and not original.compact:
-        raise MismatchError(f"data set {knowledge.name!r} lacks {POOLS}/ with its value lists; {PUBLISHED}")
+    no_pools = MismatchError(f"data set {knowledge.name!r} lacks {POOLS}/ with its value lists; {PUBLISHED}")
     if head.kind == "bioD":
+        if pools is None and not original.compact:
+            raise no_pools
         biod = biod_of(replace(original, num_people=1, tokenizer_name=recipe.tokenizer_name, seed=recipe.seed), pools)
         check_matches(biod.knowledge(), knowledge)
         return biod
+    if pools is None:
+        raise no_pools
     variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
     domain = Junk(domain_token=knowledge.text_prefix.rstrip() or None)
     bios = BioS(People(pools, 1, recipe.seed), load_templates(recipe.num_templates), variant, domain)
@@ -128,7 +134,10 @@ def check_matches(ours: Knowledge, recorded: Knowledge) -> None:
 class RecordedBioD(BioD):
     """bioD with the names and values of a data set."""
 
-    num_outsiders = 0
+    @property
+    def num_outsiders(self) -> int:
+        """None: only the recorded people exist."""
+        return 0
 
     def __init__(self, files: Sequence[Path], biod: BioD, head: Head, limit: int | None = None) -> None:
         """Reads the people config. Raises CorpusError if it has another shape than `biod`."""

@@ -130,7 +130,7 @@ def _no_knowledge(name: str, files: tuple[str, ...]) -> DatasetError:
     inside = sorted({path for path in files if path.endswith(f"/{KNOWLEDGE}")})
     hint = f"; did you mean {name.rstrip('/')}/{inside[0].rsplit('/', 1)[0]}?" if inside else f"; {_FIX}"
     found = ", ".join(sorted({path.split("/")[0] for path in files})[:8]) or "nothing"
-    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE}, but {found}{hint}")
+    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE}; it has {found}{hint}")
 
 
 def _listing(folder: Path) -> tuple[str, ...]:
@@ -157,8 +157,10 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...], quiet:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs | {"disable": True})
 
-    bars = {"tqdm_class": Quiet} if quiet else {}
-    return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=[*patterns], **bars))
+    bars = Quiet if quiet else None
+    return Path(
+        snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=[*patterns], tqdm_class=bars)
+    )
 
 
 def _call_hub(name: str, revision: str | None, call: Callable[[], Result]) -> Result:

@@ -7,6 +7,7 @@ identified by seed, stream (a name for what is drawn) and index; no state is car
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _ROUNDS = 10
 _FEISTEL_ROUNDS = 8
 
 
-def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+def philox4x32(counter: Sequence[np.ndarray] | np.ndarray, key: tuple[int, int]) -> np.ndarray:
     """The generator's bijection.
 
     Args:
@@ -56,11 +57,11 @@ def words(seed: int, stream: str, indices: np.ndarray, substream: int = 0, block
     return philox4x32(counter, (seed & 0xFFFFFFFF, zlib.crc32(stream.encode())))
 
 
-def below(random: np.ndarray, limit: int) -> np.ndarray:
+def below(random: np.ndarray, limit: int | np.ndarray) -> np.ndarray:
     """Uniform integers in [0, limit) from 32-bit words, by multiplication; off by less than limit / 2**32 in
     probability.
     """
-    return (random * np.uint64(limit)) >> _32
+    return (random * np.asarray(limit, dtype=np.uint64)) >> _32
 
 
 class KeyedPermutation:

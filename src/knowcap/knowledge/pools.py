@@ -137,7 +137,7 @@ def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Po
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, expected 0 < fraction <= 1; use 1.0 for the whole lists")
-    folder = files(__package__).joinpath("lists") if pools_dir is None else Path(pools_dir).expanduser()
+    folder = files("knowcap.knowledge").joinpath("lists") if pools_dir is None else Path(pools_dir).expanduser()
     contents, problems = read_lists(folder, LIST_FILES.values())
     companies, headquarters = _headquarters(contents[LIST_FILES["employers"]], problems)
     contents[LIST_FILES["employers"]] = companies

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
@@ -18,6 +19,8 @@ from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
 from knowcap.processes import is_main_process
 
+
+pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
 
 _BATCH = 100_000  # people read at a time
 Names = Callable[[int], str]
@@ -297,7 +300,7 @@ def read_values(
                 f"people: ID {number} has {len(strings.numbers):,} distinct chunks, expected at most diversity="
                 f"{shape.diversity:,}, as recipe.yaml says"
             )
-    numbers = np.ravel_multi_index(codes.T, [len(part) for part in names])
+    numbers = np.asarray(np.ravel_multi_index(tuple(codes.T), [len(part) for part in names]))
     check_names(numbers, lambda n: "".join(part[code] for part, code in zip(names, codes[n], strict=True)))
     settings = (k, c, shape.diversity, shape.chunk_length, shape.alphabet_size, shape.seed)
     return RecordedDiversity(*settings, _sets(found, shape.chunk_length), values), codes

@@ -168,7 +168,8 @@ def _csv(path: Path, problems: list[str]) -> Iterator[_Line]:
         for row in reader:
             number, end = end + 1, reader.line_num
             if len(row) == len(header):
-                yield number, *(row[i].strip() for i in place)
+                entity, attribute, value = (row[i].strip() for i in place)
+                yield number, entity, attribute, value
             elif row:
                 wrong.append(f"{number} ({len(row)})")
     if wrong:
@@ -194,7 +195,8 @@ def _parquet(path: Path) -> Iterator[_Line]:
         cells = [batch.column(i).cast(pa.string()).to_pylist() for i in place]
         for row in zip(*cells, strict=True):
             number += 1
-            yield number, *((cell or "").strip() for cell in row)
+            entity, attribute, value = ((cell or "").strip() for cell in row)
+            yield number, entity, attribute, value
 
 
 def _places(header: Sequence[str]) -> list[int]:

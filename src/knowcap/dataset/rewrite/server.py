@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -73,7 +73,11 @@ class ServerWriter:
         # Without a token the client would send the stored one to any server.
         headers: dict[str, Any] = {} if self._token else {"authorization": None}
         self._client = InferenceClient(
-            base_url=base_url, provider=provider, token=self._token, timeout=timeout, headers=headers
+            base_url=base_url,
+            provider=cast(Any, provider),  # any name: the client checks it
+            token=self._token,
+            timeout=timeout,
+            headers=headers,
         )
         self._answered = False
 

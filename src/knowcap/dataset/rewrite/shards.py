@@ -90,7 +90,8 @@ class Progress:
         self.attempts[text] += 1
         if isinstance(judged, Row):
             self.rows[text] = judged
-            self.attempts.pop(text), self.reasons.pop(text, None)
+            self.attempts.pop(text)
+            self.reasons.pop(text, None)
         else:
             self.rejected[judged] += 1
             self.reasons[text] = judged
@@ -134,7 +135,7 @@ class ShardFiles:
         progress = Progress()
         if (path := self.part(shard)).is_file():
             saved = _metadata(path)
-            progress.rows = {(row.entity, rendering): row for row, rendering in _rows(path)}
+            progress.rows = {(int(row.entity), rendering): row for row, rendering in _rows(path)}
             progress.attempts = Counter({(p, r): count for p, r, count, _ in saved["missing"]})
             progress.reasons = {(p, r): reason for p, r, _, reason in saved["missing"]}
             progress.replies, progress.rejected = saved["replies"], Counter(saved["rejected"])

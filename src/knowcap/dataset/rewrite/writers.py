@@ -50,6 +50,7 @@ class Writer(Protocol):
         Raises:
             DatasetError: it cannot continue; earlier replies have been yielded.
         """
+        ...
 
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class LocalWriter:
         self.temperature, self.max_new_tokens, self._batch_size = temperature, max_new_tokens, batch_size
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-            loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
         except (OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
             raise DatasetError(f"model_name={model!r} cannot be loaded: {first}") from error
