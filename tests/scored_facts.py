@@ -81,7 +81,7 @@ def fact(entity: int | str, attribute: str, nll: float, rendering: int = 0, matc
 
 
 def perfect_facts(entities: range = range(N)) -> list[dict[str, Any]]:
-    """A model that says every name with probability 1/N and every value with certainty."""
+    """A model that gives every name the probability 1/N and every value with certainty."""
     return [fact(i, a, math.log(N) if a == "name" else 0.0) for i in entities for a in ("name", *CANDIDATES)]
 
 

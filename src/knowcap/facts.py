@@ -1,11 +1,10 @@
-"""The contract that every corpus meets: texts with exact spans of facts, and out of how many candidates each was
-drawn.
+"""The contract of every corpus: texts with exact spans of facts, and the number of candidates of each attribute.
 
 A row is `text · spans [(attribute, start, end)] · entity`, offsets in code points, end exclusive. `Knowledge`
-(knowledge.json) says, per attribute, `log2_candidates`. A model that gives the value's tokens a summed negative log
+(knowledge.json) has `log2_candidates` of each attribute. A model that gives the value's tokens a summed negative log
 likelihood of `nll` nats has been shown to hold `log2_candidates - nll / ln 2` bits of that fact (Part 3.3, Lemma F.1),
-provided that the fact is predicted from what came before it and never from itself. `scored_facts` picks the spans for
-which that holds.
+provided that the fact is predicted from what came before it and never from itself. `scored_facts` selects the
+spans for which that holds.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 NAME = "name"
 
 
-FEWEST_CONTROL = 100  # fewer people outside the sample than this say too little; values are shuffled instead
+MIN_CONTROL = 100  # with fewer people outside the sample, the null control is made of shuffled values
 
 
 class CorpusError(ValueError):
@@ -36,13 +35,11 @@ class CorpusError(ValueError):
 
 
 class FactError(ValueError):
-    """A row or a knowledge.json breaks the contract; the message says what was got, what was expected and how to mend
-    it.
-    """
+    """A row or a knowledge.json violates the contract; the message says what was found and what was expected."""
 
 
 class Span(NamedTuple):
-    """Where an attribute's value stands in a text: code points, end exclusive."""
+    """Where an attribute's value is in a text: code points, end exclusive."""
 
     attribute: str
     start: int
@@ -60,9 +57,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Attribute:
-    """What a value was drawn from. `log2_candidates` is in bits; a determined attribute has one candidate, 0 bits.
+    """An attribute and its candidates. `log2_candidates` is in bits; a determined attribute has one candidate, 0 bits.
 
-    `candidates` is None where the bits come from frequencies; `stated` says how many entities state it, None: all.
+    `candidates` is None if the bits come from frequencies; `stated` is how many entities state it, None: all.
     """
 
     name: str
@@ -74,9 +71,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class ScoredFact:
-    """A fact to score: its nll is the sum over the tokens of all its spans (a determined value said first is one of
-    them).
-    """
+    """A fact to score: its nll is the sum over the tokens of all its spans, which may include a determined value's."""
 
     attribute: str
     log2_candidates: float
@@ -85,15 +80,15 @@ class ScoredFact:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """The content of knowledge.json: what is known about all entities together.
+    """The content of knowledge.json: the entities and attributes of a data set.
 
-    `name_log2_candidates` is log2 N0 (bits), or None where no name space is declared (names then count nothing).
+    `name_log2_candidates` is log2 N0 (bits), or None if no name space is declared (names then count nothing).
     `diversity_terms` are bioD's (Part 3.3, Def. 4.1), one mapping a set of D = `diversity` strings: `first_chunk` is a
-    regular expression of what begins its `attribute`'s value, `fact` the name under which that is measured, `credited`
+    regular expression for the beginning of its `attribute`'s value, `fact` the name of that fact, `credited`
     the number of strings counted, and `log2_candidates` that number x log2(T^L / D), in bits.
-    `text_prefix` stands in front of every text and is never scored (a domain's token, Part 3.3, Result 12).
-    `bound` is False where texts may hint at facts before stating them (written by a language model): what is scored on
-    them is then no lower bound on what the weights hold. `missing_texts` is how many of such texts could not be had.
+    `text_prefix` precedes every text and is never scored (a domain's token, Part 3.3, Result 12).
+    `bound` is False if texts may hint at facts before they state them (written by a language model): the bits are then
+    no lower bound on what the weights hold. `missing_texts` is the number of such texts that are missing.
     """
 
     name: str
@@ -116,11 +111,11 @@ class Knowledge:
             if a.name == NAME:
                 problems.append("attribute 'name' is listed; the name is declared by name_log2_candidates instead")
             if a.determined_by is not None and a.determined_by not in names:
-                problems.append(f"{a.name!r} is determined by {a.determined_by!r}, which is no attribute; got {names}")
+                problems.append(f"{a.name!r} is determined by {a.determined_by!r}, which is not one of {names}")
             if a.determined_by in determined:
                 problems.append(
                     f"{a.name!r} is determined by {a.determined_by!r}, which is determined itself; "
-                    "name what it follows from"
+                    "name the attribute that determines both"
                 )
             if not (math.isfinite(a.log2_candidates) and a.log2_candidates >= 0):
                 problems.append(
@@ -135,8 +130,8 @@ class Knowledge:
 
     @property
     def bits_per_person(self) -> float:
-        """log2(N0 / N) + the sum of log2_candidates: what a perfect model knows of one entity, in bits (Part 3.3, Def.
-        4.3). An attribute that not all entities state counts by the share that do.
+        """log2(N0 / N) + the sum of log2_candidates: the bits of one entity in a perfect model (Part 3.3, Def. 4.3).
+        An attribute that not all entities state is weighted by the share that do.
         """
         name = 0.0 if self.name_log2_candidates is None else self.name_log2_candidates - math.log2(self.num_people)
         shares = [1.0 if a.stated is None else a.stated / self.num_people for a in self.attributes]
@@ -144,27 +139,30 @@ class Knowledge:
 
     @property
     def total_bits(self) -> float:
-        """All knowledge there is, in bits: N times bits_per_person, and the diversity terms."""
+        """All knowledge of the data set, in bits: N times bits_per_person, plus the diversity terms."""
         return self.num_people * self.bits_per_person + sum(float(t["log2_candidates"]) for t in self.diversity_terms)
 
     def log2_candidates(self, attribute: str) -> float | None:
-        """Bits of one attribute; None for names without a name space. Raises FactError for an unknown one."""
+        """Bits of one attribute; None for names without a name space. Raises FactError for an unknown attribute."""
         if attribute == NAME:
             return self.name_log2_candidates
         return self.attribute(attribute).log2_candidates
 
     def attribute(self, name: str) -> Attribute:
-        """The attribute of that name. Raises FactError where there is none."""
+        """The attribute of that name. Raises FactError if there is none."""
         for a in self.attributes:
             if a.name == name:
                 return a
         raise FactError(f"unknown attribute {name!r}; knowledge.json has {[a.name for a in self.attributes]}")
 
     def content(self) -> dict[str, Any]:
-        """What knowledge.json holds; what few corpora need (`stated`, `text_prefix`, `bound`, `missing_texts`) only
-        where it says more than its default.
+        """The content of knowledge.json; `stated`, `text_prefix`, `bound` and `missing_texts` only if they are not the
+        default.
         """
-        content = asdict(self) | {"bits_per_person": self.bits_per_person, "total_bits": self.total_bits}
+        content: dict[str, Any] = asdict(self) | {
+            "bits_per_person": self.bits_per_person,
+            "total_bits": self.total_bits,
+        }
         for key, default in (("text_prefix", ""), ("bound", True), ("missing_texts", 0)):
             if content[key] == default:
                 del content[key]
@@ -180,12 +178,13 @@ class Knowledge:
 
     @classmethod
     def load(cls, path: str | Path) -> Knowledge:
-        """Reads knowledge.json. Raises FactError where it is missing or breaks the contract."""
+        """Reads knowledge.json. Raises FactError if it is missing or violates the contract."""
         path = Path(path)
         if not path.is_file():
             raise FactError(f"{path} is missing; expected a data set folder made by `knowcap data`")
         content = json.loads(path.read_text(encoding="utf-8"))
-        content.pop("bits_per_person", None), content.pop("total_bits", None)
+        for derived in ("bits_per_person", "total_bits"):
+            content.pop(derived, None)
         try:
             content["attributes"] = tuple(Attribute(**a) for a in content["attributes"])
             content["diversity_terms"] = tuple(content.get("diversity_terms", ()))
@@ -195,17 +194,19 @@ class Knowledge:
 
 
 def check_row(row: Row, knowledge: Knowledge) -> None:
-    """Holds a row to the contract: the name first (after the prefix, if texts have one), spans inside the text, in
-    order, disjoint, of known attributes.
+    """Checks a row: the name comes first (after the prefix if there is one), and spans of known attributes are inside
+    the text, in order and disjoint.
 
     Raises:
-        FactError: says which span of which entity breaks which rule.
+        FactError: names the entity, the span and the rule.
     """
     known = {NAME, *(a.name for a in knowledge.attributes)}
     where = f"entity {row.entity!r}"
     prefix = knowledge.text_prefix
     if not row.text.startswith(prefix):
-        raise FactError(f"{where}: the text must begin with {prefix!r}, as knowledge.json says; got {row.text[:40]!r}")
+        raise FactError(
+            f"{where}: the text must begin with {prefix!r}, the text_prefix of knowledge.json; got {row.text[:40]!r}"
+        )
     if not row.spans or row.spans[0].attribute != NAME or row.spans[0].start != len(prefix):
         first, after = row.spans[0] if row.spans else None, f" after {prefix!r}" if prefix else ""
         raise FactError(f"{where}: the text must begin with the name{after}; its first span is {first}")
@@ -215,18 +216,17 @@ def check_row(row: Row, knowledge: Knowledge) -> None:
             raise FactError(f"{where}: unknown attribute {span.attribute!r}; knowledge.json has {sorted(known)}")
         if not end <= span.start < span.end <= len(row.text):
             raise FactError(
-                f"{where}: {span} is empty, overlaps the one before it or leaves the text "
+                f"{where}: {span} is empty, overlaps the one before it or is outside the text "
                 f"of {len(row.text)} code points"
             )
         end = span.end
 
 
 def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None:
-    """Holds a row's spans to the entity's values: each span cuts out exactly its value, and no scored value is said
-    unmarked.
+    """Checks a row's spans against the entity's values: each span contains exactly its value, and no scored value
+    occurs unmarked.
 
-    A value that stands in the text before its own first span, outside all spans, would be copied rather than
-    remembered.
+    A value that occurs before its own first span, outside all spans, would be copied rather than remembered.
 
     Raises:
         FactError: names the entity, the span and the text found there.
@@ -235,19 +235,19 @@ def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None
     for span in row.spans:
         found = row.text[span.start : span.end]
         if span.attribute in values and found != values[span.attribute]:
-            raise FactError(f"entity {row.entity!r}: {span} cuts out {found!r}, expected {values[span.attribute]!r}")
+            raise FactError(f"entity {row.entity!r}: {span} contains {found!r}, expected {values[span.attribute]!r}")
     outside = _outside_spans(row)
     for attribute, value in values.items():
         span = first.get(attribute)
         if span is not None and any(value in gap for gap, stop in outside if stop <= span.start):
             raise FactError(
-                f"entity {row.entity!r}: the {attribute} {value!r} is said before its span {span}, "
+                f"entity {row.entity!r}: the {attribute} {value!r} occurs before its span {span}, "
                 "so it would be copied; mark its first mention"
             )
 
 
 def _outside_spans(row: Row) -> list[tuple[str, int]]:
-    """The stretches of text between spans, each with where it ends."""
+    """The parts of the text between spans, each with its end."""
     gaps, start = [], 0
     for span in row.spans:
         gaps.append((row.text[start : span.start], span.start))
@@ -258,13 +258,13 @@ def _outside_spans(row: Row) -> list[tuple[str, int]]:
 def scored_facts(spans: Sequence[Span], knowledge: Knowledge) -> list[ScoredFact]:
     """The facts of one text to score, in the order of their first spans.
 
-    First mentions only (rule 2). A determined attribute (work_city, by employer) said before its determiner joins the
-    determiner's fact, so that the pair is scored as one out of the determiner's candidates; said after it, or without
-    it, it is not scored (rule 3). Names are left out where no name space is declared.
+    First mentions only. A determined attribute (work_city, by employer) before its determiner joins the determiner's
+    fact, so that the pair is scored as one out of the determiner's candidates; after it, or without it, it is not
+    scored. Names are left out if no name space is declared.
 
     Args:
         spans: the text's spans in the order of the text.
-        knowledge: which attributes there are, and what determines what.
+        knowledge: the attributes, and which determine others.
     """
     first: dict[str, Span] = {}
     for span in spans:

@@ -184,7 +184,7 @@ def test_the_command_measures_what_is_not_measured_and_says_the_difference(
     words = ["measure", str(run_dir), "--compare", str(alone)]
     assert main(words) == 0
     assert asked == [(str(alone), str(run_dir / "knowledge"))], "A is measured; B has no data set of its own"
-    assert "A minus B = " in (told := capsys.readouterr().out) and "90 % interval" in told
+    assert "A minus B = " in (printed := capsys.readouterr().out) and "90 % interval" in printed
     (path,) = (run_dir / "model").glob("comparison-alone-*.json")
     assert json.loads(path.read_text())["confidence_level"] == 0.9
     assert main(words) == 0 and len(asked) == 1

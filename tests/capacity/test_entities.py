@@ -1,4 +1,4 @@
-"""Bits by entity: their sums are the capacity's, their order says who is remembered, and the plot shows them all."""
+"""Bits by entity: their sums are the capacity's, their order is that of remembering, and the plot shows them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memorizable accuracy: greedy_match against what models really generate, and the mean that is told."""
+"""Memorizable accuracy: greedy_match against what models really generate, and the reported mean."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ MAJORS = ("Art", "Art History", "Botany", "Zoology")
 KNOWN = knowledge({"employer": len(EMPLOYERS), "major": len(MAJORS)}, num_people=len(NAMES))
 
 
-def told(number: int, employer: str, major: str) -> Row:
+def biography(number: int, employer: str, major: str) -> Row:
     """A text of one person."""
     parts = (("name", NAMES[number]), " works at ", ("employer", employer), ". She studied ", ("major", major), ".")
     return say(number, *parts)
 
 
-TRUE = [told(i, EMPLOYERS[i * 5 % 6], MAJORS[i * 7 // 2 % 4]) for i in range(len(NAMES))]
+TRUE = [biography(i, EMPLOYERS[i * 5 % 6], MAJORS[i * 7 // 2 % 4]) for i in range(len(NAMES))]
 
 
-def taught(tokenizer: PreTrainedTokenizerFast, rows: list[Row], steps: int) -> GPT2LMHeadModel:
+def trained(tokenizer: PreTrainedTokenizerFast, rows: list[Row], steps: int) -> GPT2LMHeadModel:
     """A small model, trained on rows for some steps."""
     torch.manual_seed(0)
     config = GPT2Config(
@@ -61,7 +61,7 @@ def taught(tokenizer: PreTrainedTokenizerFast, rows: list[Row], steps: int) -> G
 
 
 def generated(model: GPT2LMHeadModel, prompt: torch.Tensor, count: int) -> list[int]:
-    """What the model says next, greedily."""
+    """What the model generates next, greedily."""
     mask = torch.ones_like(prompt)
     out = model.generate(prompt, attention_mask=mask, max_new_tokens=count, do_sample=False, eos_token_id=None)
     return out[0, prompt.shape[1] :].tolist()
@@ -76,7 +76,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("steps", [25, 45, 140])
 def test_a_greedy_match_is_a_value_that_the_model_generates(tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
-    model = taught(tokenizer, TRUE, steps)
+    model = trained(tokenizer, TRUE, steps)
     table = score_rows(model, tokenizer, [(row, 0) for row in TRUE], KNOWN).to_pylist()
     encoded = encode_rows(TRUE, tokenizer, KNOWN)
     matches = 0
@@ -95,10 +95,10 @@ def test_a_greedy_match_is_a_value_that_the_model_generates(tokenizer: PreTraine
 
 
 def test_a_value_that_begins_another_is_told_apart_by_closed_sets_alone(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = taught(tokenizer, TRUE, 140)
+    model = trained(tokenizer, TRUE, 140)
     shorter = {"Disney+": "Disney", "Caterpillar Inc.": "Caterpillar"}
     asked = [(i, EMPLOYERS[i * 5 % 6]) for i in range(len(NAMES)) if EMPLOYERS[i * 5 % 6] in shorter]
-    rows = [told(i, shorter[employer], "Art") for i, employer in asked]
+    rows = [biography(i, shorter[employer], "Art") for i, employer in asked]
     known, pairs = knowledge({"employer": 6, "major": 4}, names=None), [(row, 0) for row in rows]
     lists = {"employer": Candidates((EMPLOYERS,)), "major": Candidates((MAJORS,))}
     closed = ClosedSets(tokenizer, lists, tokenizer.eos_token_id)
@@ -119,7 +119,7 @@ def test_a_value_that_begins_another_is_told_apart_by_closed_sets_alone(tokenize
             continue
         wrong += 1
         assert tables["token"][number]["greedy_match"] == tokenizes_as_a_beginning(tokenizer, rows[number], employer)
-        assert not tables["closed_set"][number]["greedy_match"], "the model says the longer one"
+        assert not tables["closed_set"][number]["greedy_match"], "the model generates the longer one"
     assert wrong >= 4
     assert any(f["greedy_match"] for f in tables["token"]), "counted as right where its tokens are the longer one's"
 

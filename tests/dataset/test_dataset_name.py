@@ -200,7 +200,7 @@ def test_a_run_of_people_made_here_is_not_taken_over(folder):
     ("spoil", "message"),
     [
         (lambda f: edit(f, lambda t: t.drop_columns(["spans"]), "biographies"), "lacks the columns spans"),
-        (lambda f: edit(f, lambda t: with_value(t, 3, text="Nobody."), "biographies"), "leaves the text of 7"),
+        (lambda f: edit(f, lambda t: with_value(t, 3, text="Nobody."), "biographies"), "outside the text of 7"),
         (lambda f: shutil.rmtree(f / "biographies"), "it has no biographies/train-"),
         (
             lambda f: (f / "qa" / "test-00000-of-00001.parquet").rename(f / "qa" / "test-00000-of-00002.parquet"),

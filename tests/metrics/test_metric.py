@@ -356,7 +356,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_input_raises_and_says_how_to_mend_it(changes: dict[str, Any], message: str) -> None:
+def test_bad_input_raises_and_says_how_to_fix_it(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         bits_per_parameter(**{**GOOD, **changes})
     assert "; " in str(error.value)
@@ -573,7 +573,7 @@ def test_docstring_examples_of_the_metric_are_right(evaluate_home: Path, monkeyp
 
 @pytest.fixture(scope="module")
 def my_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the card's reader has: `my_model`, which was taught the card's facts, beside the metric's folder."""
+    """What the card's reader has: `my_model`, which was trained on the card's facts, beside the metric's folder."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -113,7 +113,7 @@ BAD_TABLES = {
     "text": (HEAD + "a,x,1,8\na,y,one,8\n", "table, line 3: nll is 'one'"),
     "short": (HEAD + "a,x,1\n", "table, line 2: got more or fewer cells than 4"),
     "long": (HEAD + "a,x,1,8,9\n", "table, line 2: got more or fewer cells than 4"),
-    "twice": (HEAD + "a,x,1,8\na,x,1,8\n", "table, line 3: x of a is there twice"),
+    "twice": (HEAD + "a,x,1,8\na,x,1,8\n", "table, line 3: x of a occurs twice"),
     "unscored": (HEAD + "a,x,,8\n", r"predictions\[0\]\[0\] is nan"),
     "negative": (HEAD + "a,x,-1,8\n", r"predictions\[0\]\[0\] is -1.0"),
 }

@@ -13,7 +13,6 @@ import pytest
 import torch
 from countries import write_table
 
-import knowcap.models.loading
 from knowcap.capacity import LeakError, capacity
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer
@@ -23,6 +22,7 @@ from knowcap.dataset.stage import build
 from knowcap.models import build_model, load_model, load_tokenizer, model_config
 from knowcap.recipe import Recipe
 from knowcap.scoring import DEFAULT_MODE, encode_rows, score
+from knowcap.scoring import stage as stage_module
 from knowcap.scoring.rows import control_rows
 from knowcap.training.stage import train
 
@@ -71,14 +71,14 @@ def untrained(made) -> Path:
 
 def control_bits(model_dir: Path) -> dict[str, tuple[float, float]]:
     """Mean bits of the control's entities and their standard error, in sum and by attribute, from control.parquet."""
-    table = pq.read_table(model_dir / "control.parquet").to_pylist()
-    renderings = len({row["rendering"] for row in table})
-    found: dict[str, dict] = defaultdict(lambda: defaultdict(float))
-    for row in table:
+    facts: dict[tuple, list[float]] = defaultdict(list)
+    for row in pq.read_table(model_dir / "control.parquet").to_pylist():
         if row["attribute"] != "name" and "first_chunk" not in row["attribute"]:
-            bits = (row["log2_candidates"] - row["nll"] / math.log(2)) / renderings
-            found[row["attribute"]][row["entity"]] += bits
-            found["all"][row["entity"]] += bits
+            facts[row["entity"], row["attribute"]].append(row["log2_candidates"] - row["nll"] / math.log(2))
+    found: dict[str, dict] = defaultdict(lambda: defaultdict(float))
+    for (entity, attribute), renderings in facts.items():
+        for name in (attribute, "all"):
+            found[name][entity] += float(np.mean(renderings))
     bits = {name: np.array(list(of_entity.values())) for name, of_entity in found.items()}
     return {name: (float(b.mean()), float(b.std(ddof=1)) / math.sqrt(len(b))) for name, b in bits.items()}
 
@@ -135,9 +135,7 @@ def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
                 start = int(encoded.row_starts[encoded.fact_rows[fact]])
                 hints[tuple(encoded.ids[start:target].tolist())] = int(encoded.ids[target])
         with monkeypatch.context() as patch:
-            patch.setattr(
-                knowcap.models.loading, "load_model", lambda path, hints=hints: leaking(load_model(path), hints)
-            )
+            patch.setattr(stage_module, "load_model", lambda path, hints=hints: leaking(load_model(path), hints))
             score(untrained, run_dir / "knowledge", progress=False, overwrite=True)
         with pytest.raises(LeakError, match=leaked):
             capacity(untrained)

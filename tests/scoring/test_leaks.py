@@ -122,7 +122,7 @@ def test_a_value_that_was_said_unmarked_is_a_leak_and_refused_where_rows_are_giv
     with pytest.raises(LeakError, match="fruit"):
         value_bits(tmp_path, lambda first: liking(first, marked=False), copies, "fruit")
     rows, knowledge = liking(0, marked=False), tiny.knowledge({"fruit": 4}, num_people=150)
-    with pytest.raises(FactError, match="is said before its span"):
+    with pytest.raises(FactError, match="occurs before its span"):
         measure_capacity(Cheat(copies), rows, tokenizer=TOKENIZER, knowledge=knowledge)
 
 

@@ -1,4 +1,4 @@
-"""Measuring on texts that may hint at facts: no bound, as is told beside every figure, and neutral texts beside."""
+"""Measuring on texts that may hint at facts: reported as no bound, with neutral texts beside them."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> 
     if measurement["control_kind"] == SHUFFLED:
         references = np.array([mean(control.references[:, column]) for column in columns])
         allowed = np.logaddexp2(0.0, references - math.log2(measurement["num_entities"]))
-    leaks = [a for a, bound in zip(values, allowed, strict=True) if _leaks(*found[a], float(bound))]
-    if leaks or _leaks(*total, float(allowed.sum())):
+    leaks = [a for a, bound in zip(values, allowed, strict=True) if _leaks(found[a][0], found[a][1], float(bound))]
+    if leaks or _leaks(total[0], total[1], float(allowed.sum())):
         _report_leak(_leak_message(total, {a: found[a] for a in leaks or values}, len(bits)), is_bound(measurement))
     return total
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.capacity.tables import CapacityError
 from knowcap.facts import Knowledge, Row
@@ -69,7 +69,7 @@ def measure_capacity(
         data = dataset_folder(dataset, Path(place) / "data", knowledge)
         output = Path(output_dir or Path(place) / "out")
         options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
-        path = score(folder, data, mode=ScoringMode(scoring, context), output_dir=output, loaded=loaded, **options)
+        path = score(folder, data, mode=ScoringMode(scoring, context), output_dir=output, loaded=cast(Any, loaded), **options)
         return capacity(path.parent, confidence_level=confidence_level, seed=seed)
 
 
@@ -94,7 +94,7 @@ def dataset_folder(
                 raise CapacityError(f"{dataset}: there is no such file; pass a table, a data set folder or a Hub id")
             return write_prompts(read_prompts(path), place, path.stem)
         return find_source(str(dataset)).fetch(*WHOLE)
-    rows = list(dataset)
+    rows: list[Any] = list(dataset)
     if rows and isinstance(rows[0], Row):
         if knowledge is None:
             raise CapacityError(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy
@@ -53,12 +53,12 @@ def seed_interval(
     values = np.array([c["bits_per_parameter"] for c in capacities])
     level = capacities[0]["confidence_level"] if confidence_level is None else confidence_level
     if not 0.0 < level < 1.0:
-        raise CapacityError(f"confidence_level is {level}, expected a number between 0 and 1, such as 0.95")
+        raise CapacityError(f"confidence_level is {level}, expected a number between 0 and 1; pass 0.95 for example")
     runs, deviation = len(values), float(values.std(ddof=1))
     error = _entity_error(capacities, needed=same_entities)
     half = float(scipy.stats.t.ppf(0.5 + level / 2, runs - 1)) * deviation / math.sqrt(runs)
     if same_entities:
-        half = math.hypot(half, NormalDist().inv_cdf(0.5 + level / 2) * error)
+        half = math.hypot(half, NormalDist().inv_cdf(0.5 + level / 2) * cast(float, error))
     mean = float(values.mean())
     return {
         "bits_per_parameter": mean,
@@ -144,7 +144,7 @@ def _entity_error(capacities: Sequence[dict[str, Any]], needed: bool) -> float |
 def _entry(group: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     models = [model for model, _ in group]
     shared = {key: value for key, value in models[0].items() if all(m.get(key) == value for m in models[1:])}
-    accuracies = [m.get("memorizable_accuracy") for m in models]
+    accuracies: list[Any] = [m.get("memorizable_accuracy") for m in models]
     means = {
         "max_bits_per_parameter": sum(m["max_bits_per_parameter"] for m in models) / len(models),
         "memorizable_accuracy": None if None in accuracies else sum(accuracies) / len(models),

@@ -109,8 +109,10 @@ def with_all_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
             "more than were scored. Score the model again"
         )
     gap = ((0, scored - found), (0, 0))
-    padded = [np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)]
-    return Facts(facts.attributes, *padded, facts.entities)
+    nll, references, accuracy = (
+        np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)
+    )
+    return Facts(facts.attributes, nll, references, accuracy, facts.entities)
 
 
 def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
@@ -143,8 +145,8 @@ def without_first_chunks(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> Fa
     """The facts to sum: a first chunk is a part of its value and must not count twice."""
     excluded = {term["fact"] for term in terms}
     kept = [column for column, name in enumerate(facts.attributes) if name not in excluded]
-    tables = (table[:, kept] for table in (facts.nll, facts.references, facts.accuracy))
-    return Facts([facts.attributes[column] for column in kept], *tables, facts.entities)
+    nll, references, accuracy = (table[:, kept] for table in (facts.nll, facts.references, facts.accuracy))
+    return Facts([facts.attributes[column] for column in kept], nll, references, accuracy, facts.entities)
 
 
 def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.tokenizer import word_tokenizer
-from knowcap.facts import FEWEST_CONTROL, NAME, CorpusError, Knowledge, Row, Span
+from knowcap.facts import MIN_CONTROL, NAME, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.strings import VERSION, Strings
 from knowcap.recipe import Recipe
 
@@ -37,10 +37,10 @@ def morris_of(recipe: Recipe) -> Morris:
         )
     strings = Strings(recipe.num_people, recipe.string_length, recipe.alphabet_size, recipe.seed)
     control = min(recipe.control_people, strings.num_outsiders)
-    if control < FEWEST_CONTROL:
+    if control < MIN_CONTROL:
         raise CorpusError(
             f"control_people={recipe.control_people} of {strings.num_outsiders:,} strings outside the training set, "
-            f"expected {FEWEST_CONTROL} or more: a string has no values that the null control could exchange instead. "
+            f"expected {MIN_CONTROL} or more: a string has no values that the null control could exchange instead. "
             "Give more control_people, or longer strings"
         )
     return Morris(strings)

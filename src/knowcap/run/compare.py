@@ -1,4 +1,4 @@
-"""The comparing stage: two runs or models, measured as far as they are not yet, then compared."""
+"""The comparing stage: two runs or models, measured if necessary, then compared."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ logger = logging.getLogger(__name__)
 
 
 def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = None, **options: Any) -> str:
-    """Measures what is not measured, compares, and writes the comparison beside A's capacity.json.
+    """Measures what is not yet measured, compares, and writes the comparison beside A's capacity.json.
 
     Args:
-        a, b: run folders, which stand for their models in full precision, model folders or Hub ids.
-        dataset_name: what both are measured on; by default each one's own, and A's for a B that lies in no run folder.
+        a, b: run folders (their models in full precision), model folders or Hub ids.
+        dataset_name: the data set of both; by default each model's own, and A's if B is not in a run folder.
         options: of `knowcap.run.pipeline.measure_model`: batch_size, limit, overwrite, launcher, scoring, context.
 
     Returns:
-        The comparison in words.
+        The comparison as text.
 
     Raises:
-        ValueError: a folder is no model, cannot be measured, or the two were not asked the same.
+        ValueError: a folder is not a model or cannot be measured, or the models were scored on different facts.
     """
     models = [str(Path(name) / "model") if is_run_dir(Path(name)) else str(name) for name in (a, b)]
     own = [_run_of(Path(model)) for model in models]
@@ -48,13 +48,13 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
 
 
 def _results_of(model: str, dataset_name: str | None, options: dict[str, Any]) -> Path:
-    """The folder with a model's results, which are made unless they are there."""
-    there = Path(model) / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
-    if all((there / name).is_file() for name in (NLL_FILE, CAPACITY_FILE)) and not options.get("overwrite"):
-        return there
+    """The folder with a model's results; measures the model if they do not exist."""
+    folder = Path(model) / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    if all((folder / name).is_file() for name in (NLL_FILE, CAPACITY_FILE)) and not options.get("overwrite"):
+        return folder
     return measure_model(model, dataset_name, **options)
 
 
 def _run_of(model: Path) -> Path | None:
-    """The run folder that a model folder lies in, if any."""
+    """The run folder that contains a model folder, if any."""
     return next((parent for parent in model.absolute().parents if (parent / RECIPE_FILE).is_file()), None)

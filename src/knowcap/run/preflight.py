@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from knowcap.corpus.tokenizer import check_vocabulary
-from knowcap.facts import FEWEST_CONTROL, CorpusError
+from knowcap.facts import MIN_CONTROL, CorpusError
 from knowcap.recipe import (
     KEYS,
     BioDSection,
@@ -121,10 +121,10 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
             f"{batch // micro * micro or micro} is"
         )
     few = recipe.dataset_name is None and recipe.num_people < 2
-    if not bad & {"num_people", "control_people"} and few and recipe.control_people < FEWEST_CONTROL:
+    if not bad & {"num_people", "control_people"} and few and recipe.control_people < MIN_CONTROL:
         problems.append(
             f"num_people={recipe.num_people} with control_people={recipe.control_people} leaves too few people for a "
-            f"null control; give num_people of 2 or more, or control_people of {FEWEST_CONTROL} or more"
+            f"null control; give num_people of 2 or more, or control_people of {MIN_CONTROL} or more"
         )
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).is_dir():

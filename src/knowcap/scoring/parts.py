@@ -107,7 +107,7 @@ def is_prefix_free(names: pa.Table) -> bool:
     """
     tokens = names.column(NAME_TOKENS).drop_null()
     # When sorted, a prefix directly precedes what begins with it; tokens have 4 bytes, so bytes compare as tokens do.
-    ordered = pc.take(tokens, pc.sort_indices(tokens))
+    ordered = pc.take(tokens, pc.sort_indices(tokens))  # pyright: ignore[reportAttributeAccessIssue]
     previous = None
     for chunk in ordered.chunks if isinstance(ordered, pa.ChunkedArray) else [ordered]:
         for begin in range(0, len(chunk), 65536):

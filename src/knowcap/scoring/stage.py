@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import torch
@@ -108,8 +108,8 @@ def score(
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
-    Modes other than the default write to subfolders. Under `accelerate launch` processes share the shards, with the
-    same result. A finished measurement is kept; an interrupted one is resumed from its finished shards.
+    Modes other than the default write to subfolders. Under `accelerate launch` processes share the shards. A finished
+    measurement is kept; an interrupted one is resumed from its finished shards.
 
     Args:
         model_dir: a folder written by save_pretrained, with its tokenizer, or an adapter's; None for a `loaded` model.
@@ -120,30 +120,27 @@ def score(
         overwrite: score again if there is a finished measurement.
         mode: how facts are scored, and on which texts.
         output_dir: where the files are written, instead of the model folder.
-        loaded: the model and its tokenizer.
+        loaded: a model and its tokenizer.
 
     Returns:
         The path of nll.parquet.
 
     Raises:
-        ScoringError: an impossible limit or batch size, a finished measurement of other facts, or rows that contradict
-            knowledge.json.
+        ScoringError: an impossible limit or batch size, a measurement of other facts, rows unlike knowledge.json.
         ModelError: a model or tokenizer that cannot be loaded.
         FactError, TextError: see `score_rows`.
     """
     model_dir, dataset_dir = None if model_dir is None else Path(model_dir), Path(dataset_dir)
     output = Path(output_dir or _require_folder(model_dir)) / mode.folder
     knowledge = _knowledge_to_score(dataset_dir, mode.neutral)
-    # accelerate needs to know that there is no GPU; a process that finishes early may wait long for the others.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))  # processes may wait long
     entities = _entities_to_score(limit, knowledge)
     digest = digest_of(model_dir, dataset_dir, mode.configs)
     if not overwrite and _is_finished(output, knowledge, entities, digest):
         return final_path(output, NLL)
     settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge)}
-    _prepare_output(
-        output, state, settings if model_dir is not None else {"of": uuid4().hex}
-    )  # shards of a model in memory are not resumed
+    # Shards of a model in memory are not resumed.
+    _prepare_output(output, state, settings if model_dir is not None else {"of": uuid4().hex})
     began = time.monotonic()
     model, tokenizer = loaded or _load(_require_folder(model_dir), state)
     closed_sets = _closed_sets(dataset_dir, tokenizer, mode)
@@ -160,7 +157,7 @@ def score(
 
 
 def _load(model_dir: Path, state: PartialState) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    return load_model(model_dir).to(state.device), load_tokenizer(model_dir)
+    return cast(Any, load_model(model_dir)).to(state.device), load_tokenizer(model_dir)
 
 
 def _require_folder(model_dir: Path | None) -> Path:

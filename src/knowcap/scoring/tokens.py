@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -85,7 +85,8 @@ def _tokens(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Tokens:
 
 def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tokens: Tokens) -> None:
     """Raises TextError if a text contains the token that ends texts, begins them or stands for unknown characters."""
-    special = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id} - {None}
+    of = cast(Any, tokenizer)
+    special = {of.eos_token_id, of.bos_token_id, of.unk_token_id} - {None}
     wrong = np.isin(tokens.ids, sorted(special))
     if wrong.any():
         at = int(np.argmax(wrong))

@@ -1,4 +1,4 @@
-"""The Space of the metric: paste or upload a table of scored facts, or type JSON, and read the bits per parameter.
+"""The Space of the metric: bits per parameter of a table of scored facts, pasted or uploaded, or of JSON.
 
 Run it in this folder, as the Hub does: `pip install gradio==6.31.0 numpy && python app.py`.
 """
@@ -10,13 +10,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bits import bits_per_parameter
+from bits import bits_per_parameter  # pyright: ignore[reportMissingImports]
 
 
 if TYPE_CHECKING:
-    import gradio
+    import gradio  # pyright: ignore[reportMissingImports]
 
-COLUMNS = ("entity", "attribute", "nll", "log2_candidates")  # those of knowcap's nll.parquet; others are left alone
+COLUMNS = ("entity", "attribute", "nll", "log2_candidates")  # those of knowcap's nll.parquet; others are ignored
 TABLE = """entity,attribute,nll,log2_candidates
 Ada,name,0.693147,20
 Ada,birth_date,0,10
@@ -33,7 +33,7 @@ EXAMPLE = [
 
 
 def parse(argument: str, text: str) -> Any:
-    """What the text says as JSON; a ValueError names the argument if it is none."""
+    """The text parsed as JSON; a ValueError names the argument if it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -41,7 +41,7 @@ def parse(argument: str, text: str) -> Any:
 
 
 def integer(number: float | None) -> Any:
-    """An integer where the number is whole: number fields give floats. What is none is the metric's to refuse."""
+    """An integer if the number is whole, since number fields return floats; the metric rejects other numbers."""
     return int(number) if number is not None and float(number).is_integer() else number
 
 
@@ -53,15 +53,15 @@ def measure(
     name_attribute: str = "",
     num_entities: float = 0,
 ) -> dict[str, Any]:
-    """The metric of two JSON tables, in which null or NaN says that a fact is not stated.
+    """The metric of two JSON tables, in which null or NaN means that a fact is not stated.
 
     Args:
         predictions: JSON rows of negative log likelihoods, nats, one row per entity.
         references: JSON rows of log2 of the number of candidates, bits.
-        num_parameters: Parameters of the model: the number field gives a float.
+        num_parameters: Parameters of the model; the number field returns a float.
         attribute_names: JSON list of the columns' names, or nothing.
         name_attribute: The column that names the entity, or nothing.
-        num_entities: How many entities the rows are a sample of; 0 where they are all there are.
+        num_entities: How many entities the rows are a sample of; 0 if they are all entities.
 
     Returns:
         What [`bits_per_parameter`] returns.
@@ -97,25 +97,25 @@ def measure_table(
 def read_table(table: str) -> tuple[list[list[float]], list[list[float]], list[str]]:
     """Predictions, references and attributes of a CSV or TSV table with the columns COLUMNS, in any order.
 
-    A fact without a line, or without log2_candidates, is not stated. Where there is a column `rendering`, a fact may
-    have a line for each, and counts their mean.
+    A fact without a line, or without log2_candidates, is not stated. With a column `rendering`, a fact may have one
+    line per rendering, and counts as their mean.
 
     Raises:
-        ValueError: If a column is missing, a line has too few or too many cells or none that is a number, or a fact
-            is there twice.
+        ValueError: If a column is missing, a line has too few or too many cells or no number, or a fact occurs twice.
     """
     text = table.strip()
     lines = csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=text.partition("\n")[0].count), strict=True)
-    if missing := [column for column in COLUMNS if column not in (lines.fieldnames or ())]:
-        raise ValueError(f"table: got columns {lines.fieldnames or []}, expected {list(COLUMNS)}; add {missing}")
+    found = list(lines.fieldnames or ())
+    if missing := [column for column in COLUMNS if column not in found]:
+        raise ValueError(f"table: got columns {found}, expected {list(COLUMNS)}; add {missing}")
     facts: dict[tuple[str, str], dict[str | None, tuple[float, float]]] = {}
     for line in lines:
         where = f"table, line {lines.line_num}"
         if None in line or None in line.values():
-            raise ValueError(f"{where}: got more or fewer cells than {len(lines.fieldnames)}; one a column, please")
+            raise ValueError(f"{where}: got more or fewer cells than {len(found)}; write one per column")
         renderings = facts.setdefault((line["entity"], line["attribute"]), {})
         if line.get("rendering") in renderings:
-            raise ValueError(f"{where}: {line['attribute']} of {line['entity']} is there twice; leave one of them")
+            raise ValueError(f"{where}: {line['attribute']} of {line['entity']} occurs twice; remove one of them")
         renderings[line.get("rendering")] = (_number(where, "nll", line), _number(where, "log2_candidates", line))
     rows = {entity: place for place, entity in enumerate(dict.fromkeys(entity for entity, _ in facts))}
     columns = {attribute: place for place, attribute in enumerate(dict.fromkeys(attribute for _, attribute in facts))}
@@ -127,7 +127,7 @@ def read_table(table: str) -> tuple[list[list[float]], list[list[float]], list[s
 
 
 def _number(where: str, column: str, line: dict[str, str]) -> float:
-    """A cell as a number; NaN where it is empty."""
+    """A cell as a number; NaN if it is empty."""
     try:
         return float(line[column]) if line[column].strip() else math.nan
     except ValueError:
@@ -148,13 +148,13 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def by_attribute(results: dict[str, Any]) -> list[list[Any]]:
-    """A row for each attribute: its name, mean nats, mean bits and the most they could be."""
+    """A row for each attribute: its name, mean nats, mean bits and their maximum."""
     return [[name, *(round(number, 4) for number in row.values())] for name, row in results["attributes"].items()]
 
 
 def build() -> "gradio.Blocks":
     """The page: a table or JSON and the model's size on the left, the results on the right, the card below."""
-    import gradio as gr
+    import gradio as gr  # pyright: ignore[reportMissingImports]
 
     def shown(function: Any) -> Any:
         def show(*inputs: Any) -> tuple[str, list[list[Any]], dict[str, Any]]:
@@ -168,12 +168,12 @@ def build() -> "gradio.Blocks":
 
     card = Path(__file__).with_name("README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
     with gr.Blocks(title="Bits per parameter") as page:
-        gr.Markdown("# Bits per parameter\nHow much does a language model know of the facts it was taught?")
+        gr.Markdown("# Bits per parameter\nHow much does a language model know of the facts it was trained on?")
         with gr.Row():
             with gr.Column():
-                size = gr.Number(EXAMPLE[2], label="num_parameters: all of them, embeddings too", precision=0)
-                name = gr.Textbox(EXAMPLE[4], label="name_attribute: the one that names the entity (optional)")
-                entities = gr.Number(0, label="num_entities, if these are a sample; 0: these are all", precision=0)
+                size = gr.Number(EXAMPLE[2], label="num_parameters: all parameters, embeddings included", precision=0)
+                name = gr.Textbox(EXAMPLE[4], label="name_attribute: the attribute that names the entity (optional)")
+                entities = gr.Number(0, label="num_entities, if the rows are a sample; else 0", precision=0)
                 with gr.Tab("Table"):
                     table = gr.Textbox(TABLE, label=f"CSV or TSV: {', '.join(COLUMNS)}", lines=8, max_lines=16)
                     file = gr.UploadButton("Upload a table", file_types=[".csv", ".tsv", ".txt"])
@@ -185,7 +185,7 @@ def build() -> "gradio.Blocks":
                     measure_the_json = gr.Button("Measure the JSON", variant="primary")
             with gr.Column():
                 line = gr.Markdown()
-                headers = ["attribute", "nll (nats)", "bits", "most bits"]
+                headers = ["attribute", "nll (nats)", "bits", "maximum bits"]
                 attributes = gr.Dataframe(headers=headers, label="means by attribute", interactive=False)
                 results = gr.JSON(label="results")
         gr.Markdown(card)

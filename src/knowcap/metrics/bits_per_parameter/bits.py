@@ -2,7 +2,7 @@
 
 The functions take `predictions` (negative log likelihoods in nats, summed over the tokens of a value) and `references`
 (log2 of the number of equally likely candidates that the value was drawn from), both of shape `(rows, columns)`: a row
-per entity, a column per attribute. A NaN reference says that this entity's fact is not stated. The bits of a fact:
+per entity, a column per attribute. A NaN reference means that the entity does not state the fact. The bits of a fact:
 
     reference - prediction / ln 2
 
@@ -39,7 +39,7 @@ from numpy.typing import ArrayLike
 
 NUM_REPLICATES = 2000  # resamples of the bootstrap
 REPLICATES_AT_A_TIME = 100  # how many of them are in memory
-MAX_GROUPS = 4096  # that the bootstrap sorts the rows into
+MAX_GROUPS = 4096  # groups of rows in the bootstrap
 RELATIVE_TOLERANCE = 1e-6  # by which diversity_bits may exceed max_diversity_bits: rounding
 
 
@@ -55,31 +55,31 @@ def bits_per_parameter(
     confidence_level: float = 0.95,
     seed: SupportsIndex = 0,
 ) -> dict[str, Any]:
-    """Bits of knowledge per parameter (R), the most there could be (R_max), both in bits as well, and by attribute.
+    """Bits of knowledge per parameter (R), their maximum (R_max), both in bits as well, and by attribute.
 
     Nothing is clipped: a model that does worse than guessing among the candidates scores below zero.
 
     Args:
         predictions: Negative log likelihoods of the values, nats, summed over tokens, `(rows, columns)`: lists, numpy
-            arrays or torch tensors. Where the reference is NaN anything may stand, NaN too.
-        references: log2 of the number of candidates, bits, same shape; NaN where the fact is not stated.
+            arrays or torch tensors. If the reference is NaN, the prediction is ignored.
+        references: log2 of the number of candidates, bits, same shape; NaN if the fact is not stated.
         num_parameters: All parameters of the model, embeddings included.
         attribute_names: Names of the columns; adds the figures by attribute.
         name_attribute: The column that names the entity. As the N names are distinct and each may come next, a perfect
-            model's name nll is `ln N`, and the most that can be known of a name is `log2 N` bits less.
-        num_entities: N, where the rows are a sample of it: sums over rows are scaled by N / rows. *Defaults to* rows.
+            model's name nll is `ln N`, and the maximum of a name is `log2 N` bits less.
+        num_entities: N, if the rows are a sample: sums over rows are scaled by N / rows. *Defaults to* rows.
         diversity_bits, max_diversity_bits: Bits of bioD's diversity sets, which belong to no entity, as the model and
             as a perfect model holds them; added after the scaling.
-        confidence_level, seed: Of the bootstrap interval, see [`confidence_interval`].
+        confidence_level, seed: Level and seed of the bootstrap interval, see [`confidence_interval`].
 
     Returns:
         `bits_per_parameter`, `max_bits_per_parameter`; `knowledge_bits`, `max_knowledge_bits` (of all entities);
         `confidence_interval` ([low, high] of `bits_per_parameter`); `attributes` (`{name: {nll_nats, bits_per_entity,
-        max_bits_per_entity}}`, means over the entities of which it is stated, NaN if there are none); `num_entities`.
+        max_bits_per_entity}}`, means over the entities that state it, NaN if there are none); `num_entities`.
 
     Raises:
-        ValueError: If a table is ragged, empty or states nothing; if NaN, infinity or a negative number stands where a
-            fact is stated; if another argument cannot be. The message says how to mend it.
+        ValueError: If a table is ragged, empty or has no stated fact; if the prediction of a stated fact is NaN,
+            infinite or negative; if another argument is impossible. The message says what to pass.
     """
     nll, references = _tables(predictions, references)
     num_parameters = _integer("num_parameters", num_parameters, 1)
@@ -148,9 +148,10 @@ def confidence_interval(
 ) -> list[float]:
     """Bootstrap percentile interval of bits per parameter, over entities; [NaN, NaN] for a single row.
 
-    How far could R have moved, had other entities been drawn, for this model as trained? What other training seeds
-    would do is left out, and that the entities share one model's weights. With few rows it is too narrow, by about
-    `sqrt(1 - 1 / rows)`. The order of the rows does not matter. Arguments and errors as in [`bits_per_parameter`].
+    It estimates how much R would vary with other entities, for this model as trained. It leaves out the variation
+    between training seeds, and the dependence of entities through the shared weights. With few rows it is too
+    narrow, by about `sqrt(1 - 1 / rows)`. The order of the rows does not matter.
+    Arguments and errors as in [`bits_per_parameter`].
 
     >>> bits = [[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [7.0], [8.0]]
     >>> low, high = confidence_interval(predictions=[[0.0]] * 8, references=bits, num_parameters=36)
@@ -178,7 +179,7 @@ def _scaled_sum(table: np.ndarray, num_entities: int) -> float:
 
 
 def _attributes(names: list[str], *tables: np.ndarray) -> dict[str, dict[str, float]]:
-    """Means of nll, bits and most bits over the entities of which the fact is stated; NaN where there are none."""
+    """Means of nll, bits and maximum bits over the entities that state the fact; NaN if there are none."""
     counts = np.sum(~np.isnan(tables[0]), axis=0)
     means = np.array([np.nansum(table, axis=0) for table in tables]) / np.where(counts > 0, counts, np.nan)
     keys = ("nll_nats", "bits_per_entity", "max_bits_per_entity")
@@ -190,11 +191,11 @@ def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, s
 
     The entities are sorted by their bits into at most MAX_GROUPS groups; a resample draws how often each group is hit.
     Up to MAX_GROUPS rows a group is one row, which is the plain bootstrap. Beyond, the sum of the hits in a group is
-    drawn from a normal law with the group's mean and variance: mean and variance of the plain bootstrap are kept.
+    drawn from a normal distribution with the group's mean and variance, which keeps those of the plain bootstrap.
     """
     generator = np.random.default_rng(_integer("seed", seed, 0))
     if not 0.0 < confidence_level < 1.0:
-        raise ValueError(f"confidence_level: got {confidence_level}, expected one between 0 and 1; pass 0.95, say")
+        raise ValueError(f"confidence_level: got {confidence_level}, expected a number between 0 and 1; pass 0.95 for example")
     num_rows = len(bits)
     if num_rows == 1:
         return np.full(2, np.nan)
@@ -216,8 +217,8 @@ def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, s
 def _table(argument: str, values: ArrayLike) -> np.ndarray:
     """A new float64 table `(rows, columns)` of a list, array or tensor."""
     try:
-        if hasattr(values, "detach"):  # a torch tensor, perhaps bfloat16 or on a GPU
-            values = values.detach().cpu().double().numpy()
+        if (detach := getattr(values, "detach", None)) is not None:  # a torch tensor, maybe bfloat16 or on a GPU
+            values = detach().cpu().double().numpy()
         table = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{argument}: not a table of numbers ({error}); pass rows of one length") from error
@@ -237,7 +238,7 @@ def _references(references: ArrayLike) -> np.ndarray:
     """The references, checked."""
     table = _table("references", references)
     valid = np.isnan(table) | (np.isfinite(table) & (table >= 0.0))
-    _require(valid, table, "references", "pass log2 of the number of candidates, or NaN where nothing is stated")
+    _require(valid, table, "references", "pass log2 of the number of candidates, or NaN if nothing is stated")
     if np.isnan(table).all():
         raise ValueError("references are all NaN, so no fact is stated; pass log2 of the candidates of at least one")
     return table
@@ -250,7 +251,9 @@ def _tables(predictions: ArrayLike, references: ArrayLike) -> tuple[np.ndarray, 
         raise ValueError(f"predictions have shape {nll.shape}, references {references.shape}; pass the same shape")
     unstated = np.isnan(references)
     valid = unstated | (np.isfinite(nll) & (nll >= 0.0))
-    _require(valid, nll, "predictions", "where the reference is a number, pass nats of 0 or more, or make it NaN too")
+    _require(
+        valid, nll, "predictions", "if the reference is a number, pass nats of 0 or more, or make the reference NaN"
+    )
     nll[unstated] = np.nan
     return nll, references
 
@@ -267,17 +270,17 @@ def _integer(argument: str, value: SupportsIndex, minimum: int) -> int:
 
 
 def _num_entities(num_entities: SupportsIndex | None, num_rows: int) -> int:
-    """The number of entities that the rows stand for: no fewer than there are rows."""
+    """The number of entities that the rows represent: at least the number of rows."""
     return num_rows if num_entities is None else _integer("num_entities", num_entities, num_rows)
 
 
 def _attribute_names(attribute_names: Sequence[str] | None, name_attribute: str | None, num_columns: int) -> list[str]:
-    """The names of the columns, an empty list where none are given."""
+    """The names of the columns, an empty list if none are given."""
     names = [] if attribute_names is None else list(attribute_names)
     if attribute_names is not None and (isinstance(attribute_names, str) or len(names) != num_columns):
         raise ValueError(f"attribute_names: got {attribute_names!r}, expected a list; name the {num_columns} columns")
     if len(set(names)) < len(names):
-        raise ValueError(f"attribute_names: got {names}, in which one repeats; give every column a name of its own")
+        raise ValueError(f"attribute_names: got {names}, in which one repeats; give every column a different name")
     if name_attribute is not None and name_attribute not in names:
         raise ValueError(f"name_attribute: got {name_attribute!r}, expected one of attribute_names {names}; add it")
     return names
@@ -294,5 +297,5 @@ def _diversity(diversity_bits: float, max_diversity_bits: float) -> tuple[float,
 def _finite(argument: str, value: float) -> float:
     """A finite float."""
     if not math.isfinite(value):
-        raise ValueError(f"{argument}: got {value}, expected a finite number; pass 0.0 where there is nothing to add")
+        raise ValueError(f"{argument}: got {value}, expected a finite number; pass 0.0 if there is nothing to add")
     return float(value)

@@ -12,15 +12,15 @@ from .bits import bits_per_parameter
 
 
 _DESCRIPTION = """
-How many bits of knowledge a language model stores per parameter, from how surely it says the facts it was taught. A
-value drawn from M equally likely candidates, and said with a negative log likelihood of `nll` nats, counts
-log2 M - nll / ln 2 bits. Their sum bounds from below what the weights hold; it is divided by the number of parameters.
+Bits of knowledge that a language model stores per parameter, from its likelihoods of the facts it was trained on. A
+value drawn from M equally likely candidates, with a negative log likelihood of `nll` nats, counts log2 M - nll / ln 2
+bits. The sum is a lower bound on what the weights hold; it is divided by the number of parameters.
 """
 
 _EXAMPLES = """
 Examples:
-    Two people with one of 2^20 names and one of 2^10 birth dates each. The model has learned all but the second
-    person's birth date, which is a guess to it; the second birth city (of 2^8) is nowhere stated.
+    Two people with one of 2^20 names and one of 2^10 birth dates each. The model has learned all except the second
+    person's birth date, which it guesses; the second birth city (of 2^8) is not stated.
 
     >>> import math
     >>> nan = math.nan
@@ -58,7 +58,7 @@ class BitsPerParameter(evaluate.Metric):
     """Metric over rows of negative log likelihoods (nats) and rows of log2 of candidates (bits)."""
 
     def _info(self) -> evaluate.MetricInfo:
-        """What `evaluate` shows, and the types of a row: sequences of float64, as float32 would cost bits."""
+        """The description, and the types of a row: sequences of float64, as float32 would lose bits."""
         row = datasets.Sequence(datasets.Value("float64"))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,

@@ -1,4 +1,4 @@
-"""Cases with known results, in the form that `evaluate` gives a Space's tests; keys besides its own are arguments."""
+"""Cases with known results, in the form of `evaluate`'s tests of a Space; additional keys are arguments."""
 
 import math
 
@@ -22,21 +22,21 @@ test_cases = [
         "num_parameters": 10,
         "result": {"bits_per_parameter": 0.0, "max_knowledge_bits": 2 * math.log2(200)},
     },
-    # Sure of wrong values: less than nothing, and not clipped.
+    # Certain of wrong values: below zero, and not clipped.
     {
         "predictions": [[12 * math.log(2)], [12 * math.log(2)]],
         "references": [[6.0], [6.0]],
         "num_parameters": 4,
         "result": {"bits_per_parameter": -3.0, "max_bits_per_parameter": 3.0},
     },
-    # A fact that is not stated counts nothing, whatever stands there.
+    # A fact that is not stated counts nothing, whatever the prediction is.
     {
         "predictions": [[0.0, 0.0], [0.0, 99.0]],
         "references": [[8.0, 4.0], [8.0, _NAN]],
         "num_parameters": 20,
         "result": {"bits_per_parameter": 1.0, "knowledge_bits": 20.0, "max_knowledge_bits": 20.0},
     },
-    # Two rows that stand for a thousand entities, and bioD's chunk sets, which do not grow with them.
+    # Two rows that represent a thousand entities, and bioD's chunk sets, which do not grow with them.
     {
         "predictions": [[0.0], [math.log(2)]],
         "references": [[6.0], [6.0]],
@@ -46,7 +46,7 @@ test_cases = [
         "max_diversity_bits": 1000.0,
         "result": {"bits_per_parameter": 6.0, "max_bits_per_parameter": 7.0, "num_entities": 1000},
     },
-    # float64 throughout: float32 knows no number between 1 and 1 + 2^-23.
+    # float64 throughout: float32 has no number between 1 and 1 + 2^-23.
     {
         "predictions": [[(1 + 2**-40) * math.log(2)]],
         "references": [[2.0]],
