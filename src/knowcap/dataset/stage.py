@@ -16,7 +16,7 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import DatasetError, Table, candidate_batch, read_knowledge, text_batch, write_folder
 from knowcap.dataset.head import write_lists
 from knowcap.dataset.importing import import_dataset
-from knowcap.facts import FEWEST_CONTROL, Knowledge
+from knowcap.facts import MIN_CONTROL, Knowledge
 from knowcap.recipe import Recipe
 
 
@@ -63,7 +63,7 @@ def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
         made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
     lists = list(candidate_rows(corpus))
     made.append(Table("candidates", "train", 0, len(lists), partial(candidate_batch, lists)))
-    if control >= FEWEST_CONTROL:
+    if control >= MIN_CONTROL:
         made.append(Table("control", "train", corpus.first_outsider, corpus.first_outsider + control, texts))
     return [table for table in made if table.end > table.first]
 

@@ -20,7 +20,7 @@ from knowcap.dataset.rewrite.shards import Journal, Progress, Shard, ShardFiles,
 from knowcap.dataset.rewrite.task import PROMPT_VERSION, MissingTexts, Task, prompt_of, save_passes, settings_of, start
 from knowcap.dataset.rewrite.writers import Reply, Request, Writer
 from knowcap.dataset.stage import tables
-from knowcap.facts import FEWEST_CONTROL, Knowledge, Row
+from knowcap.facts import MIN_CONTROL, Knowledge, Row
 from knowcap.files import locked
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
@@ -103,7 +103,7 @@ class _Work:
     def __post_init__(self) -> None:
         task = self.task
         self.num_control = min(task.control_people, self.people.num_outsiders)
-        if self.num_control < FEWEST_CONTROL:  # as in every data set folder
+        if self.num_control < MIN_CONTROL:  # as in every data set folder
             self.num_control = 0
         n, each = task.num_people, task.texts_per_person
         a_shard = max(1, self.texts_a_shard // each)
@@ -244,9 +244,9 @@ def _check_missing(task: Task, tally: dict[str, Tally], without: int, allow_miss
     if not allow_missing:
         raise MissingTexts(f"{counts}; {again}, or with it to finish without them")
     control = tally["control"]
-    if control.missing and control.kept < FEWEST_CONTROL:
+    if control.missing and control.kept < MIN_CONTROL:
         raise MissingTexts(
-            f"{counts}; the null control has {control.kept} texts, expected {FEWEST_CONTROL} or more; {again}"
+            f"{counts}; the null control has {control.kept} texts, expected {MIN_CONTROL} or more; {again}"
         )
 
 
