@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from odd_texts import NASTY
+from value_lists import NASTY
 
 from knowcap.corpus.renderings import draw_forms, render
 from knowcap.corpus.templates import SENTENCES, Template, load_templates

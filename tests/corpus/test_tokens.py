@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from made_tokenizers import assembled_equals_tokenized, foreign_bpe, reduced
-from odd_texts import NASTY
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordPiece
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
+from value_lists import NASTY
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS

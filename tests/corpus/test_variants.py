@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from made_tokenizers import assembled_equals_tokenized, reduced
-from odd_texts import NASTY
 from tokenizers import Tokenizer
+from value_lists import NASTY
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.bios import BioS

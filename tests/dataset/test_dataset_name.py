@@ -14,10 +14,9 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-from edited_data_sets import edit, from_folder, recipe_for, with_value
+from data_set_folders import edit, from_folder, recipe_for, rewritten, with_value
 from hub_server import TOKEN, HubServer
 from readme_commands import ROOT, commands
-from retold_data_sets import retold
 from safetensors.torch import load_file
 
 from knowcap.cli import main, make_parser
@@ -159,7 +158,7 @@ def fails_there(capsys, *words: str) -> str:
 
 @pytest.mark.slow
 def test_two_launched_processes_train_on_foreign_texts_as_one_does(folder, capsys):
-    retold(folder, Path("bioR"))
+    rewritten(folder, Path("bioR"))
     words = ["--config", "published.yaml", "--dataset_name", "bioR", "--block_size", "250"]
     assert main(["run", *words]) == 0
     capacity = json.loads(Path("runs/published/capacity.json").read_text())
@@ -269,7 +268,7 @@ def test_a_recipe_that_contradicts_its_data_set_is_told(folder, keys, message):
 
 
 def test_texts_of_nobody_knows_whom_can_only_be_taken_as_they_are(folder):
-    retold(folder, Path("bioR"))
+    rewritten(folder, Path("bioR"))
     (problem,) = problems_of("mine.yaml", dataset_name="bioR")
     assert "data set 'bioR' cannot be rendered again: it has no recipe.yaml" in problem
     assert "use `dataset_texts: published`" in problem

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from edited_data_sets import edit, with_value
-from retold_data_sets import retold
+from data_set_folders import edit, rewritten, with_value
 from tiny import bpe_tokenizer
 
 from knowcap.corpus.base import tokenizer_of
@@ -84,7 +83,7 @@ def ours(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def foreign(ours, tmp_path_factory) -> Path:
-    return retold(ours, tmp_path_factory.mktemp("data") / "bioR")
+    return rewritten(ours, tmp_path_factory.mktemp("data") / "bioR")
 
 
 def test_each_text_enters_once_an_exposure_in_turn(foreign, tmp_path):
@@ -146,7 +145,7 @@ def test_who_is_there_does_not_show_in_a_compact_tokenizer(tmp_path):
     made = []
     for seed in (1, 2):
         folder = write(replace(MADE, seed=seed, num_people=30, renderings=3), tmp_path / f"ours{seed}")
-        other = retold(folder, tmp_path / f"other{seed}")
+        other = rewritten(folder, tmp_path / f"other{seed}")
         made.append(stream(recipe_of(other), tmp_path / f"texts{seed}")[1].to_str())
     assert made[0] == made[1]
 
@@ -160,13 +159,13 @@ def test_a_tokenizer_by_name_keeps_what_lists_and_texts_use_or_all_without_lists
     assert seen(made, 0) == spelled(tokenizer, (texts[0] for texts in told.values()))
     for name in (foreign / "pools" / "university.txt").read_text().splitlines():
         assert all(0 < number < rows for number in tokenizer.encode(f" {name}").ids)
-    bare = retold(ours, tmp_path / "bare", lists=False)
+    bare = rewritten(ours, tmp_path / "bare", lists=False)
     made, tokenizer, rows = stream(recipe_of(bare, **named), tmp_path / "more")
     assert rows == 500 and seen(made, 1) == spelled(tokenizer, (t[1 % len(t)] for t in told.values()))
 
 
 def test_without_lists_a_tokenizer_must_be_named(ours, tmp_path):
-    bare = retold(ours, tmp_path / "bare", lists=False)
+    bare = rewritten(ours, tmp_path / "bare", lists=False)
     with pytest.raises(DatasetError, match="'bioR' has no value lists .* give a tokenizer_name, which is kept"):
         stream(recipe_of(bare), tmp_path / "texts")
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from edited_data_sets import FORMS, SETTINGS, edit, from_folder, recipe_for, with_value
-from odd_texts import NASTY
+from data_set_folders import FORMS, SETTINGS, edit, from_folder, recipe_for, with_value
+from value_lists import NASTY
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.pieces import Pieces
@@ -101,7 +101,8 @@ def test_codes_are_kept_in_the_smallest_type_that_holds_them(copy):
 
 BROKEN = {
     "a value in no list": (
-        lambda t: with_value(t, 5, major="Alchemy"), "the major 'Alchemy' of 5 is not in the lists; add it to .*pools/",
+        lambda t: with_value(t, 5, major="Alchemy"),
+        "the major 'Alchemy' of 5 is not in the lists; add it to .*pools/",
     ),
     "a date that isn't": (lambda t: with_value(t, 5, birth_date="May 31, 1990"), "birth_date 'May 31, 1990' of 5"),
     "a third pronoun": (lambda t: with_value(t, 0, pronoun="They"), "the pronoun 'They' of 0"),
@@ -120,7 +121,8 @@ BROKEN = {
     "somebody twice": (lambda t: pa.concat_tables([t, t.slice(3, 1)]), "person_id 3 is listed twice"),
     "somebody too many": (lambda t: with_value(t, 3, person_id=150), "got person_id 150, expected 0 to 149"),
     "ids of letters": (
-        lambda t: t.set_column(0, "person_id", pc.cast(t.column(0), pa.string())), "person_id is string, expected integers",
+        lambda t: t.set_column(0, "person_id", pc.cast(t.column(0), pa.string())),
+        "person_id is string, expected integers",
     ),
     "a missing column": (lambda t: t.drop_columns(["major"]), "lacks major, it has .*dataset_texts: published"),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from written_lists import write_lists
+from value_lists import write_lists
 
 import knowcap.knowledge.pools as module
 from knowcap.facts import CorpusError

@@ -188,7 +188,8 @@ def test_all_problems_of_the_templates_are_told_at_once_with_their_lines(tmp_pat
         "line 1: subject", "line 2: entity_space: got 'many'", "capital has no templates",
         "line 5: unknown key 'candidats'; did you mean 'candidates'", "line 10: river: candidates: got '-1'",
         "line 8: the attribute name 'name' is reserved",
-        "line 12: river: got '{entity} has a {value}.'", "flag has the same template twice", "flag has both determined_by and candidates",
+        "line 12: river: got '{entity} has a {value}.'", "flag has the same template twice",
+        "flag has both determined_by and candidates",
         "determined_by: sky, expected another attribute", "line 14: 'flag' is given twice",
     ):  # fmt: skip
         assert part in text

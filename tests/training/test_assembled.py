@@ -18,7 +18,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from written_lists import write_lists
+from value_lists import write_lists
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.pieces import Pieces

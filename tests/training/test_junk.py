@@ -268,4 +268,4 @@ def test_a_run_with_junk_is_measured_on_useful_facts_and_says_what_telling_cost(
     assert training["junk_people"] == 5000
     card = (run / "model" / "README.md").read_text()
     assert "| junk people, never scored | 5,000 |" in card
-    assert ("3.000 bits an entity, log2 of the inverse share" in card) == (domain is None)
+    assert ("3.000 bits per entity (log2 of the inverse share" in card) == (domain is None)

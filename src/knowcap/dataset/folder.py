@@ -205,6 +205,7 @@ def read_candidates(folder: str | Path) -> dict[str, Candidates]:
 
 
 def candidate_batch(lists: Sequence[CandidateRow], first: int, end: int) -> pa.RecordBatch:
+    """Rows first … end - 1 of the candidates config."""
     columns = zip(*lists[first:end], strict=True)
     return pa.RecordBatch.from_pydict(
         {name: pa.array(column, kind) for (name, kind), column in zip(_CANDIDATE_COLUMNS, columns, strict=True)}

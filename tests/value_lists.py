@@ -1,8 +1,15 @@
-"""Value lists written by tests."""
+"""Value lists for tests: written as files, and some that tokenizers handle wrongly."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from knowcap.knowledge.pools import Pools
+
+
+NASTY = Pools(("Al", "Ann", "Anna"), ("Jo", "Joan"), ("Li", "Lin", "O'Neil Jr."), ("Washington D.C.", "York"),
+              ("Texas Tech", "Texas Tech University"), ("Art", "Art History"), ("Disney", "Disney+", "Dow Inc."),
+              ("Washington D.C.", "York", "York"))  # fmt: skip
 
 
 GOOD = {
