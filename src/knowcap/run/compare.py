@@ -41,8 +41,9 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
     for model, run_dir in zip(models, own, strict=True):
         texts = str(own[0] / "knowledge") if dataset_name is None and run_dir is None and own[0] else dataset_name
         results.append(_results_of(model, texts, options))
-    result = compare(*results, confidence_level=recipe.confidence_level, seed=recipe.seed)
-    path = write_comparison(*results, result)
+    a_dir, b_dir = results
+    result = compare(a_dir, b_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
+    path = write_comparison(a_dir, b_dir, result)
     logger.info("[compare] %s and %s → %s", result["a"]["model"], result["b"]["model"], path)
     return comparison_text(result)
 
