@@ -69,7 +69,9 @@ def measure_capacity(
         data = dataset_folder(dataset, Path(place) / "data", knowledge)
         output = Path(output_dir or Path(place) / "out")
         options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
-        path = score(folder, data, mode=ScoringMode(scoring, context), output_dir=output, loaded=cast(Any, loaded), **options)
+        path = score(
+            folder, data, mode=ScoringMode(scoring, context), output_dir=output, loaded=cast(Any, loaded), **options
+        )
         return capacity(path.parent, confidence_level=confidence_level, seed=seed)
 
 

@@ -195,7 +195,9 @@ def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, s
     """
     generator = np.random.default_rng(_integer("seed", seed, 0))
     if not 0.0 < confidence_level < 1.0:
-        raise ValueError(f"confidence_level: got {confidence_level}, expected a number between 0 and 1; pass 0.95 for example")
+        raise ValueError(
+            f"confidence_level: got {confidence_level}, expected a number between 0 and 1; pass 0.95 for example"
+        )
     num_rows = len(bits)
     if num_rows == 1:
         return np.full(2, np.nan)
