@@ -22,7 +22,7 @@ from knowcap.models import (
     model_problems,
     parse_model_name,
 )
-from knowcap.models.empty import empty_weights_are_meant
+from knowcap.models.quiet import quiet_empty_weights
 
 
 V = 3275  # GPT2's tokens that bioS uses (Part 3.3, App. A)
@@ -35,7 +35,7 @@ def named(family: str, shape: str = "2-2", experts: int = 4) -> str:
 
 
 def meta_model(name: str, **settings):
-    with torch.device("meta"), empty_weights_are_meant():
+    with torch.device("meta"), quiet_empty_weights():
         return AutoModelForCausalLM.from_config(model_config(name, **(SIZES | settings)))
 
 

@@ -19,11 +19,10 @@ from architectures import CONFIGS, IDS, V, rows_of
 from tiny import byte_tokenizer, knowledge, say, write_dataset
 
 from knowcap.models import build_model, count_parameters, load_model
-from knowcap.models.quantized.calibration import read_calibration
-from knowcap.models.quantized.folder import stored_bits
-from knowcap.models.quantized.gptq import DAMPING
-from knowcap.models.quantized.packed import PackedLinear
-from knowcap.models.quantized.settings import QuantizationError
+from knowcap.models.names import ModelError
+from knowcap.models.quantized.format import stored_bits
+from knowcap.models.quantized.gptq import DAMPING, read_calibration
+from knowcap.models.quantized.layers import PackedLinear
 from knowcap.models.quantized.stage import quantize
 
 
@@ -226,16 +225,16 @@ def test_an_expert_that_no_text_reaches_is_an_error_that_names_it(data, tmp_path
         gate.zero_()
         gate[3] = -1  # inputs are positive: the last expert is the least likely of four, and two are taken
     model.save_pretrained(folder)
-    with pytest.raises(QuantizationError, match=r"reaches .*layers.0.mlp.experts.3.gate_up_proj.*exclude"):
+    with pytest.raises(ModelError, match=r"reaches .*layers.0.mlp.experts.3.gate_up_proj.*exclude"):
         quantize(folder, tmp_path / "q", 4, method="gptq", dataset_dir=data)
     assert not (tmp_path / "q").exists()
 
 
 @needs_gptq
 def test_texts_that_are_missing_are_told_before_weights_are_loaded(made, tmp_path):
-    with pytest.raises(QuantizationError, match="give .* as dataset_dir"):
+    with pytest.raises(ModelError, match="give .* as dataset_dir"):
         quantize(made["gpt2"]["model"], tmp_path / "q", 4, method="gptq")
-    with pytest.raises(QuantizationError, match="holds none; make them with `knowcap data`"):
+    with pytest.raises(ModelError, match="has none; make them with `knowcap data`"):
         quantize(made["gpt2"]["model"], tmp_path / "q", 4, method="gptq", dataset_dir=tmp_path)
 
 
@@ -244,7 +243,7 @@ def test_widths_that_gptq_cannot_pack_are_an_error_that_names_the_layers(data, t
     config = CONFIGS["llama"]()
     config.intermediate_size = 80
     build_model(config, 0).save_pretrained(tmp_path / "model")
-    with pytest.raises(QuantizationError, match=r"model.layers.0.mlp.down_proj \(80\)"):
+    with pytest.raises(ModelError, match=r"model.layers.0.mlp.down_proj \(80\)"):
         quantize(tmp_path / "model", tmp_path / "q", 4, method="gptq", group_size=0, dataset_dir=data)
 
 

@@ -235,10 +235,10 @@ def test_a_saved_model_is_loaded_in_float32_for_evaluation(config, tmp_path):
 
 
 def test_a_folder_without_a_model_is_told_what_it_holds(tmp_path):
-    with pytest.raises(ModelError, match="is no folder"):
+    with pytest.raises(ModelError, match="is not a folder"):
         load_model(tmp_path / "none")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(ModelError, match=r"no config.json and no \*.safetensors; there is notes.txt"):
+    with pytest.raises(ModelError, match=r"no config.json and no \*.safetensors; it has notes.txt"):
         load_model(tmp_path)
 
 
@@ -267,7 +267,7 @@ def test_the_tokenizer_comes_back_as_it_was_beside_any_models_config(config, tmp
     tokenizer = Tokenizer(models.WordLevel({"<|endoftext|>": 0, "a": 1, "b": 2, "-": 3}, unk_token="-"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("b", "isolated")
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
-    with pytest.raises(ModelError, match="no tokenizer.json; there is nothing"):
+    with pytest.raises(ModelError, match="no tokenizer.json; it has no files"):
         load_tokenizer(tmp_path)
     config.save_pretrained(tmp_path)
     fast.save_pretrained(tmp_path)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from knowcap.cli import main
+from knowcap.models.names import ModelError
 from knowcap.models.quantized import settings as settings_module
-from knowcap.models.quantized.packed import PackedLinear
-from knowcap.models.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized.layers import PackedLinear
+from knowcap.models.quantized.settings import Settings
 from knowcap.models.quantized.stage import quantize
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run.folder import recipe_yaml
@@ -51,7 +52,7 @@ def without_gptq(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_method_cannot_do_is_told_before_the_folder_is_looked_at(options, words, with_gptq, tmp_path):
     (problem,) = Settings(**options).problems()
     assert words in problem
-    with pytest.raises(QuantizationError, match="expected|symmetric|alone"):
+    with pytest.raises(ModelError, match="expected|symmetric|alone"):
         quantize(tmp_path / "none", tmp_path / "q", **options)
 
 
@@ -64,7 +65,7 @@ def test_the_extra_that_is_missing_is_told_with_the_pip_line_before_training(wit
     (tmp_path / "r.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError, match="gptqmodel, which is not installed; " + PIP_GPTQ):
         load_recipe(tmp_path / "r.yaml", {"quantization_method": "gptq"})
-    with pytest.raises(QuantizationError, match=PIP_GPTQ):
+    with pytest.raises(ModelError, match=PIP_GPTQ):
         quantize(tmp_path / "none", tmp_path / "q", 4, method="gptq")
 
 
@@ -147,11 +148,11 @@ def test_packed_weights_are_scale_times_q_minus_zero(bits, group, symmetric):
 def test_weights_beside_their_steps_are_an_error():
     packed = PackedLinear(4, 1, False, 4, None, True)
     scale, zero = torch.ones(1, 1), torch.full((1, 1), 8.0)
-    with pytest.raises(QuantizationError, match="beside their steps"):
+    with pytest.raises(ModelError, match="off their quantization levels"):
         packed.pack(torch.tensor([[0.0, 1.0, 2.0, 2.5]]), scale, zero)
-    with pytest.raises(QuantizationError, match="outside 0 … 15"):
+    with pytest.raises(ModelError, match="outside levels 0 … 15"):
         packed.pack(torch.tensor([[0.0, 1.0, 2.0, 8.0]]), scale, zero)
-    with pytest.raises(QuantizationError, match="symmetric steps were asked for"):
+    with pytest.raises(ModelError, match="symmetric quantization needs zeros"):
         packed.pack(torch.tensor([[0.0, 1.0, 2.0, 3.0]]), scale, zero - 1)
 
 

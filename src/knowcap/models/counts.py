@@ -1,12 +1,11 @@
-"""Counting parameters: by closed forms from a name, without torch, and of a model as it is."""
+"""Counting parameters: from a name by closed forms, without torch, and of a model in memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from knowcap.models.families import ModelError, inner_size, key_value_heads
-from knowcap.models.names import ModelName, parse_model_name
+from knowcap.models.names import ModelError, ModelName, inner_size, key_value_heads, parse_model_name
 
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def closed_form_parameters(model_name: str, *, vocab_size: int, block_size: int,
 
         GPT2, GPT-NeoX   L (4 d² + 2 d m + m + 9 d) + 2 d + V d, and block_size d for learned positions;
                          for m = 4 d that is L (12 d² + 13 d) + 2 d + V d (gpt2-rotary-12-12, V = 3275: 87,571,200)
-        Llama and kin    L (2 d² + 2 d k + 3 d m + 2 d) + d + V d, twice V d where untied; k is the width of all key
+        Llama's family   L (2 d² + 2 d k + 3 d m + 2 d) + d + V d, twice V d where untied; k is the width of all key
                          heads together (d but for grouped queries); 2 d m for a plain MLP; a mixture has
                          E 3 d m for its experts and E d for their router
 
@@ -53,20 +52,20 @@ def closed_form_active_parameters(
         ModelError: the name is not known.
     """
     name = parse_model_name(model_name)
-    every = closed_form_parameters(model_name, vocab_size=vocab_size, block_size=block_size, head_dim=head_dim)
+    total = closed_form_parameters(model_name, vocab_size=vocab_size, block_size=block_size, head_dim=head_dim)
     if not name.num_experts:
-        return every
+        return total
     d = name.num_heads * head_dim
-    return every - name.num_layers * (_mlp(name, d, name.num_experts) - _mlp(name, d, num_experts_per_tok))
+    return total - name.num_layers * (_mlp(name, d, name.num_experts) - _mlp(name, d, num_experts_per_tok))
 
 
 def _rms(name: ModelName) -> bool:
-    """Whether norms have a weight alone and projections no bias, as Llama's and its kin's."""
+    """Whether norms are RMSNorm, with a weight only, and projections have no bias, as in Llama's family."""
     return name.of.stock not in ("GPT2", "GPTNeoX")
 
 
 def _attention(name: ModelName, head_dim: int) -> int:
-    """Parameters of a layer's attention and of both its norms, and of a router."""
+    """Parameters of a layer's attention, both norms and router."""
     d = name.num_heads * head_dim
     if not _rms(name):
         return 4 * d * d + 4 * d + 4 * d
@@ -75,7 +74,7 @@ def _attention(name: ModelName, head_dim: int) -> int:
 
 
 def _mlp(name: ModelName, d: int, experts: int) -> int:
-    """Parameters of a layer's MLP, or of so many experts."""
+    """Parameters of a layer's MLP, or of `experts` experts."""
     m = inner_size(name.of, d)
     if not _rms(name):
         return 2 * d * m + m + d
@@ -83,9 +82,9 @@ def _mlp(name: ModelName, d: int, experts: int) -> int:
 
 
 def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None) -> ParameterCounts:
-    """Counts parameters, tied ones once. Quantized weights keep their shapes, so they count as in their original.
+    """Counts parameters, tied ones once. A quantized weight counts as many as its original.
 
-    Non-embedding leaves out token and position embeddings and an untied output head.
+    The non-embedding count leaves out token and position embeddings and an untied output head.
 
     Args:
         model: any causal language model, quantized or not.
@@ -97,8 +96,8 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
     from torch import nn
 
     total = sum(p.numel() for p in model.parameters())
-    total += sum(getattr(module, "packed_parameters", 0) for module in model.modules())  # GPTQ's, kept as integers
-    tokens, head = model.get_input_embeddings(), model.get_output_embeddings()
+    total += sum(getattr(module, "packed_parameters", 0) for module in model.modules())  # GPTQ's integers
+    tokens, head = cast(Any, model.get_input_embeddings()), cast(Any, model.get_output_embeddings())
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     rows = tokens.weight.shape[0]
     used = rows if used_vocabulary is None else used_vocabulary
@@ -109,5 +108,5 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
 
 
 def _count(modules: list[nn.Module]) -> int:
-    """Parameters of all these modules together, shared ones once."""
+    """The parameters of the modules, shared ones once."""
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.models.folders import ADAPTER_FILE, MAKERS, QUANTIZATION_FILE, base_of, check_model_folder
 from knowcap.models.names import ModelError
@@ -31,7 +31,7 @@ def load_model(folder: str | Path) -> PreTrainedModel:
 
     base = _load_whole(base_of(folder))
     with quiet_peft():
-        return PeftModel.from_pretrained(base, str(folder)).eval()
+        return cast(Any, PeftModel.from_pretrained(base, str(folder)).eval())  # forwards what it lacks to its base
 
 
 def _load_whole(folder: Path) -> PreTrainedModel:
@@ -45,7 +45,7 @@ def _load_whole(folder: Path) -> PreTrainedModel:
 
         return load_quantized(folder)
     with quiet_transformers(), quiet_empty_weights():
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     wrong = {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}
@@ -95,4 +95,4 @@ def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
     start = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
     if start is None:
         raise ModelError("the tokenizer has neither eos_token nor bos_token; set the one that separates texts")
-    return start
+    return cast(int, start)

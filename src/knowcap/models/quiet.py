@@ -1,4 +1,4 @@
-"""What transformers and peft would print, held back."""
+"""Context managers that hide expected messages of torch, transformers and peft."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from transformers.utils import logging as transformers_logging
-
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without transformers' bars over weights and its notes below errors (tied weights reported as missing, say)."""
+    """Hides transformers' progress bars over weights and its messages below errors (tied weights reported missing)."""
+    from transformers.utils import logging as transformers_logging
+
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -25,10 +25,18 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Without peft's warnings of a name that transformers is about to drop, and of a tied embedding's adapter, which
-    knowcap leaves unmerged.
+    """Hides peft's warnings of an attribute that transformers deprecates, and of the adapter of a tied embedding,
+    which knowcap does not merge.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings", category=UserWarning)
+        yield
+
+
+@contextmanager
+def quiet_empty_weights() -> Iterator[None]:
+    """Hides torch's warning that a weight without elements, as in a block without an MLP, is not initialized."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors is a no-op", category=UserWarning)
         yield

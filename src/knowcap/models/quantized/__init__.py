@@ -1,1 +1,1 @@
-"""Models with int8 or int4 weights: settings, layers, the two methods, folders, and the stage that makes them."""
+"""Models with int8 or int4 weights: settings, layers, the two methods, the folder format, and the stage."""

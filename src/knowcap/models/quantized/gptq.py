@@ -1,8 +1,8 @@
-"""GPTQ (Frantar et al. 2022) by Optimum's GPTQQuantizer: roundings that keep each layer's outputs on given texts.
+"""GPTQ (Frantar et al. 2022) by Optimum's GPTQQuantizer: roundings that preserve each layer's outputs on texts.
 
-Optimum and gptqmodel choose the roundings; what they choose is kept by `PackedLinear`, which needs neither. Their own
-packing and files are not used: they would turn scales and biases into float16, compile an extension, and reload GPT2
-not at all and others wrongly (their config.json names another format than the file has).
+Optimum and gptqmodel choose the roundings; `PackedLinear` stores the weights and needs neither package. Their own
+packing and files are not used: these convert scales and biases to float16, compile an extension, cannot reload GPT2,
+and reload other models wrongly (their config.json names another format than the file has).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from knowcap.models.quantized.layers import KeptLinear, blocks_of, check_groups, layers_to_quantize
-from knowcap.models.quantized.packed import PackedLinear
-from knowcap.models.quantized.settings import GPTQ_INPUTS, QuantizationError, Settings
+from knowcap.models.names import ModelError
+from knowcap.models.quantized.layers import KeptLinear, PackedLinear, blocks_of, check_groups, layers_to_quantize
+from knowcap.models.quantized.settings import GPTQ_INPUTS, Settings
 
 
 DAMPING = 0.05  # of the mean of the Hessian's diagonal, added to it
@@ -28,44 +28,44 @@ DAMPING = 0.05  # of the mean of the Hessian's diagonal, added to it
 
 @functools.cache
 def import_gptq() -> Any:
-    """Optimum's GPTQQuantizer, made to leave packing to us.
+    """A subclass of Optimum's GPTQQuantizer that does not pack the weights.
 
     Raises:
-        QuantizationError: gptqmodel is not installed.
+        ModelError: gptqmodel is not installed.
     """
     try:
         with _quiet():
-            import gptqmodel  # noqa: F401
+            import gptqmodel  # noqa: F401  # pyright: ignore[reportMissingImports]
             from optimum.gptq import GPTQQuantizer
     except ImportError as error:
-        raise QuantizationError(
+        raise ModelError(
             f'gptqmodel is missing ({error}); install it: pip install "gptqmodel==7.6.0" "numpy==2.2.6"'
         ) from error
 
     class Chooser(GPTQQuantizer):
-        """Finds quantized weights and leaves them in the model's float32 layers; `found` holds scales and zeros."""
+        """Rounds the weights of the model's float32 layers; `found` holds scales and zeros."""
 
         def pack_model(self, model: nn.Module, quantizers: Mapping[str, Any]) -> None:
-            """Keeps what was found, by the layer's name."""
+            """Keeps scales and zeros by the layer's name."""
             self.found = dict(quantizers)
 
         def post_init_model(self, model: nn.Module) -> nn.Module:
-            """Nothing: the layers are still Linears."""
+            """Does nothing: the layers are still Linears."""
             return model
 
     return Chooser
 
 
 def quantize_layers(model: PreTrainedModel, settings: Settings, batches: Sequence[torch.Tensor]) -> None:
-    """Quantizes a linearized model's block Linears in place, one after the other, each on what the ones before give.
+    """Quantizes a linearized model's block Linears in place, in order, each on the outputs of those before it.
 
     Args:
         model: in float32, in eval mode.
         settings: with method gptq.
-        batches: token ids (texts, length) of the texts whose outputs are to be kept, unpadded.
+        batches: token ids (texts, length) of the calibration texts, unpadded.
 
     Raises:
-        QuantizationError: the settings do not fit a layer, or texts never reach one (a mixture's expert).
+        ModelError: the settings do not fit a layer, or no text reaches one (a mixture's expert).
     """
     chooser_class = import_gptq()
     check_layers(model, settings)
@@ -84,7 +84,7 @@ def quantize_layers(model: PreTrainedModel, settings: Settings, batches: Sequenc
             backend="torch",
         )
         chooser.quantize_model(model)
-    del model.config.quantization_config  # of a layout that is not used
+    del model.config.quantization_config  # describes a layout that is not used  # pyright: ignore[reportAttributeAccessIssue]
     for name, layer in layers.items():
         _, scale, zero, _ = chooser.found[name]
         packed = _packed(layer, settings)
@@ -95,7 +95,7 @@ def quantize_layers(model: PreTrainedModel, settings: Settings, batches: Sequenc
 
 
 def load_layers(model: PreTrainedModel, settings: Settings, state: dict[str, torch.Tensor]) -> None:
-    """Gives a linearized model's layers the packed weights of a file, and all else the file's tensors, in place."""
+    """Loads a file's packed weights and other tensors into a linearized model, in place."""
     for name, layer in layers_to_quantize(model, settings.exclude).items():
         _put(model, name, _packed(layer, settings))
     model.load_state_dict(state, strict=False)
@@ -103,7 +103,7 @@ def load_layers(model: PreTrainedModel, settings: Settings, state: dict[str, tor
 
 
 def check_layers(model: PreTrainedModel, settings: Settings) -> None:
-    """Raises QuantizationError where the settings do not fit the layers of a linearized model; needs no weights."""
+    """Raises ModelError if the settings do not fit the layers of a linearized model; needs no weights."""
     check_groups(layers_to_quantize(model, settings.exclude), settings.row_group, multiple=GPTQ_INPUTS)
 
 
@@ -124,10 +124,10 @@ def _put(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _check_reached(model: PreTrainedModel, layers: Mapping[str, nn.Linear], batches: Sequence[torch.Tensor]) -> None:
-    """Raises where no text reaches a layer: GPTQ would set all of its weights to zero without a word."""
+    """Raises ModelError if no text reaches a layer: GPTQ would silently set all of its weights to zero."""
     tokens = dict.fromkeys(layers, 0)
 
-    def count(name: str, inputs: torch.Tensor) -> None:
+    def count(name: Any, inputs: torch.Tensor) -> None:
         tokens[name] += inputs[..., 0].numel()
 
     hooks = [
@@ -141,15 +141,15 @@ def _check_reached(model: PreTrainedModel, layers: Mapping[str, nn.Linear], batc
         hook.remove()
     unreached = [name for name, seen in tokens.items() if seen == 0]
     if unreached:
-        raise QuantizationError(
+        raise ModelError(
             f"no token of {sum(len(ids) for ids in batches)} calibration texts reaches {', '.join(unreached[:12])}, "
-            "so that GPTQ knows nothing of its inputs; leave it out (quantization_exclude), or use method quanto"
+            "so that GPTQ cannot be calibrated on its inputs; exclude it (quantization_exclude), or use method quanto"
         )
 
 
 @contextlib.contextmanager
 def _kept_out(model: PreTrainedModel, layers: Mapping[str, nn.Linear]) -> Iterator[None]:
-    """All other Linears of the blocks as KeptLinear meanwhile, so that Optimum passes them over."""
+    """Makes all other Linears of the blocks KeptLinear meanwhile, so that Optimum skips them."""
     others = [m for m in blocks_of(model)[1].modules() if type(m) is nn.Linear and m not in set(layers.values())]
     for module in others:
         module.__class__ = KeptLinear
@@ -162,7 +162,7 @@ def _kept_out(model: PreTrainedModel, layers: Mapping[str, nn.Linear]) -> Iterat
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without gptqmodel's banner and boxes on stdout, Optimum's line for every layer, and the handler that they give
+    """Hides gptqmodel's output on stdout and Optimum's log line per layer, and removes the handler that they add to
     the root logger; progress bars stay."""
     logging.getLogger("optimum.gptq").setLevel(logging.WARNING)
     root = logging.getLogger()

@@ -1,19 +1,21 @@
-"""Rounding to the nearest step by optimum-quanto: int8 with a scale a row, int4 with a scale and a shift a group."""
+"""Rounding to nearest by optimum-quanto: int8 with a scale per row, int4 with a scale and a shift per group."""
 
 from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from knowcap.models.names import ModelError
 from knowcap.models.quantized.layers import check_groups, embedding_layers, layers_to_quantize
-from knowcap.models.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized.settings import Settings
 
 
 _libraries: list[torch.library.Library] = []  # an override holds only as long as its Library lives
@@ -21,23 +23,23 @@ _libraries: list[torch.library.Library] = []  # an override holds only as long a
 
 @functools.cache
 def import_quanto() -> ModuleType:
-    """optimum.quanto, with its unpacking of int4 weights done by torch alone.
+    """optimum.quanto, with int4 weights unpacked by torch.
 
-    quanto would compile a C++ (or CUDA) extension at the first int4 product, which takes a minute and needs a compiler
-    and ninja at every run.
+    Otherwise quanto compiles a C++ (or CUDA) extension at the first int4 product, which takes a minute and needs a
+    compiler and ninja in every run.
 
     Raises:
-        QuantizationError: optimum-quanto is not installed.
+        ModelError: optimum-quanto is not installed.
     """
     try:
         import optimum.quanto
     except ImportError as error:
-        raise QuantizationError(
+        raise ModelError(
             f'optimum-quanto is missing ({error}); install it: pip install "optimum>=2.3,<2.4" "optimum-quanto==0.2.7"'
         ) from error
     library = torch.library.Library("quanto", "IMPL")
     with warnings.catch_warnings():
-        # torch warns of every override, and this one is meant.
+        # torch warns of every override; this one is intended.
         warnings.filterwarnings("ignore", message="Warning only once for all operators", category=UserWarning)
         for device in ("CPU", "CUDA"):
             library.impl("unpack", _unpack, device, allow_override=True)
@@ -52,11 +54,11 @@ def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
 
 @functools.cache
 def _classes() -> dict[str, Any]:
-    """What quanto lacks, as subclasses of its own classes: quantized embeddings, and int4 even around zero."""
+    """Subclasses that quanto lacks: quantized embeddings, and symmetric int4."""
     quanto = import_quanto()
 
     class QEmbedding(quanto.QModuleMixin, nn.Embedding):
-        """An embedding whose rows are quantized as the rows of a QLinear are."""
+        """An embedding whose rows are quantized like those of a QLinear."""
 
         bias = None
 
@@ -65,10 +67,10 @@ def _classes() -> dict[str, Any]:
             return functional.embedding(ids, self.qweight.dequantize())
 
     class SymmetricMaxOptimizer(quanto.AffineOptimizer):
-        """Steps of absmax / (2^(bits - 1) - 1) around zero: with 4 bits -8 … 7 of them."""
+        """Symmetric quantization with scale absmax / (2^(bits - 1) - 1): with 4 bits levels -8 … 7."""
 
         def optimize(self, base: torch.Tensor, qtype: Any, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-            """Scale and shift of each group (one a row of `base`)."""
+            """Scale and shift of each group (a row of `base`)."""
             most = base.abs().amax(dim=list(range(1, base.ndim)), keepdim=True)
             scale = most / (2 ** (qtype.bits - 1) - 1)
             return scale, scale * 2 ** (qtype.bits - 1)
@@ -77,10 +79,10 @@ def _classes() -> dict[str, Any]:
 
 
 def quantize_layers(model: PreTrainedModel, settings: Settings) -> None:
-    """Quantizes a linearized model's block Linears, its embeddings too if asked for, in place.
+    """Quantizes a linearized model's block Linears in place, and its embeddings if the settings include them.
 
     Raises:
-        QuantizationError: the group size does not divide a layer's rows, or a pattern of `exclude` matches nothing.
+        ModelError: the group size does not divide a layer's rows, or a pattern of `exclude` matches nothing.
     """
     _replace(model, settings)
     import_quanto().freeze(model)
@@ -88,9 +90,9 @@ def quantize_layers(model: PreTrainedModel, settings: Settings) -> None:
 
 
 def load_layers(model: PreTrainedModel, settings: Settings, state: dict[str, torch.Tensor]) -> None:
-    """Gives a linearized model's layers the quantized weights of a file, and all else the file's tensors, in place."""
+    """Loads a file's quantized weights and other tensors into a linearized model, in place."""
     _replace(model, settings)
-    # Copies, since quanto keeps the very tensors, which would lie unaligned in the mapped file.
+    # Copies, since quanto keeps the tensors themselves, which are unaligned in the mapped file.
     model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=False)
     if settings.embeddings:
         _tie(model, settings)
@@ -104,7 +106,7 @@ def is_quantized(parameter: torch.Tensor) -> bool:
 
 
 def check_layers(model: PreTrainedModel, settings: Settings) -> None:
-    """Raises QuantizationError where the settings do not fit the layers of a linearized model; needs no weights."""
+    """Raises ModelError if the settings do not fit the layers of a linearized model; needs no weights."""
     rows = dict(layers_to_quantize(model, settings.exclude))
     if settings.embeddings:
         rows |= {name: _row(module) for name, module in embedding_layers(model).items()}
@@ -112,12 +114,12 @@ def check_layers(model: PreTrainedModel, settings: Settings) -> None:
 
 
 def _row(module: nn.Module) -> nn.Linear:
-    rows, width = module.weight.shape
+    rows, width = cast(torch.Tensor, module.weight).shape
     return nn.Linear(width, rows, bias=False, device="meta")
 
 
 def _replace(model: PreTrainedModel, settings: Settings) -> None:
-    """Puts quanto's modules in place of Linears and embeddings, with the weights as they are and the group size."""
+    """Replaces Linears and embeddings by quanto's modules, with unquantized weights and the group size."""
     quanto = import_quanto()
     check_layers(model, settings)
     kind = {"weights": quanto.qint8 if settings.bits == 8 else quanto.qint4, "optimizer": _optimizer(settings)}
@@ -130,13 +132,13 @@ def _replace(model: PreTrainedModel, settings: Settings) -> None:
         for name, table in tables.items():
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, _quantizable(table, kind))
-    for module in model.modules():
+    for module in cast(Iterable[Any], model.modules()):
         if isinstance(module, quanto.QModuleMixin):
-            module.weight_group_size = settings.row_group  # quanto would pick one by the layer's width
+            module.weight_group_size = settings.row_group  # quanto chooses one by the layer's width
 
 
 def _optimizer(settings: Settings) -> Any:
-    """How scales are found: quanto's own way, but for int4 even around zero."""
+    """What chooses the scales: None for quanto's default; symmetric int4 needs its own."""
     return _classes()["symmetric"]() if settings.bits == 4 and settings.is_symmetric else None
 
 
@@ -150,4 +152,4 @@ def _quantizable(table: nn.Embedding, kind: dict[str, Any]) -> nn.Module:
 def _tie(model: PreTrainedModel, settings: Settings) -> None:
     """Makes a tied head share the quantized table of the token embedding."""
     if settings.embeddings and model.config.tie_word_embeddings:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+        cast(Any, model.get_output_embeddings()).weight = model.get_input_embeddings().weight

@@ -1,4 +1,4 @@
-"""How a model is to be quantized, and what speaks against it before anything is loaded. Imports no torch."""
+"""Settings of quantization and their checks, before anything is loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from knowcap.recipe import KEYS
+
 
 if TYPE_CHECKING:
     from knowcap.recipe import Recipe
 
 
-METHODS = ("quanto", "gptq")
+METHODS = KEYS["quantization_method"].choices
 BITS = (8, 4)
-GPTQ_INPUTS = 32  # gptqmodel's kernels pack weights of a multiple of so many inputs
-# What each method needs, by the module that shows whether it is there.
+GPTQ_INPUTS = 32  # gptqmodel's kernels pack rows of a multiple of 32 weights
+# The module that each method needs, and the command that installs it.
 _NEEDS = {
     "quanto": ("optimum", 'pip install "optimum>=2.3,<2.4" "optimum-quanto==0.2.7"'),
     "gptq": ("gptqmodel", 'pip install "gptqmodel==7.6.0" "numpy==2.2.6"'),
@@ -29,23 +31,19 @@ _NAMES = {
 }
 
 
-class QuantizationError(ValueError):
-    """A model cannot be quantized, or its copy is wrong; the message says what was got, expected, and how to mend."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How to quantize.
 
     Attributes:
         bits: of a weight: 8 or 4.
-        method: quanto rounds to the nearest step; gptq chooses roundings that keep each layer's outputs on texts.
-        group_size: so many weights of a row (one output's) share a scale; 0: the whole row does. quanto's int8 has
-            one scale a row, whatever this says.
-        symmetric: steps lie evenly around zero, else they reach from a group's least to its greatest weight; by
-            default quanto's int8 and gptq are symmetric, quanto's int4 isn't.
-        embeddings: token and position embeddings and the output head too, not only the transformer blocks.
-        exclude: names of layers that stay as they are, as patterns such as `*.mlp.*`.
+        method: quanto rounds to nearest; gptq chooses roundings that preserve each layer's outputs on texts.
+        group_size: weights of a row (one output) that share a scale; 0 for the whole row. quanto's int8 always has
+            one scale per row.
+        symmetric: symmetric quantization around zero, or affine from a group's minimum to its maximum; by default
+            quanto's int8 and gptq are symmetric, quanto's int4 is not.
+        embeddings: also quantize token and position embeddings and the output head.
+        exclude: patterns, such as `*.mlp.*`, of the names of layers that are not quantized.
     """
 
     bits: int
@@ -57,12 +55,12 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, bits: int) -> Settings:
-        """What a recipe's keys say of a copy of so many bits."""
+        """The settings of a recipe for a copy with `bits` bits."""
         return cls(bits=bits, **{name: getattr(recipe, key) for name, key in _NAMES.items()})
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether steps lie evenly around zero, by the method's default where it isn't said."""
+        """Whether quantization is symmetric, by the method's default if `symmetric` is None."""
         return (self.method == "gptq" or self.bits == 8) if self.symmetric is None else self.symmetric
 
     @property
@@ -72,17 +70,17 @@ class Settings:
 
     @property
     def folder(self) -> str:
-        """The name of the folder of such a copy: int8, int4, int4-gptq, int8-embeddings."""
+        """The name of the copy's folder: int8, int4, int4-gptq, int8-embeddings."""
         gptq, embeddings = "-gptq" * (self.method == "gptq"), "-embeddings" * self.embeddings
         return f"int{self.bits}{gptq}{embeddings}"
 
     def problems(self) -> list[str]:
-        """All that is wrong with these settings, or missing here to follow them; one message each."""
+        """The problems of these settings, a package that is not installed among them; one message each."""
         if self.method not in METHODS:
             return [f"quantization method {self.method!r}: expected {' or '.join(METHODS)}"]
         found = []
         if self.bits not in BITS or isinstance(self.bits, bool):
-            found.append(f"bits={self.bits!r}; expected 8 or 4, which is what {self.method} is used for here")
+            found.append(f"bits={self.bits!r}; expected 8 or 4")
         if self.group_size < 0:
             found.append(
                 f"group_size={self.group_size}; expected the weights that share a scale, or 0 for a whole row"
@@ -92,16 +90,16 @@ class Settings:
                 f"group_size={self.group_size} with gptq; expected 0 for a whole row, or a multiple of {GPTQ_INPUTS}"
             )
         if self.method == "quanto" and self.bits == 8 and self.symmetric is False:
-            found.append("quanto's int8 is symmetric and can't be otherwise; leave symmetric out, or use method gptq")
+            found.append("quanto's int8 is always symmetric; remove symmetric, or use method gptq")
         if self.method == "gptq" and self.embeddings:
-            found.append("gptq quantizes transformer blocks alone; leave embeddings out, or use method quanto")
+            found.append("gptq quantizes only transformer blocks; remove embeddings, or use method quanto")
         module, line = _NEEDS[self.method]
         if find_spec(module) is None:
             found.append(f"method {self.method} needs {module}, which is not installed; {line}")
         return found
 
     def content(self) -> dict[str, Any]:
-        """The settings as quantization.json has them."""
+        """The settings as in quantization.json."""
         return {
             "method": self.method,
             "bits": self.bits,
@@ -113,11 +111,11 @@ class Settings:
 
 
 def check_recipe(recipe: Recipe, widths: Iterable[int]) -> list[str]:
-    """What is wrong with a recipe's quantizing, in its keys' names, once each.
+    """The problems of a recipe's quantization, by its keys' names, once each.
 
     Args:
         recipe: with valid values.
-        widths: of the rows of the model's weights, its own and its MLP's; empty where the model is not known.
+        widths: of the rows of the model's weights (hidden size and MLP); empty if the model is unknown.
     """
     copies = [Settings.of(recipe, bits) for bits in recipe.quantize_bits]
     found = [problem for settings in copies for problem in settings.problems()]
@@ -130,11 +128,11 @@ def _width_problems(settings: Settings, widths: Iterable[int]) -> list[str]:
     unfit = [width for width in widths if width % (settings.row_group or 1) or width % multiple]
     if not unfit:
         return []
-    mend = f"gptq needs multiples of {multiple}, else use quanto" if multiple > 1 else "give one that divides them"
+    fix = f"gptq needs multiples of {multiple}, else use quanto" if multiple > 1 else "give one that divides them"
     rows = " and ".join(map(str, dict.fromkeys(unfit)))
     return [
-        f"group_size={settings.group_size}: rows of {rows} weights can't be cut into groups for {settings.method}'s "
-        f"int{settings.bits}; {mend}, or 0 for whole rows"
+        f"group_size={settings.group_size} does not divide rows of {rows} weights into groups for {settings.method}'s "
+        f"int{settings.bits}; {fix}, or 0 for whole rows"
     ]
 
 

@@ -1,45 +1,51 @@
-"""A trained model → the same with int8 or int4 weights, by optimum-quanto or by Optimum's GPTQ; weights only.
+"""The quantization stage: a copy of a trained model with int8 or int4 weights, by optimum-quanto or Optimum's GPTQ.
 
-The weights of all transformer blocks are quantized, and if asked for the embeddings and the output head; biases and
-layer norms stay in float32, as does a mixture's router. quanto rounds to the nearest step, without calibration: int8
-by one scale a row (one output's weights), absmax / 127; int4 by 16 even steps from the least to the greatest weight of
-a group, and a float32 scale and shift a group. GPTQ, the paper's method (Part 3.3, Result 5), rounds so that each
-layer's outputs on 1000 biographies of training change little. One group size holds for all layers.
+The weights of all transformer blocks are quantized, and optionally the embeddings and the output head; biases, layer
+norms and a mixture's router stay in float32. quanto rounds to nearest, without calibration: int8 with one scale per
+row (one output's weights), absmax / 127; int4 with 16 levels from the minimum to the maximum of a group, and a float32
+scale and shift per group. GPTQ, the paper's method (Part 3.3, Result 5), chooses roundings that preserve each layer's
+outputs on 1000 biographies of training. All layers share one group size.
 
 A quantized folder is loaded, in any process that has knowcap and optimum-quanto, by
 
-    from knowcap.models.loading import load_model, load_tokenizer
+    from knowcap.models.loading import load_model, load_tokenizer, start_token_id
 
     model = load_model("runs/quickstart/quantized/int8")
     tokenizer = load_tokenizer("runs/quickstart/quantized/int8")
 
-and by nothing else: transformers' own from_pretrained finds no weights there that it knows. Loading a folder that GPTQ
-made needs no gptqmodel.
+transformers' from_pretrained cannot load it. Loading a folder made by GPTQ does not need gptqmodel.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from knowcap.files import whole_folder
+from knowcap.dataset.folder import has_config, num_rows, read_rows
+from knowcap.files import read_json, whole_folder, write_json
 from knowcap.models.counts import count_parameters
 from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
-from knowcap.models.loading import load_model, load_tokenizer
-from knowcap.models.quantized import folder as folders
+from knowcap.models.loading import load_model, load_tokenizer, start_token_id
+from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
-from knowcap.models.quantized.calibration import Calibration, read_calibration
-from knowcap.models.quantized.checks import check_finite, check_rewritten, check_same
+from knowcap.models.quantized.format import (
+    load_quantized,
+    read_quantization,
+    stored_bits,
+    stored_state,
+    weights_file,
+)
 from knowcap.models.quantized.layers import (
     block_weights,
     coverage,
@@ -47,13 +53,13 @@ from knowcap.models.quantized.layers import (
     layers_to_quantize,
     linearize,
 )
-from knowcap.models.quantized.settings import QuantizationError, Settings
+from knowcap.models.quantized.settings import Settings
 
-
-__all__ = ["QuantizationError", "Settings", "quantize"]
 
 logger = logging.getLogger(__name__)
 
+NUM_TEXTS = 1000  # of calibration, as in Part 3.3
+_BATCH = 64
 COPIED_FILES = (
     "config.json",
     "generation_config.json",
@@ -77,37 +83,36 @@ def quantize(
     overwrite: bool = False,
     **options: Any,
 ) -> Path:
-    """Writes a quantized copy of a model folder, reloads it, and holds the reloaded model to the one in memory.
+    """Writes a quantized copy of a model folder, reloads it, and compares the reloaded model with the one in memory.
 
-    The folder gets config.json, the weights, quantization.json, the tokenizer's files and training.json. It gets its
-    name only when it is whole and its reloaded logits are the same to the last bit.
+    The folder gets config.json, the weights, quantization.json, the tokenizer's files and training.json. It is renamed
+    to `output_dir` only when it is complete and its reloaded logits are equal bit for bit.
 
     Args:
         model_dir: a folder with a trained model, unquantized.
-        output_dir: the folder to make; one that is there already, whole, and made in the same way, is kept.
+        output_dir: the folder to make; a complete one with the same settings is kept.
         bits: of a weight, 8 or 4.
-        dataset_dir: the data set folder that gptq takes 1000 biographies of; quanto needs none.
-        overwrite: make it anew, with all that was measured of the old one gone.
+        dataset_dir: the data set folder with gptq's calibration texts; quanto needs none.
+        overwrite: replace an existing folder, with everything that was measured of it.
         options: those of `Settings`: method, group_size, symmetric, embeddings, exclude.
 
     Returns:
         output_dir.
 
     Raises:
-        ModelError: model_dir holds no model.
-        QuantizationError: settings, architecture or output_dir cannot be used, a package or the texts are missing,
-            weights are not finite, or the reloaded model differs; nothing is left behind.
+        ModelError: model_dir has no model; settings, architecture or output_dir cannot be used; a package or the texts
+            are missing; weights are not finite; or the reloaded model differs. Nothing is left behind.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
     settings = Settings(bits=bits, **options)
     if problems := settings.problems():
-        raise QuantizationError("; ".join(problems))
+        raise ModelError("; ".join(problems))
     check_model_folder(model_dir)
     if (model_dir / QUANTIZATION_FILE).exists():
-        raise QuantizationError(f"{model_dir} is quantized already; expected the folder of the model as trained")
+        raise ModelError(f"{model_dir} is already quantized; expected the folder of the trained model")
     if _is_quantized(output_dir) and not overwrite:
         _check_kept(model_dir, output_dir, settings)
-        logger.info("kept %s, quantized before", output_dir)
+        logger.info("kept %s, already quantized", output_dir)
         return output_dir
     _check_architecture(model_dir, settings)
     calibration = _calibration(model_dir, settings, dataset_dir)
@@ -130,40 +135,40 @@ def quantize(
 
 
 def _is_quantized(folder: Path) -> bool:
-    """Whether a whole quantized model is there; raises where something else is, which nobody asked to lose."""
+    """Whether the folder has a complete quantized model; raises ModelError if it has other content."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not (folder / QUANTIZATION_FILE).is_file():
-        raise QuantizationError(f"{folder} exists and is no quantized model; choose another output_dir, or remove it")
+        raise ModelError(f"{folder} exists and is not a quantized model; choose another output_dir, or remove it")
     return True
 
 
 def _check_kept(model_dir: Path, output_dir: Path, settings: Settings) -> None:
-    """Raises QuantizationError unless output_dir was made from this model's training run, with these settings."""
-    found, asked = folders.read_quantization(output_dir), settings.content()
-    other = [f"{key} {found[key]!r} there, {value!r} here" for key, value in asked.items() if found[key] != value]
+    """Raises ModelError unless output_dir was made from this model's training run, with these settings."""
+    found, expected = read_quantization(output_dir), settings.content()
+    other = [f"{key}={found[key]!r}, expected {value!r}" for key, value in expected.items() if found[key] != value]
     if other:
-        raise QuantizationError(
-            f"{output_dir} was quantized otherwise: {'; '.join(other)}; choose another output_dir, or make it anew "
-            "with --overwrite (overwrite=True)"
+        raise ModelError(
+            f"{output_dir} was quantized with other settings: {'; '.join(other)}; choose another output_dir, or "
+            "quantize again with --overwrite (overwrite=True)"
         )
     ours, theirs = model_dir / "training.json", output_dir / "training.json"
     if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
-        raise QuantizationError(
-            f"{output_dir} was made from another training run than {model_dir}: their training.json differ; "
+        raise ModelError(
+            f"{output_dir} was made from another training run than {model_dir}: their training.json files differ; "
             "quantize again with --overwrite (overwrite=True)"
         )
 
 
 def _check_architecture(model_dir: Path, settings: Settings) -> None:
-    """Raises QuantizationError where block weights could not be quantized as asked, before any weight is loaded."""
-    model_type = json.loads((model_dir / "config.json").read_text(encoding="utf-8")).get("model_type")
+    """Raises ModelError if block weights cannot be quantized with these settings, before any weight is loaded."""
+    model_type = read_json(model_dir / "config.json").get("model_type")
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise QuantizationError(
+        raise ModelError(
             f"{model_dir}: unsupported architecture, model_type={model_type!r}; expected a causal language model of "
             "transformers, such as gpt2 or gpt_neox"
         )
-    _importable(settings)
+    _check_packages(settings)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir, local_files_only=True))
         linearize(model)
@@ -172,21 +177,71 @@ def _check_architecture(model_dir: Path, settings: Settings) -> None:
     (quanto if settings.method == "quanto" else gptq).check_layers(model, settings)
 
 
-def _importable(settings: Settings) -> None:
-    """Raises QuantizationError, with the pip line, where the method's packages do not import."""
+def _check_packages(settings: Settings) -> None:
+    """Raises ModelError, with the pip command, if the method's packages cannot be imported."""
     if settings.method == "quanto":
         quanto.import_quanto()
     else:
         gptq.import_gptq()
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The texts that GPTQ is calibrated on.
+
+    Attributes:
+        batches: token ids, (texts, length) int64, unpadded, of one length per batch.
+        texts, tokens: their numbers in all batches.
+    """
+
+    batches: tuple[torch.Tensor, ...]
+    texts: int
+    tokens: int
+
+
+def read_calibration(
+    dataset_dir: Path, tokenizer: PreTrainedTokenizerFast, longest: int | None = None, count: int = NUM_TEXTS
+) -> Calibration:
+    """Evenly spaced biographies of a data set, each after the end-of-text token, as in scoring.
+
+    Args:
+        dataset_dir: a data set folder; its config `biographies` holds texts of training.
+        tokenizer: the model's.
+        longest: the model's number of positions; longer texts are truncated.
+        count: number of texts; all of them if there are fewer.
+
+    Raises:
+        ModelError: the folder or its config `biographies` does not exist.
+    """
+    if not has_config(dataset_dir, "biographies"):
+        raise ModelError(
+            f"gptq is calibrated on biographies of training, but {dataset_dir} has none; make them with "
+            "`knowcap data`, or use method quanto"
+        )
+    rows = num_rows(dataset_dir)
+    count = min(count, rows)
+    wanted = {i * rows // count for i in range(count)}
+    texts = [row.text for i, (row, _) in enumerate(read_rows(dataset_dir)) if i in wanted]
+    start = start_token_id(tokenizer)
+    by_length = defaultdict(list)
+    for ids in tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]:
+        ids = [start, *ids]
+        by_length[min(len(ids), longest or len(ids))].append(ids[:longest])
+    batches = [
+        torch.tensor(of_one[first : first + _BATCH])
+        for _, of_one in sorted(by_length.items())
+        for first in range(0, len(of_one), _BATCH)
+    ]
+    return Calibration(tuple(batches), len(texts), sum(batch.numel() for batch in batches))
+
+
 def _calibration(model_dir: Path, settings: Settings, dataset_dir: str | Path | None) -> Calibration | None:
-    """The texts that GPTQ needs, tokenized; raises QuantizationError where there are none."""
+    """GPTQ's calibration texts, tokenized; raises ModelError if there are none."""
     if settings.method != "gptq":
         return None
     if dataset_dir is None:
-        raise QuantizationError(f"gptq needs texts of training; give {model_dir}'s data set folder as dataset_dir")
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+        raise ModelError(f"gptq needs texts of training; give {model_dir}'s data set folder as dataset_dir")
+    config = read_json(model_dir / "config.json")
     longest = config.get("max_position_embeddings") or config.get("n_positions")
     return read_calibration(Path(dataset_dir), load_tokenizer(model_dir), longest)
 
@@ -196,15 +251,15 @@ def _sizes(model: PreTrainedModel) -> dict[str, int]:
 
 
 def _write(model_dir: Path, folder: Path, settings: Settings, calibration: Calibration | None) -> dict[str, Any]:
-    """Makes all files of a quantized folder and checks them; returns the content of quantization.json."""
+    """Writes and checks all files of a quantized folder; returns the content of quantization.json."""
     model = load_model(model_dir)
     check_finite(model_dir, model.state_dict())
     training = model_dir / "training.json"
-    used = json.loads(training.read_text(encoding="utf-8")).get("used_token_ids") if training.is_file() else None
+    used = read_json(training).get("used_token_ids") if training.is_file() else None
     counts = count_parameters(model, used)
     check_rewritten(model, lambda: linearize(model))
     sizes, once = _sizes(model), dict(model.named_parameters())
-    all_sizes = sizes | {f"{name}.weight": m.weight.numel() for name, m in embedding_layers(model).items()}
+    all_sizes = sizes | {f"{name}.weight": cast(Any, m).weight.numel() for name, m in embedding_layers(model).items()}
     if calibration is None:
         quanto.quantize_layers(model, settings)
         done = {name for name, p in model.named_parameters(remove_duplicate=False) if quanto.is_quantized(p)}
@@ -215,18 +270,62 @@ def _write(model_dir: Path, folder: Path, settings: Settings, calibration: Calib
         "excluded": [name.removesuffix(".weight") for name in all_sizes if name not in done],
         "quantized_fraction": coverage(sizes, done, settings.exclude, type(model).__name__),
         "quantized_fraction_all": sum(all_sizes[k] for k in done if k in once) / counts.num_parameters,
-        "stored_bits_per_parameter": folders.stored_bits(model) / counts.num_parameters,
+        "stored_bits_per_parameter": stored_bits(model) / counts.num_parameters,
         **asdict(counts),
     }
     if calibration is not None:
         record |= {"calibration": {"texts": calibration.texts, "tokens": calibration.tokens}, "damping": gptq.DAMPING}
-    state = folders.stored_state(model)
+    state = stored_state(model)
     check_finite(model_dir, state)
-    file = folder / folders.weights_file(settings.method)
+    file = folder / weights_file(settings.method)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, {"format": "pt"})
     for name in COPIED_FILES:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, folder / name)
-    (folder / QUANTIZATION_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    check_same(model, folders.load_quantized(folder))
+    write_json(folder / QUANTIZATION_FILE, record)
+    check_same(model, load_quantized(folder))
     return record
+
+
+def check_finite(model_dir: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Raises ModelError, listing the tensors, if a number is NaN or infinite."""
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise ModelError(f"{model_dir}: weights are not finite: {', '.join(bad[:12])}; expected a trained model")
+
+
+def check_rewritten(model: PreTrainedModel, rewrite: Callable[[], object]) -> None:
+    """Rewrites a model's layers in place; raises ModelError if its logits change by more than rounding."""
+    expected = _logits(model)
+    if not torch.isfinite(expected).all():
+        raise ModelError("the model's logits are not finite before quantizing; expected a trained model")
+    rewrite()
+    found = _logits(model)
+    if not torch.allclose(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0):
+        raise ModelError(
+            f"unsupported architecture {type(model).__name__}: its layers give other outputs as nn.Linear, "
+            f"logits differ by {(expected - found).abs().max().item():.3g} of {expected.abs().max().item():.3g}"
+        )
+
+
+def check_same(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
+    """Raises ModelError unless a reloaded model has the same tensors and finite logits as the one in memory."""
+    other = stored_state(reloaded)
+    changed = [name for name, tensor in stored_state(model).items() if not torch.equal(tensor, other[name])]
+    expected, found = _logits(model), _logits(reloaded)
+    if not torch.isfinite(found).all():
+        raise ModelError("the quantized model's logits are not finite; nothing was kept")
+    if changed or not torch.equal(expected, found):
+        raise ModelError(
+            "the reloaded model differs from the one that was saved: largest difference of a logit "
+            f"{(expected - found).abs().max().item()}, changed tensors {changed[:12]}; nothing was kept"
+        )
+
+
+def _logits(model: PreTrainedModel) -> torch.Tensor:
+    """Logits (4, up to 32, vocabulary) of fixed random token ids."""
+    generator = torch.Generator().manual_seed(0)
+    length = min(32, model.config.max_position_embeddings)
+    ids = torch.randint(model.config.vocab_size, (4, length), generator=generator)
+    with torch.no_grad():  # int4 weights of quanto cannot be used in inference mode
+        return model(ids, use_cache=False).logits

@@ -1,12 +1,11 @@
-"""Quantized model folders: loading them, and what they store.
+"""The format of quantized model folders: the tensors that they store, and loading them.
 
-A folder holds config.json of the original, `quanto.safetensors` or `gptq.safetensors`, and quantization.json, which
-says how the weights were quantized. transformers' own from_pretrained finds no model.safetensors there and stops.
+A folder holds config.json of the original, `quanto.safetensors` or `gptq.safetensors`, and quantization.json with the
+quantization's settings. transformers' from_pretrained finds no model.safetensors there and raises.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,26 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
+from knowcap.files import read_json
 from knowcap.models.configs import build_model
 from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
+from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.layers import linearize, stored_tensors
-from knowcap.models.quantized.settings import METHODS, QuantizationError, Settings
+from knowcap.models.quantized.settings import METHODS, Settings
 
 
-# quanto's scales of quantized activations; with weights alone quantized they are 1, and are not stored.
+# quanto's scales of quantized activations; if only weights are quantized they are 1, and are not stored.
 _ACTIVATION_SCALES = (".input_scale", ".output_scale")
 
 
 def weights_file(method: str) -> str:
-    """The file of a quantized folder's weights. Not model.safetensors: from_pretrained would fill blocks at random."""
+    """The file of the weights. Not model.safetensors: from_pretrained would initialize the blocks at random."""
     return f"{method}.safetensors"
 
 
 def stored_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of a quantized model as they are written to the file: tied ones once, activation scales left out."""
+    """The tensors of a quantized model that are written to the file: tied ones once, without activation scales."""
     state, seen = {}, set()
     for name, tensor in model.state_dict().items():
         pointer = tensor.data_ptr()
@@ -43,7 +44,7 @@ def stored_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def stored_bits(model: nn.Module) -> int:
-    """Bits that a model's tensors take: packed integers, scales, shifts and zeros, and all that is not quantized."""
+    """Bits of all tensors of a model: packed integers, scales, shifts and zeros, and what is not quantized."""
     return sum(8 * t.numel() * t.element_size() for kept in stored_state(model).values() for t in stored_tensors(kept))
 
 
@@ -51,32 +52,31 @@ def read_quantization(folder: Path) -> dict[str, Any]:
     """The content of quantization.json.
 
     Raises:
-        QuantizationError: it was made by another method, or lacks a setting.
+        ModelError: the method is unknown, or a setting is missing.
     """
     path = folder / QUANTIZATION_FILE
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     if record.get("method") not in METHODS:
-        raise QuantizationError(f"{path}: method={record.get('method')!r}; expected {' or '.join(METHODS)}")
+        raise ModelError(f"{path}: method={record.get('method')!r}; expected {' or '.join(METHODS)}")
     missing = [key for key in Settings(bits=8).content() if key not in record]
     if missing:
-        raise QuantizationError(f"{path} lacks {', '.join(missing)}; quantize the model again with this knowcap")
+        raise ModelError(f"{path} lacks {', '.join(missing)}; quantize the model again with this version of knowcap")
     return record
 
 
 def settings_of(record: dict[str, Any]) -> Settings:
-    """The settings that a quantization.json records."""
+    """The settings in the content of a quantization.json."""
     known = {key: record[key] for key in Settings(bits=8).content()}
     return Settings(**known | {"group_size": record["group_size"] or 0, "exclude": tuple(record["exclude"])})
 
 
 def load_quantized(folder: str | Path) -> PreTrainedModel:
-    """The quantized model of a folder made by `knowcap quantize`, on the CPU, in eval mode, its cache off.
+    """The quantized model of a folder made by `knowcap quantize`, on the CPU, in eval mode, without cache.
 
     Run it under torch.no_grad(): quanto's int4 weights raise in torch.inference_mode().
 
     Raises:
-        ModelError: a file is missing.
-        QuantizationError: made by another method, or the tensors in the file are not exactly the model's.
+        ModelError: a file is missing, the method is unknown, or the file's tensors do not match the model's exactly.
     """
     from safetensors.torch import load_file
 
@@ -88,11 +88,11 @@ def load_quantized(folder: str | Path) -> PreTrainedModel:
     state = load_file(file)
     names = set(state)
     (quanto if settings.method == "quanto" else gptq).load_layers(model, settings, state)
-    # Loaded with strict=False, since quanto's state has other names: what the file lacks would stay random.
+    # strict=False, since quanto's state has other names: a tensor missing from the file would stay random.
     wrong = sorted(set(stored_state(model)) ^ names)
     if wrong:
-        raise QuantizationError(
-            f"{file} does not fit config.json and {QUANTIZATION_FILE}: {', '.join(wrong[:12])} in one but not "
+        raise ModelError(
+            f"{file} does not match config.json and {QUANTIZATION_FILE}: {', '.join(wrong[:12])} in one but not "
             "in the other; expected a folder made by `knowcap quantize`: quantize the model again"
         )
     model.config.use_cache = False
