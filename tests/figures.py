@@ -1,4 +1,4 @@
-"""Figures as tests look at them."""
+"""Helpers for tests of plots."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def texts(figure: matplotlib.figure.Figure) -> str:
-    """All that is written in a figure."""
+    """All texts of a figure."""
     return "\n".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_text())

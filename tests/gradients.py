@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import load_recipe
 from knowcap.training import stage as training
-from knowcap.training.progress import TrainingProgress
+from knowcap.training.trainer import TrainingProgress
 
 
 class Stop(Exception):

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from knowcap.corpus.tokenizer import EOS_ID
-from knowcap.training.mixture import Mixture
+from knowcap.training.windows import Mixture
 
 
 def read_windows(made: Mixture) -> tuple[list[np.ndarray], np.ndarray]:

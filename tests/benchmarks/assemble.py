@@ -18,8 +18,8 @@ from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.dataset.corpora import corpus_of
 from knowcap.recipe import Recipe
 from knowcap.training.packing import Stream
-from knowcap.training.stream import stream_of
-from knowcap.training.windows import Windows
+from knowcap.training.trainer import WindowDataset
+from knowcap.training.windows import stream_of
 
 
 WANTED = {"assembled": 20.0, "windows for the Trainer": 5.0}  # million tokens a second, on one core
@@ -52,7 +52,7 @@ def rates(stream: Stream) -> None:
         tokens += stream.shard(exposure, 1).tokens.size
     show("assembled", tokens, began)
 
-    began, tokens, windows = time.process_time(), 0, Windows(stream, 96)
+    began, tokens, windows = time.process_time(), 0, WindowDataset(stream, 96)
     for start in range(0, 20_000, 96):
         tokens += windows.__getitems__(list(range(start, start + 96)))["input_ids"].numel()
     show("windows for the Trainer", tokens, began)

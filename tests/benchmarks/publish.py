@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from knowcap.dataset.build import tables, write
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import write_tables
+from knowcap.dataset.stage import tables, write
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe

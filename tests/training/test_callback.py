@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 import knowcap
 from knowcap import KnowledgeCallback
 from knowcap.capacity import capacity
-from knowcap.dataset.build import build
+from knowcap.dataset.stage import build
 from knowcap.facts import FactError
 from knowcap.recipe import Recipe
 from knowcap.report.plots import plot_loss

@@ -25,7 +25,7 @@ from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.dataset.corpora import corpus_of
 from knowcap.recipe import Recipe
 from knowcap.training.stage import StreamTrainer, train
-from knowcap.training.stream import stream_of
+from knowcap.training.windows import stream_of
 
 
 MODEL = {"model_name": "gpt2-1-1", "head_dim": 8, "exposures": 3, "train_batch_size": 12, "warmup_steps": 1}

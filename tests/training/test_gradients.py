@@ -20,8 +20,8 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.models import build_model, recipe_config
 from knowcap.recipe import Recipe
 from knowcap.recipe_file import RECIPES_DIR
-from knowcap.training.stream import stream_of
-from knowcap.training.windows import Windows
+from knowcap.training.trainer import WindowDataset
+from knowcap.training.windows import stream_of
 
 
 def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -62,7 +62,7 @@ def test_a_mixtures_auxiliary_loss_weighs_the_same_in_any_number_of_micro_batche
     tokenizer, rows = tokenizer_of(recipe, corpus)
     stream = stream_of(recipe, corpus, tokenizer)
     stream.count()
-    batch = Windows(stream, 8).__getitems__(list(range(8)))
+    batch = WindowDataset(stream, 8).__getitems__(list(range(8)))
     model = build_model(recipe_config(recipe, rows), recipe.seed)
     everything = model(input_ids=batch["input_ids"]).logits[:, :-1]
     loss = torch.nn.functional.cross_entropy(everything.flatten(0, 1), batch["labels"][:, 1:].flatten())

@@ -17,7 +17,7 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import load_pools
 from knowcap.recipe import Recipe
-from knowcap.training.packing import Measured, PackingError, Stream
+from knowcap.training.packing import HasTextLengths, Stream, TrainingError
 
 
 POOLS, TEMPLATES = load_pools(fraction=0.1), load_templates(3)
@@ -171,7 +171,7 @@ def test_lengths_of_biod_are_those_of_composed_texts(keys):
     recipe = Recipe(corpus="bioD", num_people=200, diversity=20, vocab_size=300, **keys)
     corpus = corpus_of(recipe)
     pieces = Pieces(corpus.piece_texts(), tokenizer_of(recipe, corpus)[0])
-    assert isinstance(corpus, Measured) and not isinstance(TEN, Measured)
+    assert isinstance(corpus, HasTextLengths) and not isinstance(TEN, HasTextLengths)
     made = Stream(corpus, pieces, exposures=2, block_size=64, windows="cut", shard_size=150)
     for exposure, shard in np.ndindex(2, 2):
         assert made.lengths(exposure, shard).tolist() == lengths_one_by_one(made, exposure, shard)
@@ -182,7 +182,7 @@ def test_counts_kept_from_an_earlier_run_serve_again():
     again = Stream(made.corpus, PIECES, exposures=3, block_size=128, windows="cut", shard_size=150)
     again.use_counts(made.counts)
     assert len(again) == len(made)
-    with pytest.raises(PackingError, match="count again"):
+    with pytest.raises(TrainingError, match="count again"):
         again.use_counts(made.counts[:2])
 
 
@@ -224,5 +224,5 @@ def test_padding_is_masked():
 
 
 def test_aligned_windows_shorter_than_a_biography_are_an_error():
-    with pytest.raises(PackingError, match="aligned windows hold whole ones"):
+    with pytest.raises(TrainingError, match="aligned windows hold whole ones"):
         stream("aligned", block_size=LONGEST)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tqdm.auto import tqdm
 
-from knowcap.training import progress
+from knowcap.training import trainer as progress
 
 
 def steps(callback: progress.TrainingProgress, first: int, last: int, saving: int = 0) -> list[int]:

@@ -15,8 +15,8 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.models import build_model, model_config, recipe_config
 from knowcap.training.routing import Routing
 from knowcap.training.stage import train
-from knowcap.training.stream import stream_of
-from knowcap.training.windows import Windows
+from knowcap.training.trainer import WindowDataset
+from knowcap.training.windows import stream_of
 
 
 # 41 people, two a window: the last window of an exposure is half padded, and the first step's.
@@ -39,7 +39,7 @@ def first_pass(recipe, run_dir):
     tokenizer, rows = tokenizer_of(recipe, corpus)
     stream = stream_of(recipe, corpus, tokenizer)
     stream.count()
-    batch = Windows(stream, recipe.train_batch_size).__getitems__(list(range(recipe.train_batch_size)))
+    batch = WindowDataset(stream, recipe.train_batch_size).__getitems__(list(range(recipe.train_batch_size)))
     model = build_model(recipe_config(recipe, rows), recipe.seed)
     with torch.no_grad():
         return batch["labels"], model(input_ids=batch["input_ids"])

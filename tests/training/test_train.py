@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from knowcap.recipe import Recipe
-from knowcap.training.stage import TrainError, _count, newest_checkpoint, train
-from knowcap.training.windows import From, Windows
+from knowcap.training.packing import TrainingError
+from knowcap.training.stage import _count, train
+from knowcap.training.trainer import ResumableSampler, WindowDataset, newest_checkpoint
 
 
 RECIPE = Recipe(
@@ -52,7 +53,7 @@ def test_the_model_folder_says_what_was_trained(once):
 
 def test_every_token_is_trained_on_once(once, monkeypatch):
     seen = []
-    monkeypatch.setattr(Windows, "__getitems__", _watched(Windows.__getitems__, seen))
+    monkeypatch.setattr(WindowDataset, "__getitems__", _watched(WindowDataset.__getitems__, seen))
     run_dir = once.parent / "watched"
     train(RECIPE, run_dir)
     training = json.loads((run_dir / "model" / "training.json").read_text())
@@ -87,9 +88,9 @@ def test_an_interrupted_run_goes_on_without_reading_again_what_it_trained_on(onc
     steps = sorted((once / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     shutil.copytree(steps[0], killed / "checkpoints" / steps[0].name)
     asked = []
-    getitems = Windows.__getitems__
+    getitems = WindowDataset.__getitems__
     monkeypatch.setattr(
-        Windows, "__getitems__", lambda self, windows: asked.extend(windows) or getitems(self, windows)
+        WindowDataset, "__getitems__", lambda self, windows: asked.extend(windows) or getitems(self, windows)
     )
     train(RECIPE, killed)
     assert min(asked) == int(steps[0].name.split("-")[1]) * RECIPE.train_batch_size
@@ -133,13 +134,13 @@ def test_two_processes_train_as_one_does(once, tmp_path):
 def test_fsdp_on_a_cpu_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(TrainError, match="no GPU"):
+    with pytest.raises(TrainingError, match="no GPU"):
         train(RECIPE, tmp_path)
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(TrainError, match="multiple of 3"):
+    with pytest.raises(TrainingError, match="multiple of 3"):
         train(RECIPE, tmp_path)
 
 
@@ -159,7 +160,7 @@ def test_more_processes_count_windows_where_there_are_more_texts(monkeypatch, tm
 
 
 def test_the_sampler_counts_all_windows_but_gives_the_rest():
-    assert list(From(6, 9)) == [6, 7, 8] and len(From(6, 9)) == 9
+    assert list(ResumableSampler(6, 9)) == [6, 7, 8] and len(ResumableSampler(6, 9)) == 9
 
 
 def test_the_last_step_is_filled_with_masked_windows(once):
@@ -170,7 +171,7 @@ def test_the_last_step_is_filled_with_masked_windows(once):
         def batch(self, windows):
             return np.ones((len(windows), 5), dtype=np.int64), np.ones((len(windows), 5), dtype=np.int64)
 
-    windows = Windows(Three(), 2)
+    windows = WindowDataset(Three(), 2)
     assert (windows.steps, len(windows)) == (2, 4)
     last = windows.__getitems__([2, 3])
     assert (last["labels"][0] == 1).all() and (last["labels"][1] == -100).all()

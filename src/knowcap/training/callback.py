@@ -1,4 +1,4 @@
-"""Bits per parameter while a model trains: a callback that any transformers Trainer takes.
+"""Bits per parameter while a model trains: a callback for any transformers Trainer.
 
 from knowcap import KnowledgeCallback
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,7 @@ from accelerate.utils import extract_model_from_parallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
-from knowcap.capacity.diversity import diversity, without_first_chunks
-from knowcap.capacity.tables import Facts, facts_of
+from knowcap.capacity.tables import Facts, diversity, facts_of, without_first_chunks
 from knowcap.facts import NAME, FactError, Knowledge, Row, check_row
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
 from knowcap.models import count_parameters
@@ -38,19 +37,19 @@ logger = logging.getLogger(__name__)
 
 
 class KnowledgeCallback(TrainerCallback):
-    """Scores facts every so many steps, and after the last one, and logs bits per parameter beside the loss.
+    """Scores facts every `every` steps, and after the last one, and logs bits per parameter beside the loss.
 
-    Figures go to log_history and to every tracker (tensorboard, trackio) of the Trainer as `bits_per_parameter` and
-    `max_bits_per_parameter`. They are those of `knowcap measure` on the same texts, each alone after an end of text,
-    in the precision that the Trainer computes in; there is no null control. Training is not changed by it: the model
-    is scored in evaluation mode without gradients, its modes are put back, and no random number is drawn.
+    Results are logged to log_history and to every tracker (tensorboard, trackio) of the Trainer as
+    `bits_per_parameter` and `max_bits_per_parameter`. They equal those of `knowcap measure` on the same texts, each
+    alone after an end of text, in the Trainer's precision; there is no null control. Training does not change: the
+    model is scored in evaluation mode without gradients, its modes are restored, and no random number is drawn.
 
-    With several processes the first one scores while the others wait; where weights are sharded all do the same
-    (untried, for want of a GPU).
+    With several processes the first one scores while the others wait; if weights are sharded all do the same (not
+    tested, as it needs several GPUs).
 
     Attributes:
-        history: the figures so far, one {step, bits_per_parameter, max_bits_per_parameter} a measurement; a run that
-            is resumed begins with those in its checkpoint.
+        history: the results so far, one {step, bits_per_parameter, max_bits_per_parameter} per measurement; a resumed
+            run starts with those in its checkpoint.
     """
 
     def __init__(
@@ -63,20 +62,22 @@ class KnowledgeCallback(TrainerCallback):
         limit: int | None = 1000,
         batch_size: int = 64,
     ) -> None:
-        """Takes the facts that will be scored, and holds them to the contract.
+        """Takes the facts to score, and checks them.
 
         Args:
-            rows: a data set folder, or rows: `Row`, or (row, rendering) where an entity has several texts.
-            knowledge: which facts are scored, and out of how many candidates; or its knowledge.json. A data set folder
-                has its own.
+            rows: a data set folder, or rows: `Row`, or (row, rendering) if an entity has several texts.
+            knowledge: the facts that are scored and their numbers of candidates, or the path of a knowledge.json; by
+                default the data set folder's.
             tokenizer: a fast one with an end-of-text token; by default the Trainer's `processing_class`.
             every: steps between two measurements.
-            limit: score the first so many entities; None for all. Sums are scaled up to the knowledge's num_people.
-            batch_size: texts a forward pass.
+            limit: number of entities to score, the first ones; None for all. Sums are scaled up to the knowledge's
+                num_people.
+            batch_size: texts per forward pass.
 
         Raises:
-            ValueError: an argument that cannot be.
-            FactError, DatasetError: rows that break the contract, or no data set folder.
+            ValueError: an argument is out of range or missing.
+            FactError: rows do not match the knowledge.
+            DatasetError: the folder is not a data set folder.
         """
         for name, value in (("every", every), ("limit", limit), ("batch_size", batch_size)):
             if value is not None and value < 1:
@@ -88,7 +89,7 @@ class KnowledgeCallback(TrainerCallback):
             rows = read_rows(rows)
         if knowledge is None:
             raise ValueError(
-                "knowledge=None, but rows do not say out of how many candidates values were drawn; give a "
+                "knowledge=None, but rows do not give the number of candidates of a value; give a "
                 "knowcap.facts.Knowledge, or the path of a knowledge.json"
             )
         self.knowledge = knowledge if isinstance(knowledge, Knowledge) else Knowledge.load(knowledge)
@@ -102,44 +103,44 @@ class KnowledgeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes up the figures of a run that is resumed."""
+        """Restores the history of a resumed run."""
         self.history = [{key: entry[key] for key in ("step", R, R_MAX)} for entry in state.log_history if R in entry]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measures and logs where it is time to."""
+        """Measures and logs every `every` steps and after the last one."""
         if state.global_step % self.every and state.global_step < state.max_steps:
             return
         model, tokenizer = kwargs["model"], self.tokenizer or kwargs.get("processing_class")
         sharded = any(hasattr(p, "placements") for p in model.parameters()) or "FullyShard" in type(model).__name__
         if state.is_world_process_zero or sharded:
-            figures = self.measure(model, tokenizer)
+            results = self.measure(model, tokenizer)
             if state.is_world_process_zero:
-                self.history.append({"step": state.global_step, **figures})
-                _log(args, state, control, figures)
+                self.history.append({"step": state.global_step, **results})
+                _log(args, state, control, results)
 
     def measure(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast | None = None) -> dict[str, float]:
-        """Bits per parameter, and at most, of a model as it is now.
+        """bits_per_parameter and max_bits_per_parameter of a model in its current state.
 
         Raises:
             ValueError: there is no tokenizer.
-            TextError, ScoringError, CapacityError: texts or logits that cannot be scored.
+            TextError, ScoringError, CapacityError: texts or logits cannot be scored.
         """
         tokenizer = self.tokenizer or tokenizer
         if tokenizer is None:
             raise ValueError("tokenizer=None, and the Trainer has no processing_class; give the tokenizer to either")
-        model = extract_model_from_parallel(model, keep_torch_compile=False)
-        with _undisturbed(model):
-            table = score_rows(model, tokenizer, self.rows, self.knowledge, batch_size=self.batch_size)
-        return self._figures(facts_of(table, self.knowledge.content(), "the scored rows"), model)
+        unwrapped = cast("PreTrainedModel", extract_model_from_parallel(model, keep_torch_compile=False))
+        with _state_restored(unwrapped):
+            table = score_rows(unwrapped, tokenizer, self.rows, self.knowledge, batch_size=self.batch_size)
+        return self._results(facts_of(table, self.knowledge.content(), "the scored rows"), unwrapped)
 
-    def _figures(self, everything: Facts, model: PreTrainedModel) -> dict[str, float]:
-        """The metric over the scored facts; entities that state none count with zero bits."""
-        bits, most = diversity(everything, self.knowledge.diversity_terms)
-        facts = without_first_chunks(everything, self.knowledge.diversity_terms)
-        silent = ((0, self.num_entities - len(facts.nll)), (0, 0))
-        nll, references = (np.pad(a, silent, constant_values=np.nan) for a in (facts.nll, facts.references))
+    def _results(self, all_facts: Facts, model: PreTrainedModel) -> dict[str, float]:
+        """The metric over the scored facts; entities without facts count with zero bits."""
+        bits, most = diversity(all_facts, self.knowledge.diversity_terms)
+        facts = without_first_chunks(all_facts, self.knowledge.diversity_terms)
+        missing = ((0, self.num_entities - len(facts.nll)), (0, 0))
+        nll, references = (np.pad(a, missing, constant_values=np.nan) for a in (facts.nll, facts.references))
         result = bits_per_parameter(
             predictions=nll,
             references=references,
@@ -153,20 +154,20 @@ class KnowledgeCallback(TrainerCallback):
         return {R: result[R], R_MAX: result[R_MAX]}
 
     def _check(self) -> None:
-        """Rows there are, of no more entities than there are, each by the contract."""
+        """Raises FactError unless there are rows, of at most num_people entities, that match the knowledge."""
         if not self.rows:
-            raise FactError("got no rows, expected texts of one entity or more; check the data set or iterable")
+            raise FactError("got no rows; expected texts of one entity or more; check the data set or iterable")
         if self.num_entities > self.knowledge.num_people:
             raise FactError(
                 f"got rows of {self.num_entities} entities, but the knowledge has num_people="
-                f"{self.knowledge.num_people}; mend it, or give a limit"
+                f"{self.knowledge.num_people}; correct num_people, or give a limit"
             )
         for row, _ in self.rows:
             check_row(row, self.knowledge)
 
 
 def _first_entities(pairs: Iterable[tuple[Row, int]], entities: int) -> Iterator[tuple[Row, int]]:
-    """The rows of the first so many entities, wherever they stand."""
+    """All rows of the first `entities` entities."""
     seen: set[int | str] = set()
     for row, rendering in pairs:
         if row.entity in seen or len(seen) < entities:
@@ -174,22 +175,22 @@ def _first_entities(pairs: Iterable[tuple[Row, int]], entities: int) -> Iterator
             yield row, rendering
 
 
-def _log(args: TrainingArguments, state: TrainerState, control: TrainerControl, figures: dict[str, float]) -> None:
-    """What Trainer.log does with `figures`, so that they stand in log_history and in every tracker.
+def _log(args: TrainingArguments, state: TrainerState, control: TrainerControl, results: dict[str, float]) -> None:
+    """Logs `results` to log_history and to every tracker, as Trainer.log does.
 
-    The handler's `on_log` would call off the loss that is to be logged at this step, so the event itself is sent.
+    The handler's `on_log` would cancel the logging of this step's loss, so the event itself is sent.
     """
-    logs = dict(figures) if state.epoch is None else {**figures, "epoch": state.epoch}
+    logs = dict(results) if state.epoch is None else {**results, "epoch": state.epoch}
     state.log_history.append({**logs, "step": state.global_step})
     handler = _handler()
     if handler is None:
-        logger.warning("no CallbackHandler called: bits per parameter are in log_history, but not in a tracker")
+        logger.warning("no CallbackHandler found: bits per parameter are in log_history, but not in a tracker")
     else:
         handler.call_event("on_log", args, state, control, logs=logs)
 
 
 def _handler() -> CallbackHandler | None:
-    """What calls all callbacks, trackers among them; found among the callers, as a callback is not told of it."""
+    """The handler of all callbacks, trackers included; found on the call stack, since callbacks are not passed it."""
     frame = sys._getframe()
     while frame is not None:
         if isinstance(handler := frame.f_locals.get("self"), CallbackHandler):
@@ -199,8 +200,8 @@ def _handler() -> CallbackHandler | None:
 
 
 @contextmanager
-def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Puts the mode of every module and the random numbers back, whatever scoring does to them."""
+def _state_restored(model: torch.nn.Module) -> Iterator[None]:
+    """Restores the mode of every module and the random state after scoring."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(sorted(devices)):

@@ -1,8 +1,8 @@
-"""Biographies in windows: every biography enters the stream once an exposure, and any window can be made alone.
+"""Packing biographies into windows: every biography occurs once per exposure, and any window can be made alone.
 
-An exposure is shuffled by a keyed permutation and cut into shards of people; a shard is end of text · biography · end
-of text · … . `cut` windows split that anywhere (Part 3.3, 2.3), `aligned` ones begin at a biography and hold whole
-ones only.
+An exposure is shuffled by a keyed permutation and divided into shards of people; a shard is end of text · biography ·
+end of text · … . `cut` windows split that anywhere (Part 3.3, 2.3), `aligned` ones begin at a biography and hold only
+whole ones.
 """
 
 from __future__ import annotations
@@ -20,32 +20,42 @@ from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.processes import share_out
 
 
-_SHARDS_A_JOB = 64  # counted between two words to the process that asked
+_SHARDS_PER_JOB = 64  # counted between two reports of progress
 
 
-class PackingError(ValueError):
-    """Windows that cannot hold the corpus; the message says what was got, what was expected and how to mend it."""
+class TrainingError(ValueError):
+    """Training that cannot start: windows that cannot hold the texts, a batch that processes cannot divide, no GPU."""
 
 
 class Texts(Protocol):
-    """What a stream needs of a corpus."""
+    """The interface of a corpus that a stream uses."""
 
-    num_people: int
-    seed: int
+    @property
+    def num_people(self) -> int:
+        """The number of texts at one exposure."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of the texts' order."""
+        ...
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """Which pieces make up the texts of persons (n,) at one exposure: (n, pieces a text) int32."""
+        """The pieces of the texts of persons (n,) at one exposure: (n, pieces per text) int32."""
+        ...
 
     def longest(self, pieces: Pieces) -> int:
-        """No text has more tokens than this, its end of text included."""
+        """The maximum number of tokens of a text, its end of text included."""
+        ...
 
 
 @runtime_checkable
-class Measured(Protocol):
-    """A corpus that knows how long its texts are without composing them."""
+class HasTextLengths(Protocol):
+    """A corpus that gives the lengths of its texts without composing them."""
 
     def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """The tokens of the texts of persons (n,) at one exposure, ends of text included: (n,) int64."""
+        """The number of tokens of the texts of persons (n,) at one exposure, ends of text included: (n,) int64."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,14 @@ class Stream:
         windows: str,
         shard_size: int = 65_536,
     ) -> None:
-        """Checks that the windows can hold the corpus; `count` must run before windows are looked up.
+        """Checks that the windows can hold the texts; `count` must run before windows are looked up.
 
         Raises:
-            PackingError: aligned windows shorter than the longest biography that can occur.
+            TrainingError: aligned windows are shorter than the longest possible biography.
         """
         longest = corpus.longest(pieces)
         if windows == "aligned" and longest + 1 > block_size:
-            raise PackingError(
+            raise TrainingError(
                 f"block_size={block_size}, but a biography can have {longest} tokens and aligned windows hold "
                 f"whole ones; give block_size {longest + 1} or more, or windows: cut"
             )
@@ -94,24 +104,24 @@ class Stream:
             shard_size,
         )
         self.shards = -(-corpus.num_people // shard_size)
-        self._kept: dict[tuple[int, int], Shard] = {}  # the shards that were used last
+        self._cache: dict[tuple[int, int], Shard] = {}  # the two shards used last
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
-        """Who is in a shard of an exposure, in order: (n,) int64."""
+        """The people of a shard of an exposure, in order: (n,) int64."""
         end = min(self.corpus.num_people, (shard + 1) * self.shard_size)
         order = KeyedPermutation(self.corpus.num_people, self.corpus.seed, "order", exposure)
         return order(np.arange(shard * self.shard_size, end))
 
     def composed(self, exposure: int, shard: int) -> np.ndarray:
-        """The pieces of every biography of a shard: (n, pieces a text)."""
+        """The pieces of every biography of a shard: (n, pieces per text)."""
         return self.corpus.compose(self.pieces, self.persons(exposure, shard), exposure)
 
     def shard(self, exposure: int, shard: int) -> Shard:
-        """The windows of a shard; the last two are kept."""
-        if (exposure, shard) not in self._kept:
+        """The windows of a shard; the last two shards are cached."""
+        if (exposure, shard) not in self._cache:
             made = self._make(exposure, shard)
-            self._kept = dict([*self._kept.items()][-1:]) | {(exposure, shard): made}
-        return self._kept[exposure, shard]
+            self._cache = dict([*self._cache.items()][-1:]) | {(exposure, shard): made}
+        return self._cache[exposure, shard]
 
     def _make(self, exposure: int, shard: int) -> Shard:
         tokens, lengths = self.pieces.gather(self.composed(exposure, shard))
@@ -119,8 +129,8 @@ class Stream:
         return Shard(np.concatenate([[np.int32(EOS_ID)], tokens]), starts, sizes)
 
     def _windows(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the windows of a shard begin and how long they are, from the lengths of its biographies."""
-        ends = np.concatenate([[0], np.cumsum(lengths)])  # where each end of text stands
+        """The starts and lengths of a shard's windows, from the lengths of its biographies."""
+        ends = np.concatenate([[0], np.cumsum(lengths)])  # positions of the ends of text
         if not self.aligned:
             starts = np.arange(0, ends[-1] + 1, self.block_size)
             return starts, np.minimum(self.block_size, ends[-1] + 1 - starts)
@@ -133,28 +143,28 @@ class Stream:
         return bounds[:-1], np.diff(bounds) + 1
 
     def lengths(self, exposure: int, shard: int) -> np.ndarray:
-        """The tokens of every biography of a shard, ends of text included: (n,) int64."""
-        if isinstance(self.corpus, Measured):
+        """The number of tokens of every biography of a shard, ends of text included: (n,) int64."""
+        if isinstance(self.corpus, HasTextLengths):
             return self.corpus.text_lengths(self.pieces, self.persons(exposure, shard), exposure)
         return self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
 
     def sizes(self, exposure: int, shard: int) -> np.ndarray:
-        """The tokens in each window of a shard, from the lengths of its texts alone: (windows,) int64."""
+        """The number of tokens in each window of a shard, computed from its texts' lengths: (windows,) int64."""
         return self._windows(self.lengths(exposure, shard))[1]
 
     def count(self, progress: Callable[[int], object] = int, num_proc: int = 1) -> tuple[np.ndarray, int]:
-        """Counts the windows of every shard, from lengths alone, and keeps the table.
+        """Counts the windows of every shard, from the texts' lengths, and keeps the table.
 
         Args:
-            progress: called with the number of shards that were counted, a bar's `update` say.
-            num_proc: processes that count; the result is the same.
+            progress: called with the number of shards just counted, such as a progress bar's `update`.
+            num_proc: number of processes; the result does not depend on it.
 
         Returns:
-            windows (exposures, shards) int64, what `use_counts` takes in a later run; and the tokens in all windows.
+            windows (exposures, shards) int64, for `use_counts` in a later run; and the tokens in all windows.
         """
         total, tokens = self.exposures * self.shards, 0
         counts = np.empty(total, dtype=np.int64)
-        size = max(1, min(_SHARDS_A_JOB, total // (4 * num_proc)))
+        size = max(1, min(_SHARDS_PER_JOB, total // (4 * num_proc)))
         jobs = [range(first, min(total, first + size)) for first in range(0, total, size)]
         for job, windows, some in share_out(partial(_count_shards, self), jobs, num_proc):
             counts[job.start : job.stop] = windows
@@ -165,24 +175,24 @@ class Stream:
         return counts, tokens
 
     def use_counts(self, counts: np.ndarray) -> None:
-        """Takes a table that `count` made before. Raises PackingError where its shape is another stream's."""
+        """Uses a table that `count` returned before. Raises TrainingError if its shape is wrong."""
         if counts.shape != (self.exposures, self.shards):
-            raise PackingError(
+            raise TrainingError(
                 f"window counts have shape {counts.shape}, expected {(self.exposures, self.shards)}; count again"
             )
         self._before = np.concatenate([[0], np.cumsum(counts.ravel())])
 
     def __len__(self) -> int:
-        """How many windows there are in all exposures together."""
+        """The number of windows of all exposures."""
         return int(self._before[-1])
 
     def locate(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The shard (counted through all exposures) of each window, and its number in there."""
+        """The shard (counted through all exposures) of each window, and the window's number within it."""
         shards = np.searchsorted(self._before, windows, side="right") - 1
         return shards, windows - self._before[shards]
 
     def windows(self, windows: np.ndarray) -> list[np.ndarray]:
-        """The token ids of windows (n,), as long as each is."""
+        """The token ids of windows (n,), unpadded."""
         shards, inside = self.locate(np.asarray(windows, dtype=np.int64))
         rows = []
         for number, window in zip(shards.tolist(), inside.tolist(), strict=True):
@@ -197,10 +207,10 @@ class Stream:
 
 
 def padded(windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Windows ready for a model, as long as the longest of them.
+    """Windows ready for a model, padded to the longest of them.
 
     Returns:
-        input_ids (batch, length) int64, padded by the end of text; labels the same with -100 where padded.
+        input_ids (batch, length) int64, padded with the end of text; labels, the same with -100 where padded.
     """
     length = max(len(row) for row in windows)
     input_ids = np.full((len(windows), length), EOS_ID, dtype=np.int64)
@@ -212,7 +222,7 @@ def padded(windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _count_shards(stream: Stream, job: range) -> Iterator[tuple[range, list[int], int]]:
-    """The windows of each shard of a job (counted through all exposures), and the tokens in all of them."""
+    """The number of windows of each shard of a job (counted through all exposures), and of tokens in all of them."""
     windows, tokens = [], 0
     for number in job:
         sizes = stream.sizes(*divmod(number, stream.shards))

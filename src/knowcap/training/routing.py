@@ -1,8 +1,8 @@
-"""What a mixture of experts does while it trains: its auxiliary loss, and the share of the tokens each expert gets."""
+"""The routing of a mixture of experts during training: its auxiliary loss, and each expert's share of the tokens."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -13,16 +13,16 @@ AUX_LOSS, SHARES = "router_aux_loss", "expert_shares"
 
 
 class Routing:
-    """Watches the routers of a mixture by hooks, between one look at it and the next.
+    """Accumulates the routing of a mixture, by forward hooks, between two calls of `take`.
 
-    The auxiliary loss is transformers' (Switch Transformer's, summed over a micro-batch, padding included): 1 times
-    the experts a token goes to where routing is even, up to E where a single one gets everything. Shares count real
-    tokens alone, those whose label is not -100.
+    The auxiliary loss is transformers' (Switch Transformer's, summed over a micro-batch, padding included): with k
+    experts per token, k if routing is even, up to E if one expert gets every token. Shares count only tokens whose
+    label is not -100.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Puts the hooks in place. A model without routers has nothing to watch and is as it was."""
-        routers = [m for m in model.modules() if type(m).__name__.endswith("TopKRouter")]
+        """Registers the hooks; none on a model without routers."""
+        routers: list[Any] = [m for m in model.modules() if type(m).__name__.endswith("TopKRouter")]
         self.layers, self.experts = len(routers), routers[0].num_experts if routers else 0
         self._real: torch.Tensor | None = None
         self._reset()
@@ -33,14 +33,14 @@ class Routing:
             router.register_forward_hook(lambda _, __, found, layer=layer: self._count(layer, found[2]))
 
     def take(self, accelerator: Accelerator) -> tuple[float, list[list[float]]]:
-        """The mean auxiliary loss and each layer's shares since the last call, over all processes; begins anew.
+        """The mean auxiliary loss and each layer's shares since the last call, over all processes; resets them.
 
         Returns:
-            auxiliary loss, shares (layers, experts): a layer's add up to 1.
+            auxiliary loss, shares (layers, experts): each layer's sum to 1.
         """
         passes = torch.tensor([float(self._passes)], device=self._aux.device, dtype=torch.float64)
         together = torch.cat([self._aux.reshape(1), passes, self._tokens.flatten()])
-        found = accelerator.reduce(together, "sum").cpu()
+        found = cast(torch.Tensor, accelerator.reduce(together, "sum")).cpu()
         tokens = found[2:].reshape(self.layers, self.experts)
         self._reset()
         shares = tokens / tokens.sum(dim=1, keepdim=True).clamp(min=1)
@@ -51,12 +51,12 @@ class Routing:
         self._tokens = torch.zeros((self.layers, self.experts), dtype=torch.float64)
 
     def _begin(self, model: nn.Module, _: Any, kwargs: dict[str, Any]) -> None:
-        """Before a forward pass: which of its tokens are real; none where the model is not training."""
+        """Before a forward pass: marks the tokens that count; none outside training."""
         labels = kwargs.get("labels")
         self._real = (labels != -100).flatten() if model.training and labels is not None else None
 
     def _count(self, layer: int, experts: torch.Tensor) -> None:
-        """Adds a layer's choices: experts (tokens, k)."""
+        """Adds a layer's chosen experts (tokens, k)."""
         if self._real is not None:
             chosen = torch.zeros(self.experts, dtype=torch.float64, device=experts.device)
             weights = self._real.to(chosen.dtype).repeat_interleave(experts.shape[-1])
@@ -64,7 +64,7 @@ class Routing:
             self._tokens[layer] += chosen.scatter_add_(0, experts.flatten(), weights)
 
     def _end(self, _: nn.Module, __: Any, outputs: Any) -> None:
-        """After a forward pass: its auxiliary loss."""
+        """After a forward pass: adds its auxiliary loss."""
         if self._real is not None:
             aux = outputs["aux_loss"].detach()
             self._aux = self._aux.to(aux.device) + aux

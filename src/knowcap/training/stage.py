@@ -1,15 +1,14 @@
-"""Training: the transformers Trainer over the windows of a recipe, on one process or many, resumed by itself.
+"""The training stage: the transformers Trainer over a recipe's windows, on one process or many, resumed automatically.
 
 accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --config RECIPE [--key value …]
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,49 +18,41 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer, wrap
-from knowcap.dataset.build import build, check_knowledge
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
-from knowcap.files import whole_file, whole_folder
+from knowcap.dataset.stage import build, check_knowledge
+from knowcap.files import whole_file, whole_folder, write_json
 from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.models.quiet import quiet_transformers
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
+from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
-from knowcap.training.checkpoints import newest_checkpoint
-from knowcap.training.devices import machine_problems
-from knowcap.training.mixture import Mixture
-from knowcap.training.packing import Stream
-from knowcap.training.progress import TrainingProgress
+from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES
-from knowcap.training.stream import stream_of
-from knowcap.training.trainer import StreamTrainer
-from knowcap.training.windows import Windows
+from knowcap.training.trainer import StreamTrainer, TrainingProgress, WindowDataset, newest_checkpoint
+from knowcap.training.windows import Mixture, stream_of
 
 
 logger = logging.getLogger(__name__)
 
-TEXTS = "checkpoints/texts"  # in a run folder: token ids of a data set's texts that are used as they are
-_COUNTED_ALONE = 20_000_000  # biographies whose windows one process counts, some 15 s, before another one starts
-_MOST_COUNTING = 32  # processes; each may hold 144 MB
-
-
-class TrainError(ValueError):
-    """Training that cannot start as asked; the message says what was got, what was expected and how to mend it."""
+TEXTS = "checkpoints/texts"  # in a run folder: token ids of a data set's texts that are used unchanged
+_BIOGRAPHIES_PER_PROCESS = 20_000_000  # at least, for counting windows; about 15 s
+_MAX_COUNTING_PROCESSES = 32  # each may use 144 MB
 
 
 def train(recipe: Recipe, run_dir: Path) -> Path:
-    """Trains the recipe's model into `run_dir/model`, unless it is there; goes on from the newest whole checkpoint.
+    """Trains the recipe's model into `run_dir/model`, unless it exists; resumes from the newest complete checkpoint.
 
-    Can be called again and again in one process.
+    Can be called repeatedly in one process.
 
     Returns:
         the model folder: config, safetensors, tokenizer, training.json.
 
     Raises:
-        TrainError: a batch that the processes cannot share evenly, FSDP without a GPU.
-        PackingError, CorpusError: the recipe's corpus cannot be made.
+        TrainingError: the processes cannot divide the batch evenly, FSDP has no GPU, or windows cannot hold the texts.
+        CorpusError: the recipe's corpus cannot be made.
     """
     run_dir = Path(run_dir)
     model_dir = run_dir / "model"
@@ -77,35 +68,36 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     stream = stream_of(recipe, corpus, tokenizer)
     with args.main_process_first(desc="counting windows"):
         num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz")
-    windows = Windows(stream, recipe.train_batch_size)
+    windows = WindowDataset(stream, recipe.train_batch_size)
     args.max_steps = windows.steps
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
     if recipe.warmup_steps >= windows.steps:
-        logger.warning("warmup_steps=%d, but there are %d steps: no cosine", recipe.warmup_steps, windows.steps)
+        logger.warning("warmup_steps=%d covers all %d steps: no cosine decay", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
-    callbacks = [progress, *_measuring(recipe, corpus, tokenizer, run_dir)]
+    callbacks = [progress, *_knowledge_callbacks(recipe, corpus, tokenizer, run_dir)]
     trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
-    trainer.first_window = step * recipe.train_batch_size
+    trainer.first_index = step * recipe.train_batch_size
     logger.info(
         "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d%s",
         recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
-        f", going on from step {step}" if step else "",
+        f", resuming from step {step}" if step else "",
     )  # fmt: skip
     with quiet_transformers():
         trainer.train(resume_from_checkpoint=checkpoint)
-        # Shards are gathered from all processes; otherwise every process has the whole model.
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
+        # FSDP's shards are gathered from all processes; otherwise every process has the whole model.
+        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
         if trainer.is_world_process_zero():
             used = int(stream.pieces.used().size)
+            weights = cast(dict[str, torch.Tensor] | None, gathered)
             _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
 
 
 def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
-    """What training.json says of the data; a recipe's data set is made first, and the token ids of its texts."""
+    """The data's entries of training.json; makes the recipe's data set first, and the token ids of its texts."""
     if recipe.dataset_name is None:
         return {"dataset": recipe.corpus}
     folder = build(recipe, run_dir)
@@ -114,8 +106,10 @@ def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     return {"dataset": read_knowledge(folder).name, **published_source(folder), "dataset_texts": recipe.dataset_texts}
 
 
-def _measuring(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, run_dir: Path) -> list[KnowledgeCallback]:
-    """What measures while training, where the recipe asks for it: the first people, in one text each if made here."""
+def _knowledge_callbacks(
+    recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, run_dir: Path
+) -> list[KnowledgeCallback]:
+    """The callback of `measure_every`, if set: on the first people, one text each if the corpus is generated."""
     if not recipe.measure_every:
         return []
     limit = min(recipe.measure_limit, corpus.num_people)
@@ -125,19 +119,19 @@ def _measuring(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, run_dir: Pa
 
 
 def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
-    """The recipe as TrainingArguments, for the processes that there are."""
+    """The recipe as TrainingArguments, for the number of processes running."""
     cuda, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     problems = machine_problems(recipe, world, fsdp)
     if problems:
-        raise TrainError("; ".join(problems))
+        raise TrainingError("; ".join(problems))
     share = world * recipe.gradient_accumulation_steps
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        use_cpu=not cuda,
+    return training_arguments(
+        recipe,
+        output_dir,
         ddp_backend="gloo" if world > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
-        ddp_timeout=86_400,  # seconds; the others wait while the first process counts the windows
+        ddp_timeout=86_400,  # seconds; the other processes wait while the first counts the windows
         per_device_train_batch_size=recipe.train_batch_size // share,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         max_steps=1,
@@ -146,38 +140,23 @@ def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
         lr_scheduler_kwargs={"min_lr_rate": recipe.min_learning_rate_ratio},
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.precision == "bf16",
-        fp16=recipe.precision == "fp16",
-        optim="adamw_torch_fused",
         torch_compile=recipe.torch_compile,
-        seed=recipe.seed,
         dataloader_num_workers=recipe.dataloader_num_workers,
-        dataloader_pin_memory=cuda,
         logging_steps=recipe.logging_steps,
-        logging_nan_inf_filter=False,
         save_steps=recipe.save_steps,
-        save_total_limit=recipe.save_total_limit,
         report_to=recipe.report_to,
         run_name=recipe.run_name,
-        ignore_data_skip=True,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        eval_strategy="no",
     )
 
 
 def _count(stream: Stream | Mixture, cache: Path) -> int:
-    """Counts windows once a run; later calls read the table. Returns the tokens of all windows."""
+    """Counts windows once per run; later calls read the saved table. Returns the number of tokens in all windows."""
     if cache.is_file():
         with np.load(cache) as table:
             stream.use_counts(table["windows"])
             return int(table["tokens"])
     biographies = stream.exposures * stream.corpus.num_people
-    num_proc = max(1, min(os.cpu_count() or 1, _MOST_COUNTING, biographies // _COUNTED_ALONE))
+    num_proc = max(1, min(os.cpu_count() or 1, _MAX_COUNTING_PROCESSES, biographies // _BIOGRAPHIES_PER_PROCESS))
     shards = stream.exposures * stream.shards
     bar = tqdm(total=shards, desc="counting windows", unit=" shards", leave=False, delay=2)
     counts, tokens = stream.count(bar.update, num_proc)
@@ -199,7 +178,7 @@ def _save(
     num_tokens: int,
     seconds: float,
 ) -> None:
-    """Writes the model folder whole."""
+    """Writes the model folder, complete or not at all."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     steps = trainer.state.global_step
@@ -242,4 +221,4 @@ def _save(
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
-        (made / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(made / "training.json", content, allow_nan=True)  # a diverged loss is NaN

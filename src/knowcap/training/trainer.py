@@ -1,45 +1,161 @@
-"""The transformers Trainer over a stream of windows, with a mixture's routing beside the loss."""
+"""The transformers Trainer over windows that are already shuffled: data set, sampler, progress bar, checkpoints."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import time
+from collections.abc import Iterator, Sized
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from knowcap.files import FileError, read_json
+from knowcap.training.packing import Stream
 from knowcap.training.routing import AUX_LOSS, SHARES, Routing
-from knowcap.training.windows import From
+from knowcap.training.windows import Mixture
+
+
+logger = logging.getLogger(__name__)
+
+
+class WindowDataset(Dataset):
+    """The stream's windows for a DataLoader, a whole batch at a time; masked windows fill up the last step."""
+
+    def __init__(self, stream: Stream | Mixture, batch_size: int) -> None:
+        self.stream = stream
+        self.steps = -(-len(stream) // batch_size)
+        self._size = self.steps * batch_size
+
+    def __len__(self) -> int:
+        """The number of windows of all steps, a multiple of the batch size."""
+        return self._size
+
+    def __getitems__(self, windows: list[int]) -> dict[str, torch.Tensor]:
+        """A batch: input_ids and labels, (batch, length) int64; labels are -100 where padded."""
+        real = np.array([w for w in windows if w < len(self.stream)] or [0])
+        input_ids, labels = self.stream.batch(real)
+        if real.size and windows[0] >= len(self.stream):
+            labels[:] = -100
+        missing = len(windows) - len(real)
+        if missing:
+            input_ids = np.pad(input_ids, ((0, missing), (0, 0)))
+            labels = np.pad(labels, ((0, missing), (0, 0)), constant_values=-100)
+        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+
+
+class ResumableSampler(Sampler[int]):
+    """Indices in order, from the first that was not trained on before."""
+
+    def __init__(self, start: int, size: int) -> None:
+        self.start, self.size = start, size
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields indices."""
+        return iter(range(self.start, self.size))
+
+    def __len__(self) -> int:
+        """The number of all indices, so that steps are counted from the beginning."""
+        return self.size
 
 
 class StreamTrainer(Trainer):
-    """The Trainer over a stream that is shuffled already.
+    """The Trainer over a data set that is already shuffled, starting at `first_index` of it.
 
-    `loss` in the log is nats a token for every architecture: a mixture's auxiliary loss stands beside it, in
+    `loss` in the log is nats per token for every architecture: a mixture's auxiliary loss is logged separately as
     `router_aux_loss` (unweighted), with the smallest and the largest share of a layer's tokens that an expert gets;
     log_history holds all shares, (layers, experts), in `expert_shares`.
     """
 
-    first_window = 0
+    first_index = 0
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, **kwargs)
         self.routing = Routing(model)
         if self.routing.layers:
-            # The Trainer adds up what processes and micro-batches return, each a part of the tokens' mean, but each
-            # with a whole auxiliary loss: without this its weight would grow with their number.
-            model.router_aux_loss_coef /= self.accelerator.num_processes * args.gradient_accumulation_steps
+            # The Trainer sums the losses of processes and micro-batches, each a part of the mean over tokens but with
+            # a whole auxiliary loss: without this its weight would grow with their number.
+            cast(Any, model).router_aux_loss_coef /= self.accelerator.num_processes * args.gradient_accumulation_steps
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return From(self.first_window, len(self.train_dataset))
+        return ResumableSampler(self.first_index, len(cast(Sized, self.train_dataset)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Logs, with what a mixture's routers did since the last loss."""
+        """Logs, with a mixture's routing since the last loss."""
         shares = None
         if self.routing.layers and "loss" in logs:
             aux, shares = self.routing.take(self.accelerator)
-            logs["loss"] -= self.model.config.router_aux_loss_coef * aux
-            every = [share for layer in shares for share in layer]
-            logs |= {AUX_LOSS: aux, "expert_share_min": min(every), "expert_share_max": max(every)}
+            logs["loss"] -= cast(Any, self.model).config.router_aux_loss_coef * aux
+            flat = [share for layer in shares for share in layer]
+            logs |= {AUX_LOSS: aux, "expert_share_min": min(flat), "expert_share_max": max(flat)}
         super().log(logs, start_time)
         if shares is not None:
-            self.state.log_history[-1][SHARES] = shares
+            cast(Any, self.state.log_history[-1])[SHARES] = shares
+
+
+class TrainingProgress(TrainerCallback):
+    """A progress bar over steps, and the seconds trained, including interrupted runs (kept in the log history)."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.num_tokens = num_tokens
+        self.seconds = 0.0
+        self._bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts the bar at the checkpoint's step."""
+        self._before = max((float(entry.get("seconds", 0.0)) for entry in state.log_history), default=0.0)
+        self.seconds = self._before
+        self._start = time.monotonic()
+        self._rate, self._first = self.num_tokens / state.max_steps, state.global_step
+        if state.is_world_process_zero:
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", mininterval=1
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Updates the bar. Logs at each checkpoint, so that no mean loss spans an interruption."""
+        control.should_log |= control.should_save and state.global_step < state.max_steps
+        self.seconds = self._before + time.monotonic() - self._start
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Shows the loss (nats per token) and adds the seconds to the log entry."""
+        if not state.log_history:
+            return
+        entry = state.log_history[-1]
+        entry["seconds"] = round(self.seconds, 1)
+        if self._bar is not None and "loss" in entry:
+            # Steps are counted here, since a bar that TQDM_DISABLE switches off does not count them.
+            rate = self._rate * (state.global_step - self._first) / max(1e-9, self.seconds - self._before)
+            self._bar.set_postfix_str(f"loss {entry['loss']:.4f}, {rate / 1000:.1f}K tokens/s", refresh=False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
+    """The newest complete checkpoint and its step; (None, 0) if there is none.
+
+    The Trainer writes trainer_state.json last, for any layout of weights and optimizer; a checkpoint without a
+    readable one is incomplete, and is overwritten when training reaches its step again.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    for path in found:
+        try:
+            return str(path), int(read_json(path / "trainer_state.json")["global_step"])
+        except (FileNotFoundError, FileError, KeyError):
+            logger.warning("%s is incomplete; training resumes before it", path)
+    return None, 0
