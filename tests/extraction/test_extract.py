@@ -23,14 +23,12 @@ from transformers import (
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import wrap
-from knowcap.dataset.build import build
 from knowcap.dataset.corpora import corpus_of
-from knowcap.extraction import ExtractError, Tuning, matches
-from knowcap.extraction.adapters import attention_targets, is_tied, lora_config, save_adapter
-from knowcap.extraction.answering import answer_nll, answers
-from knowcap.extraction.matcher import normal
+from knowcap.dataset.stage import build
+from knowcap.extraction import ExtractionError, Tuning, matches
+from knowcap.extraction.answering import answer_nll, answers, normalize
 from knowcap.extraction.questions import Question, questions_of
-from knowcap.extraction.tuning import Lessons
+from knowcap.extraction.tuning import QuestionDataset, attention_targets, is_tied, lora_config, save_adapter
 from knowcap.knowledge.pools import BIRTH_DATES, format_birth_date, load_pools
 from knowcap.models import build_model, model_config
 from knowcap.models.loading import load_model
@@ -89,7 +87,7 @@ def test_no_two_values_of_a_list_are_taken_for_each_other() -> None:
     pools = load_pools()
     dates = [format_birth_date(i) for i in range(BIRTH_DATES)]
     for values in (dates, pools.birth_cities, pools.universities, pools.majors, pools.employers):
-        assert len({normal(value) for value in values}) == len(values)
+        assert len({normalize(value) for value in values}) == len(values)
 
 
 # LoRA
@@ -139,9 +137,9 @@ def test_query_and_value_are_adapted_and_keys_only_where_they_are_fused() -> Non
 
 def test_unknown_architectures_and_too_large_ranks_are_told() -> None:
     mamba = MambaForCausalLM(MambaConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, state_size=4))
-    with pytest.raises(ExtractError, match="MambaForCausalLM has neither .* use --method full"):
+    with pytest.raises(ExtractionError, match="MambaForCausalLM has neither .* use --method full"):
         lora_config(mamba, 2, 2)
-    with pytest.raises(ExtractError, match="embedding_rank=33 exceeds the hidden size 32"):
+    with pytest.raises(ExtractionError, match="embedding_rank=33 exceeds the hidden size 32"):
         lora_config(models()["gpt2"][0], 2, 33)
 
 
@@ -207,7 +205,7 @@ def test_the_halves_that_are_asked_have_nobody_in_common(asked) -> None:
 def test_a_tokenizer_made_from_biographies_alone_is_told_before_tuning(asked) -> None:
     recipe = replace(ASKED, questions=False)
     tokenizer, rows = tokenizer_of(recipe, corpus_of(recipe))
-    with pytest.raises(ExtractError, match="cannot spell .* questions: true"):
+    with pytest.raises(ExtractionError, match="cannot encode .* questions: true"):
         questions_of(asked[0], "train", wrap(tokenizer, 128), rows)
 
 
@@ -269,7 +267,7 @@ def test_the_nll_of_an_answer_is_that_of_its_values_tokens_alone(asked, model: P
 def test_every_question_is_asked_once_a_pass_in_an_order_of_its_own(asked) -> None:
     folder, tokenizer, rows = asked
     questions = questions_of(folder, "train", tokenizer, rows)
-    lessons = Lessons(questions, steps=8, batch_size=24, seed=5)
+    lessons = QuestionDataset(questions, steps=8, batch_size=24, seed=5)
     assert len(lessons) == 2 * len(questions)
     shown = []
     for start in range(0, len(lessons), 24):
@@ -285,9 +283,9 @@ def test_every_question_is_asked_once_a_pass_in_an_order_of_its_own(asked) -> No
 
 
 def test_a_tuning_is_told_all_that_is_wrong_with_it() -> None:
-    with pytest.raises(ExtractError, match=r"rank=0.*steps=-1.*learning_rate=0"):
+    with pytest.raises(ExtractionError, match=r"rank=0.*steps=-1.*learning_rate=0"):
         Tuning.of(ASKED, rank=0, steps=-1, learning_rate=0.0)
-    with pytest.raises(ExtractError, match="method='adapter', expected lora, full, as_trained"):
+    with pytest.raises(ExtractionError, match="method='adapter', expected lora, full, as_trained"):
         Tuning.of(ASKED, method="adapter")
     made = Tuning.of(ASKED, rank=4)
     assert (made.method, made.name, made.weight_decay) == ("lora", "lora-4-128", 0.1)

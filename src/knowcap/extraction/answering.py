@@ -1,9 +1,9 @@
-"""What a model answers, greedily and by beam search, and what the true answers' tokens cost it."""
+"""A model's answers by greedy decoding and beam search, exact match, and the nll of the true answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -25,24 +25,24 @@ def answers(
     batch_size: int = 64,
     progress: Callable[[int], object] = int,
 ) -> list[str]:
-    """What the model says after each prompt, without sampling, up to the end of text, as long as any answer at most.
+    """The text generated after each prompt, without sampling, up to the end of text or the longest answer's length.
 
-    Prompts are batched by length, so that none is padded: the answers don't depend on the batches.
+    Prompts are batched by length, so that none is padded: the answers do not depend on the batches.
 
     Args:
-        model: a causal language model, or an adapter over one.
+        model: a causal language model, or an adapter on one.
         tokenizer: its tokenizer.
         questions: in any order.
         num_beams: 1 is greedy.
-        batch_size: questions a batch, beams not counted.
+        batch_size: questions per batch, beams not counted.
         progress: called with the number of questions just answered.
     """
-    said = [""] * len(questions)
+    texts = [""] * len(questions)
     longest = max((len(q.tokens) for q in questions), default=0)
     for numbers in batches(questions, batch_size):
         prompts = torch.tensor([questions[n].prompt for n in numbers], device=model.device)
         with torch.inference_mode():
-            made = model.generate(
+            generated = cast(Any, model).generate(
                 input_ids=prompts,
                 attention_mask=torch.ones_like(prompts),
                 max_new_tokens=longest,
@@ -52,11 +52,11 @@ def answers(
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.eos_token_id,
             )
-        for number, ids in zip(numbers, made[:, prompts.shape[1] :].tolist(), strict=True):
+        for number, ids in zip(numbers, generated[:, prompts.shape[1] :].tolist(), strict=True):
             end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
-            said[number] = tokenizer.decode(ids[:end]).strip()
+            texts[number] = cast(str, tokenizer.decode(ids[:end])).strip()
         progress(len(numbers))
-    return said
+    return texts
 
 
 def answer_nll(model: PreTrainedModel, questions: Sequence[Question], batch_size: int = 64) -> np.ndarray:
@@ -76,10 +76,28 @@ def answer_nll(model: PreTrainedModel, questions: Sequence[Question], batch_size
 
 
 def batches(questions: Sequence[Question], batch_size: int) -> Iterator[list[int]]:
-    """The numbers of questions whose prompts are equally long, at most `batch_size` at a time."""
+    """The indices of questions in batches of at most `batch_size` whose prompts have equal lengths."""
     by_length: dict[int, list[int]] = {}
     for number, question in enumerate(questions):
         by_length.setdefault(len(question.prompt), []).append(number)
     for length in sorted(by_length):
         group = by_length[length]
         yield from (group[first : first + batch_size] for first in range(0, len(group), batch_size))
+
+
+def matches(generated: str, answer: str) -> bool:
+    """Whether a generated text is the answer: an exact match, as in Part 3.1, but for white space and final periods.
+
+    The period that ends the sentence cannot be distinguished from that of an abbreviation ("Acme Inc."), so periods at
+    the end of both are removed. Everything else counts: upper and lower case, commas, an extra word.
+
+    Args:
+        generated: all text generated after the prompt, up to the end of text.
+        answer: the true value in the data set.
+    """
+    return normalize(generated) == normalize(answer)
+
+
+def normalize(text: str) -> str:
+    """A text with single spaces, without white space and periods at its end."""
+    return " ".join(text.split()).rstrip(". ")

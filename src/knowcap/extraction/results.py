@@ -1,8 +1,7 @@
-"""From answers to extraction.json: extractable accuracy and bits, beside memorizable ones of the same people."""
+"""The results in extraction.json: extractable accuracy and bits, beside memorizable ones of the same people."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from knowcap.capacity.accuracy import FIVE
-from knowcap.extraction.errors import ExtractError
-from knowcap.extraction.matcher import matches
-from knowcap.extraction.questions import Question
+from knowcap.capacity.summary import MEMORIZABLE_ATTRIBUTES
+from knowcap.extraction.answering import matches
+from knowcap.extraction.questions import ExtractionError, Question
 from knowcap.facts import Knowledge
 
 
@@ -26,7 +24,7 @@ BEAMS = 4
 def answer_table(
     questions: Sequence[Question], greedy: Sequence[str], beam: Sequence[str], nll: np.ndarray, knowledge: Knowledge
 ) -> pa.Table:
-    """One row a question: what was asked, what is true, what was said, whether it matches, and nll (nats)."""
+    """One row per question: question, true answer, generated answers, whether they match, and nll (nats)."""
     known = {a.name: a.log2_candidates for a in knowledge.attributes}
     return pa.table(
         {
@@ -36,8 +34,8 @@ def answer_table(
             "answer": [q.answer for q in questions],
             "greedy": list(greedy),
             f"beam_{BEAMS}": list(beam),
-            "greedy_match": [matches(said, q.answer) for said, q in zip(greedy, questions, strict=True)],
-            f"beam_{BEAMS}_match": [matches(said, q.answer) for said, q in zip(beam, questions, strict=True)],
+            "greedy_match": [matches(text, q.answer) for text, q in zip(greedy, questions, strict=True)],
+            f"beam_{BEAMS}_match": [matches(text, q.answer) for text, q in zip(beam, questions, strict=True)],
             "nll": pa.array(nll, pa.float64()),
             "log2_candidates": pa.array([known[q.attribute] for q in questions], pa.float64()),
         }
@@ -45,11 +43,11 @@ def answer_table(
 
 
 def summarize(answered: pa.Table, scores: Path, knowledge: Knowledge) -> dict[str, Any]:
-    """Accuracy and bits by attribute and over the paper's five (else all asked that count bits).
+    """Accuracy and bits by attribute and over the paper's five (otherwise all that count bits).
 
-    Bits are lower bounds (Lemma F.1): log2 of the candidates less nll / ln 2, the answer predicted from its question
-    by weights that were never tuned on this person. An attribute's stored bits are those of the run's nll.parquet, of
-    the same people, from training texts.
+    Bits are lower bounds (Lemma F.1): log2 of the candidates minus nll / ln 2, with the answer predicted from its
+    question by weights that were not tuned on this person. An attribute's stored bits are those of the same people in
+    the run's nll.parquet, from training texts.
 
     Args:
         answered: the table of `answer_table`.
@@ -58,36 +56,23 @@ def summarize(answered: pa.Table, scores: Path, knowledge: Knowledge) -> dict[st
 
     Returns:
         `attributes` {name: {memorizable_accuracy, extractable_accuracy, extractable_accuracy_beam_4, stored_bits,
-        extractable_bits, max_bits}}, the first three in [0, 1], bits a person; the means of the accuracies and sums of
-        the bits over `extractable_attributes`; `extractable_share` of the stored bits, None where none are stored.
+        extractable_bits, max_bits}}, the first three in [0, 1], bits per person; the means of the accuracies and sums
+        of the bits over `extractable_attributes`; `extractable_share` of the stored bits, None if none are stored.
 
     Raises:
-        ExtractError: the run was measured on other people.
+        ExtractionError: the run was not measured on all of these people.
     """
-    column = answered[knowledge.entity_column].to_numpy(zero_copy_only=False)
-    people, attributes = set(column.tolist()), answered["attribute"].to_numpy(zero_copy_only=False)
-    stored = _stored(scores, people)
-    rows: dict[str, dict[str, float | None]] = {}
-    for name in dict.fromkeys(attributes.tolist()):
-        mine = attributes == name
-        bits = answered["log2_candidates"].to_numpy()[mine] - answered["nll"].to_numpy()[mine] / math.log(2)
-        counts = bool(knowledge.log2_candidates(name))
-        memorized, stored_bits = stored.get(name, (None, None))
-        rows[name] = {
-            "memorizable_accuracy": memorized,
-            "extractable_accuracy": float(answered["greedy_match"].to_numpy(zero_copy_only=False)[mine].mean()),
-            f"extractable_accuracy_beam_{BEAMS}": float(
-                answered[f"beam_{BEAMS}_match"].to_numpy(zero_copy_only=False)[mine].mean()
-            ),
-            "stored_bits": stored_bits if counts else None,
-            "extractable_bits": float(bits.mean()) if counts else None,
-            "max_bits": knowledge.log2_candidates(name) if counts else None,
-        }
-    chosen = list(FIVE) if rows.keys() >= set(FIVE) else [n for n, row in rows.items() if row["max_bits"] is not None]
+    people = set(answered[knowledge.entity_column].to_pylist())
+    rows = _by_attribute(answered, _memorized(scores, people), knowledge)
+    chosen = (
+        list(MEMORIZABLE_ATTRIBUTES)
+        if rows.keys() >= set(MEMORIZABLE_ATTRIBUTES)
+        else [n for n, row in rows.items() if row["max_bits"] is not None]
+    )
     if missing := [name for name in chosen if rows[name]["stored_bits"] is None]:
-        raise ExtractError(
-            f"{scores} has no scores of {', '.join(missing)} of the people asked about; measure the run on all of its "
-            "people (`knowcap measure RUN --overwrite`)"
+        raise ExtractionError(
+            f"{scores} has no scores of {', '.join(missing)} for all people of the questions; measure the run on all "
+            "of its people (`knowcap measure RUN --overwrite`)"
         )
     means = {
         key: float(np.mean([rows[name][key] for name in chosen]))
@@ -105,8 +90,30 @@ def summarize(answered: pa.Table, scores: Path, knowledge: Knowledge) -> dict[st
     }  # fmt: skip
 
 
-def _stored(scores: Path, people: set[int | str]) -> dict[str, tuple[float, float]]:
-    """Memorizable accuracy and bits a person of each attribute, over these people: means over their texts."""
+def _by_attribute(
+    answered: pa.Table, memorized: dict[str, tuple[float, float]], knowledge: Knowledge
+) -> dict[str, dict[str, Any]]:
+    """The entries of `attributes`."""
+    columns = {name: answered[name].to_numpy(zero_copy_only=False) for name in answered.column_names}
+    bits = columns["log2_candidates"] - columns["nll"] / math.log(2)
+    rows = {}
+    for name in dict.fromkeys(columns["attribute"].tolist()):
+        chosen = columns["attribute"] == name
+        counts = bool(knowledge.log2_candidates(name))
+        accuracy, stored_bits = memorized.get(name, (None, None))
+        rows[name] = {
+            "memorizable_accuracy": accuracy,
+            "extractable_accuracy": float(columns["greedy_match"][chosen].mean()),
+            f"extractable_accuracy_beam_{BEAMS}": float(columns[f"beam_{BEAMS}_match"][chosen].mean()),
+            "stored_bits": stored_bits if counts else None,
+            "extractable_bits": float(bits[chosen].mean()) if counts else None,
+            "max_bits": knowledge.log2_candidates(name) if counts else None,
+        }
+    return rows
+
+
+def _memorized(scores: Path, people: set[int | str]) -> dict[str, tuple[float, float]]:
+    """Memorizable accuracy and bits per person of each attribute, over these people: means over their texts."""
     table = pq.read_table(scores, columns=["entity", "attribute", "nll", "log2_candidates", "greedy_match"])
     sums: dict[str, dict[Any, list[tuple[float, float]]]] = {}
     columns = (table[name].to_pylist() for name in table.column_names)
@@ -119,8 +126,3 @@ def _stored(scores: Path, people: set[int | str]) -> dict[str, tuple[float, floa
         if texts.keys() >= people:
             found[attribute] = tuple(np.mean([np.mean(pairs, axis=0) for pairs in texts.values()], axis=0).tolist())
     return found
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,16 +1,15 @@
-"""The extracting stage: a run's model, tuned on half of its people, and what it answers about the others.
+"""The extraction stage: tunes a run's model on questions about half of its people, and asks about the other half.
 
 extraction/lora-8-128/ (or full/, as_trained/) gets the adapter or the tuned model with its tokenizer, tuning.json,
-answers.parquet (one row a question) and extraction.json. Every part is kept once it is whole.
+answers.parquet (one row per question) and extraction.json. Every part is kept once it is complete.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,14 +18,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from knowcap.dataset.folder import has_config, read_knowledge
-from knowcap.extraction.adapters import is_tied, save_adapter
-from knowcap.extraction.answering import answer_nll, answers
-from knowcap.extraction.errors import ExtractError
-from knowcap.extraction.matcher import matches
-from knowcap.extraction.questions import questions_of
-from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summarize, write_json
-from knowcap.extraction.tuning import Tuning, tune
-from knowcap.files import whole_file, whole_folder
+from knowcap.extraction.answering import answer_nll, answers, matches
+from knowcap.extraction.questions import ExtractionError, questions_of
+from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summarize
+from knowcap.extraction.tuning import Tuning, is_tied, save_adapter, tune
+from knowcap.files import read_json, whole_file, whole_folder, write_json
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.quiet import quiet_transformers
 from knowcap.provenance import versions
@@ -36,9 +32,9 @@ from knowcap.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 FOLDER, TUNING_FILE, ANSWERS_FILE, RESULT_FILE = "extraction", "tuning.json", "answers.parquet", "extraction.json"
-BASE = "../../model"  # of an adapter, as seen from its folder
-_PART = 2048  # questions that are answered between two part files
-_TUNED_ON = 1200  # questions of the other half that are asked too: whether tuning took
+BASE = "../../model"  # of an adapter, relative to its folder
+_PART = 2048  # questions per part file
+_TUNED_ON = 1200  # questions of the tuned half that are asked too, to check that tuning succeeded
 
 
 def extract(
@@ -49,16 +45,16 @@ def extract(
     Args:
         run_dir: a run folder whose model is trained and measured.
         recipe: the run's.
-        tuning: how.
-        limit: ask about the first so many people only.
-        overwrite: tune and ask again what is there.
+        tuning: the settings.
+        limit: ask about this number of people only, the first ones.
+        overwrite: tune and ask again, replacing existing results.
 
     Returns:
         the folder with the results.
 
     Raises:
-        ExtractError: what the run lacks, or another extraction of that name; told before anything is loaded, or, of an
-            unfit tokenizer or architecture, before anything is tuned.
+        ExtractionError: the run is incomplete, or its folder has results of other settings; raised before the model is
+            loaded. The tokenizer or the architecture is not supported; raised before tuning.
     """
     folder = folder_of(run_dir, tuning)
     checkpoints = run_dir / "checkpoints" / f"extract-{tuning.name}"
@@ -69,10 +65,10 @@ def extract(
     _check_same(folder / TUNING_FILE, tuning)
     _check_same(checkpoints / TUNING_FILE, tuning)
     if is_finished(folder):
-        asked = _json(folder / RESULT_FILE)["limit"]
+        asked = read_json(folder / RESULT_FILE)["limit"]
         if asked != limit:
-            raise ExtractError(
-                f"{folder} asked about {'all' if asked is None else f'the first {asked}'} people; give the same "
+            raise ExtractionError(
+                f"{folder} has answers about {'all' if asked is None else f'the first {asked}'} people; give the same "
                 "--limit, or --overwrite"
             )
         return folder
@@ -80,25 +76,25 @@ def extract(
     if not (folder / TUNING_FILE).is_file():
         _tune(run_dir, recipe, tuning, tokenizer, folder, checkpoints)
     model = load_model(run_dir / "model") if tuning.method == "as_trained" else load_model(folder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    cast(torch.nn.Module, model).to("cuda" if torch.cuda.is_available() else "cpu")
     _ask(model, tokenizer, run_dir, recipe, folder, checkpoints, limit)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
 
 
 def folder_of(run_dir: Path, tuning: Tuning) -> Path:
-    """Where a tuning's results lie in a run folder."""
+    """The folder of a tuning's results in a run folder."""
     return run_dir / FOLDER / tuning.name
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether all questions were asked."""
+    """Whether the results are complete."""
     return (folder / RESULT_FILE).is_file()
 
 
 def describe(folder: Path) -> str:
-    """One line: what was found."""
-    r = _json(folder / RESULT_FILE)
+    """One line with the results."""
+    r = read_json(folder / RESULT_FILE)
     return (
         f"{r['people_asked']:,} people asked: {r['extractable_accuracy']:.1%} extractable, "
         f"{r['memorizable_accuracy']:.1%} memorizable"
@@ -106,27 +102,27 @@ def describe(folder: Path) -> str:
 
 
 def _check_run(run_dir: Path) -> None:
-    """Raises ExtractError with everything that a run lacks for extraction."""
+    """Raises ExtractionError with everything that a run lacks for extraction."""
     problems = []
     if not (run_dir / "model" / "training.json").is_file():
-        problems.append(f"{run_dir} has no trained model; `knowcap train` makes it")
+        problems.append(f"{run_dir} has no trained model; run `knowcap train`")
     elif not (run_dir / "model" / "nll.parquet").is_file():
-        problems.append(f"{run_dir} is not measured; `knowcap measure {run_dir}` does it")
+        problems.append(f"{run_dir} is not measured; run `knowcap measure {run_dir}`")
     if not has_config(run_dir / "knowledge", "qa"):
-        problems.append(f"{run_dir / 'knowledge'} has no questions (config qa); bioS has them, other corpora don't")
+        problems.append(f"{run_dir / 'knowledge'} has no questions (config qa); only bioS has them")
     if problems:
-        raise ExtractError("; ".join(problems))
+        raise ExtractionError("; ".join(problems))
 
 
 def _check_same(file: Path, tuning: Tuning) -> None:
-    """Raises ExtractError where another tuning goes by that name."""
+    """Raises ExtractionError if the file has other settings than `tuning`."""
     if not file.is_file():
         return
-    there, here = _json(file)["settings"], tuning.settings()
-    values = [(key, there.get(key), value) for key, value in here.items()]
-    differing = [f"{key} is {old} there and {new} here" for key, old, new in values if old != new]
+    found = read_json(file)["settings"]
+    values = [(key, found.get(key), value) for key, value in tuning.settings().items()]
+    differing = [f"{key}={old}, expected {new}" for key, old, new in values if old != new]
     if differing:
-        raise ExtractError(f"{file.parent}: {', '.join(differing)}; give the same, or --overwrite to do it again")
+        raise ExtractionError(f"{file.parent} has {'; '.join(differing)}; give the same settings, or --overwrite")
 
 
 def _tune(
@@ -137,41 +133,42 @@ def _tune(
     folder: Path,
     checkpoints: Path,
 ) -> None:
-    """Makes the folder of the tuned model, unless nothing is to be tuned: then it says so alone."""
+    """Makes the folder of the tuned model; with method as_trained it holds only tuning.json."""
     model = load_model(run_dir / "model")
-    tied, rows = is_tied(model), model.get_input_embeddings().weight.shape[0]
-    lessons = questions_of(run_dir / "knowledge", "train", tokenizer, rows)
-    told: dict[str, Any] = {
+    tied, rows = is_tied(model), cast(Any, model.get_input_embeddings()).weight.shape[0]
+    questions = questions_of(run_dir / "knowledge", "train", tokenizer, rows)
+    record: dict[str, Any] = {
         "settings": tuning.settings(), "base_model": BASE, "tied_embedding": tied, "people_tuned_on": 0,
         "questions_tuned_on": 0, "versions": versions(),
     }  # fmt: skip
     if tuning.method != "as_trained":
         checkpoints.mkdir(parents=True, exist_ok=True)
-        write_json(checkpoints / TUNING_FILE, told)
-        model, found = tune(model, lessons, tuning, recipe, checkpoints)
-        told |= found | {"people_tuned_on": len({q.entity for q in lessons}), "questions_tuned_on": len(lessons)}
+        write_json(checkpoints / TUNING_FILE, record)
+        model, results = tune(model, questions, tuning, recipe, checkpoints)
+        people = len({q.entity for q in questions})
+        record |= results | {"people_tuned_on": people, "questions_tuned_on": len(questions)}
     folder.parent.mkdir(exist_ok=True)
     with whole_folder(folder) as made:
         if tuning.method == "lora":
-            save_adapter(model, made, BASE)
+            save_adapter(cast(Any, model), made, BASE)
         elif tuning.method == "full":
             with quiet_transformers():
                 model.save_pretrained(made)
         if tuning.method != "as_trained":
             tokenizer.save_pretrained(str(made))
             _check_reload(model, made, run_dir)
-        write_json(made / TUNING_FILE, told)
+        write_json(made / TUNING_FILE, record, allow_nan=True)  # a diverged loss is NaN
 
 
 def _check_reload(model: PreTrainedModel, folder: Path, run_dir: Path) -> None:
-    """Raises ExtractError unless the folder gives back the model in memory: the same logits, bit for bit."""
+    """Raises ExtractionError unless the model loaded from the folder gives the same logits, bit for bit."""
     model.cpu()
     reloaded = load_model(folder)
     ids = torch.randint(model.config.vocab_size, (4, 16), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, found = model(ids).logits.float(), reloaded(ids).logits
     if not torch.isfinite(found).all() or not torch.equal(expected, found):
-        raise ExtractError(
+        raise ExtractionError(
             "the reloaded model differs from the one that was saved: largest difference of a logit "
             f"{(expected - found).abs().max().item()}; nothing was kept"
         )
@@ -187,10 +184,10 @@ def _ask(
     limit: int | None,
 ) -> None:
     """Writes answers.parquet, then extraction.json."""
-    rows, dataset = model.get_input_embeddings().weight.shape[0], run_dir / "knowledge"
+    rows, dataset = cast(Any, model.get_input_embeddings()).weight.shape[0], run_dir / "knowledge"
     knowledge, questions = read_knowledge(dataset), questions_of(dataset, "test", tokenizer, rows, limit)
     if not questions:
-        raise ExtractError(f"{dataset} has no questions in split test: one person alone can't be halved")
+        raise ExtractionError(f"{dataset} has no questions in split test; expected two people or more")
     tables = []
     with tqdm(total=2 * len(questions), desc="answering", unit=" answers", unit_scale=True) as bar:
         for first in range(0, len(questions), _PART):
@@ -207,9 +204,9 @@ def _ask(
             tables.append(pq.read_table(part))
     table = pa.concat_tables(tables)
     found = summarize(table, run_dir / "model" / "nll.parquet", knowledge)
-    lessons = questions_of(dataset, "train", tokenizer, rows)[:_TUNED_ON]
-    said = answers(model, tokenizer, lessons, batch_size=recipe.eval_batch_size)
-    tuning, training = _json(folder / TUNING_FILE), _json(run_dir / "model" / "training.json")
+    tuned = questions_of(dataset, "train", tokenizer, rows)[:_TUNED_ON]
+    answered = answers(model, tokenizer, tuned, batch_size=recipe.eval_batch_size)
+    tuning, training = read_json(folder / TUNING_FILE), read_json(run_dir / "model" / "training.json")
     content = {
         "schema_version": SCHEMA_VERSION,
         **tuning["settings"],
@@ -220,17 +217,12 @@ def _ask(
         **{key: tuning[key] for key in ("tuned_parameters", "tuning_seconds", "final_loss") if key in tuning},
         "qa_share": training.get("qa_share", 0.0),
         "limit": limit,
-        # How many of the questions that it was tuned on (at most the first 1,200) it answers.
-        "tuned_accuracy": sum(matches(s, q.answer) for s, q in zip(said, lessons, strict=True)) / len(lessons),
+        # The accuracy on questions that it was tuned on, at most the first 1,200.
+        "tuned_accuracy": sum(matches(text, q.answer) for text, q in zip(answered, tuned, strict=True)) / len(tuned),
         **found,
         "seed": recipe.seed,
         "versions": versions(),
     }
     with whole_file(folder / ANSWERS_FILE) as made:
         pq.write_table(table, made)
-    with whole_file(folder / RESULT_FILE) as made:
-        write_json(made, content)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    write_json(folder / RESULT_FILE, content, allow_nan=True)

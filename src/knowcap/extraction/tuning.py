@@ -1,33 +1,40 @@
-"""Tuning a model on questions about half of the people: the transformers Trainer, resumed by itself."""
+"""Tuning a model on questions about half of the people, whole or by LoRA; resumed automatically.
+
+LoRA adapts query, value and embedding, with a rank of its own for the embedding (Part 3.3, Parameter 3).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from knowcap.corpus.tokenizer import EOS_ID
-from knowcap.extraction.adapters import lora_config
-from knowcap.extraction.errors import ExtractError
-from knowcap.extraction.questions import IGNORED, Question, padded
+from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
 from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
-from knowcap.training.checkpoints import newest_checkpoint
-from knowcap.training.progress import TrainingProgress
-from knowcap.training.windows import From
+from knowcap.training.arguments import training_arguments
+from knowcap.training.trainer import ResumableSampler, TrainingProgress, newest_checkpoint
 
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import TrainingArguments
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINTS = 10  # of a tuning, so that little is lost
+_CHECKPOINTS = 10  # per tuning
+# The layers of query and value by architecture; the first two hold query, key and value in one matrix.
+FUSED = ("c_attn", "query_key_value")
+SEPARATE = ("q_proj", "v_proj")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Tuning:
     """How a model is tuned on questions. The paper's: AdamW, no warm-up, linear to 0 (Part 3.3, Parameter 3).
 
     Attributes:
-        method: lora; full, all weights; or as_trained, nothing is tuned (for a model that was trained on questions).
+        method: lora; full, all weights; or as_trained, no tuning (for a model that was trained on questions).
         rank, embedding_rank: of LoRA on query and value, and on the embedding.
         steps, batch_size, learning_rate, weight_decay: of AdamW; its other settings are the recipe's.
     """
@@ -50,20 +57,20 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if self.method not in EXTRACT_METHODS:
-            raise ExtractError(f"method={self.method!r}, expected {', '.join(EXTRACT_METHODS)}")
+            raise ExtractionError(f"method={self.method!r}, expected {', '.join(EXTRACT_METHODS)}")
         numbers = {key: getattr(self, key) for key in ("rank", "embedding_rank", "steps", "batch_size")}
         problems = [f"{key}={value}, expected 1 or more" for key, value in numbers.items() if value < 1]
         if not self.learning_rate > 0 or not self.weight_decay >= 0:
             problems.append(
-                f"learning_rate={self.learning_rate}, weight_decay={self.weight_decay}, expected more than 0, and 0 "
-                "or more"
+                f"learning_rate={self.learning_rate} and weight_decay={self.weight_decay}, expected more than 0, and "
+                "0 or more"
             )
         if problems:
-            raise ExtractError("; ".join(problems))
+            raise ExtractionError("; ".join(problems))
 
     @classmethod
     def of(cls, recipe: Recipe, **changes: Any) -> Tuning:
-        """What a recipe says (LoRA where it asks for no extraction), with what isn't None changed."""
+        """A recipe's settings (LoRA if its `extract` is none), with `changes` that are not None applied."""
         settings = {
             "method": "lora" if recipe.extract == "none" else recipe.extract,
             "rank": recipe.extract_rank,
@@ -77,130 +84,179 @@ class Tuning:
 
     @property
     def name(self) -> str:
-        """The name of its folder: lora-8-128 (rank, the embedding's rank), full or as_trained."""
+        """The folder's name: lora-8-128 (rank, embedding rank), full or as_trained."""
         return f"lora-{self.rank}-{self.embedding_rank}" if self.method == "lora" else self.method
 
     def settings(self) -> dict[str, Any]:
-        """What decides on the result: no ranks where there is no LoRA, the method alone where nothing is tuned."""
-        kept = asdict(self)
+        """The settings that affect the result: ranks only for lora, the method alone for as_trained."""
+        settings = asdict(self)
         if self.method == "as_trained":
             return {"method": self.method}
-        return kept if self.method == "lora" else {k: v for k, v in kept.items() if not k.endswith("rank")}
+        return settings if self.method == "lora" else {k: v for k, v in settings.items() if not k.endswith("rank")}
 
 
-class Lessons(Dataset):
-    """Questions for a DataLoader, a whole batch at a time, shuffled anew each time through."""
+class QuestionDataset(Dataset):
+    """Questions for a DataLoader, a whole batch at a time, shuffled differently in each pass."""
 
     def __init__(self, questions: Sequence[Question], steps: int, batch_size: int, seed: int) -> None:
         self.questions, self._size, self._seed = questions, steps * batch_size, seed
 
     def __len__(self) -> int:
-        """Questions of all steps."""
+        """The number of questions of all steps."""
         return self._size
 
     def __getitems__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
-        """A batch: input_ids and labels, (batch, length) int64; labels are -100 but in answers."""
+        """A batch: input_ids and labels, (batch, length) int64; labels are -100 outside answers."""
         passes, places = np.divmod(np.array(numbers), len(self.questions))
         chosen = np.empty(len(numbers), dtype=np.int64)
         for number in np.unique(passes):
             order = KeyedPermutation(len(self.questions), self._seed, "lessons", int(number))
             chosen[passes == number] = order(places[passes == number])
-        return batch_of([self.questions[n] for n in chosen])
+        return batch_of([self.questions[cast(int, n)] for n in chosen])
 
 
 def batch_of(questions: Sequence[Question]) -> dict[str, torch.Tensor]:
-    """Questions with their answers, padded at their ends; labels are -100 but in answers and their ends of text."""
+    """Questions with their answers, padded on the right; labels are -100 outside answers and their ends of text."""
     ids = padded([[*q.prompt, *q.tokens] for q in questions], EOS_ID)
     labels = padded([q.labels() for q in questions], IGNORED)
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
-class LessonTrainer(Trainer):
-    """The Trainer over lessons that are shuffled already."""
+class QuestionTrainer(Trainer):
+    """The Trainer over questions that are already shuffled, starting at `first_index` of them."""
 
-    first = 0
+    first_index = 0
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return From(self.first, len(self.train_dataset))
+        return ResumableSampler(self.first_index, len(cast(Sized, self.train_dataset)))
+
+
+def attention_targets(model: PreTrainedModel) -> tuple[str, ...]:
+    """The names of the layers that compute queries and values, or of the fused one, which also computes keys.
+
+    Raises:
+        ExtractionError: the architecture has no layers of these names.
+    """
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    for targets in (*((name,) for name in FUSED), SEPARATE):
+        if names.issuperset(targets):
+            return targets
+    raise ExtractionError(
+        f"{type(model).__name__} has neither {', '.join(FUSED)} nor {' and '.join(SEPARATE)} to adapt; "
+        "use --method full"
+    )
+
+
+def embedding_target(model: PreTrainedModel) -> str:
+    """The name of the token embedding."""
+    embedding = model.get_input_embeddings()
+    return next(name for name, module in model.named_modules() if module is embedding).rsplit(".", 1)[-1]
+
+
+def lora_config(model: PreTrainedModel, rank: int, embedding_rank: int) -> LoraConfig:
+    """LoRA of rank `rank` on query and value, and of `embedding_rank` on the token embedding, both with scale 1.
+
+    A matrix of i inputs and o outputs gets rank x (i + o) parameters, a fused one as one matrix; the embedding
+    embedding_rank x (vocabulary rows + hidden size). A tied output head does not change: the adapter is on the
+    embedding only, so it cannot be merged without changing the head as well.
+
+    Raises:
+        ExtractionError: the architecture's query and value are unknown, or a rank exceeds the hidden size.
+    """
+    from peft import LoraConfig
+
+    attention, embedding = attention_targets(model), embedding_target(model)
+    width = cast(Any, model.get_input_embeddings()).weight.shape[1]
+    for name, value in (("rank", rank), ("embedding_rank", embedding_rank)):
+        if value > width:
+            raise ExtractionError(f"{name}={value} exceeds the hidden size {width}; give {width} or less")
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=[*attention, embedding],
+        rank_pattern={embedding: embedding_rank},
+        alpha_pattern={embedding: embedding_rank},
+        lora_dropout=0.0,
+        fan_in_fan_out="c_attn" in attention,  # GPT2's Conv1D
+        task_type="CAUSAL_LM",
+    )
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether embedding and output head share one matrix."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
+    """Saves the adapter, unmerged and without its base, with `base` as the base's path."""
+    model.peft_config["default"].base_model_name_or_path = base
+    with quiet_peft():
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's; knowcap writes another
 
 
 def tune(
     model: PreTrainedModel, questions: Sequence[Question], tuning: Tuning, recipe: Recipe, checkpoints: Path
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Tunes a model, or an adapter over it; goes on from the newest whole checkpoint.
+    """Tunes a model, or an adapter on it; resumes from the newest complete checkpoint.
 
     Args:
-        model: as it was trained; its own weights change under `full` alone.
+        model: the trained model; its own weights change only with method `full`.
         questions: about the people of the split `train`.
-        tuning: how.
-        recipe: of the run, for what else AdamW needs.
-        checkpoints: a folder of this tuning's own.
+        tuning: the settings.
+        recipe: of the run, for AdamW's other settings.
+        checkpoints: a folder for this tuning only.
 
     Returns:
-        the model in evaluation mode, and what is to be said of its tuning.
+        the model in evaluation mode, and the entries of tuning.json: tuned_parameters, tuning_seconds, final_loss.
 
     Raises:
-        ExtractError: an architecture that LoRA isn't known for, or a rank above the hidden size.
+        ExtractionError: LoRA does not support the architecture, or a rank exceeds the hidden size.
     """
     if tuning.method == "lora":
         from peft import get_peft_model
 
-        torch.manual_seed(recipe.seed)  # LoRA's first factors are drawn
+        torch.manual_seed(recipe.seed)  # LoRA's A matrices are random
         with quiet_peft():
-            model = get_peft_model(model, lora_config(model, tuning.rank, tuning.embedding_rank))
-    lessons = Lessons(questions, tuning.steps, tuning.batch_size, recipe.seed)
+            model = cast(Any, get_peft_model)(model, lora_config(model, tuning.rank, tuning.embedding_rank))
+    dataset = QuestionDataset(questions, tuning.steps, tuning.batch_size, recipe.seed)
     tokens = sum(len(q.prompt) + len(q.tokens) for q in questions) / len(questions)
-    progress = TrainingProgress(round(tokens * len(lessons)))
+    progress = TrainingProgress(round(tokens * len(dataset)))
     args = _arguments(tuning, recipe, checkpoints)
-    trainer = LessonTrainer(model=model, args=args, train_dataset=lessons, data_collator=dict, callbacks=[progress])
+    trainer = QuestionTrainer(model=model, args=args, train_dataset=dataset, data_collator=dict, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     checkpoint, step = newest_checkpoint(checkpoints)
-    trainer.first = step * tuning.batch_size
+    trainer.first_index = step * tuning.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(
         "tuning %s (%s): %d parameters, %d steps of %d of %d questions%s",
         recipe.model_name, tuning.name, trainable, tuning.steps, tuning.batch_size, len(questions),
-        f", going on from step {step}" if step else "",
+        f", resuming from step {step}" if step else "",
     )  # fmt: skip
     with quiet_transformers():
         trainer.train(resume_from_checkpoint=checkpoint)
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
-    told = {
+    results = {
         "tuned_parameters": trainable,
         "tuning_seconds": round(progress.seconds, 1),
         "final_loss": losses[-1]["loss"] if losses else None,
     }
-    return model.eval(), told
+    return model.eval(), results
 
 
 def _arguments(tuning: Tuning, recipe: Recipe, output_dir: Path) -> TrainingArguments:
-    cuda = torch.cuda.is_available()
-    every = -(-tuning.steps // _CHECKPOINTS)
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        use_cpu=not cuda,
+    interval = -(-tuning.steps // _CHECKPOINTS)
+    return training_arguments(
+        recipe,
+        output_dir,
         per_device_train_batch_size=tuning.batch_size,
         max_steps=tuning.steps,
         learning_rate=tuning.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0,
         weight_decay=tuning.weight_decay,
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.precision == "bf16",
-        fp16=recipe.precision == "fp16",
-        optim="adamw_torch_fused",
-        seed=recipe.seed,
-        dataloader_pin_memory=cuda,
-        logging_steps=every,  # as checkpoints are made, so that no logged mean spans an interruption
-        logging_nan_inf_filter=False,
-        save_steps=every,
-        save_total_limit=recipe.save_total_limit,
+        logging_steps=interval,  # as often as checkpoints, so that no logged mean spans an interruption
+        save_steps=interval,
         report_to="none",
-        ignore_data_skip=True,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        eval_strategy="no",
     )
