@@ -14,7 +14,7 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from readme_commands import CHAPTERS, PAGES, README, ROOT, blocks, commands
 
-from knowcap.capacity.accuracy import FIVE
+from knowcap.capacity.summary import MEMORIZABLE_ATTRIBUTES
 from knowcap.cli import make_parser
 from knowcap.cli.dataset_builder import CorpusBuilder, arguments
 from knowcap.recipe import Recipe
@@ -211,7 +211,7 @@ def test_the_table_of_the_readme_has_the_figures_of_the_card(card: str):
             f"{capacity['max_bits_per_parameter']:.3f}",
             f"{capacity['bits_per_parameter'] / capacity['stored_bits_per_parameter']:.3f}",
             f"{control:.3f} ± {error:.3f}",
-            f"{100 * fmean(capacity['attributes'][a]['accuracy'] for a in FIVE):.1f} %",
+            f"{100 * fmean(capacity['attributes'][a]['accuracy'] for a in MEMORIZABLE_ATTRIBUTES):.1f} %",
         ]
     ]
 

@@ -178,7 +178,7 @@ class Uploader:
 
     def _make(self, artefact: Artefact) -> None:
         repo: dict[str, Any] = {"repo_id": artefact.repo_id, "repo_type": artefact.repo_type}
-        sdk = {"space_sdk": "gradio"} if artefact.repo_type == "space" else {}
+        sdk: dict[str, Any] = {"space_sdk": "gradio"} if artefact.repo_type == "space" else {}
         self.api.create_repo(**repo, **sdk, private=self.private or None, exist_ok=True)
         if self.private and not self.api.repo_info(**repo).private:
             raise HubError(
@@ -230,7 +230,7 @@ class Uploader:
         tree = self.api.list_repo_tree(**repo, recursive=True)
         return {entry.path: entry.blob_id for entry in tree if isinstance(entry, RepoFile)}
 
-    def _tried(self, what: str, call: Callable[[], Result]) -> Result:
+    def _tried(self, what: str, call: Callable[[], Result]) -> Result:  # pyright: ignore[reportReturnType]
         """`call()`, repeated after a while where the failure is temporary."""
         for attempt in itertools.count(1):
             try:

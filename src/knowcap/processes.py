@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import TypeVar, cast
 
 
 Job = TypeVar("Job")
@@ -61,7 +61,7 @@ def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_p
 def _messages(readers: list[Connection]) -> Iterator:
     """The messages of the processes, until all of them have closed their pipes."""
     while readers:
-        for reader in wait(readers):
+        for reader in cast("list[Connection]", wait(readers)):
             try:
                 message = reader.recv()
             except EOFError:

@@ -95,7 +95,7 @@ def test_all_problems_of_recipe_and_folder_are_told_at_once(recipe, capsys, monk
         "unknown key 'nonsense'",
         "seed: got 'x'",
         "windows='y'",
-        "can't be written",
+        "cannot be written",
         "MB free",
     ):
         assert part in message
@@ -153,9 +153,9 @@ def test_a_dry_run_tells_everything_and_makes_nothing(recipe, capsys):
     assert told["run folder"] == "runs/dry"
     assert told["people"] == "60"
     assert float(told["max bits per parameter"]) == pytest.approx(
-        int(told["bits in all"].replace(",", "")) / int(told["parameters"].replace(",", "")), rel=1e-3
+        int(told["bits in total"].replace(",", "")) / int(told["parameters"].replace(",", "")), rel=1e-3
     )
-    assert {"bits a person", "tokens a biography", "tokens in all, about", "steps, about"} <= told.keys()
+    assert {"bits per person", "tokens per biography", "tokens in total, about", "steps, about"} <= told.keys()
     assert "seconds, roughly" in told["training"]
     assert not Path("runs").exists()
 
@@ -193,7 +193,7 @@ def test_a_dry_run_tells_problems_of_the_folder_too(recipe, capsys):
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (KeyboardInterrupt(), 130, "the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "run the same command again to continue"),
         (ValueError("a finished measurement of other facts"), 2, "knowcap: a finished measurement of other facts"),
         (OSError(28, "No space left on device"), 2, "No space left on device"),
         (LaunchError("ended with status 1"), 1, "ended with status 1"),
@@ -251,9 +251,9 @@ def test_only_the_first_process_tells_a_problem(recipe, capsys, monkeypatch):
     ("words", "part"),
     [
         (["measure", "./nowhere"], "no such folder"),
-        (["measure", "."], "but it holds mine.yaml"),
-        (["quantize", "."], "expected a run folder with a recipe.yaml, but it holds mine.yaml"),
-        (["report", "."], "holds no measured run"),
+        (["measure", "."], "but it has mine.yaml"),
+        (["quantize", "."], "expected a run folder with a recipe.yaml, but it has mine.yaml"),
+        (["report", "."], "has no measured run"),
     ],
 )
 def test_a_folder_of_something_else_is_told_with_what_it_holds(recipe, capsys, words, part):

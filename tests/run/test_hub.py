@@ -245,7 +245,7 @@ def test_what_a_run_lacks_is_said(server, run_dir):
     shutil.rmtree(run_dir / "quantized")
     (run_dir / "model" / "notes.txt").write_text("mine")
     done = push(server, run_dir, hub_model_id="me/tiny")
-    assert "the int8 copy (the run lacks it); the int4 copy (the run lacks it)" in str(done)
+    assert "the int8 copy (the run has none); the int4 copy (the run has none)" in str(done)
     assert "the data set (no --hub_dataset_id)" in str(done)
     assert "notes.txt" in str(done)
     assert "notes.txt" not in server.files("me/tiny")
@@ -442,9 +442,9 @@ def test_bad_ids_and_missing_parts_are_told_at_once_without_a_request(server, ru
     (run_dir / "quantized" / "int8" / "quanto.safetensors").unlink()
     ids = ["--hub_model_id=tiny", "--hub_dataset_id=me/a--b", "--hub_space_id=me/bits"]
     message = fails(capsys, str(run_dir), *ids)
-    for part in ("got 'tiny', expected owner/name", "me/a--b", "ends in /bits_per_parameter", "lacks capacity.json"):
+    for part in ("got 'tiny', expected owner/name", "me/a--b", "ends in /bits_per_parameter", "has no capacity.json"):
         assert part in message
-    assert "int8 lacks *.safetensors" in message
+    assert "int8 has no *.safetensors" in message
     assert server.log == []
 
 
@@ -452,10 +452,10 @@ def test_bad_ids_and_missing_parts_are_told_at_once_without_a_request(server, ru
     ("words", "part"),
     [
         ([], "nothing to publish: give --hub_model_id"),
-        (["--hub_model_id=me/tiny"], "name the run folder too"),
+        (["--hub_model_id=me/tiny"], "give the run folder too"),
         (["no_such_folder", "--hub_model_id=me/tiny"], "no_such_folder is not a folder"),
-        (["{run}/knowledge", "--hub_model_id=me/tiny"], "lacks recipe.yaml"),
-        (["{run}/model", "--hub_dataset_id=me/people"], "lacks README.md, knowledge.json"),
+        (["{run}/knowledge", "--hub_model_id=me/tiny"], "has no recipe.yaml"),
+        (["{run}/model", "--hub_dataset_id=me/people"], "has no README.md, knowledge.json"),
     ],
 )
 def test_requests_that_make_no_sense(server, run_dir, capsys, words, part):

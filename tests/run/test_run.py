@@ -132,7 +132,7 @@ def test_quantize_and_measure_add_a_precision_to_a_finished_run(finished, tmp_pa
 def test_a_model_folder_is_measured_alone_and_again_when_asked_to(finished, capsys):
     model = finished[0] / "runs" / "mine" / "model"
     assert main(["measure", str(model), "--limit", "30"]) == 2
-    assert "measures 60 entities" in capsys.readouterr().err
+    assert "is a measurement of 60 entities" in capsys.readouterr().err
     try:
         assert main(["measure", str(model), "--limit", "30", "--overwrite", "--batch_size", "7"]) == 0
         assert json.loads(pq.read_schema(model / "nll.parquet").metadata[b"knowcap"])["entities_scored"] == 30

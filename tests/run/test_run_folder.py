@@ -114,7 +114,7 @@ def test_overwriting_does_not_follow_links_out_of_the_folder(recipe, tmp_path):
 def test_a_recipe_there_that_cannot_be_read_is_told(recipe):
     (claim_run_dir(recipe) / "recipe.yaml").write_text("num_people: many\nfuture_key: 1\n")
     (problem,) = folder_problems(recipe)
-    assert "can't be used" in problem
+    assert "cannot be used" in problem
     assert "future_key" in problem
 
 
@@ -126,7 +126,7 @@ def test_an_output_dir_that_is_a_file_is_told(recipe, tmp_path):
 
 def test_a_folder_without_permission_is_told_before_any_work(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(RecipeError, match="can't be written"):
+    with pytest.raises(RecipeError, match="cannot be written"):
         claim_run_dir(recipe)
     assert not (tmp_path / "runs").exists()
 

@@ -154,7 +154,7 @@ def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
-    model.to(device).train()
+    model.to(device).train()  # pyright: ignore[reportArgumentType]
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     micro = recipe.train_batch_size // recipe.gradient_accumulation_steps
     batch = max(1, min(micro, int(_PROBE_FLOP / (6 * parameters * recipe.block_size))))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from knowcap.processes import is_main_process
 from knowcap.recipe_file import RECIPES_DIR
@@ -57,7 +58,7 @@ class Launcher:
             return 0
         return -(-self.world_size // int(str(found.get("num_machines", 1))))
 
-    def _configuration(self) -> dict[str, object]:
+    def _configuration(self) -> dict[str, Any]:
         import yaml
 
         return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}

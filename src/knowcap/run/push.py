@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from knowcap.files import RECIPE_FILE, locked
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
@@ -83,18 +83,19 @@ def push(
     if problems:
         raise HubError("; ".join(problems))
     is_run = folder is not None and is_run_dir(folder)
+    run_dir = cast(Path, folder)  # None only where the metric alone is published
     artefacts, left_out = [], []
-    with locked(folder) if is_run else nullcontext():
+    with locked(run_dir) if is_run else nullcontext():
         if hub_dataset_id is not None:  # first: the model's card names it
-            artefacts.append(_dataset(_dataset_dir(folder), hub_dataset_id))
+            artefacts.append(_dataset(_dataset_dir(run_dir), hub_dataset_id))
         if hub_model_id is not None:
-            artefacts += _models(folder, hub_model_id, hub_dataset_id)
-            artefacts += _extraction_artefacts(folder, hub_model_id)
-            left_out += _files_left_out(folder)
+            artefacts += _models(run_dir, hub_model_id, hub_dataset_id)
+            artefacts += _extraction_artefacts(run_dir, hub_model_id)
+            left_out += _files_left_out(run_dir)
         if hub_space_id is not None:
             artefacts.append(Artefact(hub_space_id, "space", _files(METRIC_DIR, _METRIC_FILES)))
         if is_run:
-            left_out += _parts_left_out(folder, hub_model_id, hub_dataset_id)
+            left_out += _parts_left_out(run_dir, hub_model_id, hub_dataset_id)
         return Push(_publish(artefacts, **options), tuple(left_out))
 
 
@@ -185,7 +186,7 @@ def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> lis
 
 def _card(model_dir: Path, repo_id: str, base_model: str | None, hub_dataset_id: str | None) -> bytes:
     """The published card, rendered from links to the run's files, so that the run's own card is not changed."""
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
     run_dir = run_dir_of(model_dir)
     with tempfile.TemporaryDirectory(prefix="knowcap-card-") as place:
@@ -201,8 +202,9 @@ def _card(model_dir: Path, repo_id: str, base_model: str | None, hub_dataset_id:
         text = made.read_text(encoding="utf-8")
     if hub_dataset_id is not None:
         card = ModelCard(text)
-        card.data.datasets = [hub_dataset_id]
-        for result in card.data.eval_results or []:
+        data = cast(ModelCardData, card.data)
+        data.datasets = [hub_dataset_id]
+        for result in data.eval_results or []:
             result.dataset_type = hub_dataset_id
         text = str(card)
     return text.encode()

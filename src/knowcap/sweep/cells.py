@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from knowcap.recipe import Recipe
 
@@ -125,14 +125,14 @@ def choose(sweep: Sweep, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, boo
 def describe_winners(sweep: Sweep, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line per group: the best cell and the others, with their bits per parameter."""
     by_name = {row["run"]: row for row in rows}
-    lines = []
+    lines, best_of = [], cast(str, sweep.best_of)  # no groups without it
     for cells in groups(sweep) if sweep.best_of is not None else ():
         done = [cell for cell in cells if cell.name in by_name]
         ranked = sorted(done, key=lambda cell: -by_name[cell.name]["bits_per_parameter"])
-        texts = [_value_and_bits(cell, sweep.best_of, by_name[cell.name]["bits_per_parameter"]) for cell in ranked]
+        texts = [_value_and_bits(cell, best_of, by_name[cell.name]["bits_per_parameter"]) for cell in ranked]
         missing = f"; {len(cells) - len(done)} of {len(cells)} not finished" if len(done) < len(cells) else ""
         if texts:
-            common = _common(cells[0], sweep.best_of)
+            common = _common(cells[0], best_of)
             others = f", before {', '.join(texts[1:])}" if texts[1:] else ""
             verb = "leads with" if missing else "best with"
             lines.append(f"{common}: {verb} {texts[0]}{others}{missing}")

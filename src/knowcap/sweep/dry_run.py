@@ -41,7 +41,7 @@ def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
     counts = count_cells(sweep.cells)
     states = {cell.name: _state(cell) for cell in sweep.cells}
     seconds = _measured(sweep.cells, counts) if measure_speed else _extrapolated(sweep.cells, counts, states)
-    lines = [_HEADS]
+    lines: list[tuple[str, ...]] = [_HEADS]
     for place, cell in enumerate(sweep.cells):
         c = counts[cell.name]
         lines.append(

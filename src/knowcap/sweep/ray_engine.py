@@ -101,7 +101,7 @@ def _connected(address: str | None) -> ModuleType:
     """
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # cells log the same lines
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("--engine ray needs ray, which is not installed; `pip install 'knowcap[ray]'`") from error
     if not ray.is_initialized():

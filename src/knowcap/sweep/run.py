@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from knowcap.files import locked, whole_file
 from knowcap.recipe import RecipeError
@@ -33,6 +33,7 @@ class Checked(Protocol):
 
     def problems(self) -> list[str]:
         """Why no cell could start; empty if cells can."""
+        ...
 
 
 def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
@@ -63,7 +64,8 @@ def run_sweep(sweep: Sweep, engine: Engine | None = None, launcher: Launcher | N
             "[sweep] %s: %d cells, %d finished before, %d to run → %s",
             sweep.name, len(sweep.cells), len(sweep.cells) - len(todo), len(todo), sweep.folder,
         )  # fmt: skip
-        failed = _run(sweep, todo, engine or (lambda cells: run_here(cells, launcher, num_proc)))
+        chosen = engine or (lambda cells: run_here(cells, launcher, num_proc))
+        failed = _run(sweep, todo, cast(Engine, chosen))
         page = write_results(sweep)
     if failed:
         failures = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)

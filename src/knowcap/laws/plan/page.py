@@ -14,7 +14,7 @@ from knowcap.laws.quantity import quantity
 
 
 if TYPE_CHECKING:
-    import gradio
+    import gradio  # pyright: ignore[reportMissingImports]
 
 _TITLE = "knowcap plan"
 _LEAD = (
@@ -88,7 +88,7 @@ def answer(question: str, values: dict[str, Any], law: list[str] | None = None) 
 def build() -> gradio.Blocks:
     """The page. Raises LawError without gradio."""
     try:
-        import gradio as gr
+        import gradio as gr  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise LawError("the page needs gradio; pip install 'knowcap[space]'") from error
 
