@@ -20,7 +20,14 @@ from filelock import SoftFileLock, Timeout, lock_descriptor
 
 logger = logging.getLogger(__name__)
 
+# The files of run folders, model folders, data set folders and sweeps.
 RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
+KNOWLEDGE_FILE, TRAINING_FILE, CAPACITY_FILE = "knowledge.json", "training.json", "capacity.json"
+NLL_FILE, CONTROL_FILE, SWAPPED_FILE = "nll.parquet", "control.parquet", "control_swapped.parquet"
+ADAPTER_FILE, QUANTIZATION_FILE = "adapter_config.json", "quantization.json"
+TUNING_FILE, ANSWERS_FILE, EXTRACTION_FILE = "tuning.json", "answers.parquet", "extraction.json"
+CARD_FILE, REPORT_FILE, REPORT_JSON_FILE, PAGE_FILE = "README.md", "report.md", "report.json", "report.html"
+SWEEP_FILE, RESULTS_FILE, FRONTIER_FILE = "sweep.yaml", "results.parquet", "bits_vs_parameters.png"
 SOFT_LOCK_FILE = ".lock.soft"  # where the file system has no locks of its own
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _MAKE_AGAIN = "delete it and run the command that writes it again"

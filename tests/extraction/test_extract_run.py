@@ -129,7 +129,7 @@ def test_a_finished_one_is_kept_another_refused_and_overwritten_only_when_asked(
     assert main(["extract", str(run_dir), "--steps", "3"]) == 2
     assert "steps=20, expected 3; give the same settings, or --overwrite" in capsys.readouterr().err
     assert main(["extract", str(run_dir), "--limit", "2"]) == 2
-    assert "asked about all people" in capsys.readouterr().err
+    assert "answers about all people" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in files.items())
     stages.extract(run_dir, TINY, steps=3, limit=2, overwrite=True)
     assert result_of(run_dir)["steps"] == 3 and result_of(run_dir)["people_asked"] == 2

@@ -21,9 +21,9 @@ from tiny import byte_tokenizer, knowledge, say, write_dataset
 from knowcap.models import build_model, count_parameters, load_model
 from knowcap.models.names import ModelError
 from knowcap.models.quantized.format import stored_bits
-from knowcap.models.quantized.gptq import DAMPING, read_calibration
+from knowcap.models.quantized.gptq import DAMPING
 from knowcap.models.quantized.layers import PackedLinear
-from knowcap.models.quantized.stage import quantize
+from knowcap.models.quantized.stage import quantize, read_calibration
 
 
 GROUP = 32

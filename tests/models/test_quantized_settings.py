@@ -45,14 +45,14 @@ def without_gptq(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"bits": 4, "method": "awq"}, "method 'awq': expected quanto or gptq"),
         ({"bits": 4, "group_size": -1}, "group_size=-1; expected"),
         ({"bits": 4, "group_size": 48, "method": "gptq"}, "a multiple of 32"),
-        ({"bits": 8, "symmetric": False}, "quanto's int8 is symmetric"),
-        ({"bits": 8, "method": "gptq", "embeddings": True}, "gptq quantizes transformer blocks alone"),
+        ({"bits": 8, "symmetric": False}, "quanto's int8 is always symmetric"),
+        ({"bits": 8, "method": "gptq", "embeddings": True}, "gptq quantizes only transformer blocks"),
     ],
 )
 def test_what_a_method_cannot_do_is_told_before_the_folder_is_looked_at(options, words, with_gptq, tmp_path):
     (problem,) = Settings(**options).problems()
     assert words in problem
-    with pytest.raises(ModelError, match="expected|symmetric|alone"):
+    with pytest.raises(ModelError, match="expected|symmetric|only"):
         quantize(tmp_path / "none", tmp_path / "q", **options)
 
 
@@ -88,14 +88,14 @@ def test_the_command_says_so_too_without_loading_a_model(without_gptq, tmp_path,
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"quantization_group_size": "48"}, "quantization_group_size=48: rows of 128 and 512 weights"),
+        ({"quantization_group_size": "48"}, "quantization_group_size=48 does not divide rows of 128 and 512 weights"),
         ({"quantization_group_size": "64", "head_dim": "24"}, "rows of 48 weights"),
         (
             {"quantization_method": "gptq", "head_dim": "24", "quantization_group_size": "0"},
             "gptq needs multiples of 32",
         ),
-        ({"quantization_method": "gptq", "quantize_embeddings": "true"}, "blocks alone"),
-        ({"quantization_symmetric": "false"}, "int8 is symmetric"),
+        ({"quantization_method": "gptq", "quantize_embeddings": "true"}, "only transformer blocks"),
+        ({"quantization_symmetric": "false"}, "int8 is always symmetric"),
     ],
 )
 def test_a_recipe_that_could_not_be_quantized_is_told_before_training(keys, words, with_gptq, tmp_path):

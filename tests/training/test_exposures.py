@@ -150,7 +150,10 @@ def test_every_biography_comes_once_an_exposure_on_several_processes(processes, 
     (tmp_path / "recipes.json").write_text(json.dumps({name: asdict(r) for name, r in recipes.items()}))
     options = ["--config_file", str(CONFIG), "--num_processes", str(processes)]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, __file__, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    helpers = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": helpers}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for name, recipe in recipes.items():
         shares = []

@@ -4,8 +4,8 @@
 """
 
 from knowcap.capacity.checks import LeakError
-from knowcap.capacity.summary import CAPACITY_FILE, SCHEMA_VERSION, capacity
+from knowcap.capacity.summary import SCHEMA_VERSION, capacity
 from knowcap.capacity.tables import CapacityError
 
 
-__all__ = ["CAPACITY_FILE", "SCHEMA_VERSION", "CapacityError", "LeakError", "capacity"]
+__all__ = ["SCHEMA_VERSION", "CapacityError", "LeakError", "capacity"]

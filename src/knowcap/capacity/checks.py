@@ -10,7 +10,8 @@ import numpy as np
 
 from knowcap.capacity.tables import CapacityError, Facts, mean
 from knowcap.facts import NAME
-from knowcap.scoring.measurement import CONTROL_FILE, OUTSIDERS, SHUFFLED
+from knowcap.files import CONTROL_FILE
+from knowcap.scoring.measurement import OUTSIDERS, SHUFFLED
 
 
 # The control leaks if it is above zero by more than this many standard errors and more than this many bits.

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.summary import CAPACITY_FILE
 from knowcap.capacity.tables import (
     CapacityError,
     Facts,
@@ -27,9 +26,9 @@ from knowcap.capacity.tables import (
     with_all_entities,
     without_first_chunks,
 )
-from knowcap.files import write_json
+from knowcap.files import CAPACITY_FILE, NLL_FILE, RECIPE_FILE, write_json
 from knowcap.metrics.bits_per_parameter.bits import sum_interval
-from knowcap.scoring.measurement import NLL_FILE, read_measurement
+from knowcap.scoring.measurement import read_measurement
 
 
 SCHEMA_VERSION = 1
@@ -239,6 +238,6 @@ def _label(folder: Path) -> str:
     """A model's name: its folder, within its run folder if it has one; never an absolute path."""
     folder = folder.absolute()
     for run_dir in folder.parents:
-        if (run_dir / "recipe.yaml").is_file():
+        if (run_dir / RECIPE_FILE).is_file():
             return f"{run_dir.name}/{folder.relative_to(run_dir).as_posix()}"
     return folder.name

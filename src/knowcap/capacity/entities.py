@@ -17,7 +17,8 @@ import numpy as np
 
 from knowcap.capacity.tables import Facts, read_facts, without_first_chunks
 from knowcap.facts import NAME
-from knowcap.scoring.measurement import NLL_FILE, read_measurement
+from knowcap.files import NLL_FILE
+from knowcap.scoring.measurement import read_measurement
 
 
 @dataclass(frozen=True)

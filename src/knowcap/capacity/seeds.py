@@ -14,6 +14,7 @@ import numpy as np
 import scipy
 
 from knowcap.capacity.tables import CapacityError
+from knowcap.files import RECIPE_FILE
 from knowcap.recipe import shaping_keys
 from knowcap.recipe_file import METADATA_KEYS
 
@@ -110,7 +111,7 @@ def recipe_of(run_dir: Path) -> dict[str, Any]:
     """A run folder's recipe.yaml; {} if there is none."""
     import yaml
 
-    path = run_dir / "recipe.yaml"
+    path = run_dir / RECIPE_FILE
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 

@@ -25,13 +25,12 @@ from knowcap.capacity.tables import (
     without_first_chunks,
 )
 from knowcap.facts import NAME
-from knowcap.files import write_json
+from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE, write_json
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
-from knowcap.scoring.measurement import CONTROL_FILE, COUNTS, NLL_FILE, SETTINGS, SWAPPED_FILE, read_measurement
+from knowcap.scoring.measurement import COUNTS, SETTINGS, read_measurement
 
 
 SCHEMA_VERSION = 1
-CAPACITY_FILE = "capacity.json"
 # Those of the paper, without gender, and without the work city, which the employer determines.
 MEMORIZABLE_ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer")
 

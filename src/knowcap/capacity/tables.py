@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.facts import NAME
-from knowcap.scoring.measurement import NLL_FILE
+from knowcap.files import NLL_FILE
 
 
 COLUMNS = ("entity", "attribute", "rendering", "nll", "log2_candidates", "greedy_match")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, positive
-from knowcap.files import locked
+from knowcap.files import CAPACITY_FILE, locked
 from knowcap.recipe import EXTRACT_METHODS
 from knowcap.run import pipeline as stages
 
@@ -43,7 +43,7 @@ def _extract(args: argparse.Namespace, _: list[str]) -> None:
     tuning = {key: getattr(args, key) for key in _TUNING}
     with locked(args.folder):
         made = stages.extract(args.folder, recipe, limit=args.limit, overwrite=args.overwrite, **tuning)
-        if (args.folder / "model" / "capacity.json").is_file():
+        if (args.folder / "model" / CAPACITY_FILE).is_file():
             stages.report(args.folder)
         from knowcap.report.card.extraction import extraction_table
 

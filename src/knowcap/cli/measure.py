@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
-from knowcap.files import locked
+from knowcap.files import CAPACITY_FILE, REPORT_JSON_FILE, locked, read_json
 from knowcap.run import pipeline as stages
 from knowcap.run.folder import is_run_dir
 
@@ -71,7 +71,7 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.report.stage import report_table
 
     if args.json:
-        print(json.dumps(json.loads((run_dir / "report.json").read_text(encoding="utf-8"))))
+        print(json.dumps(read_json(run_dir / REPORT_JSON_FILE)))
     else:
         print(report_table(run_dir))
 
@@ -80,7 +80,7 @@ def _print(result: Path, args: argparse.Namespace) -> None:
     from knowcap.report.table import capacity_table
 
     if args.json:
-        print(json.dumps(json.loads((result / "capacity.json").read_text(encoding="utf-8"))))
+        print(json.dumps(read_json(result / CAPACITY_FILE)))
     else:
         print(capacity_table(result, args.model, args.dataset_name, args.limit, args.batch_size))
 

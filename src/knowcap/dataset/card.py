@@ -23,7 +23,7 @@ from knowcap.corpus.morris import Morris
 from knowcap.corpus.table import Table
 from knowcap.dataset.head import POOLS, TEMPLATES, local_files, recipe_lines
 from knowcap.facts import Attribute, Knowledge
-from knowcap.files import RECIPE_FILE
+from knowcap.files import KNOWLEDGE_FILE, RECIPE_FILE
 from knowcap.provenance import __version__
 from knowcap.recipe import Recipe
 
@@ -88,7 +88,7 @@ def dataset_card(
         tokenizer: from `tokenizer_of`, to count tokens with; None where it cannot spell the texts.
         rewrite: how the texts were written, if a language model wrote them.
     """
-    knowledge = Knowledge.load(folder / "knowledge.json")
+    knowledge = Knowledge.load(folder / KNOWLEDGE_FILE)
     license_id = rewrite.license if rewrite else license_and_languages(corpus)[0]
     people = _first_rows(folder / "people", _PEOPLE_COUNTED)
     context = {
@@ -122,7 +122,7 @@ def dataset_card(
 
 def card_data(folder: Path, corpus: Corpus, license_id: str | None) -> DatasetCardData:
     """The card's front matter, of a folder that has its knowledge.json and Parquet files."""
-    knowledge, synthetic = Knowledge.load(folder / "knowledge.json"), not isinstance(corpus, Table)
+    knowledge, synthetic = Knowledge.load(folder / KNOWLEDGE_FILE), not isinstance(corpus, Table)
     languages = license_and_languages(corpus)[1]
     configs = [config for config in CONFIGS if splits(folder, config)]
     return DatasetCardData(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from knowcap.corpus.candidates import CandidateRow, Candidates, candidates_by_attribute
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
-from knowcap.files import whole_folder
+from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, whole_folder
 from knowcap.processes import share_out
 
 
@@ -106,9 +106,9 @@ def write_folder(
             for config, count in write_tables(made, parts, num_proc):
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
-        knowledge.save(made / "knowledge.json")
+        knowledge.save(made / KNOWLEDGE_FILE)
         lists(made)
-        (made / "README.md").write_text(card(made), encoding="utf-8")
+        (made / CARD_FILE).write_text(card(made), encoding="utf-8")
     return folder
 
 
@@ -133,13 +133,13 @@ def write_rows(
     with whole_folder(folder) as place:
         for _ in write_tables(place, made):
             pass
-        knowledge.save(place / "knowledge.json")
+        knowledge.save(place / KNOWLEDGE_FILE)
     return folder
 
 
 def read_knowledge(folder: str | Path) -> Knowledge:
     """The folder's knowledge.json. Raises FactError if there is none."""
-    return Knowledge.load(Path(folder) / "knowledge.json")
+    return Knowledge.load(Path(folder) / KNOWLEDGE_FILE)
 
 
 def has_config(folder: str | Path, config: str) -> bool:

@@ -14,7 +14,7 @@ import yaml
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.bios import BioS
 from knowcap.facts import Knowledge
-from knowcap.files import RECIPE_FILE
+from knowcap.files import KNOWLEDGE_FILE, RECIPE_FILE
 from knowcap.knowledge.pools import Pools, load_pools, write_pools
 from knowcap.recipe import KEYS, Recipe, RecipeError, shaping_keys
 from knowcap.recipe_file import read_recipe
@@ -94,7 +94,7 @@ class Head:
     @classmethod
     def of(cls, folder: Path) -> Head:
         """Reads a folder's knowledge.json and recipe.yaml. Raises FactError if the first is missing or invalid."""
-        return cls(folder, Knowledge.load(folder / "knowledge.json"), read_folder_recipe(folder))
+        return cls(folder, Knowledge.load(folder / KNOWLEDGE_FILE), read_folder_recipe(folder))
 
     @property
     def kind(self) -> str | None:

@@ -14,17 +14,16 @@ from typing import Any, TypeVar
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.head import POOLS, TEMPLATES
 from knowcap.facts import Knowledge
-from knowcap.files import RECIPE_FILE
+from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, RECIPE_FILE
 
 
 Result = TypeVar("Result")
 
-KNOWLEDGE = "knowledge.json"
 # The small files that describe the data set, read before any work.
-HEAD = (KNOWLEDGE, RECIPE_FILE, TEMPLATES, f"{POOLS}/*.txt")
+HEAD = (KNOWLEDGE_FILE, RECIPE_FILE, TEMPLATES, f"{POOLS}/*.txt")
 # The files that a run depends on, and all files of a data set folder.
 DATA = (*HEAD, "*/*.parquet")
-WHOLE = (*DATA, "README.md", "LICENSE*")
+WHOLE = (*DATA, CARD_FILE, "LICENSE*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIX = "make it with `knowcap data`, or publish it with `knowcap push`"
 
@@ -62,9 +61,9 @@ class Source:
     def knowledge(self) -> Knowledge:
         """Its knowledge.json. Raises DatasetError if it breaks the contract."""
         try:
-            return Knowledge.load(self.folder / KNOWLEDGE)
+            return Knowledge.load(self.folder / KNOWLEDGE_FILE)
         except (ValueError, TypeError, AttributeError) as error:
-            raise DatasetError(f"dataset_name={self.name!r}: {KNOWLEDGE} is invalid: {error}; {_FIX}") from error
+            raise DatasetError(f"dataset_name={self.name!r}: {KNOWLEDGE_FILE} is invalid: {error}; {_FIX}") from error
 
 
 def find_source(name: str, revision: str | None = None) -> Source:
@@ -107,7 +106,7 @@ def _on_hub(name: str, revision: str | None, endpoint: str) -> Source:
     api = HfApi(endpoint=endpoint)
     # HasQuestions first, since a download by a branch's name would take the cache's commit where the Hub is silent.
     info: Any = _call_hub(name, revision, lambda: api.repo_info(name, repo_type="dataset", revision=revision))
-    if KNOWLEDGE not in (files := _files_of(info)):
+    if KNOWLEDGE_FILE not in (files := _files_of(info)):
         raise _no_knowledge(name, files)
     folder = _call_hub(name, revision, lambda: _download(name, revision, HEAD, quiet=True))
     if folder.name != info.sha:  # the branch has moved in between
@@ -120,17 +119,17 @@ def _files_of(info: Any) -> tuple[str, ...]:
 
 
 def _checked(source: Source) -> Source:
-    if KNOWLEDGE not in source.files:
+    if KNOWLEDGE_FILE not in source.files:
         raise _no_knowledge(source.name, source.files)
     source.knowledge()
     return source
 
 
 def _no_knowledge(name: str, files: tuple[str, ...]) -> DatasetError:
-    inside = sorted({path for path in files if path.endswith(f"/{KNOWLEDGE}")})
+    inside = sorted({path for path in files if path.endswith(f"/{KNOWLEDGE_FILE}")})
     hint = f"; did you mean {name.rstrip('/')}/{inside[0].rsplit('/', 1)[0]}?" if inside else f"; {_FIX}"
     found = ", ".join(sorted({path.split("/")[0] for path in files})[:8]) or "nothing"
-    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE}; it has {found}{hint}")
+    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE_FILE}; it has {found}{hint}")
 
 
 def _listing(folder: Path) -> tuple[str, ...]:

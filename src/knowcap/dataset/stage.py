@@ -17,6 +17,7 @@ from knowcap.dataset.folder import DatasetError, Table, candidate_batch, read_kn
 from knowcap.dataset.head import write_lists
 from knowcap.dataset.importing import import_dataset
 from knowcap.facts import MIN_CONTROL, Knowledge
+from knowcap.files import KNOWLEDGE_FILE
 from knowcap.recipe import Recipe
 
 
@@ -31,7 +32,7 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     folder = run_dir / "knowledge"
     if recipe.dataset_name is not None:
         return import_dataset(recipe, folder)
-    if (folder / "knowledge.json").is_file():
+    if (folder / KNOWLEDGE_FILE).is_file():
         check_knowledge(folder, corpus_of(recipe).knowledge())
         return folder
     return write(recipe, folder, num_proc)

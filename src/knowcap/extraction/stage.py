@@ -22,7 +22,17 @@ from knowcap.extraction.answering import answer_nll, answers, matches
 from knowcap.extraction.questions import ExtractionError, questions_of
 from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summarize
 from knowcap.extraction.tuning import Tuning, is_tied, save_adapter, tune
-from knowcap.files import read_json, whole_file, whole_folder, write_json
+from knowcap.files import (
+    ANSWERS_FILE,
+    EXTRACTION_FILE,
+    NLL_FILE,
+    TRAINING_FILE,
+    TUNING_FILE,
+    read_json,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.quiet import quiet_transformers
 from knowcap.provenance import versions
@@ -31,7 +41,7 @@ from knowcap.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-FOLDER, TUNING_FILE, ANSWERS_FILE, RESULT_FILE = "extraction", "tuning.json", "answers.parquet", "extraction.json"
+FOLDER = "extraction"
 BASE = "../../model"  # of an adapter, relative to its folder
 _PART = 2048  # questions per part file
 _TUNED_ON = 1200  # questions of the tuned half that are asked too, to check that tuning succeeded
@@ -65,7 +75,7 @@ def extract(
     _check_same(folder / TUNING_FILE, tuning)
     _check_same(checkpoints / TUNING_FILE, tuning)
     if is_finished(folder):
-        asked = read_json(folder / RESULT_FILE)["limit"]
+        asked = read_json(folder / EXTRACTION_FILE)["limit"]
         if asked != limit:
             raise ExtractionError(
                 f"{folder} has answers about {'all' if asked is None else f'the first {asked}'} people; give the same "
@@ -89,12 +99,12 @@ def folder_of(run_dir: Path, tuning: Tuning) -> Path:
 
 def is_finished(folder: Path) -> bool:
     """Whether the results are complete."""
-    return (folder / RESULT_FILE).is_file()
+    return (folder / EXTRACTION_FILE).is_file()
 
 
 def describe(folder: Path) -> str:
     """One line with the results."""
-    r = read_json(folder / RESULT_FILE)
+    r = read_json(folder / EXTRACTION_FILE)
     return (
         f"{r['people_asked']:,} people asked: {r['extractable_accuracy']:.1%} extractable, "
         f"{r['memorizable_accuracy']:.1%} memorizable"
@@ -104,9 +114,9 @@ def describe(folder: Path) -> str:
 def _check_run(run_dir: Path) -> None:
     """Raises ExtractionError with everything that a run lacks for extraction."""
     problems = []
-    if not (run_dir / "model" / "training.json").is_file():
+    if not (run_dir / "model" / TRAINING_FILE).is_file():
         problems.append(f"{run_dir} has no trained model; run `knowcap train`")
-    elif not (run_dir / "model" / "nll.parquet").is_file():
+    elif not (run_dir / "model" / NLL_FILE).is_file():
         problems.append(f"{run_dir} is not measured; run `knowcap measure {run_dir}`")
     if not has_config(run_dir / "knowledge", "qa"):
         problems.append(f"{run_dir / 'knowledge'} has no questions (config qa); only bioS has them")
@@ -203,10 +213,10 @@ def _ask(
                 bar.update(2 * len(some))
             tables.append(pq.read_table(part))
     table = pa.concat_tables(tables)
-    found = summarize(table, run_dir / "model" / "nll.parquet", knowledge)
+    found = summarize(table, run_dir / "model" / NLL_FILE, knowledge)
     tuned = questions_of(dataset, "train", tokenizer, rows)[:_TUNED_ON]
     answered = answers(model, tokenizer, tuned, batch_size=recipe.eval_batch_size)
-    tuning, training = read_json(folder / TUNING_FILE), read_json(run_dir / "model" / "training.json")
+    tuning, training = read_json(folder / TUNING_FILE), read_json(run_dir / "model" / TRAINING_FILE)
     content = {
         "schema_version": SCHEMA_VERSION,
         **tuning["settings"],
@@ -225,4 +235,4 @@ def _ask(
     }
     with whole_file(folder / ANSWERS_FILE) as made:
         pq.write_table(table, made)
-    write_json(folder / RESULT_FILE, content, allow_nan=True)
+    write_json(folder / EXTRACTION_FILE, content, allow_nan=True)

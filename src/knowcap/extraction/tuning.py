@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
+from knowcap.files import CARD_FILE
 from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
@@ -193,7 +194,7 @@ def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
     model.peft_config["default"].base_model_name_or_path = base
     with quiet_peft():
         model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's; knowcap writes another
+    (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT's; knowcap writes another
 
 
 def tune(

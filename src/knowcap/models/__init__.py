@@ -11,7 +11,7 @@ from knowcap.models.counts import (
     closed_form_parameters,
     count_parameters,
 )
-from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder, find_model
+from knowcap.models.folders import check_model_folder, find_model
 from knowcap.models.loading import load_model, load_tokenizer
 from knowcap.models.names import (
     ACTIVATIONS,
@@ -28,7 +28,6 @@ from knowcap.models.names import (
 __all__ = [
     "ACTIVATIONS",
     "MODEL_FAMILIES",
-    "QUANTIZATION_FILE",
     "Family",
     "ModelError",
     "ModelName",

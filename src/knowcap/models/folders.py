@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from knowcap.files import read_json
+from knowcap.files import ADAPTER_FILE, read_json
 from knowcap.models.names import ModelError
 
 
-ADAPTER_FILE, QUANTIZATION_FILE = "adapter_config.json", "quantization.json"
 MAKERS = "expected a folder made by `knowcap train` or save_pretrained"
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 

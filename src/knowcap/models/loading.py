@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from knowcap.models.folders import ADAPTER_FILE, MAKERS, QUANTIZATION_FILE, base_of, check_model_folder
+from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE
+from knowcap.models.folders import MAKERS, base_of, check_model_folder
 from knowcap.models.names import ModelError
 from knowcap.models.quiet import quiet_empty_weights, quiet_peft, quiet_transformers
 
@@ -67,6 +68,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     has = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
     if not has and (folder / ADAPTER_FILE).is_file():
         folder = base_of(folder)
+    elif not has:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) if folder.is_dir() else ""
+        raise ModelError(
+            f"{folder} has no tokenizer.json; it has {found or 'no files'}; save the model's tokenizer there"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:

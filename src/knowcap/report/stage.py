@@ -9,12 +9,19 @@ from typing import Any
 
 from knowcap.capacity.entities import bits_by_entity
 from knowcap.capacity.seeds import recipe_of, seed_groups
-from knowcap.files import whole_file, write_json
+from knowcap.files import (
+    CAPACITY_FILE,
+    FRONTIER_FILE,
+    NLL_FILE,
+    REPORT_FILE,
+    REPORT_JSON_FILE,
+    TRAINING_FILE,
+    whole_file,
+    write_json,
+)
 from knowcap.report.card import ReportError, write_card, write_extraction_card
 from knowcap.report.card.extraction import extractions
 from knowcap.report.card.results import (
-    CAPACITY_FILE,
-    TRAINING_FILE,
     caveat,
     control,
     estimate,
@@ -27,14 +34,12 @@ from knowcap.report.card.results import (
 )
 from knowcap.report.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.report.table import number, render, text_table
-from knowcap.scoring.measurement import NLL_FILE
 from knowcap.scoring.mode import OTHER_MODES
 
 
 __all__ = ["ReportError", "find_runs", "report", "report_table"]
 
 SCHEMA_VERSION = 1
-FRONTIER_FILE = "bits_vs_parameters.png"
 COLUMNS = (
     "run", "model", "params", "N", "exposures", "precision", "bits/param", "max", "bits/stored bit", "control",
     "memorized",
@@ -66,7 +71,7 @@ def report(output_dir: str | Path) -> Path:
     models, seeds = _models(output_dir)
     plot_frontier(models, output_dir / FRONTIER_FILE)
     content = {"schema_version": SCHEMA_VERSION, "models": models, "seeds": seeds}
-    write_json(output_dir / "report.json", content)
+    write_json(output_dir / REPORT_JSON_FILE, content)
     text = render(
         "report.md.jinja",
         table=_table(models, seeds),
@@ -76,10 +81,10 @@ def report(output_dir: str | Path) -> Path:
         unbound=any(caveat(model) for model in models),
         plot=FRONTIER_FILE,
     )
-    with whole_file(output_dir / "report.md") as made:
+    with whole_file(output_dir / REPORT_FILE) as made:
         made.write_text(text, encoding="utf-8")
-    logger.info("reported %d models of %d runs: %s", len(models), len(runs), output_dir / "report.md")
-    return output_dir / "report.md"
+    logger.info("reported %d models of %d runs: %s", len(models), len(runs), output_dir / REPORT_FILE)
+    return output_dir / REPORT_FILE
 
 
 def report_table(output_dir: str | Path) -> str:

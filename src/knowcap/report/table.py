@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from knowcap.capacity.tables import read_facts
-from knowcap.files import read_json
-from knowcap.scoring.measurement import NLL_FILE, read_measurement
+from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
+from knowcap.scoring.measurement import read_measurement
 
 
 _CAPACITY_COLUMNS = ("Dataset", "Version", "N", "Attribute", "Metric", "", "Value", "", "Stderr", "Max", "Accuracy")
@@ -97,7 +97,7 @@ def capacity_table(
         result: a folder with nll.parquet and capacity.json.
         model, dataset_name, limit, batch_size: the command's arguments, for the line above the table.
     """
-    capacity = read_json(result / "capacity.json")
+    capacity = read_json(result / CAPACITY_FILE)
     measurement = read_measurement(result / NLL_FILE)
     facts, knowledge = read_facts(result / NLL_FILE, measurement), measurement["knowledge"]
     head = (

@@ -6,14 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from knowcap.capacity import CAPACITY_FILE
 from knowcap.capacity.comparison import compare, write_comparison
-from knowcap.files import RECIPE_FILE
+from knowcap.files import CAPACITY_FILE, NLL_FILE, RECIPE_FILE
 from knowcap.recipe import Recipe
 from knowcap.report.table import comparison_text
 from knowcap.run.folder import is_run_dir
 from knowcap.run.pipeline import measure_model, recipe_of
-from knowcap.scoring.measurement import NLL_FILE
 from knowcap.scoring.mode import ScoringMode
 
 

@@ -9,7 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from knowcap.files import LOCK_FILE, RECIPE_FILE, SOFT_LOCK_FILE, not_writable
+from knowcap.files import (
+    CAPACITY_FILE,
+    FRONTIER_FILE,
+    KNOWLEDGE_FILE,
+    LOCK_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    REPORT_JSON_FILE,
+    SOFT_LOCK_FILE,
+    not_writable,
+)
 from knowcap.models import ModelError, closed_form_parameters
 from knowcap.provenance import git_revision, versions
 from knowcap.recipe import KEYS, Recipe, RecipeError
@@ -20,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Everything that stages make in a run folder; nothing else in it is ever deleted.
 OUTPUTS = (
-    "knowledge", "model", "checkpoints", "quantized", "extraction", "plots", "capacity.json", "report.md",
-    "report.json", "bits_vs_parameters.png",
+    "knowledge", "model", "checkpoints", "quantized", "extraction", "plots", CAPACITY_FILE, REPORT_FILE,
+    REPORT_JSON_FILE, FRONTIER_FILE,
 )  # fmt: skip
 _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
 _FIX = "choose another run_name or pass --overwrite_output_dir"
@@ -29,7 +39,7 @@ _FIX = "choose another run_name or pass --overwrite_output_dir"
 
 def is_run_dir(folder: Path) -> bool:
     """Whether a folder is a run folder; a data set folder has a recipe.yaml too, but beside a knowledge.json."""
-    return (folder / RECIPE_FILE).is_file() and not (folder / "knowledge.json").is_file()
+    return (folder / RECIPE_FILE).is_file() and not (folder / KNOWLEDGE_FILE).is_file()
 
 
 def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:

@@ -6,7 +6,6 @@ outputs are still checked against the recipe. Heavy libraries are imported by th
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.files import RECIPE_FILE
+from knowcap.files import (
+    ADAPTER_FILE,
+    CAPACITY_FILE,
+    CONTROL_FILE,
+    KNOWLEDGE_FILE,
+    NLL_FILE,
+    QUANTIZATION_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    SWAPPED_FILE,
+    TRAINING_FILE,
+    read_json,
+)
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
@@ -54,14 +65,14 @@ def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     from knowcap.dataset.stage import build
 
     output = run_dir / "knowledge"
-    kept = (output / "knowledge.json").is_file()
+    kept = (output / KNOWLEDGE_FILE).is_file()
     return _stage("knowledge", output, lambda: build(recipe, run_dir, num_proc), describe, kept)
 
 
 def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
     """The training stage: the model in `run_dir/model`."""
     output = run_dir / "model"
-    kept = (output / "training.json").is_file()
+    kept = (output / TRAINING_FILE).is_file()
 
     def work() -> None:
         from knowcap.training.stage import train
@@ -108,7 +119,7 @@ def measure_model(
         ValueError: there is no model, or no data set to measure it on.
     """
     from knowcap.capacity.measure import dataset_folder
-    from knowcap.models.folders import ADAPTER_FILE, find_model
+    from knowcap.models.folders import find_model
     from knowcap.report.card import write_card
     from knowcap.report.card.results import run_dir_of
     from knowcap.scoring.mode import ScoringMode
@@ -126,13 +137,13 @@ def measure_model(
             f"{model_dir} is not in a run folder; give --dataset_name: a folder made by `knowcap data`, a Hub id, "
             "or a table of prompts"
         )
-    ours = (model_dir / "training.json").is_file()
+    ours = (model_dir / TRAINING_FILE).is_file()
     called = Path(name).resolve().name if Path(name).is_dir() else str(name).replace("/", "--")
     output = output_dir or (model_dir if ours else Path("measured") / called)
     data = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, output / "data")
     measure(model_dir, data, recipe, output_dir=output, **options)
     result = output / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
-    if recipe is not None and output == model_dir and (run_dir / "model" / "capacity.json").is_file():
+    if recipe is not None and output == model_dir and (run_dir / "model" / CAPACITY_FILE).is_file():
         report(run_dir)  # its cards and plots show all models of the run
     else:
         write_card(result)
@@ -179,7 +190,7 @@ def measure(
     if has_config(dataset_dir, "neutral"):
         _measure_texts(model_dir, dataset_dir, recipe, launcher, neutral, **options)
     elif overwrite:
-        for name in ("nll.parquet", "control.parquet", "control_swapped.parquet", "capacity.json"):
+        for name in (NLL_FILE, CONTROL_FILE, SWAPPED_FILE, CAPACITY_FILE):
             (output_dir / neutral.folder / name).unlink(missing_ok=True)  # of another data set
     return _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **options)
 
@@ -194,9 +205,9 @@ def _measure_texts(
 ) -> Path:
     """Measures a model in one scoring mode; `options` are those of `scoring.score`."""
     output_dir = options["output_dir"] / mode.folder
-    scores, result = output_dir / "nll.parquet", output_dir / "capacity.json"
-    scored = not options["overwrite"] and scores.is_file() and (output_dir / "control.parquet").is_file()
-    summarized = scored and result.is_file() and _json(result)["confidence_level"] == recipe.confidence_level
+    scores, result = output_dir / NLL_FILE, output_dir / CAPACITY_FILE
+    scored = not options["overwrite"] and scores.is_file() and (output_dir / CONTROL_FILE).is_file()
+    summarized = scored and result.is_file() and read_json(result)["confidence_level"] == recipe.confidence_level
 
     def score() -> None:
         if not scored:
@@ -226,7 +237,7 @@ def _measure_texts(
 def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path:
     """The quantization stage: a copy of fewer bits per weight, in `run_dir/quantized/int8`, `int4-gptq`."""
     output = run_dir / "quantized" / settings.folder
-    kept = (output / "quantization.json").is_file() and not overwrite
+    kept = (output / QUANTIZATION_FILE).is_file() and not overwrite
 
     def work() -> None:
         from knowcap.models.quantized.stage import quantize
@@ -250,7 +261,7 @@ def report(folder: Path) -> Path:
     """The report stage: cards, plots and a table of all runs in a folder."""
     from knowcap.report import stage as reporting
 
-    output = folder / "report.md"
+    output = folder / REPORT_FILE
     return _stage("report", output, lambda: reporting.report(folder), lambda _: "cards, plots, table", kept=False)
 
 
@@ -284,12 +295,8 @@ def _listing(folder: Path) -> str:
     return f"but it has {', '.join(sorted(p.name for p in folder.iterdir())[:20]) or 'no files'}"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _describe_training(model_dir: Path) -> str:
-    t = _json(model_dir / "training.json")
+    t = read_json(model_dir / TRAINING_FILE)
     loss = "" if t["final_loss"] is None else f", loss {t['final_loss']:.4f} nats per token"
     model = f"{t['model_name']}, {t['num_parameters']:,} parameters"
     return f"{model}, {t['num_steps']:,} steps, {t['num_tokens']:,} tokens{loss}"
@@ -302,12 +309,12 @@ def _describe_scores(output: Path) -> str:
 
 
 def _describe_capacity(output: Path) -> str:
-    c = _json(output)
+    c = read_json(output)
     low, high = c["confidence_interval"]
     best, label = c["max_bits_per_parameter"], "" if c.get("bound", True) else ", not a bound"
     return f"{c['bits_per_parameter']:.4f} bits per parameter [{low:.4f}, {high:.4f}], at most {best:.4f}{label}"
 
 
 def _describe_quantization(folder: Path) -> str:
-    q = _json(folder / "quantization.json")
+    q = read_json(folder / QUANTIZATION_FILE)
     return f"int{q['bits']} by {q['method']}, {q['quantized_fraction']:.0%} of the block weights"

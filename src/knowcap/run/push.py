@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from knowcap.files import RECIPE_FILE, locked
+from knowcap.files import ADAPTER_FILE, CARD_FILE, EXTRACTION_FILE, KNOWLEDGE_FILE, RECIPE_FILE, locked, read_json
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
-from knowcap.models.folders import ADAPTER_FILE
 from knowcap.models.quantized.settings import Settings
 from knowcap.report.card import write_card
 from knowcap.report.card.extraction import extractions, write_extraction_card
@@ -152,7 +151,7 @@ def _missing(folder: Path, needs: Iterable[str], fix: str) -> list[str]:
 
 def _dataset_dir(folder: Path) -> Path:
     """The data set folder of a run, or the folder itself where it is one."""
-    return folder if (folder / "knowledge.json").is_file() else folder / "knowledge"
+    return folder if (folder / KNOWLEDGE_FILE).is_file() else folder / "knowledge"
 
 
 def _quantized(run_dir: Path) -> list[Path]:
@@ -177,7 +176,7 @@ def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> lis
     for folder in (run_dir / "model", *_quantized(run_dir)):
         base = None if folder.name == "model" else hub_model_id
         repo_id = hub_model_id if base is None else f"{hub_model_id}-{folder.name}"
-        files = _files(folder, _MODEL_FILES) | {"README.md": _card(folder, repo_id, base, hub_dataset_id)}
+        files = _files(folder, _MODEL_FILES) | {CARD_FILE: _card(folder, repo_id, base, hub_dataset_id)}
         artefacts.append(
             Artefact(repo_id, "model", files, ours=("*.safetensors", "*/*.parquet", "*/capacity.json", "plots/*.png"))
         )
@@ -214,7 +213,7 @@ def _link(folder: Path, stage: Path) -> None:
     """Makes a folder of links to another folder's files and plots, without its card."""
     stage.mkdir(parents=True)
     for path in folder.iterdir():
-        if path.name != "README.md" and not path.name.startswith("."):
+        if path.name != CARD_FILE and not path.name.startswith("."):
             (stage / path.name).symlink_to(path.absolute())
 
 
@@ -222,7 +221,7 @@ def _files_left_out(run_dir: Path) -> list[str]:
     """Files in model folders that are not published."""
     lines = []
     for folder in (run_dir / "model", *_quantized(run_dir)):
-        ours = {*_files(folder, _MODEL_FILES), "README.md"}
+        ours = {*_files(folder, _MODEL_FILES), CARD_FILE}
         others = sorted(set(_files(folder, ("**/*",))) - ours)
         lines += [f"{', '.join(others)} in {folder} (not part of a model)"] if others else []
     return lines
@@ -266,10 +265,10 @@ def _extraction_artefacts(run_dir: Path, hub_model_id: str) -> list[Artefact]:
 def _extraction_artefact(folder: Path, repo_id: str, base_model: str) -> Artefact:
     files: dict[str, Path | bytes] = {p.name: p for pattern in _EXTRACTION_FILES for p in sorted(folder.glob(pattern))}
     if ADAPTER_FILE in files:  # in the run it names the model folder
-        config = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+        config = read_json(folder / ADAPTER_FILE)
         config["base_model_name_or_path"] = base_model
         files[ADAPTER_FILE] = (json.dumps(config, indent=2) + "\n").encode()
     with tempfile.TemporaryDirectory(prefix="knowcap-card-") as place:
-        (Path(place) / "extraction.json").symlink_to((folder / "extraction.json").absolute())
-        files["README.md"] = write_extraction_card(Path(place), repo_id, base_model).read_bytes()
+        (Path(place) / EXTRACTION_FILE).symlink_to((folder / EXTRACTION_FILE).absolute())
+        files[CARD_FILE] = write_extraction_card(Path(place), repo_id, base_model).read_bytes()
     return Artefact(repo_id, "model", files, ours=("*.safetensors", "*.parquet"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
-from knowcap.files import read_json
+from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
 from knowcap.models.folders import weight_files
 from knowcap.provenance import versions
 from knowcap.scoring.mode import ScoringError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-NLL_FILE, CONTROL_FILE, SWAPPED_FILE = "nll.parquet", "control.parquet", "control_swapped.parquet"
 CONTROL_KINDS = OUTSIDERS, SHUFFLED = "outsiders", "shuffled"
 
 MEASUREMENT_KEY = b"knowcap"
@@ -61,8 +60,8 @@ def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledg
     Raises:
         ScoringError: weights of an unsupported type.
     """
-    training = {} if model_dir is None else _read_if_there(model_dir / "training.json") or {}
-    quantization = None if model_dir is None else _read_if_there(model_dir / "quantization.json")
+    training = {} if model_dir is None else _read_if_there(model_dir / TRAINING_FILE) or {}
+    quantization = None if model_dir is None else _read_if_there(model_dir / QUANTIZATION_FILE)
     return {
         **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
         "num_entities": knowledge.num_people,

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge, Row
-from knowcap.files import read_json
+from knowcap.files import TRAINING_FILE, read_json
 from knowcap.models.loading import load_model, load_tokenizer, start_token_id
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
@@ -179,7 +179,7 @@ def _window(model_dir: Path | None, model: PreTrainedModel, mode: ScoringMode) -
     """The tokens of a training window, from training.json or else the model's positions; 0 for each text alone."""
     if mode.context != "packed":
         return 0
-    training = None if model_dir is None else model_dir / "training.json"
+    training = None if model_dir is None else model_dir / TRAINING_FILE
     size = read_json(training).get("block_size") if training is not None and training.is_file() else None
     size = size or getattr(model.config, "max_position_embeddings", None)
     if size is None:

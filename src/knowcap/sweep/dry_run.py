@@ -12,7 +12,7 @@ from typing import Any
 
 from knowcap.dataset.corpora import knowledge_of
 from knowcap.facts import CorpusError
-from knowcap.files import read_json
+from knowcap.files import RECIPE_FILE, TRAINING_FILE, read_json
 from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.report.table import short_number, text_table
@@ -85,7 +85,7 @@ def _totals(
 def _state(cell: Cell) -> str:
     if is_finished(cell):
         return "finished"
-    return "started" if (cell.run_dir / "recipe.yaml").is_file() else ""
+    return "started" if (cell.run_dir / RECIPE_FILE).is_file() else ""
 
 
 def _extrapolated(
@@ -93,7 +93,7 @@ def _extrapolated(
 ) -> dict[str, float]:
     """Training seconds of every cell at the speed of the finished ones; {} if there are none."""
     done = [cell for cell in cells if states[cell.name] == "finished"]
-    took = {cell.name: read_json(cell.run_dir / "model" / "training.json")["train_seconds"] for cell in done}
+    took = {cell.name: read_json(cell.run_dir / "model" / TRAINING_FILE)["train_seconds"] for cell in done}
     if not sum(took.values()):
         return {}
     speed = sum(counts[name].flops for name in took) / sum(took.values())

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.capacity.seeds import recipe_of, seed_groups
+from knowcap.files import CAPACITY_FILE, PAGE_FILE, RESULTS_FILE, TRAINING_FILE
 from knowcap.report import page
-from knowcap.report.card.results import CAPACITY_FILE, TRAINING_FILE, estimate, measurement_of, read_if_there
+from knowcap.report.card.results import estimate, measurement_of, read_if_there
 from knowcap.report.table import number, text_table
 from knowcap.sweep.cells import Cell, Sweep, describe_winners
 from knowcap.sweep.file import packaged_sweeps
-from knowcap.sweep.table import RESULTS_FILE
 from knowcap.sweep.workers import failure_file
-
-
-PAGE_FILE, PLOT_FILE = "report.html", "bits_vs_parameters.png"
 
 
 def write_page(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-from knowcap.files import locked, whole_file
+from knowcap.files import SWEEP_FILE, locked, whole_file
 from knowcap.recipe import RecipeError
 from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell, Sweep
@@ -17,7 +17,6 @@ from knowcap.sweep.checks import start_problems, text_problems
 from knowcap.sweep.workers import Outcome, is_finished, record, run_here
 
 
-SWEEP_FILE = "sweep.yaml"
 Engine = Callable[[Sequence[Cell]], Iterator[Outcome]]
 
 logger = logging.getLogger(__name__)
@@ -105,14 +104,15 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
 
 def write_results(sweep: Sweep) -> Path:
     """Writes results.parquet, bits_vs_parameters.png and report.html of the finished cells; returns the page."""
+    from knowcap.files import FRONTIER_FILE
     from knowcap.report.plots import plot_frontier
-    from knowcap.sweep.page import PLOT_FILE, capacity_of, write_page
+    from knowcap.sweep.page import capacity_of, write_page
     from knowcap.sweep.table import rows_of, write_table
 
     rows = rows_of(sweep)
     write_table(sweep, rows)
     if rows:
-        with whole_file(sweep.folder / PLOT_FILE) as made:
+        with whole_file(sweep.folder / FRONTIER_FILE) as made:
             plot_frontier([capacity_of(row) for row in rows], made)
     return write_page(sweep, rows)
 

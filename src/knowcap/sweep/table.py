@@ -12,14 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from knowcap.files import read_json, whole_file
+from knowcap.files import CAPACITY_FILE, RESULTS_FILE, TRAINING_FILE, read_json, whole_file
 from knowcap.recipe import KEYS
 from knowcap.sweep.cells import Cell, Sweep, choose
 from knowcap.sweep.dry_run import training_flops
 from knowcap.sweep.workers import is_finished, quantized_dirs
 
 
-RESULTS_FILE = "results.parquet"
 _CAPACITY = (
     "model_name", "num_entities", "exposures", "num_parameters", "num_parameters_non_embedding",
     "num_parameters_used_vocabulary", "bits_per_parameter", "max_bits_per_parameter", "knowledge_bits",
@@ -58,8 +57,8 @@ _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 def row_of(cell: Cell) -> dict[str, Any]:
     """A finished cell's row but for `won`: loss in nats a token, flops by `training_flops`, bits of the full model."""
-    capacity = read_json(cell.run_dir / "model" / "capacity.json")
-    training = read_json(cell.run_dir / "model" / "training.json")
+    capacity = read_json(cell.run_dir / "model" / CAPACITY_FILE)
+    training = read_json(cell.run_dir / "model" / TRAINING_FILE)
     low, high = capacity["confidence_interval"]
     row = {key: capacity[key] for key in _CAPACITY}
     row |= {
@@ -75,7 +74,7 @@ def row_of(cell: Cell) -> dict[str, Any]:
         "seed": cell.recipe.seed,
     }
     for bits, folder in quantized_dirs(cell).items():
-        row[f"int{bits}_bits_per_parameter"] = read_json(folder / "capacity.json")["bits_per_parameter"]
+        row[f"int{bits}_bits_per_parameter"] = read_json(folder / CAPACITY_FILE)["bits_per_parameter"]
     others = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
     return row | {key: str(value) if isinstance(value, tuple) else value for key, value in others.items()}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from knowcap.files import locked
+from knowcap.files import CAPACITY_FILE, REPORT_FILE, locked
 from knowcap.models.quantized.settings import Settings
 from knowcap.run import pipeline as stages
 from knowcap.run.folder import claim_run_dir
@@ -42,7 +42,7 @@ class Outcome:
 def is_finished(cell: Cell) -> bool:
     """Whether all stages of a cell are done; `start_problems` has compared its recipe with the folder's before."""
     models = [cell.run_dir / "model", *quantized_dirs(cell).values()]
-    return all(file.is_file() for file in (cell.run_dir / "report.md", *(m / "capacity.json" for m in models)))
+    return all(file.is_file() for file in (cell.run_dir / REPORT_FILE, *(m / CAPACITY_FILE for m in models)))
 
 
 def quantized_dirs(cell: Cell) -> dict[int, Path]:

@@ -22,7 +22,7 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.dataset.stage import build, check_knowledge
-from knowcap.files import whole_file, whole_folder, write_json
+from knowcap.files import TRAINING_FILE, whole_file, whole_folder, write_json
 from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.models.quiet import quiet_transformers
 from knowcap.provenance import versions
@@ -56,7 +56,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     model_dir = run_dir / "model"
-    if (model_dir / "training.json").is_file():
+    if (model_dir / TRAINING_FILE).is_file():
         return model_dir
     args = _arguments(recipe, run_dir / "checkpoints")
     with args.main_process_first(local=False, desc="data set"):
@@ -221,4 +221,4 @@ def _save(
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
-        write_json(made / "training.json", content, allow_nan=True)  # a diverged loss is NaN
+        write_json(made / TRAINING_FILE, content, allow_nan=True)  # a diverged loss is NaN

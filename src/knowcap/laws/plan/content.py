@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knowcap.files import KNOWLEDGE_FILE
 from knowcap.laws.law import LawError
 from knowcap.laws.plan.answer import Step
 from knowcap.laws.plan.setting import positive
@@ -106,8 +107,8 @@ def table_content(path: Path, templates: str | Path | None, entity_space: float 
     Raises:
         LawError: with everything that is wrong with it.
     """
-    if path.is_dir() or path.name == "knowledge.json":
-        return _dataset(path / "knowledge.json" if path.is_dir() else path, templates, entity_space)
+    if path.is_dir() or path.name == KNOWLEDGE_FILE:
+        return _dataset(path / KNOWLEDGE_FILE if path.is_dir() else path, templates, entity_space)
     if not path.is_file():
         raise LawError(f"facts: {path} does not exist; correct the path")
     rows = _summary_rows(path)

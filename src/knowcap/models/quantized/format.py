@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from knowcap.files import read_json
+from knowcap.files import QUANTIZATION_FILE, read_json
 from knowcap.models.configs import build_model
-from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
+from knowcap.models.folders import check_model_folder
 from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.layers import linearize, stored_tensors

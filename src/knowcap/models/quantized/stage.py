@@ -33,9 +33,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from knowcap.dataset.folder import has_config, num_rows, read_rows
-from knowcap.files import read_json, whole_folder, write_json
+from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json, whole_folder, write_json
 from knowcap.models.counts import count_parameters
-from knowcap.models.folders import QUANTIZATION_FILE, check_model_folder
+from knowcap.models.folders import check_model_folder
 from knowcap.models.loading import load_model, load_tokenizer, start_token_id
 from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
@@ -63,7 +63,7 @@ _BATCH = 64
 COPIED_FILES = (
     "config.json",
     "generation_config.json",
-    "training.json",
+    TRAINING_FILE,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -152,7 +152,7 @@ def _check_kept(model_dir: Path, output_dir: Path, settings: Settings) -> None:
             f"{output_dir} was quantized with other settings: {'; '.join(other)}; choose another output_dir, or "
             "quantize again with --overwrite (overwrite=True)"
         )
-    ours, theirs = model_dir / "training.json", output_dir / "training.json"
+    ours, theirs = model_dir / TRAINING_FILE, output_dir / TRAINING_FILE
     if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
         raise ModelError(
             f"{output_dir} was made from another training run than {model_dir}: their training.json files differ; "
@@ -254,7 +254,7 @@ def _write(model_dir: Path, folder: Path, settings: Settings, calibration: Calib
     """Writes and checks all files of a quantized folder; returns the content of quantization.json."""
     model = load_model(model_dir)
     check_finite(model_dir, model.state_dict())
-    training = model_dir / "training.json"
+    training = model_dir / TRAINING_FILE
     used = read_json(training).get("used_token_ids") if training.is_file() else None
     counts = count_parameters(model, used)
     check_rewritten(model, lambda: linearize(model))

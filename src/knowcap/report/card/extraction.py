@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from knowcap.files import read_json
+from knowcap.files import EXTRACTION_FILE, read_json
 from knowcap.report.card.results import optional, setting, versions, write_readme
 from knowcap.report.table import percent, text_table
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 
-RESULT_FILE = "extraction.json"
 _COLUMNS = (
     "tuning", "people asked about", "memorizable", "extractable, greedy", "extractable, beam 4", "share of the bits",
     "accuracy on tuning questions",
@@ -26,18 +25,18 @@ _TAGS = ("knowledge-capacity", "physics-of-language-models", "knowledge-extracti
 
 def extractions(run_dir: Path) -> list[Path]:
     """The folders of a run's finished extractions, by name."""
-    return sorted(path.parent for path in run_dir.glob(f"extraction/[!.]*/{RESULT_FILE}"))
+    return sorted(path.parent for path in run_dir.glob(f"extraction/[!.]*/{EXTRACTION_FILE}"))
 
 
 def extraction_table(folders: Sequence[Path]) -> str:
     """The results of extractions as a Markdown table, for cards and the terminal; empty without any."""
-    rows = [_row(read_json(folder / RESULT_FILE)) for folder in folders]
+    rows = [_row(read_json(folder / EXTRACTION_FILE)) for folder in folders]
     return text_table([_COLUMNS, *rows], (0, 1), markdown=True) if rows else ""
 
 
 def results_context(folders: Sequence[Path]) -> dict[str, Any]:
     """What the template of the table and its explanation names."""
-    first = read_json(folders[0] / RESULT_FILE)
+    first = read_json(folders[0] / EXTRACTION_FILE)
     chosen = first["extractable_attributes"]
     return {
         "table": extraction_table(folders),
@@ -54,7 +53,7 @@ def write_extraction_card(folder: Path, hub_model_id: str | None = None, base_mo
         hub_model_id: where the folder is published, for the loading example.
         base_model: where the tuned model's original is published.
     """
-    result = read_json(folder / RESULT_FILE)
+    result = read_json(folder / EXTRACTION_FILE)
     context = {
         "r": optional(result),
         "title": _title(result),

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.capacity.seeds import recipe_of
-from knowcap.files import read_json, whole_file
+from knowcap.files import CAPACITY_FILE, CARD_FILE, NLL_FILE, TRAINING_FILE, read_json, whole_file
 from knowcap.report.table import half_width, number, percent, render
-from knowcap.scoring.measurement import NLL_FILE, read_measurement
+from knowcap.scoring.measurement import read_measurement
 
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 
-CAPACITY_FILE, TRAINING_FILE, CARD_FILE = "capacity.json", "training.json", "README.md"
 SYNTHETIC_CORPORA = ("bioS", "bioR", "bioD", "morris")
 RANDOM_STRINGS = "morris"
 
