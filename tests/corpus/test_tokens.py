@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from value_lists import NASTY
 
 from knowcap.corpus.base import tokenizer_of
-from knowcap.corpus.bios import BioS
-from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.bios import BioS, _date_parts
+from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import (
     EOS_ID,
@@ -140,6 +140,34 @@ def test_a_tokenizer_that_merges_across_pieces_is_an_error():
     tokenizer.train_from_iterator(texts, trainer)
     with pytest.raises(CorpusError, match="merges"):
         Pieces(corpus.piece_texts(), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("merge", "message"),
+    [
+        (("y", " "), "merges parts of"),  # January, February … before the day
+        (("@", " "), "merges ' [A-Z].*@' and ' He'"),  # one of 200 years, before the next piece
+        (("s", " "), "merges 'Ilias' and ' January"),  # the piece before
+    ],
+)
+def test_merges_within_dates_and_beside_them_are_found(merge, message):
+    parts = _date_parts([""])
+    parts.lists[2][1][137] += "@"
+    dates = ["".join(parts.lists[i][1][n] for i, n in enumerate(row)) for row in parts.members.tolist()]
+    groups = {"name": ["Ilias"], "date": dates, "next": [" He"]}
+    texts = PieceTexts(groups, [("name", "date"), ("date", "next")], frozenset({"name"}), {"date": parts})
+    alphabet = {chr(c): c - 31 for c in range(32, 127)} | {"<|endoftext|>": 0}
+
+    def tokenizer(merges):
+        return Tokenizer(BPE(alphabet | {a + b: 100 for a, b in merges}, merges, unk_token="<|endoftext|>"))
+
+    pieces = Pieces(texts, tokenizer([]))
+    assert pieces.lengths.tolist() == [5, *map(len, dates), 3, 1, 0]
+    assert pieces.gather(np.array([[0, 5, 1000, pieces.eos]]))[0].tolist() == [
+        alphabet[character] for character in "Ilias" + dates[4] + dates[999]
+    ] + [EOS_ID]
+    with pytest.raises(CorpusError, match=message):
+        Pieces(texts, tokenizer([merge]))
 
 
 def test_a_text_that_cannot_be_spelled_is_an_error(ours):

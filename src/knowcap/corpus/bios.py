@@ -29,13 +29,12 @@ from knowcap.corpus.templates import SENTENCES, Template
 from knowcap.facts import CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import (
-    BIRTH_DATES,
     DAYS_PER_MONTH,
     FIRST_YEAR,
     MONTHS,
     NUM_YEARS,
     PRONOUNS,
-    format_birth_date,
+    birth_dates,
 )
 
 
@@ -157,7 +156,7 @@ class BioS:
         if self.variant.full_name or self.with_questions:
             groups["later_first_name"] = [" " + name for name in pools.first_names]
         values: dict[str, Sequence[str]] = {
-            "birth_date": [format_birth_date(i) for i in range(BIRTH_DATES)],
+            "birth_date": birth_dates(),
             "birth_city": pools.birth_cities,
             "university": pools.universities,
             "major": pools.majors,

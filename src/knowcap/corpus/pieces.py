@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -17,7 +18,57 @@ from knowcap.facts import CorpusError
 
 
 MARKER = "marker"  # the group of tokens that can stand in front of a text, each with the space after it
-_CHECKED_PER_JUNCTION = 4000
+_CHECKED = 4000  # pairs per junction, and members of a group with parts
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Token ids of many short texts.
+
+    Attributes:
+        tokens: all texts one after another, int32.
+        lengths: (texts,) int32.
+        starts: (texts,) int64, the position of every text in `tokens`.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    starts: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", np.cumsum(self.lengths, dtype=np.int64) - self.lengths)
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]]) -> Ids:
+        """The ids of each text."""
+        lengths = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
+        return cls(np.fromiter(chain.from_iterable(texts), dtype=np.int32, count=int(lengths.sum())), lengths)
+
+    def __len__(self) -> int:
+        """The number of texts."""
+        return len(self.lengths)
+
+    def __getitem__(self, text: int) -> list[int]:
+        """The ids of one text."""
+        start = self.starts[text]
+        return self.tokens[start : start + self.lengths[text]].tolist()
+
+    def gather(self, texts: np.ndarray) -> np.ndarray:
+        """The ids of texts (n,) one after another."""
+        lengths = self.lengths[texts]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        index = np.repeat(self.starts[texts] - ends + lengths, lengths)
+        index += np.arange(index.size)
+        return self.tokens[index]
+
+    def joined(self, members: np.ndarray) -> Ids:
+        """The texts that each consist of several of these: members (n, texts of each)."""
+        return Ids(self.gather(members.ravel()), self.lengths[members].sum(axis=1, dtype=np.int32))
+
+    def first_with(self, token: int) -> int | None:
+        """The first text that has a token, or None."""
+        places = np.flatnonzero(self.tokens == token)
+        return int(np.searchsorted(self.starts + self.lengths, places[0], side="right")) if places.size else None
 
 
 @dataclass(frozen=True)
@@ -61,17 +112,17 @@ class PieceTexts:
         """The tokens that can stand in front of a text: each is one token of the tokenizer."""
         return tuple(text.rstrip() for text in self.groups.get(MARKER, ()))
 
-    def encode(self, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
+    def encode(self, tokenizer: Tokenizer) -> dict[str, Ids]:
         """The ids of every piece, by group. Raises CorpusError if a piece merges with the word before it."""
         encoded = {}
         for group, texts in self.groups.items():
             if group in self.parts:
                 parts = self.parts[group]
                 lists = [_encode_after(context, texts, tokenizer) for context, texts in parts.lists]
-                chosen = parts.members.tolist()
-                encoded[group] = [[t for ids, i in zip(lists, row, strict=True) for t in ids[i]] for row in chosen]
+                first = np.cumsum([0, *map(len, lists[:-1])])
+                encoded[group] = Ids.of([ids for some in lists for ids in some]).joined(parts.members + first)
             else:
-                encoded[group] = _encode_after("" if group in self.beginnings else "a", texts, tokenizer)
+                encoded[group] = Ids.of(_encode_after("" if group in self.beginnings else "a", texts, tokenizer))
         return encoded
 
 
@@ -93,23 +144,27 @@ class Pieces:
             CorpusError: the tokenizer merges across pieces, or cannot encode a piece.
         """
         encoded = texts.encode(tokenizer)
-        ids: list[list[int]] = []
         self.groups: dict[str, range] = {}
+        number = 0
         for group, pieces in encoded.items():
-            self.groups[group] = range(len(ids), len(ids) + len(pieces))
-            ids += pieces
-            for text, piece in zip(texts.groups[group], pieces, strict=True):
-                if EOS_ID in piece:
-                    raise CorpusError(f"the tokenizer cannot encode {text!r}; choose another tokenizer or list")
-                if group == MARKER and len(piece) != 1:
-                    raise CorpusError(f"the tokenizer makes {len(piece)} tokens of {text!r}, expected one")
+            self.groups[group] = range(number, number + len(pieces))
+            number += len(pieces)
+            unknown = pieces.first_with(EOS_ID)
+            if unknown is not None:
+                text = texts.groups[group][unknown]
+                raise CorpusError(f"the tokenizer cannot encode {text!r}; choose another tokenizer or list")
+        for text, length in zip(texts.groups.get(MARKER, ()), encoded.get(MARKER, Ids.of([])).lengths, strict=True):
+            if length != 1:
+                raise CorpusError(f"the tokenizer makes {length} tokens of {text!r}, expected one")
+        for group in texts.parts:
+            _check_members(texts, encoded, group, tokenizer)
+        beside = {group: _checked_beside(texts, group) for group in set(chain.from_iterable(texts.junctions))}
         for left, right in texts.junctions:
-            _check_junction(texts, encoded, left, right, tokenizer)
-        self.eos, self.empty = len(ids), len(ids) + 1
-        ids += [[EOS_ID], []]
-        self.lengths = np.array([len(piece) for piece in ids], dtype=np.int32)
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths[:-1], dtype=np.int64)])
-        self.tokens = np.array([token for piece in ids for token in piece], dtype=np.int32)
+            _check_junction(texts, encoded, {g: beside[g] for g in (left, right)}, (left, right), tokenizer)
+        self.eos, self.empty = number, number + 1
+        every = [*encoded.values(), Ids.of([[EOS_ID], []])]
+        self._ids = Ids(np.concatenate([i.tokens for i in every]), np.concatenate([i.lengths for i in every]))
+        self.tokens, self.lengths, self.starts = self._ids.tokens, self._ids.lengths, self._ids.starts
 
     def gather(self, composed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of the texts one after another, each with its end of text, and the length of each.
@@ -120,12 +175,7 @@ class Pieces:
         Returns:
             tokens (total,) int32, lengths (n,) int64.
         """
-        flat = composed.ravel()
-        lengths = self.lengths[flat]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        index = np.repeat(self.starts[flat] - ends + lengths, lengths)
-        index += np.arange(index.size)
-        return self.tokens[index], self.lengths[composed].sum(axis=1, dtype=np.int64)
+        return self._ids.gather(composed.ravel()), self.lengths[composed].sum(axis=1, dtype=np.int64)
 
     def used(self) -> np.ndarray:
         """The token ids that any text can use, sorted, end of text included."""
@@ -167,17 +217,52 @@ def _encode_after(context: str, texts: list[str], tokenizer: Tokenizer) -> list[
     return out
 
 
-def _check_junction(
-    texts: PieceTexts, encoded: dict[str, list[list[int]]], left: str, right: str, tokenizer: Tokenizer
-) -> None:
-    """Checks that every piece of two groups, beside one of the other group, has the same tokens as alone.
+def _checked_beside(texts: PieceTexts, group: str) -> np.ndarray:
+    """The pieces of a group that are checked beside other groups: (n,).
 
-    Of longer groups (dates) a few thousand pieces, spread evenly, are checked.
+    All pieces; or, of a group with parts, one piece with each text of each list, so every text that can stand at the
+    group's beginning or end is among them.
     """
-    sizes = len(encoded[left]), len(encoded[right])
-    count = min(_CHECKED_PER_JUNCTION, max(sizes))
-    lefts = np.linspace(0, max(count, sizes[0]) - 1, count).astype(int) % sizes[0]
-    rights = np.linspace(0, max(count, sizes[1]) - 1, count).astype(int)[::-1] % sizes[1]
+    if group not in texts.parts:
+        return np.arange(len(texts.groups[group]))
+    columns = texts.parts[group].members.T
+    return np.unique(np.concatenate([np.unique(column, return_index=True)[1] for column in columns]))
+
+
+def _check_members(texts: PieceTexts, encoded: dict[str, Ids], group: str, tokenizer: Tokenizer) -> None:
+    """Checks that members of a group with parts, tokenized whole, have the tokens of their parts.
+
+    Of longer groups a few thousand members, spread evenly, are checked.
+    """
+    size = len(texts.groups[group])
+    checked = np.linspace(0, size - 1, min(_CHECKED, size)).astype(int).tolist()
+    context = "" if group in texts.beginnings else "a"
+    whole = _encode_after(context, [texts.groups[group][i] for i in checked], tokenizer)
+    for i, ids in zip(checked, whole, strict=True):
+        if ids != encoded[group][i]:
+            raise CorpusError(
+                f"the tokenizer merges parts of {texts.groups[group][i]!r}: {len(ids)} tokens as a whole, "
+                f"{len(encoded[group][i])} as parts; choose another tokenizer"
+            )
+
+
+def _check_junction(
+    texts: PieceTexts,
+    encoded: dict[str, Ids],
+    beside: dict[str, np.ndarray],
+    groups: tuple[str, str],
+    tokenizer: Tokenizer,
+) -> None:
+    """Checks that every piece of `beside`, next to one of the other group, has the same tokens as alone.
+
+    Of more pieces a few thousand, spread evenly, are checked.
+    """
+    left, right = groups
+    sizes = len(beside[left]), len(beside[right])
+    count = min(_CHECKED, max(sizes))
+    places = [np.linspace(0, max(count, size) - 1, count).astype(int) for size in sizes]
+    lefts = beside[left][places[0] % sizes[0]].tolist()
+    rights = beside[right][places[1][::-1] % sizes[1]].tolist()
     context = "" if left in texts.beginnings else "a"
     before = tokenizer.encode(context, add_special_tokens=False).ids if context else []
     pairs = [(texts.groups[left][a], texts.groups[right][b]) for a, b in zip(lefts, rights, strict=True)]

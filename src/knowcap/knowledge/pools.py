@@ -52,6 +52,12 @@ def format_birth_date(index: int) -> str:
     return f"{MONTHS[month]} {day + 1}, {FIRST_YEAR + year}"
 
 
+@cache
+def birth_dates() -> tuple[str, ...]:
+    """All birth dates as text, by number."""
+    return tuple(format_birth_date(index) for index in range(BIRTH_DATES))
+
+
 @dataclass(frozen=True)
 class Pools:
     """The candidates of every attribute of a person; all values of a list are equally likely.

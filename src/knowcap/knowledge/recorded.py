@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
-from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
+from knowcap.knowledge.pools import PRONOUNS, Pools, birth_dates
 from knowcap.processes import is_main_process
 
 
@@ -193,7 +193,7 @@ def people_names(people: People) -> Names:
 def _value_sets(pools: Pools) -> dict[str, pa.Array]:
     """The list of every column of `CODES`, in its order."""
     lists = (pools.first_names, pools.middle_names, pools.last_names)
-    lists += ([format_birth_date(i) for i in range(BIRTH_DATES)], pools.birth_cities, pools.universities)
+    lists += (birth_dates(), pools.birth_cities, pools.universities)
     lists += (pools.majors, pools.employers, PRONOUNS)
     return {name: pa.array(list(values), pa.string()) for name, values in zip(CODES, lists, strict=True)}
 
