@@ -43,6 +43,7 @@ def test_assembled_ids_equal_tokenizing_the_whole_text(ours):
     assert assembled_equals_tokenized(corpus, tokenizer, pieces, range(1)) == 20_000
 
 
+@pytest.mark.slow
 def test_assembled_ids_equal_whole_texts_for_nasty_endings():
     corpus = BioS(People(NASTY, 18, seed=1), load_templates())
     for tokenizer in (train_tokenizer(corpus.vocabulary_texts(), 400), reduced(corpus)[0]):

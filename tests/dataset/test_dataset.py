@@ -125,7 +125,7 @@ def test_what_is_read_meets_the_contract(folder):
     assert [rendering for _, rendering in rows] == [0, 1] * 251
 
 
-@pytest.mark.parametrize(("corpus", "num_proc"), [("bioS", 4), ("bioD", 2), ("table", 4)])
+@pytest.mark.parametrize(("corpus", "num_proc"), [("bioS", 3), ("bioD", 2), ("table", 2)])
 def test_the_files_are_the_same_whatever_the_number_of_processes(tmp_path, monkeypatch, corpus, num_proc):
     monkeypatch.setattr("knowcap.dataset.folder.ENTITIES_PER_FILE", 12)
     keys = write_table(tmp_path) if corpus == "table" else {"corpus": corpus, "num_people": 50, "control_people": 100}

@@ -528,6 +528,7 @@ for name in ("first", "second"):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     predictions, references = random_tables(15)
     np.save(tmp_path / "table.npy", [predictions, references])

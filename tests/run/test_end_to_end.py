@@ -14,6 +14,9 @@ from knowcap.scoring import score
 from knowcap.training.stage import train
 
 
+# tests/scoring/test_memorize.py has smaller models of every family that are trained to perfection.
+pytestmark = pytest.mark.slow
+
 PERFECT = Recipe(
     run_name="perfect", num_people=8, model_name="gpt2-rotary-2-2", head_dim=32, pools_fraction=0.1,
     num_templates=2, vocab_size=400, exposures=1500, block_size=160, windows="aligned", train_batch_size=8,

@@ -125,16 +125,13 @@ def _step_lines(steps: Sequence[Step]) -> list[str]:
 
 def _table_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns aligned: texts to the left, numbers to the right; an interval as low to high."""
+    from knowcap.report.table import text_table  # imported late: it needs pyarrow
+
     header = list(table[0])
     cells = [[_cell(row[name]) for name in header] for row in table]
-    rows = [[name.replace("_", " ") for name in header], *cells]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    left = [all(isinstance(row[name], str) for row in table) for name in header]
-    return [
-        "  "
-        + "  ".join(f"{c:<{w}}" if text else f"{c:>{w}}" for c, w, text in zip(r, widths, left, strict=True)).rstrip()
-        for r in rows
-    ]
+    left = [i for i, name in enumerate(header) if all(isinstance(row[name], str) for row in table)]
+    lines = text_table([[name.replace("_", " ") for name in header], *cells], left)
+    return [f"  {line}" for line in lines.split("\n")]
 
 
 def _cell(value: Any) -> str:
