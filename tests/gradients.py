@@ -43,8 +43,13 @@ def keep_gradients(recipe: Recipe, run_dir: Path) -> Path:
     raise AssertionError("no step was trained")
 
 
-if __name__ == "__main__":
-    for number, config in enumerate(sys.argv[2:]):
-        folder = Path(sys.argv[1]) / str(number)
+def main(output_dir: str, *configs: str) -> None:
+    """One step of every recipe, in a folder of its number."""
+    for number, config in enumerate(configs):
+        folder = Path(output_dir) / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         keep_gradients(load_recipe(config), folder)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -118,13 +118,13 @@ def test_one_fixed_way_is_uniform_over_people():
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_spans_cut_out_the_exact_values_before_they_are_said_elsewhere(variant):
     corpus = bios(variant)
-    people = list(corpus.people.texts(corpus.people.codes(np.arange(120))))
+    knowledge, people = corpus.knowledge(), list(corpus.people.texts(corpus.people.codes(np.arange(120))))
     for row, person in zip(corpus.rows(np.arange(120), 2), people, strict=True):
-        check_row(row, corpus.knowledge())
+        check_row(row, knowledge)
         values = person | {"name": full_name(person)}
         assert all(row.text[s.start : s.end] == values[s.attribute] for s in row.spans)
         told = ("birth_date", "birth_city", "university", "employer", "work_city")
-        check_values(row, {a: person[a] for a in told}, corpus.knowledge())
+        check_values(row, {a: person[a] for a in told}, knowledge)
 
 
 def test_full_names_stand_in_every_sentence_and_are_scored_once():
@@ -151,10 +151,11 @@ def test_bits_are_the_closed_form_of_what_is_said(variant):
     corpus = bios(variant, num_people=100_000)
     log2_s0 = math.log2((1 if variant.full_name else 2) * (12 * 28 * 200) * 200 * 300 * 100 * 263)
     bits = math.log2(160_000_000 / 100_000) + log2_s0
-    assert corpus.knowledge().bits_per_person == pytest.approx(bits, abs=1e-9)
-    assert corpus.knowledge().total_bits == pytest.approx(100_000 * bits, abs=1e-3)
+    knowledge = corpus.knowledge()
+    assert knowledge.bits_per_person == pytest.approx(bits, abs=1e-9)
+    assert knowledge.total_bits == pytest.approx(100_000 * bits, abs=1e-3)
     for row in corpus.rows(np.arange(200), 0):
-        scored = sum(fact.log2_candidates for fact in scored_facts(row.spans, corpus.knowledge()))
+        scored = sum(fact.log2_candidates for fact in scored_facts(row.spans, knowledge))
         assert scored == pytest.approx(math.log2(160_000_000) + log2_s0, abs=1e-9)
 
 

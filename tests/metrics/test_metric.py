@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from launched import launch
 from tiny import bpe_tokenizer, byte_tokenizer, metaspace_tokenizer
 
 from knowcap.metrics.bits_per_parameter import bits
@@ -31,6 +32,7 @@ from knowcap.metrics.bits_per_parameter.tests import test_cases
 
 
 FOLDER = Path(bits.__file__).parent
+SRC = FOLDER.parents[2]
 NAN = math.nan
 
 # bioS: name, birth date, birth city, university, major, employer, pronoun (PAPER.md 1.1).
@@ -511,37 +513,49 @@ def test_combines_with_a_metric_of_another_kind(metric: Any, tmp_path: Path) -> 
 
 
 SHARE = """
-import json
 import sys
+from test_metric import compute_share
 
-import evaluate
-import numpy as np
-
-folder, cache_dir, rank, table = sys.argv[1:]
-predictions, references = np.load(table)
-half = slice(0, 7) if rank == "0" else slice(7, None)
-for name in ("first", "second"):
-    metric = evaluate.load(folder, num_process=2, process_id=int(rank), cache_dir=cache_dir, experiment_id=name)
-    metric.add_batch(predictions=predictions[half], references=references[half])
-    results = metric.compute(num_parameters=9, attribute_names=list("abcd"), name_attribute="a", num_entities=50)
-    print(json.dumps(results))
+compute_share(*sys.argv[1:])
 """
 
 
-@pytest.mark.slow
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+def compute_share(cache_dir: str, table: str, rank: str) -> None:
+    """What one of two processes computes, twice, in a file beside the table."""
+    import evaluate
+
+    predictions, references = np.load(table)
+    half = slice(0, 7) if rank == "0" else slice(7, None)
+    found = []
+    for name in ("first", "second"):
+        metric = evaluate.load(
+            str(FOLDER), num_process=2, process_id=int(rank), cache_dir=cache_dir, experiment_id=name
+        )
+        metric.add_batch(predictions=predictions[half], references=references[half])
+        found.append(metric.compute(num_parameters=9, attribute_names=[*"abcd"], name_attribute="a", num_entities=50))
+    Path(table).with_name(f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("forked", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_two_processes_compute_what_one_does(forked: bool, evaluate_home: Path, tmp_path: Path) -> None:
     predictions, references = random_tables(15)
     np.save(tmp_path / "table.npy", [predictions, references])
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [str(tmp_path / "shared"), str(tmp_path / "table.npy")]
+    if forked:
+        launch(lambda: compute_share(*words, os.environ["RANK"]), log=tmp_path / "log", connected=False)
+    else:
+        helpers = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), str(SRC)])
+        environment = os.environ | {
+            "HF_HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": helpers
+        }  # fmt: skip
 
-    def share(rank: str) -> list[Any]:
-        words = [str(FOLDER), str(tmp_path / "shared"), rank, str(tmp_path / "table.npy")]
-        command = [sys.executable, "-W", "error", "-c", SHARE, *words]
-        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
-        return [json.loads(line) for line in run.stdout.splitlines()]
+        def share(rank: str) -> None:
+            command = [sys.executable, "-W", "error", "-c", SHARE, *words, rank]
+            subprocess.run(command, env=environment, check=True, timeout=300)
 
-    with ThreadPoolExecutor() as pool:
-        main, other = pool.map(share, "01")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(share, "01"))
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in "01")
     assert main == [bits_per_parameter(predictions, references, 9, list("abcd"), "a", num_entities=50)] * 2
     assert other == [None] * 2
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from launched import launch
 from scored_texts import DETERMINED, biographies, full_knowledge, gpt2
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -850,21 +851,27 @@ def test_the_command_scores_a_folder(folders: tuple[Path, Path]) -> None:
     assert read_measurement(model_dir / "nll.parquet")["entities_scored"] == 4
 
 
-def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forked", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_two_processes_measure_what_one_does(forked: bool, tmp_path: Path) -> None:
     model_dir, dataset_dir = make_folders(tmp_path, num_people=11)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["-m", "knowcap.scoring", str(model_dir), str(dataset_dir), "--batch_size", "4"]
-    path = os.pathsep.join(filter(None, [str(SRC), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {
-        "PYTHONPATH": path,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("scored 88 facts of 11 entities") == 1  # said once, by the main process
+    words = [str(model_dir), str(dataset_dir), "--batch_size", "4"]
+    if forked:
+        written = launch(main, words, log=tmp_path / "log")
+    else:
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += ["--main_process_port", "0", "-m", "knowcap.scoring", *words]
+        path = os.pathsep.join(filter(None, [str(SRC), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        written = done.stderr
+    assert written.count("scored 88 facts of 11 entities") == 1  # said once, by the main process
     assert files(model_dir) == {
         "nll.parquet",
         "control.parquet",

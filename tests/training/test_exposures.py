@@ -1,6 +1,6 @@
 """Every biography once an exposure, through the Trainer's own DataLoader, on one process and on several.
 
-Run as a script under `accelerate launch`, it is one of the processes: python tests/test_exposures.py FOLDER
+Run as a script under `accelerate launch`, it is one of the processes: python tests/training/test_exposures.py FOLDER
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from countries import write_table
+from launched import launch
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID
@@ -144,17 +145,23 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_every_biography_comes_once_an_exposure_on_several_processes(processes, tmp_path):
+@pytest.mark.parametrize(
+    ("processes", "forked"),
+    [(2, True)] + [pytest.param(number, False, marks=pytest.mark.slow) for number in (2, 3)],
+)
+def test_every_biography_comes_once_an_exposure_on_several_processes(processes, forked, tmp_path):
     recipes = {name: recipe_of(name, tmp_path) for name in RECIPES if name != "bioS, aligned"}
     (tmp_path / "recipes.json").write_text(json.dumps({name: asdict(r) for name, r in recipes.items()}))
-    options = ["--config_file", str(CONFIG), "--num_processes", str(processes)]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, __file__, str(tmp_path)]
-    helpers = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": helpers}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    if forked:
+        launch(main, tmp_path, log=tmp_path / "log", processes=processes)
+    else:
+        options = ["--config_file", str(CONFIG), "--num_processes", str(processes)]
+        command = [sys.executable, "-m", "accelerate.commands.launch", *options, __file__, str(tmp_path)]
+        helpers = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": helpers}, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
     for name, recipe in recipes.items():
         shares = []
         for rank in range(processes):

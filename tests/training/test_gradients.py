@@ -9,10 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gradients
 import pytest
 import torch
 from gradient_models import DENSE, MIXTURE
 from gradients import keep_gradients
+from launched import launch
 from safetensors.torch import load_file
 
 from knowcap.corpus.base import tokenizer_of
@@ -34,18 +36,22 @@ def kept(recipe: Recipe, folder: Path) -> dict[str, torch.Tensor]:
     return load_file(keep_gradients(recipe, folder))
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path):
+@pytest.mark.parametrize("forked", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_two_processes_have_the_gradients_of_one(forked, tmp_path):
     configs = []
     for recipe in (DENSE, MIXTURE):
         keys = {name: getattr(recipe, name) for name in recipe.__dataclass_fields__} | {"quantize_bits": [8]}
         keys["gradient_accumulation_steps"] = 1
-        configs.append(tmp_path / f"{recipe.run_name}.yaml")
-        configs[-1].write_text("\n".join(f"{name}: {json.dumps(value)}" for name, value in keys.items()))
-    script, launcher = Path(__file__).parents[1] / "gradients.py", RECIPES_DIR / "accelerate" / "cpu_2.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", launcher, script, tmp_path]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, command), *map(str, configs)], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+        configs.append(str(tmp_path / f"{recipe.run_name}.yaml"))
+        Path(configs[-1]).write_text("\n".join(f"{name}: {json.dumps(value)}" for name, value in keys.items()))
+    if forked:
+        launch(gradients.main, str(tmp_path), *configs, log=tmp_path / "log")
+    else:
+        config = RECIPES_DIR / "accelerate" / "cpu_2.yaml"
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, gradients.__file__]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*command, tmp_path, *configs], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
     for number, recipe in enumerate((DENSE, MIXTURE)):
         one = kept(recipe, tmp_path / f"one-{number}")
         two = load_file(tmp_path / str(number) / "gradients.safetensors")

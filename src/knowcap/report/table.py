@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from knowcap.capacity.tables import read_facts
 from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
 from knowcap.scoring.measurement import read_measurement
+
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 _CAPACITY_COLUMNS = ("Dataset", "Version", "N", "Attribute", "Metric", "", "Value", "", "Stderr", "Max", "Accuracy")
@@ -74,6 +79,12 @@ def render(template: str, **context: Any) -> str:
         template: its path within this folder.
         context: what the template names.
     """
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
+    """The templates of this folder; each is compiled once."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -85,7 +96,7 @@ def render(template: str, **context: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"number": number, "percent": percent}
-    return environment.get_template(template).render(**context)
+    return environment
 
 
 def capacity_table(
