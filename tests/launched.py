@@ -69,7 +69,10 @@ def _be_one(
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    logging.getLogger().handlers.clear()
+    for name in ("", *logging.root.manager.loggerDict):
+        if name.split(".")[0] in ("", "knowcap"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).setLevel(logging.NOTSET)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     try:

@@ -51,7 +51,7 @@ def test_the_folder_is_a_space(space):
     assert settings["sdk"] == "gradio" and (space / settings["app_file"]).is_file() and card.strip()
     assert len(settings["short_description"]) <= 60  # the Hub's limit
     needed = {line.split(">")[0] for line in (space / "requirements.txt").read_text().split()}
-    assert needed == {"numpy", "pyarrow", "pyyaml"}
+    assert needed == {"filelock", "numpy", "pyarrow", "pyyaml"}
 
 
 def test_the_folder_needs_nothing_else_and_no_torch(space, tmp_path):
