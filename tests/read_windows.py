@@ -20,7 +20,7 @@ def read_windows(made: Mixture) -> tuple[list[np.ndarray], np.ndarray]:
     return rows, made.is_useful(windows)
 
 
-def told(windows: list[np.ndarray]) -> Counter:
+def texts_in(windows: list[np.ndarray]) -> Counter:
     """The texts in windows that follow each other, whole ones and cut ones."""
     found, part = Counter(), []
     for token in np.concatenate(windows).tolist():

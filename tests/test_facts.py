@@ -116,7 +116,7 @@ def test_a_span_that_cuts_out_something_else_is_found():
         check_values(Row("Al has a dog.", (Span("name", 0, 2), Span("pet", 9, 11)), 1), {"pet": "dog"}, KNOWLEDGE)
 
 
-def test_the_shuffled_control_says_others_values_under_the_own_name():
+def test_the_shuffled_control_has_others_values_under_the_own_name():
     rows = [row(f"P{i} has a pet{i}!", name=f"P{i}", pet=f"pet{i}") for i in range(10)]
     shuffled = shuffled_values(rows, seed=1)
     said = [r.text[r.spans[1].start : r.spans[1].end] for r in shuffled]
@@ -148,7 +148,7 @@ def test_knowledge_that_contradicts_itself_is_refused(attributes, message):
         Knowledge("w", "1", 4, 0, "who", 10.0, attributes)
 
 
-def test_a_missing_or_foreign_knowledge_file_is_told(tmp_path):
+def test_a_missing_or_foreign_knowledge_file_is_reported(tmp_path):
     with pytest.raises(FactError, match="knowcap data"):
         Knowledge.load(tmp_path / "knowledge.json")
     (tmp_path / "knowledge.json").write_text('{"attributes": [], "colour": 1}')

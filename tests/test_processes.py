@@ -1,4 +1,4 @@
-"""Jobs shared out among processes: nothing is lost, what goes wrong is told, nobody is left behind."""
+"""Jobs shared out among processes: nothing is lost, errors are reported, no process is left running."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_what_a_job_raises_is_raised_here(num_proc):
     assert active_children() == []
 
 
-def test_a_killed_process_is_told():
+def test_a_killed_process_is_reported():
     with pytest.raises(ProcessError, match="exit code -9 .* fewer processes"):
         list(share_out(killed, range(6), 2))
     assert active_children() == []
 
 
-def test_processes_end_when_nobody_listens_any_more():
+def test_processes_end_when_their_reader_ends():
     found = share_out(partial(squares, 0), [range(10**9), range(10**9)], 2)
     assert next(found)[1] == 0
     found.close()

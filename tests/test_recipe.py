@@ -334,7 +334,7 @@ def test_every_key_has_help_and_its_written_default_reads_as_itself():
             assert convert(str(key.default).strip("()"), key.type) == key.default
 
 
-def test_every_key_has_one_section_and_says_what_it_shapes():
+def test_every_key_has_one_section_and_states_what_it_shapes():
     assert sum(len(fields(section)) for section in SECTIONS) == len(KEYS)
     assert all(section.__doc__ for section in SECTIONS)
     assert set(shaping_keys("run", "draws")) == {"run_name", "output_dir", "seed"}

@@ -52,7 +52,7 @@ def said(recipe: Recipe) -> object:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_version_says_stays(version, what, content):
+def test_the_content_of_a_version_stays(version, what, content):
     assert hashlib.sha256(repr(content()).encode()).hexdigest()[:16] == PINNED[version, what]
 
 

@@ -24,7 +24,7 @@ SURE = 80.0  # logits this much above the others: probability 1 to the last bit 
 
 
 def wrap(backend: Tokenizer, **special: Any) -> PreTrainedTokenizerFast:
-    """A `tokenizers` backend as transformers know it, with an end-of-text token unless told otherwise."""
+    """A `tokenizers` backend as transformers know it, with an end-of-text token unless given otherwise."""
     return PreTrainedTokenizerFast(tokenizer_object=backend, **({"eos_token": EOS} | special))
 
 

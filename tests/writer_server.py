@@ -87,10 +87,10 @@ def text_of(prompt: str, draw: random.Random, leave_out: str | None = None) -> s
     name, pronoun = facts.pop("full name"), facts.pop("pronoun")
     subject = pronoun.split(", ")[0]
     own = {"he": "his", "she": "her"}[subject]
-    told = [(label, value) for label, value in facts.items() if label != leave_out]
-    draw.shuffle(told)
+    stated = [(label, value) for label, value in facts.items() if label != leave_out]
+    draw.shuffle(stated)
     sentences = [f"{name} is somebody to know."] if draw.random() < 0.5 else [f"{name}'s story is told here."]
-    for label, value in told:
+    for label, value in stated:
         value = draw.choice(date_forms(value)) if label == "date of birth" else value
         form = draw.choice(SENTENCES[label])
         sentence = form.format(s=subject, p=subject, o=own, v=value)
@@ -229,8 +229,8 @@ def model_of(folder: str) -> Any:
         with lock, torch.inference_mode():
             ids = tokenizer(prompt, return_tensors="pt")
             torch.manual_seed(request["seed"])
-            told = model.generate(**ids, max_new_tokens=request["max_tokens"], do_sample=True, pad_token_id=0)
-        new = told[0, ids["input_ids"].shape[1] :]
+            stated = model.generate(**ids, max_new_tokens=request["max_tokens"], do_sample=True, pad_token_id=0)
+        new = stated[0, ids["input_ids"].shape[1] :]
         ended = "length" if len(new) == request["max_tokens"] else "stop"
         return tokenizer.decode(new, skip_special_tokens=True), ended
 

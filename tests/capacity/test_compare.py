@@ -167,7 +167,7 @@ def test_every_comparison_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert str(tmp_path) not in min(paths).read_text()
 
 
-def test_the_command_measures_what_is_not_measured_and_says_the_difference(
+def test_the_command_measures_what_is_not_measured_and_prints_the_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir, alone = tmp_path / "run", tmp_path / "alone"

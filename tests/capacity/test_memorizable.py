@@ -94,7 +94,9 @@ def test_a_greedy_match_is_a_value_that_the_model_generates(tokenizer: PreTraine
     assert 0 < matches < 2 * len(TRUE), "neither none nor all are to match"
 
 
-def test_a_value_that_begins_another_is_told_apart_by_closed_sets_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_value_that_is_a_prefix_of_another_needs_closed_sets(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     model = trained(tokenizer, TRUE, 140)
     shorter = {"Disney+": "Disney", "Caterpillar Inc.": "Caterpillar"}
     asked = [(i, EMPLOYERS[i * 5 % 6]) for i in range(len(NAMES)) if EMPLOYERS[i * 5 % 6] in shorter]

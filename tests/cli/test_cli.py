@@ -85,7 +85,7 @@ def test_a_recipe_is_required(capsys):
     assert "--config" in capsys.readouterr().err
 
 
-def test_all_problems_of_recipe_and_folder_are_told_at_once(recipe, capsys, monkeypatch):
+def test_all_problems_of_recipe_and_folder_are_reported_at_once(recipe, capsys, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1))
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -110,7 +110,7 @@ def test_a_folder_of_another_recipe_is_kept(recipe, capsys):
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
 
 
-def test_data_is_made_once_and_made_anew_when_asked_to(recipe, capsys):
+def test_data_is_made_once_and_made_again_when_asked_to(recipe, capsys):
     made = Path("runs/mine/knowledge/knowledge.json")
     assert main(["data", "--config", "mine.yaml"]) == 0
     line = capsys.readouterr().err.splitlines()[-1]
@@ -149,14 +149,14 @@ def test_fewer_than_one_process_is_an_error(recipe, capsys):
 def test_a_dry_run_tells_everything_and_makes_nothing(recipe, capsys):
     assert main(["run", "--config=mine.yaml", "--dry_run", "--run_name=dry"]) == 0
     out, _ = capsys.readouterr()
-    told = {line[:28].strip(): line[28:] for line in out.splitlines()}
-    assert told["run folder"] == "runs/dry"
-    assert told["people"] == "60"
-    assert float(told["max bits per parameter"]) == pytest.approx(
-        int(told["bits in total"].replace(",", "")) / int(told["parameters"].replace(",", "")), rel=1e-3
+    reported = {line[:28].strip(): line[28:] for line in out.splitlines()}
+    assert reported["run folder"] == "runs/dry"
+    assert reported["people"] == "60"
+    assert float(reported["max bits per parameter"]) == pytest.approx(
+        int(reported["bits in total"].replace(",", "")) / int(reported["parameters"].replace(",", "")), rel=1e-3
     )
-    assert {"bits per person", "tokens per biography", "tokens in total, about", "steps, about"} <= told.keys()
-    assert "seconds, roughly" in told["training"]
+    assert {"bits per person", "tokens per biography", "tokens in total, about", "steps, about"} <= reported.keys()
+    assert "seconds, roughly" in reported["training"]
     assert not Path("runs").exists()
 
 
@@ -172,7 +172,7 @@ def test_a_dry_run_tells_everything_and_makes_nothing(recipe, capsys):
     ],
 )
 @pytest.mark.parametrize("command", [("run",), ("run", "--dry_run"), ("train",)], ids=" ".join)
-def test_what_the_machine_or_launcher_cannot_do_is_told_before_any_work(
+def test_what_the_machine_or_launcher_cannot_do_is_reported_before_any_work(
     recipe, capsys, monkeypatch, command, words, part
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -191,7 +191,7 @@ def test_a_dry_run_tells_problems_of_the_folder_too(recipe, capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "reported"),
     [
         (KeyboardInterrupt(), 130, "run the same command again to continue"),
         (ValueError("a finished measurement of other facts"), 2, "knowcap: a finished measurement of other facts"),
@@ -199,14 +199,14 @@ def test_a_dry_run_tells_problems_of_the_folder_too(recipe, capsys):
         (LaunchError("ended with status 1"), 1, "ended with status 1"),
     ],
 )
-def test_what_stages_raise_becomes_a_message_and_a_status(recipe, capsys, monkeypatch, error, status, told):
+def test_what_stages_raise_becomes_a_message_and_a_status(recipe, capsys, monkeypatch, error, status, reported):
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(stages, "train", fail)
     assert main(["train", "--config=mine.yaml"]) == status
     err = capsys.readouterr().err
-    assert told in err
+    assert reported in err
     assert "Traceback" not in err
     if not isinstance(error, KeyboardInterrupt):
         assert main(["train", "--config=mine.yaml", "--traceback"]) == status
@@ -230,7 +230,7 @@ def test_a_stage_is_launched_by_accelerate_with_the_folders_recipe(recipe, monke
     assert "seed: 5" in Path(words[1]).read_text()
 
 
-def test_a_launch_that_fails_says_so(tmp_path):
+def test_a_launch_that_fails_is_reported(tmp_path):
     launcher = Launcher.named("cpu")
     with pytest.raises(LaunchError, match=r"knowcap\.nonsense, started by accelerate .* ended with status 1"):
         launcher.launch("knowcap.nonsense", [])
@@ -256,7 +256,7 @@ def test_only_the_first_process_tells_a_problem(recipe, capsys, monkeypatch):
         (["report", "."], "has no measured run"),
     ],
 )
-def test_a_folder_of_something_else_is_told_with_what_it_holds(recipe, capsys, words, part):
+def test_a_folder_of_something_else_is_reported_with_what_it_holds(recipe, capsys, words, part):
     assert part in fails(capsys, *words)
 
 

@@ -91,13 +91,13 @@ def test_people_are_called_as_in_bios_and_compact_names_are_distinct():
     assert corpus_of(COMPACT).knowledge().name_log2_candidates == 24.0
 
 
-def test_orders_are_uniform_and_drawn_afresh_at_every_exposure():
+def test_orders_are_uniform_and_drawn_again_at_every_exposure():
     corpus = corpus_of(replace(COMPACT, num_people=3000))
-    told = [[tuple(s.attribute for s in row.spans) for row in corpus.rows(np.arange(3000), e)] for e in (0, 1)]
-    for counts in map(Counter, told):
+    generated = [[tuple(s.attribute for s in row.spans) for row in corpus.rows(np.arange(3000), e)] for e in (0, 1)]
+    for counts in map(Counter, generated):
         assert len(counts) == 6
         assert sum((n - 500) ** 2 / 500 for n in counts.values()) < 20.5  # chi-square of 5: 0.1 %
-    same = sum(a == b for a, b in zip(*told, strict=True))
+    same = sum(a == b for a, b in zip(*generated, strict=True))
     assert 500 - 5 * 20.4 < same < 500 + 5 * 20.4
 
 
@@ -165,20 +165,20 @@ def test_bits_of_the_largest_alphabet_and_chunks_are_the_closed_form(k, c, d):
     values = 50_000 * k * c * math.log2(d)
     sets = k * d * math.log2(40_000**50 // d)  # less than one part in 10^220 is cut off
     diversity = Diversity(k, c, d, 50, 40_000, recipe.seed)
-    if d == 10_000:  # N is not >> D log D: some strings begin nobody's value, and are not credited
+    if d == 10_000:  # N is not >> D log D: some strings begin no person's value, and are not credited
         sets *= diversity.num_first_chunks(50_000)[0] / d
     assert corpus_of(recipe).knowledge().total_bits == pytest.approx(names + values + sets, rel=1e-12)
 
 
 @each(BOTH)
-def test_values_as_told_are_uniform_and_independent_of_one_another(recipe):
+def test_values_as_written_are_uniform_and_independent_of_one_another(recipe):
     """Chi-square on the texts: which of the 5 strings stands in each chunk of each attribute, and in pairs of them."""
     corpus = corpus_of(replace(recipe, num_people=6000, num_attributes=2, diversity=5))
-    told = []
+    generated = []
     for row in corpus.rows(np.arange(6000), 1):
         values = {s.attribute: row.text[s.start : s.end].replace(",", "").split() for s in row.spans[1:]}
-        told.append([" ".join(values[f"id_{a}"][3 * c : 3 * c + 3]) for a in (1, 2) for c in (0, 1)])
-    columns = list(zip(*told, strict=True))
+        generated.append([" ".join(values[f"id_{a}"][3 * c : 3 * c + 3]) for a in (1, 2) for c in (0, 1)])
+    columns = list(zip(*generated, strict=True))
     for i, column in enumerate(columns):
         assert len(set(column)) == 5
         assert set(column) == set(columns[i - i % 2])  # one set an attribute, shared by its chunks
@@ -237,7 +237,7 @@ def test_a_set_of_all_strings_is_no_knowledge():
         ({"corpus": "bioS", "diversity": 10}, "diversity=10 has no effect without corpus: bioD; leave it out"),
     ],
 )
-def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message):
+def test_impossible_settings_are_reported_before_any_work(tmp_path, changes, message):
     path = tmp_path / "biod.yaml"
     path.write_text("corpus: bioD\nnum_people: 100\nmodel_name: gpt2-2-2\n")
     _, problems = checked_recipe(path, changes)
@@ -245,7 +245,7 @@ def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message
     assert message in problems[0]
 
 
-def test_more_people_than_names_are_told():
+def test_more_people_than_names_are_reported():
     with pytest.raises(CorpusError, match="expected 1 to 16,777,216"):
         BioD(corpus_of(COMPACT).diversity, 64**4 + 1)
 
@@ -290,8 +290,8 @@ def measured(folder: Path, recipe: Recipe, make_model) -> dict:
         "num_parameters_used_vocabulary": 1, "num_entities": recipe.num_people, "entities_scored": recipe.num_people,
         "name_is_prefix_free": True, "knowledge": knowledge_content(knowledge), "control_kind": "outsiders",
     }  # fmt: skip
-    for name, told in (("nll", rows), ("control", control)):
-        table = score_rows(model, tokenizer, [(row, 0) for row in told], knowledge)
+    for name, generated in (("nll", rows), ("control", control)):
+        table = score_rows(model, tokenizer, [(row, 0) for row in generated], knowledge)
         table = table.replace_schema_metadata({MEASUREMENT_KEY: json.dumps(measurement)})
         pq.write_table(table, folder / f"{name}.parquet")
     return capacity(folder)
@@ -323,7 +323,7 @@ def test_an_oracle_holds_all_bits_diversity_included(tmp_path, recipe):
     assert result["max_bits_per_parameter"] == pytest.approx(knowledge.total_bits)
 
 
-def test_a_model_that_knows_nothing_scores_as_definition_4_1_says(tmp_path):
+def test_a_model_that_knows_nothing_scores_as_in_definition_4_1(tmp_path):
     recipe = MEASURED["compact"]
     size = tokenizer_of(recipe, corpus_of(recipe))[1]
     result = measured(tmp_path, recipe, lambda rows, tokenizer: UniformModel(size))
@@ -345,7 +345,7 @@ def test_a_model_that_knows_the_alphabet_alone_lacks_the_choice_of_a_string(tmp_
     assert [result["value_bits"], result["diversity_bits"]] == pytest.approx(expected[1:], rel=1e-5)
 
 
-def test_a_value_that_does_not_begin_with_its_first_chunk_is_told(tmp_path):
+def test_a_value_that_does_not_begin_with_its_first_chunk_is_reported(tmp_path):
     corpus = corpus_of(COMPACT)
     tokenizer = wrap(tokenizer_of(COMPACT, corpus)[0], 100)
     row = Row("N1 N2 N3 N4 ID1 100 101", (Span("name", 0, 11), Span("id_1", 16, 23)), 0)

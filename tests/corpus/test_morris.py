@@ -122,7 +122,7 @@ def test_the_tokenizer_knows_no_strings_and_a_corpus_survives_pickling():
         ({"corpus": "bioS", "alphabet_size": 32}, "string_length=6 has no effect without corpus: morris"),
     ],
 )
-def test_impossible_settings_are_told_before_any_work(tmp_path, changes, message):
+def test_impossible_settings_are_reported_before_any_work(tmp_path, changes, message):
     path = tmp_path / "morris.yaml"
     path.write_text("corpus: morris\nnum_people: 100\nalphabet_size: 8\nstring_length: 6\nmodel_name: gpt2-1-2\n")
     _, problems = checked_recipe(path, changes)
@@ -150,8 +150,8 @@ def measured(folder: Path, recipe: Recipe, make_model) -> dict:
         "num_parameters_used_vocabulary": 1, "num_entities": recipe.num_people, "entities_scored": recipe.num_people,
         "name_is_prefix_free": True, "knowledge": knowledge_content(corpus.knowledge()), "control_kind": "outsiders",
     }  # fmt: skip
-    for name, told in (("nll", rows), ("control", control)):
-        table = score_rows(model, tokenizer, [(row, 0) for row in told], corpus.knowledge())
+    for name, generated in (("nll", rows), ("control", control)):
+        table = score_rows(model, tokenizer, [(row, 0) for row in generated], corpus.knowledge())
         table = table.replace_schema_metadata({MEASUREMENT_KEY: json.dumps(measurement)})
         pq.write_table(table, folder / f"{name}.parquet")
     return capacity(folder)

@@ -33,7 +33,7 @@ def test_spans_cut_out_the_exact_values(pools, count):
     assert checked >= 18 * 1200
 
 
-def test_no_value_is_said_outside_its_span():
+def test_no_value_stands_outside_its_span():
     people, templates = People(load_pools(), 500, seed=0), load_templates()
     for row, person in zip(
         render(people, np.arange(500), 0, templates), people.texts(people.codes(np.arange(500))), strict=True

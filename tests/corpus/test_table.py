@@ -256,18 +256,18 @@ def test_a_recipe_of_a_table_needs_no_num_people_and_is_estimated(tmp_path, caps
     assert shown == {"people": "50"}
 
 
-def test_all_problems_of_recipe_table_and_templates_are_told_at_once(tmp_path):
+def test_all_problems_of_recipe_table_and_templates_are_reported_at_once(tmp_path):
     keys = write_table(
         tmp_path, {"Peru": {"capital": "Lima", "anthem": "Somos libres"}}, BY_FREQUENCY + "subjekt: It\n"
     )
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as reported:
         load_recipe(write_recipe(tmp_path, **keys, exposures=0))
-    message = str(told.value)
+    message = str(reported.value)
     assert "exposures=0" in message and "did you mean 'subject'" in message
     assert "countries.csv line 3: there are no templates for attribute 'anthem'" in message
 
 
-def test_a_recipe_without_its_files_or_with_another_number_of_entities_is_told(tmp_path):
+def test_a_recipe_without_its_files_or_with_another_number_of_entities_is_reported(tmp_path):
     keys = write_table(tmp_path)
     assert [p.split()[0] for p in check_recipe(Recipe(**SETTINGS, corpus="table"))] == [
         "facts_file",

@@ -1,4 +1,4 @@
-"""The sentence templates: nothing of a value or a person is told outside the value, and bad templates are refused."""
+"""The sentence templates: nothing of a value or a person stands outside the value, and bad templates are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowcap.knowledge.pools import load_pools
 
 
 FOLDER = Path(module.__file__).parent / "templates"
-# Written anew, not taken from the source: the form of a line, and words that tell a person's gender.
+# Written for this test, not taken from the source: the form of a line, and words that show a person's gender.
 FORM = re.compile(r"\{subject\}( [A-Za-z]+)+ \{value\}( [a-z]+)*\.")
 GENDER = (
     "he she him her his hers himself herself they them their theirs themselves man woman boy girl son daughter "
@@ -96,7 +96,7 @@ def test_a_number_of_templates_out_of_range_is_refused(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("{subject} was born on.", "got 0 {value}, expected exactly one"),
         ("{subject} liked {value} and {value}.", "got 2 {value}"),
@@ -119,10 +119,10 @@ def test_a_number_of_templates_out_of_range_is_refused(count: int) -> None:
         ("{subject} gave himself to {value}.", "got 'himself'"),
     ],
 )
-def test_a_template_that_breaks_a_rule_is_refused_with_file_and_line(line: str, told: str) -> None:
+def test_a_template_that_breaks_a_rule_is_refused_with_file_and_line(line: str, reported: str) -> None:
     with pytest.raises(CorpusError) as caught:
         check_template(line, "employer.txt line 7")
-    assert str(caught.value).startswith(f"employer.txt line 7: got {line!r}: ") and told in str(caught.value)
+    assert str(caught.value).startswith(f"employer.txt line 7: got {line!r}: ") and reported in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_users_folder_replaces_the_templates(tmp_path: Path) -> None:
         load_templates(2, folder)
 
 
-def test_all_problems_of_all_templates_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_all_templates_are_reported_at_once(tmp_path: Path) -> None:
     folder = write_templates(
         tmp_path,
         birth_city=None,

@@ -97,7 +97,7 @@ def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):
     assert loaded.eos_token_id == loaded.pad_token_id == EOS_ID and loaded.model_max_length == 128
 
 
-def test_a_missing_tokenizer_is_told(tmp_path):
+def test_a_missing_tokenizer_is_reported(tmp_path):
     recipe = Recipe(run_name="x", model_name="gpt2-2-2", num_people=50, tokenizer_name=str(tmp_path / "none"))
     with pytest.raises(CorpusError, match="Hub id or a folder"):
         tokenizer_of(recipe, corpus_of(recipe))

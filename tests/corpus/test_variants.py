@@ -72,12 +72,12 @@ def test_no_text_is_longer_than_the_longest(variant):
 
 
 @pytest.mark.parametrize("fixed", [1, 2, 5])
-def test_a_person_is_told_in_so_many_ways_and_no_more(fixed):
+def test_a_person_has_so_many_renderings_and_no_more(fixed):
     corpus, fresh = bios(Variant(fixed_renderings=fixed)), bios(Variant())
-    told = [texts(corpus, exposure) for exposure in range(11)]
-    assert all(told[e] == told[e % fixed] for e in range(11))
-    assert all(len(set(of_one)) == fixed for of_one in zip(*told, strict=True))
-    assert told[:fixed] == [texts(fresh, exposure) for exposure in range(fixed)]  # the first ways of the fresh ones
+    generated = [texts(corpus, exposure) for exposure in range(11)]
+    assert all(generated[e] == generated[e % fixed] for e in range(11))
+    assert all(len(set(of_one)) == fixed for of_one in zip(*generated, strict=True))
+    assert generated[:fixed] == [texts(fresh, exposure) for exposure in range(fixed)]
     assert all(len(set(of_one)) == 11 for of_one in zip(*(texts(fresh, e) for e in range(11)), strict=True))
 
 
@@ -99,12 +99,12 @@ def test_templates_and_orders_are_uniform(permute, fixed):
     if permute:
         chi2 = sum((n - 100) ** 2 / 100 for n in orders.values())
         assert abs(chi2 - 719) < 5 * math.sqrt(2 * 719)
-    told = Counter()
+    generated = Counter()
     for f in forms:
-        told.update(zip(f.order.ravel().tolist(), f.templates.ravel().tolist(), strict=True))
+        generated.update(zip(f.order.ravel().tolist(), f.templates.ravel().tolist(), strict=True))
     expected = 72_000 / 7
-    chi2 = sum((n - expected) ** 2 / expected for n in told.values())
-    assert len(told) == 42 and abs(chi2 - 36) < 5 * math.sqrt(2 * 36)
+    chi2 = sum((n - expected) ** 2 / expected for n in generated.values())
+    assert len(generated) == 42 and abs(chi2 - 36) < 5 * math.sqrt(2 * 36)
 
 
 def test_one_fixed_way_is_uniform_over_people():
@@ -123,8 +123,8 @@ def test_spans_cut_out_the_exact_values_before_they_are_said_elsewhere(variant):
         check_row(row, knowledge)
         values = person | {"name": full_name(person)}
         assert all(row.text[s.start : s.end] == values[s.attribute] for s in row.spans)
-        told = ("birth_date", "birth_city", "university", "employer", "work_city")
-        check_values(row, {a: person[a] for a in told}, knowledge)
+        generated = ("birth_date", "birth_city", "university", "employer", "work_city")
+        check_values(row, {a: person[a] for a in generated}, knowledge)
 
 
 def test_full_names_stand_in_every_sentence_and_are_scored_once():

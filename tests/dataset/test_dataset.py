@@ -62,7 +62,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_load_dataset_gives_back_what_the_corpus_says(folder, config, streaming):
+def test_load_dataset_gives_back_the_texts_of_the_corpus(folder, config, streaming):
     corpus = corpus_of(RECIPE)
     loaded = datasets.load_dataset(str(folder), config, streaming=streaming)
     assert list(loaded) == (["train", "test"] if config == "qa" else ["train"])
@@ -79,8 +79,8 @@ def test_load_dataset_gives_back_what_the_corpus_says(folder, config, streaming)
         assert rows == [row._asdict() for row in candidate_rows(corpus)]
     else:
         persons = np.arange(251) if config == "biographies" else np.arange(251, 371)
-        told = zip(*(corpus.rows(persons, e) for e in range(2)), strict=True)
-        for got, row in zip(rows, (row for both in told for row in both), strict=True):
+        front = zip(*(corpus.rows(persons, e) for e in range(2)), strict=True)
+        for got, row in zip(rows, (row for both in front for row in both), strict=True):
             assert (got["person_id"], got["text"]) == (row.entity, row.text)
             assert [Span(**span) for span in got["spans"]] == list(row.spans)
         assert [row["exposure"] for row in rows] == [0, 1] * len(persons)
@@ -101,7 +101,7 @@ def test_a_folder_made_again_is_not_read_from_the_cache(tmp_path, changes):
             assert rows == pq.read_table(file).to_pylist()
 
 
-def test_rows_and_bytes_are_told_as_they_are(folder):
+def test_the_card_has_the_numbers_of_rows_and_bytes(folder):
     front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
     for info in front["dataset_info"]:
         files = sorted((folder / info["config_name"]).glob("*.parquet"))
@@ -110,7 +110,7 @@ def test_rows_and_bytes_are_told_as_they_are(folder):
         assert sum(split["num_examples"] for split in info["splits"]) == num_rows(folder, info["config_name"])
 
 
-def test_the_halves_of_qa_share_nobody(folder):
+def test_the_halves_of_qa_share_no_person(folder):
     qa = datasets.load_dataset(str(folder), "qa")
     train, test = ({*qa[split]["person_id"]} for split in ("train", "test"))
     assert not train & test and (len(train), len(test)) == (126, 125)
@@ -211,8 +211,8 @@ def test_every_corpus_is_read_whole_or_streamed(made, streaming):
     texts = datasets.load_dataset(str(folder), split="train", streaming=streaming)
     found = [(r[entity_column], r["exposure"], r["text"], [Span(**span) for span in r["spans"]]) for r in texts]
     count = max(exposure for _, exposure, *_ in found) + 1
-    told = zip(*(corpus.rows(everybody, exposure) for exposure in range(count)), strict=True)
-    expected = [(r.entity, e, r.text, list(r.spans)) for of_one in told for e, r in enumerate(of_one)]
+    front = zip(*(corpus.rows(everybody, exposure) for exposure in range(count)), strict=True)
+    expected = [(r.entity, e, r.text, list(r.spans)) for of_one in front for e, r in enumerate(of_one)]
     assert found == expected
 
 
@@ -228,7 +228,7 @@ def test_the_command_on_the_card_makes_the_same_files(made, tmp_path):
     assert content(tmp_path / "runs" / "again" / "knowledge") == content(folder)
 
 
-def test_the_card_counts_tokens_and_rows_and_says_the_version(made):
+def test_the_card_counts_tokens_and_rows_and_names_the_version(made):
     recipe, folder = made
     card, corpus = (folder / "README.md").read_text(), corpus_of(recipe)
     tokenizer, _ = tokenizer_of(recipe, corpus)
@@ -249,16 +249,17 @@ def test_the_card_counts_tokens_and_rows_and_says_the_version(made):
 
 def test_the_front_matter_follows_the_conventions_of_the_hub(made):
     recipe, folder = made
-    told = front(folder)
-    assert told["pretty_name"] == f"{read_knowledge(folder).name}({read_knowledge(folder).num_people:,})"
-    assert told["size_categories"] == ["n<1K"]
-    assert told["annotations_creators"] == told["language_creators"] == ["machine-generated"]
-    assert DatasetCardData(**told).to_dict()["configs"] == told["configs"]
+    settings = front(folder)
+    assert settings["pretty_name"] == f"{read_knowledge(folder).name}({read_knowledge(folder).num_people:,})"
+    assert settings["size_categories"] == ["n<1K"]
+    assert settings["annotations_creators"] == settings["language_creators"] == ["machine-generated"]
+    assert DatasetCardData(**settings).to_dict()["configs"] == settings["configs"]
     if recipe.corpus != "table":
-        assert (told["license"], told["language"], told["source_datasets"]) == ("apache-2.0", ["en"], ["original"])
+        assert (settings["license"], settings["language"]) == ("apache-2.0", ["en"])
+        assert settings["source_datasets"] == ["original"]
         assert "Licence: apache-2.0." in (folder / "README.md").read_text()
     else:  # only what its owner has said
-        assert "source_datasets" not in told and "synthetic" not in told["tags"]
+        assert "source_datasets" not in settings and "synthetic" not in settings["tags"]
 
 
 def test_the_front_matter_has_what_load_dataset_and_the_hub_read(folder):
@@ -358,13 +359,13 @@ def killed(first: int, end: int):
 
 
 @pytest.mark.parametrize("num_proc", [1, 2])
-def test_what_goes_wrong_in_a_writer_is_told(tmp_path, num_proc):
+def test_what_goes_wrong_in_a_writer_is_reported(tmp_path, num_proc):
     broken = [Table("people", split, 0, 5, failing) for split in ("train", "test")]
     with pytest.raises(ValueError, match="no rows 0 to 5"):
         list(write_tables(tmp_path, broken, num_proc))
 
 
-def test_a_killed_writer_is_told(tmp_path):
+def test_a_killed_writer_is_reported(tmp_path):
     broken = [Table("people", split, 0, 5, killed) for split in ("train", "test")]
     with pytest.raises(ProcessError, match="exit code -9"):
         list(write_tables(tmp_path, broken, 2))

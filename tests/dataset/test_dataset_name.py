@@ -130,7 +130,7 @@ def test_training_on_a_folder_is_training_on_its_recipe(folder):
     assert {p.name for p in Path("runs/numbers/knowledge").iterdir()} >= {p.name for p in Path("numbers").iterdir()}
 
 
-def test_a_run_from_the_hub_takes_a_revision_and_says_which_commit(folder, server, capsys):
+def test_a_run_from_the_hub_takes_a_revision_and_records_its_commit(folder, server, capsys):
     hub.push_dataset(Path("numbers"), "me/people", revision="first")
     commit = server.repos["dataset", "me/people"].branches["first"][-1].oid
     edit(Path("numbers"), lambda table: table.slice(1))
@@ -224,24 +224,24 @@ def test_the_path_of_a_folder_is_not_published(folder, server):
     assert not [path for path, content in files.items() if str(folder.parent).encode() in content]
 
 
-# What is told before any work, all at once.
+# What is reported before any work, all at once.
 
 
-def test_keys_that_the_data_set_has_settled_are_told_together(folder):
+def test_keys_that_the_data_set_has_settled_are_reported_together(folder):
     keys = {"num_people": 5, "pools_fraction": 0.5, "facts_file": "x.csv", "renderings": 3, "diversity": 7}
-    told = problems_of("mine.yaml", **keys)
-    assert [problem.split("=")[0] for problem in told] == [*sorted(keys, key=list(KEYS).index)]
+    reported = problems_of("mine.yaml", **keys)
+    assert [problem.split("=")[0] for problem in reported] == [*sorted(keys, key=list(KEYS).index)]
     assert all(
-        "no effect with dataset_name='people', which has its own people; leave it" in problem for problem in told
+        "no effect with dataset_name='people', which has its own people; leave it" in problem for problem in reported
     )
 
 
 def test_keys_of_telling_are_idle_beside_published_texts(folder):
-    told = problems_of("published.yaml", num_templates=1, permute=False)
+    reported = problems_of("published.yaml", num_templates=1, permute=False)
     why = (
         "has no effect with dataset_texts: published, which trains on the texts of 'people' as they are; leave it out"
     )
-    assert told == [f"num_templates=1 {why}", f"permute=False {why}"]
+    assert reported == [f"num_templates=1 {why}", f"permute=False {why}"]
 
 
 @pytest.mark.parametrize(
@@ -262,12 +262,12 @@ def test_keys_of_telling_are_idle_beside_published_texts(folder):
         ({"num_templates": 1000}, "num_templates: got 1000"),
     ],
 )
-def test_a_recipe_that_contradicts_its_data_set_is_told(folder, keys, message):
+def test_a_recipe_that_contradicts_its_data_set_is_reported(folder, keys, message):
     (problem,) = problems_of("mine.yaml", **keys)
     assert re.search(message, problem), problem
 
 
-def test_texts_of_nobody_knows_whom_can_only_be_taken_as_they_are(folder):
+def test_texts_of_unknown_people_can_only_be_taken_as_they_are(folder):
     rewritten(folder, Path("bioR"))
     (problem,) = problems_of("mine.yaml", dataset_name="bioR")
     assert "data set 'bioR' cannot be rendered again: it has no recipe.yaml" in problem
@@ -278,7 +278,7 @@ def test_texts_of_nobody_knows_whom_can_only_be_taken_as_they_are(folder):
     assert "has no value lists" in problem and "give a tokenizer_name" in problem
 
 
-def test_what_says_nothing_to_a_bioD_or_a_table_is_told(folder, tmp_path):
+def test_keys_without_effect_on_a_bioD_or_a_table_are_reported(folder, tmp_path):
     for name, key in (("bioD", "num_templates"), ("table", "permute")):
         recipe = recipe_for(name, tmp_path)
         made = write(recipe, tmp_path / name)
@@ -288,7 +288,7 @@ def test_what_says_nothing_to_a_bioD_or_a_table_is_told(folder, tmp_path):
         assert from_folder(recipe, made).dataset_name == str(made)
 
 
-def test_a_revision_without_a_data_set_says_nothing(folder):
+def test_a_revision_without_a_data_set_has_no_effect(folder):
     (problem,) = problems_of("mine.yaml", dataset_name=None, num_people=60, dataset_revision="x")
     assert problem == "dataset_revision='x' has no effect without dataset_name; leave it out"
 
@@ -359,8 +359,8 @@ def test_what_the_hub_refuses_is_one_message(folder, server, capsys, monkeypatch
     hub.push_dataset(folder, "me/people")
     monkeypatch.setattr("time.sleep", lambda _: None)
     server.fail(status, times=50, on="/api/datasets/me/people", X_Error_Code=code)
-    told = fails(capsys, "run", "--config", "mine.yaml", "--dataset_name", "me/people")
-    assert message in told and TOKEN not in told
+    reported = fails(capsys, "run", "--config", "mine.yaml", "--dataset_name", "me/people")
+    assert message in reported and TOKEN not in reported
 
 
 def test_a_run_folder_is_not_deleted_for_a_data_set_that_cannot_be_had(folder, server, capsys):

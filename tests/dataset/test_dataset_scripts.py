@@ -129,7 +129,7 @@ def test_settings_of_biod_are_sound_and_within_the_ranges_of_the_paper(builders)
 
 @each_script
 def test_a_new_version_of_what_is_drawn_is_a_new_version_of_the_builder(builders, tmp_path, name):
-    """The cache of `datasets` is told apart by VERSION, not by the code."""
+    """The cache of `datasets` depends on VERSION, not on the code."""
     version = {"bios": people.VERSION, "biod": biod.VERSION}[name]
     assert str(builders[name].VERSION) == version
     one, other = (builders[name](cache_dir=str(tmp_path), num_people=n) for n in (10, 11))
@@ -191,8 +191,8 @@ def test_a_named_setting_and_keys_are_taken_from_the_command_line(
 def test_wrong_arguments_are_one_message_and_make_nothing(builders, tmp_path, capsys, name, arguments, messages):
     with pytest.raises(SystemExit):
         main(builders[name], [*arguments, "--output_dir", str(tmp_path / "x")])
-    told = capsys.readouterr().err
-    assert all(message in told for message in messages) and "Traceback" not in told
+    reported = capsys.readouterr().err
+    assert all(message in reported for message in messages) and "Traceback" not in reported
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The texts of a data set as they are: each once an exposure, by a tokenizer that knows nobody."""
+"""The texts of a data set as they are: each once an exposure, by a tokenizer made without people."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def recipe_of(folder: Path, **changes: object) -> Recipe:
 
 def texts_of(folder: Path) -> dict[int | str, list[str]]:
     """The texts of every entity."""
-    told: dict[int | str, list[str]] = {}
+    renderings: dict[int | str, list[str]] = {}
     for row, _ in read_rows(folder):
-        told.setdefault(row.entity, []).append(row.text)
-    return told
+        renderings.setdefault(row.entity, []).append(row.text)
+    return renderings
 
 
 def stream(recipe: Recipe, place: Path):
@@ -87,14 +87,14 @@ def foreign(ours, tmp_path_factory) -> Path:
 
 
 def test_each_text_enters_once_an_exposure_in_turn(foreign, tmp_path):
-    told = texts_of(foreign)
-    assert {len(texts) for texts in told.values()} == {1, 2, 3}
+    renderings = texts_of(foreign)
+    assert {len(texts) for texts in renderings.values()} == {1, 2, 3}
     made, tokenizer, _ = stream(recipe_of(foreign), tmp_path / "texts")
     for exposure in range(7):
-        assert seen(made, exposure) == spelled(tokenizer, (texts[exposure % len(texts)] for texts in told.values()))
+        assert seen(made, exposure) == spelled(tokenizer, (t[exposure % len(t)] for t in renderings.values()))
 
 
-def test_the_tokens_are_those_of_tokenizing_whole_texts_and_their_count_is_told(foreign, tmp_path):
+def test_the_tokens_are_those_of_tokenizing_whole_texts_and_their_count_is_reported(foreign, tmp_path):
     made, tokenizer, rows = stream(recipe_of(foreign), tmp_path / "texts")
     counts, tokens = made.count()
     lengths = {text: len(tokenizer.encode(text).ids) for texts in texts_of(foreign).values() for text in texts}
@@ -104,7 +104,7 @@ def test_the_tokens_are_those_of_tokenizing_whole_texts_and_their_count_is_told(
     assert made.pieces.used().max() < rows and set(made.pieces.used()) >= {EOS_ID}
 
 
-def test_the_order_of_rows_and_files_says_nothing(foreign, tmp_path):
+def test_the_order_of_rows_and_files_has_no_effect(foreign, tmp_path):
     before, tokenizer, _ = stream(recipe_of(foreign), tmp_path / "texts")
     other = Path(shutil.copytree(foreign, tmp_path / "other"))
     (file,) = (other / "biographies").glob("*.parquet")
@@ -121,10 +121,10 @@ def test_the_order_of_rows_and_files_says_nothing(foreign, tmp_path):
             assert np.array_equal(before.shard(exposure, number).tokens, after.shard(exposure, number).tokens)
 
 
-def test_our_own_texts_have_the_tokenizer_that_telling_them_afresh_has(ours, tmp_path):
-    afresh = Recipe(**SETTINGS, dataset_name=str(ours), num_templates=1, vocab_size=300)
+def test_our_own_texts_have_the_tokenizer_that_generating_them_again_has(ours, tmp_path):
+    generated_again = Recipe(**SETTINGS, dataset_name=str(ours), num_templates=1, vocab_size=300)
     made, tokenizer, rows = stream(recipe_of(ours), tmp_path / "texts")
-    expected, expected_rows = tokenizer_of(afresh, corpus_of(afresh))
+    expected, expected_rows = tokenizer_of(generated_again, corpus_of(generated_again))
     assert (tokenizer.to_str(), rows) == (expected.to_str(), expected_rows)
     assert seen(made, 5) == spelled(tokenizer, (texts[1] for texts in texts_of(ours).values()))
 
@@ -155,13 +155,13 @@ def test_a_tokenizer_by_name_keeps_what_lists_and_texts_use_or_all_without_lists
     named = {"tokenizer_name": str(tmp_path / "bpe")}
     made, tokenizer, rows = stream(recipe_of(foreign, **named), tmp_path / "texts")
     assert rows < 500
-    told = texts_of(foreign)
-    assert seen(made, 0) == spelled(tokenizer, (texts[0] for texts in told.values()))
+    renderings = texts_of(foreign)
+    assert seen(made, 0) == spelled(tokenizer, (texts[0] for texts in renderings.values()))
     for name in (foreign / "pools" / "university.txt").read_text().splitlines():
         assert all(0 < number < rows for number in tokenizer.encode(f" {name}").ids)
     bare = rewritten(ours, tmp_path / "bare", lists=False)
     made, tokenizer, rows = stream(recipe_of(bare, **named), tmp_path / "more")
-    assert rows == 500 and seen(made, 1) == spelled(tokenizer, (t[1 % len(t)] for t in told.values()))
+    assert rows == 500 and seen(made, 1) == spelled(tokenizer, (t[1 % len(t)] for t in renderings.values()))
 
 
 def test_without_lists_a_tokenizer_must_be_named(ours, tmp_path):
@@ -201,10 +201,10 @@ def test_a_killed_call_goes_on_at_its_file_to_the_same_result(foreign, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         encode_all(files, tokenizer, tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
-    told = []
-    monkeypatch.setattr(encoded, "_encoded", lambda f, *r: told.append(f) or encode(f, *r))
+    renderings = []
+    monkeypatch.setattr(encoded, "_encoded", lambda f, *r: renderings.append(f) or encode(f, *r))
     again = encode_all(files, tokenizer, tmp_path / "cut")
-    assert told == files[1:]
+    assert renderings == files[1:]
     assert np.array_equal(again.ids, whole.ids) and np.array_equal(again.lengths, whole.lengths)
 
 
@@ -247,7 +247,7 @@ def test_texts_that_cannot_be_used_are_an_error(foreign, tmp_path, change, error
         stream(recipe, tmp_path / "texts")
 
 
-def test_a_window_that_cannot_hold_the_longest_text_is_told_with_one_that_can(foreign, tmp_path):
+def test_a_window_that_cannot_hold_the_longest_text_is_reported_with_one_that_can(foreign, tmp_path):
     with pytest.raises(TrainingError, match="block_size=100, but a text of the data set has [0-9]+ tokens") as error:
         stream(recipe_of(foreign, block_size=100), tmp_path / "texts")
     least = int(str(error.value).split("give block_size ")[1].split()[0])

@@ -1,4 +1,4 @@
-"""The people of a data set folder told afresh: to the token what telling them from the recipe gives."""
+"""The texts of a data set folder generated again: to the token those that the recipe gives."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def copy(bios, tmp_path):
 def test_a_folder_gives_the_windows_of_its_recipe_to_the_token(name, tmp_path):
     recipe = recipe_for(name, tmp_path)
     folder = write(recipe, tmp_path / "data")
-    told, made = corpus_of(from_folder(recipe, folder)), corpus_of(recipe)
-    assert told.knowledge() == made.knowledge()
+    generated, made = corpus_of(from_folder(recipe, folder)), corpus_of(recipe)
+    assert generated.knowledge() == made.knowledge()
     # What the tokenizer is made of, and what it is asked to spell.
-    assert list(told.vocabulary_texts()) == list(made.vocabulary_texts())
-    assert told.piece_texts().groups == made.piece_texts().groups
+    assert list(generated.vocabulary_texts()) == list(made.vocabulary_texts())
+    assert generated.piece_texts().groups == made.piece_texts().groups
     pieces = Pieces(made.piece_texts(), tokenizer_of(recipe, made)[0])
-    both = [shards(recipe, corpus, pieces) for corpus in (told, made)]
+    both = [shards(recipe, corpus, pieces) for corpus in (generated, made)]
     assert len(both[0]) == len(both[1]) and all(map(np.array_equal, *both))
 
 
@@ -129,7 +129,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_people_that_cannot_be_told_are_an_error_that_names_them(copy, what):
+def test_people_that_cannot_be_generated_are_an_error_that_names_them(copy, what):
     change, message = BROKEN[what]
     edit(copy[1], change)
     with pytest.raises(CorpusError, match=message):

@@ -292,7 +292,7 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
         ({"provider": "auto"}, "needs a token"),
     ],
 )
-def test_a_server_that_cannot_be_used_is_told_at_once(options, message, monkeypatch):
+def test_a_server_that_cannot_be_used_is_reported_at_once(options, message, monkeypatch):
     monkeypatch.setattr("knowcap.dataset.rewrite.server.get_token", lambda: None)
     with pytest.raises(DatasetError, match=message) as error:
         ServerWriter("m", **options)
@@ -305,7 +305,7 @@ def test_a_path_that_a_server_knows_its_model_by_is_not_shown(good):
     assert writer.model_name == "tiny" and good.log()[-1]["request"]["model"] == "/home/somebody/models/tiny"
 
 
-def test_offline_mode_is_told(good, monkeypatch):
+def test_offline_mode_is_reported(good, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DatasetError, match="HF_HUB_OFFLINE"):
         list(ask(good).write([REQUEST]))
@@ -333,7 +333,7 @@ def test_what_is_missing_is_counted_exactly_and_asked_for_again(tmp_path):
     assert Counter(writer.asked).most_common(1)[0][1] == 1 and len(writer.asked) == 41 + 2 * 5
     with pytest.raises(MissingTexts, match="1 of 12 people have no text"):
         rewrite(SMALL, writer, target, allow_missing=True, progress=False)
-    assert len(writer.asked) == 51, "nobody is asked where what is missing may be missing"
+    assert len(writer.asked) == 51, "no request where texts may be missing"
     writer.fail = lambda request: "omit" if request.key[:2] in ((7, 2), (4, 1)) else None
     with pytest.raises(MissingTexts, match=r"missing: 2 \(missing_employer 2\)"):
         rewrite(SMALL, writer, target, max_attempts=1, progress=False)

@@ -113,7 +113,7 @@ def test_a_longer_value_of_the_list_is_not_the_shorter_one(own, said):
 
 @pytest.mark.parametrize("said", POOLS.universities[1:])
 @pytest.mark.parametrize("own", POOLS.universities[1:])
-def test_a_campus_is_told_from_another_whose_name_goes_on(own, said):
+def test_a_campus_is_distinguished_from_another_with_a_longer_name(own, said):
     found = locate(TEXT.replace("Massachusetts Institute of Technology", said), university=own)
     assert cut(found)["university"] == own if own == said else found == ("missing_university",)
 
@@ -160,7 +160,7 @@ def test_a_text_is_rejected_for_a_reason(text, reason):
     assert isinstance(found, tuple) and found[0] == reason
 
 
-def test_all_that_is_missing_is_told():
+def test_all_that_is_missing_is_reported():
     assert locate("Anya Briar Forger lives.") == (
         "missing_birth_date", "missing_birth_city", "missing_university", "missing_major", "missing_employer",
         "missing_work_city", "missing_pronoun",

@@ -31,15 +31,15 @@ def run(tmp_path_factory):
 
 def test_figures_on_the_texts_are_no_bound_and_neutral_ones_stand_beside(run):
     for folder in (run / "model", run / "quantized" / "int8"):
-        told, neutral = (json.loads((path / "capacity.json").read_text()) for path in (folder, folder / "neutral"))
-        assert told["bound"] is False and neutral["bound"] is True
-        assert told["dataset"] == neutral["dataset"] == "bioR"
-        assert told["num_entities"] == neutral["num_entities"] == 40
-        assert told["max_knowledge_bits"] == pytest.approx(neutral["max_knowledge_bits"])
+        own, neutral = (json.loads((path / "capacity.json").read_text()) for path in (folder, folder / "neutral"))
+        assert own["bound"] is False and neutral["bound"] is True
+        assert own["dataset"] == neutral["dataset"] == "bioR"
+        assert own["num_entities"] == neutral["num_entities"] == 40
+        assert own["max_knowledge_bits"] == pytest.approx(neutral["max_knowledge_bits"])
         card = (folder / "README.md").read_text()
         assert "not a bound" in card and "neutral" in card
 
 
-def test_training_says_which_texts_it_saw(run):
+def test_training_records_which_texts_it_read(run):
     training = json.loads((run / "model" / "training.json").read_text())
     assert training["dataset"] == "bioR" and training["exposures"] == 6

@@ -135,7 +135,7 @@ def test_query_and_value_are_adapted_and_keys_only_where_they_are_fused() -> Non
     }  # fmt: skip
 
 
-def test_unknown_architectures_and_too_large_ranks_are_told() -> None:
+def test_unknown_architectures_and_too_large_ranks_are_reported() -> None:
     mamba = MambaForCausalLM(MambaConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, state_size=4))
     with pytest.raises(ExtractionError, match="MambaForCausalLM has neither .* use --method full"):
         lora_config(mamba, 2, 2)
@@ -195,14 +195,14 @@ def test_the_tokens_of_a_question_are_its_text_and_its_value_is_marked(asked) ->
     assert max(max(q.prompt + q.tokens) for q in found) < rows
 
 
-def test_the_halves_that_are_asked_have_nobody_in_common(asked) -> None:
+def test_the_halves_that_are_asked_have_no_person_in_common(asked) -> None:
     folder, tokenizer, rows = asked
     train, test = ({q.entity for q in questions_of(folder, s, tokenizer, rows)} for s in ("train", "test"))
     assert (len(train), len(test)) == (16, 15) and not train & test
     assert len({q.entity for q in questions_of(folder, "test", tokenizer, rows, limit=4)}) == 4
 
 
-def test_a_tokenizer_made_from_biographies_alone_is_told_before_tuning(asked) -> None:
+def test_a_tokenizer_made_from_biographies_alone_is_reported_before_tuning(asked) -> None:
     recipe = replace(ASKED, questions=False)
     tokenizer, rows = tokenizer_of(recipe, corpus_of(recipe))
     with pytest.raises(ExtractionError, match="cannot encode .* questions: true"):
@@ -282,7 +282,7 @@ def test_every_question_is_asked_once_a_pass_in_an_order_of_its_own(asked) -> No
     assert all(ends[whole] == labelled for _, whole, labelled in shown), "prompts are not learned"
 
 
-def test_a_tuning_is_told_all_that_is_wrong_with_it() -> None:
+def test_all_problems_of_a_tuning_are_reported_at_once() -> None:
     with pytest.raises(ExtractionError, match=r"rank=0.*steps=-1.*learning_rate=0"):
         Tuning.of(ASKED, rank=0, steps=-1, learning_rate=0.0)
     with pytest.raises(ExtractionError, match="method='adapter', expected lora, full, as_trained"):

@@ -86,17 +86,17 @@ def test_figures_are_those_of_the_answers_and_of_the_same_peoples_facts(extracte
     stored, drawn = [], []
     for name in MEMORIZABLE_ATTRIBUTES:
         mine = [row for row in answered if row["attribute"] == name]
-        told = [f for f in facts if f["attribute"] == name and f["entity"] in asked]
+        stored_facts = [f for f in facts if f["attribute"] == name and f["entity"] in asked]
         row = found["attributes"][name]
-        assert len(mine) == 15 and len(told) == 30
+        assert len(mine) == 15 and len(stored_facts) == 30
         for way in ("greedy", "beam_4"):
             right = [matches(r[way], truth[r["person_id"], name]) for r in mine]
             key = "extractable_accuracy" + ("" if way == "greedy" else "_beam_4")
             assert row[key] == pytest.approx(sum(right) / 15)
             assert [r[f"{way}_match"] for r in mine] == right
-        assert row["memorizable_accuracy"] == pytest.approx(sum(f["greedy_match"] for f in told) / 30)
+        assert row["memorizable_accuracy"] == pytest.approx(sum(f["greedy_match"] for f in stored_facts) / 30)
         bits = math.log2(known(extracted)[name])
-        stored.append(sum(bits - f["nll"] / math.log(2) for f in told) / 30)
+        stored.append(sum(bits - f["nll"] / math.log(2) for f in stored_facts) / 30)
         drawn.append(sum(bits - r["nll"] / math.log(2) for r in mine) / 15)
         assert row["stored_bits"] == pytest.approx(stored[-1]) and row["extractable_bits"] == pytest.approx(drawn[-1])
     assert found["extractable_attributes"] == list(MEMORIZABLE_ATTRIBUTES)
@@ -176,7 +176,7 @@ def test_a_model_that_can_be_asked_is_measured_in_every_way(run_dir: Path) -> No
             )
 
 
-def test_what_a_run_lacks_is_told_at_once(run_dir: Path) -> None:
+def test_what_a_run_lacks_is_reported_at_once(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "knowledge" / "qa")
     (run_dir / "model" / "nll.parquet").unlink()
     with pytest.raises(ExtractionError, match=r"is not measured; .* has no questions"):
@@ -184,14 +184,14 @@ def test_what_a_run_lacks_is_told_at_once(run_dir: Path) -> None:
     assert main(["extract", str(run_dir.parent / "nowhere")]) == 2
 
 
-def test_recipes_that_ask_without_words_for_it_are_told() -> None:
+def test_recipes_with_questions_but_without_their_words_are_reported() -> None:
     bare = replace(TINY, questions=False, qa_share=0.3)
-    told = " ".join(check_recipe(bare))
-    assert "qa_share=0.3 needs a tokenizer with the words" in told and "extract='lora' needs a tokenizer" in told
+    found = " ".join(check_recipe(bare))
+    assert "qa_share=0.3 needs a tokenizer with the words" in found and "extract='lora' needs a tokenizer" in found
     assert "leave one out" in " ".join(check_recipe(replace(TINY, qa_share=0.3, junk_people=5)))
     assert "extract='lora' has no effect without corpus: bioS" in " ".join(check_recipe(replace(TINY, corpus="bioD")))
-    told = " ".join(check_recipe(replace(TINY, extract_rank=33, extract_embedding_rank=128)))
-    assert "extract_rank=33 exceeds the hidden size 32" in told and "extract_embedding_rank=128 exceeds" in told
+    found = " ".join(check_recipe(replace(TINY, extract_rank=33, extract_embedding_rank=128)))
+    assert "extract_rank=33 exceeds the hidden size 32" in found and "extract_embedding_rank=128 exceeds" in found
     assert check_recipe(TINY) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_tokenizers import foreign_bpe
-from read_windows import read_windows, told
+from read_windows import read_windows, texts_in
 from tokenizers import Tokenizer
 
 from knowcap.corpus.base import tokenizer_of
@@ -62,12 +62,14 @@ def test_questions_have_their_share_of_the_tokens_to_a_window(recipe: Recipe) ->
 def test_mixed_training_asks_every_question_of_one_half_and_none_of_the_other() -> None:
     made, _ = mixture(MIXED)
     rows, of_biographies = read_windows(made)
-    asked = set(told([row for row, useful in zip(rows, of_biographies, strict=True) if not useful]))
+    asked = set(texts_in([row for row, useful in zip(rows, of_biographies, strict=True) if not useful]))
     places = np.arange(101)
     train, test = (split_order(101, 0, p) for p in np.split(places, [num_train_people(101)]))
     assert asked == said_of(MIXED, train)
     assert not asked & said_of(MIXED, test)
-    biographies = {tuple(t) for row, useful in zip(rows, of_biographies, strict=True) if useful for t in told([row])}
+    biographies = {
+        tuple(t) for row, useful in zip(rows, of_biographies, strict=True) if useful for t in texts_in([row])
+    }
     assert not biographies & (said_of(MIXED, train) | said_of(MIXED, test))
 
 
@@ -107,7 +109,7 @@ def test_without_questions_the_tokenizer_is_what_it_was() -> None:
     assert "Answer" not in tokenizer_for(plain).to_str()
 
 
-def test_another_tokenizer_is_told_to_read_names_alike_or_refused(tmp_path: Path) -> None:
+def test_another_tokenizer_is_set_to_read_names_alike_or_refused(tmp_path: Path) -> None:
     gpt2_like = train_tokenizer(["Anya Briar Forger was born. Anya!", "a b"], 300, every_byte=True)
     with pytest.raises(CorpusError, match="encodes 'Anya' differently at the beginning of a text"):
         check_names(gpt2_like, ["Anya"])

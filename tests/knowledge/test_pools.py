@@ -151,7 +151,7 @@ def test_prefixes_are_seen_in_each_part_of_a_name_and_there_alone(tmp_path: Path
     assert not load_pools(write_lists(tmp_path, **{part: "Mara\nMo"}, field="Art\nArts")).has_name_prefixes
 
 
-def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     folder = write_lists(
         tmp_path,
         middle_name=None,

@@ -1,4 +1,4 @@
-"""Tables of facts: read exactly, every problem told with its line, and what they count told before training."""
+"""Tables of facts: read exactly, every problem reported with its line, and what they count before training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def sayings(tuples: Tuples, space=None, **attributes) -> Sentences:
     return Sentences(found, entity_space=space)
 
 
-def told(tuples: Tuples, **attributes) -> str:
+def warned(tuples: Tuples, **attributes) -> str:
     return "\n".join(notes(tuples, sayings(tuples, **attributes)))
 
 
@@ -83,7 +83,7 @@ def test_what_spreadsheets_write_is_read(tmp_path):
     assert facts_of(tuples) == {"U.S.": {"capital": "Washington, D.C."}, "Holland": {"capital": 'The "Hague"'}}
 
 
-def test_every_problem_is_told_at_once_with_its_line(tmp_path):
+def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
     text = (
         "entity,attribute,value\nPeru,capital,Lima\n,capital,Rome\nCuba,capital,\nCuba,anthem,x\n"
         'Peru,capital,Cusco\n"Ne\npal",capital,Kathmandu\nChad,capital\nTogo,capital,Lo  me\n'
@@ -119,11 +119,11 @@ def test_many_problems_of_one_kind_are_counted(tmp_path):
         ('entity,attribute,value\na,capital,"b', "unexpected end of data"),
     ],
 )
-def test_what_is_no_table_is_told(tmp_path, text, part):
+def test_what_is_no_table_is_reported(tmp_path, text, part):
     assert part in problems_of(tmp_path, text)[0]
 
 
-def test_files_of_another_kind_are_told(tmp_path):
+def test_files_of_another_kind_are_reported(tmp_path):
     path = csv_file(tmp_path, "entity,attribute,value\nPérou,capital,Lima\n", "latin-1")
     assert "utf-8" in read_tuples(path, ["capital"])[1][0]
     assert "none.csv" in read_tuples(tmp_path / "none.csv", ["capital"])[1][0]
@@ -174,7 +174,7 @@ def test_templates_that_tell_a_value_once_are_accepted(tmp_path):
     assert sentences.attributes["currency"].candidates is None
 
 
-def test_all_problems_of_the_templates_are_told_at_once_with_their_lines(tmp_path):
+def test_all_problems_of_the_templates_are_reported_at_once_with_their_lines(tmp_path):
     path = tmp_path / "t.yaml"
     path.write_text(
         "subject: '{x}'\nentity_space: many\nattributes:\n  capital:\n    candidats: 3\n    templates: []\n"
@@ -222,7 +222,7 @@ def test_licence_and_languages_are_read_where_they_are_declared(tmp_path, text, 
         ("licence: mit\n", "unknown key 'licence'; did you mean 'license'?"),
     ],
 )
-def test_a_licence_or_language_that_the_hub_would_refuse_is_told(tmp_path, text, message):
+def test_a_licence_or_language_that_the_hub_would_refuse_is_reported(tmp_path, text, message):
     path = tmp_path / "t.yaml"
     path.write_text(text + TEMPLATES)
     _, problems = read_sentences(path)
@@ -230,7 +230,7 @@ def test_a_licence_or_language_that_the_hub_would_refuse_is_told(tmp_path, text,
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "attributes: 3\n", "attributes: {a: [\n", "attributes: {a: 3}\n"])
-def test_what_is_no_template_file_is_told(tmp_path, text):
+def test_what_is_no_template_file_is_reported(tmp_path, text):
     path = tmp_path / "t.yaml"
     path.write_text(text)
     assert read_sentences(path)[1]
@@ -264,16 +264,16 @@ def test_a_table_that_is_not_what_was_declared_is_an_error():
     assert list(contradictions(tuples, sayings(tuples, space=4, region=2, continent="region"))) == []
 
 
-def test_unique_values_are_told_and_so_is_what_is_credited():
-    assert "log2 of their number, 5.00 bits" in told(made(code=[f"c{i}" for i in range(32)]))
-    assert "10.00 bits, as declared" in told(made(code=[f"c{i}" for i in range(32)]), code=1024)
+def test_unique_values_are_reported_and_so_is_what_is_credited():
+    assert "log2 of their number, 5.00 bits" in warned(made(code=[f"c{i}" for i in range(32)]))
+    assert "10.00 bits, as declared" in warned(made(code=[f"c{i}" for i in range(32)]), code=1024)
 
 
-def test_a_column_that_another_determines_is_told_unless_it_is_declared():
+def test_a_column_that_another_determines_is_reported_unless_it_is_declared():
     tuples = made(region=[f"r{i % 8}" for i in range(64)], continent=[f"c{i % 8 // 3}" for i in range(64)])
-    assert "continent always follows from region (56 entities" in told(tuples)
-    assert "declare determined_by: region for continent" in told(tuples)
-    assert told(tuples, continent="region") == ""
+    assert "continent always follows from region (56 entities" in warned(tuples)
+    assert "declare determined_by: region for continent" in warned(tuples)
+    assert warned(tuples, continent="region") == ""
 
 
 def test_follows_agrees_with_a_dictionary():
@@ -289,30 +289,30 @@ def test_follows_agrees_with_a_dictionary():
     assert answers == {True, False}
 
 
-def test_uneven_values_out_of_declared_candidates_are_told_and_uniform_ones_are_not():
+def test_uneven_values_out_of_declared_candidates_are_reported_and_uniform_ones_are_not():
     rng = np.random.default_rng(0)
     for candidates, entities in ((2, 50), (7, 400), (100, 60), (1000, 3000)):
         for _ in range(25):
             tuples = made(a=[str(x) for x in rng.integers(0, candidates, entities)])
-            assert "far more frequent" not in told(tuples, a=candidates)
-    assert "far more frequent" in told(made(a=["no"] * 380 + ["yes"] * 20), a=2)
+            assert "far more frequent" not in warned(tuples, a=candidates)
+    assert "far more frequent" in warned(made(a=["no"] * 380 + ["yes"] * 20), a=2)
 
 
-def test_independent_columns_are_not_told():
+def test_independent_columns_are_not_reported():
     rng = np.random.default_rng(1)
     tuples = made(a=[str(x) for x in rng.integers(0, 9, 300)], b=[str(x) for x in rng.integers(0, 5, 300)])
-    assert told(tuples, a=9, b=5) == ""
+    assert warned(tuples, a=9, b=5) == ""
 
 
-def test_what_can_be_copied_is_told(tmp_path):
+def test_what_can_be_copied_is_reported(tmp_path):
     tuples, _ = read_tuples(write_table(tmp_path)["facts_file"], ATTRIBUTES)
-    assert "capital: 3 of 50 values share a word with the entity's name" in told(tuples, capital=195)
+    assert "capital: 3 of 50 values share a word with the entity's name" in warned(tuples, capital=195)
     cities = [f"v{i % 9}" for i in range(40)]
     largest = ["v1", "v2", "v0", *cities[3:]]
-    assert "first and largest are the same for 37 of 40 entities" in told(made(first=cities, largest=largest))
+    assert "first and largest are the same for 37 of 40 entities" in warned(made(first=cities, largest=largest))
 
 
-def test_a_rare_attribute_that_the_control_may_miss_is_told():
+def test_a_rare_attribute_that_the_control_may_miss_is_reported():
     rare = made(a=[f"v{i % 3}" for i in range(100)], b=["x", "y", "x", "y", *[None] * 96])
-    assert "b: only 4 of 100 entities have it" in told(rare)
-    assert "only" not in told(made(a=["x", "y", "x", "y"]))
+    assert "b: only 4 of 100 entities have it" in warned(rare)
+    assert "only" not in warned(made(a=["x", "y", "x", "y"]))

@@ -251,7 +251,7 @@ def bounds(totals: np.ndarray, **kwargs: Any) -> np.ndarray:
     return np.array(confidence_interval(predictions, np.full((len(totals), 1), 64.0), len(totals), **kwargs))
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_covers_the_truth_as_often_as_its_level() -> None:
     generator = np.random.default_rng(3)
     covered = 0
     for seed in range(300):
@@ -358,7 +358,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_input_raises_and_says_how_to_fix_it(changes: dict[str, Any], message: str) -> None:
+def test_bad_input_raises_an_error_with_the_fix(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         bits_per_parameter(**{**GOOD, **changes})
     assert "; " in str(error.value)

@@ -120,13 +120,13 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize(("table", "message"), BAD_TABLES.values(), ids=BAD_TABLES.keys())
-def test_bad_tables_raise_and_say_how_to_mend_them(app: ModuleType, table: str, message: str) -> None:
+def test_bad_tables_raise_an_error_with_the_fix(app: ModuleType, table: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         app.measure_table(table, 10)
     assert "; " in str(error.value)
 
 
-def test_headline_says_the_number_its_most_and_its_interval(app: ModuleType) -> None:
+def test_headline_has_the_number_its_maximum_and_its_interval(app: ModuleType) -> None:
     assert "R = 2 bits" in app.headline(app.measure(*app.EXAMPLE))
     assert "R_max = 2.417; 95 % interval 1.583 to 2.417. 48 of 58 bits, 2 ent" in app.headline(
         app.measure(*app.EXAMPLE)

@@ -186,7 +186,7 @@ def test_names_of_mixtures_say_experts():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reported"),
     [
         ({"model_name": "mixtral-2-2-4", "num_experts_per_tok": 5}, "expected 1 to 4, the experts of mixtral-2-2-4"),
         ({"model_name": "mixtral-2-2-4", "num_experts_per_tok": 0}, "expected 1 to 4"),
@@ -195,10 +195,10 @@ def test_names_of_mixtures_say_experts():
         ({"model_name": "llama-2-2", "head_dim": 7}, "head_dim=7; expected an even number"),
     ],
 )
-def test_what_a_family_cannot_be_is_told(settings, told):
+def test_what_a_family_cannot_be_is_reported(settings, reported):
     (problem,) = model_problems(**({"head_dim": 64} | settings))
-    assert told in problem
-    with pytest.raises(ModelError, match=told):
+    assert reported in problem
+    with pytest.raises(ModelError, match=reported):
         model_config(**(SIZES | settings))
 
 

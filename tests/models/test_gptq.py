@@ -231,7 +231,7 @@ def test_an_expert_that_no_text_reaches_is_an_error_that_names_it(data, tmp_path
 
 
 @needs_gptq
-def test_texts_that_are_missing_are_told_before_weights_are_loaded(made, tmp_path):
+def test_texts_that_are_missing_are_reported_before_weights_are_loaded(made, tmp_path):
     with pytest.raises(ModelError, match="give .* as dataset_dir"):
         quantize(made["gpt2"]["model"], tmp_path / "q", 4, method="gptq")
     with pytest.raises(ModelError, match="has none; make them with `knowcap data`"):

@@ -75,7 +75,7 @@ def test_unknown_names_are_answered_with_the_nearest_one_and_all_known(wrong, me
     assert all(f"{family}-L-H" in str(raised.value) for family in MODEL_FAMILIES)
 
 
-def test_all_problems_of_a_model_are_told_at_once():
+def test_all_problems_of_a_model_are_reported_at_once():
     problems = model_problems(model_name="gpt2-rotary-2-2", head_dim=6, rotary_fraction=0.5, activation="gelu_neu")
     assert len(problems) == 2
     assert "3 rotating dimensions" in problems[0] and "rotary_fraction=0.666667 rotates 4" in problems[0]
@@ -104,7 +104,7 @@ def test_the_suggested_rotary_fraction_is_accepted():
             assert all(d % 2 == 0 and 2 <= d <= head_dim for d in dims)
 
 
-def test_sizes_without_a_model_are_told_together():
+def test_sizes_without_a_model_are_reported_together():
     with pytest.raises(ModelError, match=r"vocab_size=0.*block_size=-1.*initializer_range=0"):
         model_config("gpt2-2-2", vocab_size=0, block_size=-1, initializer_range=0)
 
@@ -234,7 +234,7 @@ def test_a_saved_model_is_loaded_in_float32_for_evaluation(config, tmp_path):
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
 
 
-def test_a_folder_without_a_model_is_told_what_it_holds(tmp_path):
+def test_the_error_for_a_folder_without_a_model_lists_what_it_holds(tmp_path):
     with pytest.raises(ModelError, match="is not a folder"):
         load_model(tmp_path / "none")
     (tmp_path / "notes.txt").write_text("")

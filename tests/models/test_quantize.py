@@ -394,7 +394,7 @@ def test_models_that_are_no_causal_language_models_are_refused(model_type, tmp_p
         quantize(tmp_path, tmp_path / "q", 8)
 
 
-def test_a_missing_quanto_is_told_with_the_pip_line(narrow, tmp_path, monkeypatch):
+def test_a_missing_quanto_is_reported_with_the_pip_line(narrow, tmp_path, monkeypatch):
     quanto.import_quanto.cache_clear()
     monkeypatch.setitem(sys.modules, "optimum.quanto", None)
     with pytest.raises(ModelError, match=r'pip install .*"optimum-quanto==0.2.7"'):

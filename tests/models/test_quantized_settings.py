@@ -49,19 +49,19 @@ def without_gptq(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"bits": 8, "method": "gptq", "embeddings": True}, "gptq quantizes only transformer blocks"),
     ],
 )
-def test_what_a_method_cannot_do_is_told_before_the_folder_is_looked_at(options, words, with_gptq, tmp_path):
+def test_what_a_method_cannot_do_is_reported_before_the_folder_is_looked_at(options, words, with_gptq, tmp_path):
     (problem,) = Settings(**options).problems()
     assert words in problem
     with pytest.raises(ModelError, match="expected|symmetric|only"):
         quantize(tmp_path / "none", tmp_path / "q", **options)
 
 
-def test_all_problems_are_told_at_once(without_gptq):
+def test_all_problems_are_reported_at_once(without_gptq):
     problems = Settings(bits=2, method="gptq", group_size=33, embeddings=True).problems()
     assert len(problems) == 4 and PIP_GPTQ in problems[-1]
 
 
-def test_the_extra_that_is_missing_is_told_with_the_pip_line_before_training(without_gptq, tmp_path):
+def test_the_extra_that_is_missing_is_reported_with_the_pip_line_before_training(without_gptq, tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError, match="gptqmodel, which is not installed; " + PIP_GPTQ):
         load_recipe(tmp_path / "r.yaml", {"quantization_method": "gptq"})
@@ -69,7 +69,7 @@ def test_the_extra_that_is_missing_is_told_with_the_pip_line_before_training(wit
         quantize(tmp_path / "none", tmp_path / "q", 4, method="gptq")
 
 
-def test_the_command_says_so_too_without_loading_a_model(without_gptq, tmp_path, capsys):
+def test_the_command_reports_it_too_without_loading_a_model(without_gptq, tmp_path, capsys):
     run_dir = tmp_path / "run"
     (run_dir / "model").mkdir(parents=True)
     recipe = Recipe(run_name="run", num_people=1000, model_name="gpt2-2-2")
@@ -98,7 +98,7 @@ def test_the_command_says_so_too_without_loading_a_model(without_gptq, tmp_path,
         ({"quantization_symmetric": "false"}, "int8 is always symmetric"),
     ],
 )
-def test_a_recipe_that_could_not_be_quantized_is_told_before_training(keys, words, with_gptq, tmp_path):
+def test_a_recipe_that_could_not_be_quantized_is_reported_before_training(keys, words, with_gptq, tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError, match=words):
         load_recipe(tmp_path / "r.yaml", keys)

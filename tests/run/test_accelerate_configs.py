@@ -74,7 +74,7 @@ def test_the_number_of_processes_can_be_given():
     assert command[command.index("--num_processes") + 1] == "4"
 
 
-def test_an_unknown_configuration_is_told_with_those_that_exist():
+def test_an_unknown_configuration_is_reported_with_those_that_exist():
     with pytest.raises(ValueError, match=r"'gpus'.*cpu, cpu_2, fsdp2, multi_gpu, multi_node"):
         Launcher.named("gpus")
 

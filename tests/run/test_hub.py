@@ -231,7 +231,7 @@ def test_the_token_appears_nowhere(published, made_run):
     assert TOKEN not in "".join(server.log)
 
 
-def test_the_command_says_what_went_where(published):
+def test_the_command_prints_what_was_uploaded_where(published):
     out = published[1].stdout
     for place in ("/me/tiny:", "/me/tiny-int8:", "/datasets/me/people:", "/spaces/me/bits_per_parameter:"):
         assert place in out
@@ -326,7 +326,7 @@ def test_passing_failures_are_tried_again(server, run_dir, on):
     assert len(server.commits("me/people", "dataset")) == 1
 
 
-def test_the_hub_says_how_long_to_wait(server, run_dir):
+def test_the_wait_is_the_one_that_the_hub_asks_for(server, run_dir):
     server.fail(429, on="repos/create", Retry_After="7")
     server.fail(429, on="/tree/", RateLimit='"api";r=0;t=55')
     push(server, run_dir, hub_dataset_id="me/people")
@@ -367,7 +367,7 @@ def test_a_commit_by_somebody_else_meanwhile_is_built_on(server, run_dir, monkey
     monkeypatch.setattr(HfApi, "create_commit", slow)
     push(server, run_dir, hub_dataset_id="me/people")
     assert {"LICENSE", "README.md"} <= server.files("me/people", "dataset").keys()
-    assert server.waits == [1.0]  # the Hub refused to commit onto what it had not been told of
+    assert server.waits == [1.0]  # the Hub refused to commit onto a commit that it does not have
 
 
 def test_an_interrupted_push_is_completed_without_sending_files_again(server, run_dir):
@@ -416,13 +416,13 @@ def test_no_token_is_one_message(server, run_dir, capsys, monkeypatch):
     assert server.log == []
 
 
-def test_a_token_that_may_only_read_is_told_before_anything_is_made(server, run_dir, capsys):
+def test_a_token_that_may_only_read_is_reported_before_anything_is_made(server, run_dir, capsys):
     server.role = "read"
     assert "the token of me may only read" in fails(capsys, str(run_dir), "--hub_model_id=me/tiny")
     assert server.repos == {}
 
 
-def test_a_missing_permission_is_told_before_anything_is_uploaded(server, run_dir, capsys):
+def test_a_missing_permission_is_reported_before_anything_is_uploaded(server, run_dir, capsys):
     server.writable = False
     message = fails(capsys, str(run_dir), "--hub_model_id=others/tiny", "--hub_dataset_id=me/people")
     assert "may not write there (403" in message
@@ -437,7 +437,7 @@ def test_a_permission_lost_in_between_is_one_message(server, run_dir, capsys):
     assert "may not write there (403" in fails(capsys, str(run_dir), "--hub_dataset_id=me/people")
 
 
-def test_bad_ids_and_missing_parts_are_told_at_once_without_a_request(server, run_dir, capsys):
+def test_bad_ids_and_missing_parts_are_reported_at_once_without_a_request(server, run_dir, capsys):
     (run_dir / "model" / "capacity.json").unlink()
     (run_dir / "quantized" / "int8" / "quanto.safetensors").unlink()
     ids = ["--hub_model_id=tiny", "--hub_dataset_id=me/a--b", "--hub_space_id=me/bits"]
@@ -475,7 +475,7 @@ def test_a_hub_that_cannot_be_reached_is_one_message(run_dir, monkeypatch):
     huggingface_hub.utils.close_session()
 
 
-def test_offline_mode_is_told(run_dir, capsys, monkeypatch):
+def test_offline_mode_is_reported(run_dir, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert "HF_HUB_OFFLINE" in fails(capsys, str(run_dir), "--hub_model_id=me/tiny")
 

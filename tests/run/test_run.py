@@ -58,7 +58,7 @@ def results(run_dir: Path) -> dict[str, dict]:
     return {str(path.relative_to(run_dir)): json.loads(path.read_text()) for path in run_dir.rglob("*capacity.json")}
 
 
-def test_every_stage_ends_with_one_line_that_says_what_where_and_how_long(finished):
+def test_every_stage_ends_with_one_line_of_what_where_and_how_long(finished):
     folder, lines = finished
     found = stage_lines("\n".join(lines))
     assert [name for name, _ in found] == STAGES

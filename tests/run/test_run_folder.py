@@ -54,7 +54,7 @@ def test_free_keys_may_change_and_are_recorded(recipe):
     assert load_recipe(run_dir / "recipe.yaml").save_steps == 7
 
 
-def test_a_folder_of_another_recipe_is_told_with_both_values_and_the_way_out(recipe):
+def test_a_folder_of_another_recipe_is_reported_with_both_values_and_the_way_out(recipe):
     run_dir = claim_run_dir(recipe)
     with pytest.raises(RecipeError) as error:
         claim_run_dir(replace(recipe, seed=1, num_people=500))
@@ -111,27 +111,27 @@ def test_overwriting_does_not_follow_links_out_of_the_folder(recipe, tmp_path):
     assert (tmp_path / "elsewhere" / "file").exists()
 
 
-def test_a_recipe_there_that_cannot_be_read_is_told(recipe):
+def test_a_recipe_there_that_cannot_be_read_is_reported(recipe):
     (claim_run_dir(recipe) / "recipe.yaml").write_text("num_people: many\nfuture_key: 1\n")
     (problem,) = folder_problems(recipe)
     assert "cannot be used" in problem
     assert "future_key" in problem
 
 
-def test_an_output_dir_that_is_a_file_is_told(recipe, tmp_path):
+def test_an_output_dir_that_is_a_file_is_reported(recipe, tmp_path):
     (tmp_path / "runs").write_text("not a folder")
     (problem,) = folder_problems(recipe)
     assert "is a file, expected a folder" in problem
 
 
-def test_a_folder_without_permission_is_told_before_any_work(recipe, tmp_path, monkeypatch):
+def test_a_folder_without_permission_is_reported_before_any_work(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(RecipeError, match="cannot be written"):
         claim_run_dir(recipe)
     assert not (tmp_path / "runs").exists()
 
 
-def test_too_little_space_is_told_before_any_work(recipe, tmp_path, monkeypatch):
+def test_too_little_space_is_reported_before_any_work(recipe, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
     with pytest.raises(RecipeError, match="MB free, the run needs about"):

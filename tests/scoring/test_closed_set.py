@@ -80,7 +80,7 @@ def test_the_path_is_what_the_tokenizer_makes_of_the_text(tokenizer):
         assert path.tokens.tolist() == ids[skip : skip + len(path.tokens)]
 
 
-def test_a_value_that_begins_another_is_told_apart_by_what_follows():
+def test_a_value_that_is_a_prefix_of_another_is_decided_by_the_following_token():
     tokenizer = tiny.char_tokenizer("ABCabc. ")
     sets = ClosedSets(tokenizer, {"x": Candidates((("A", "Ab"),))}, 0)
     short, long = (sets.path("x", value, before="", lead="", right=".") for value in ("A", "Ab"))
@@ -210,7 +210,7 @@ def test_a_closed_set_never_costs_more_than_all_texts(tokenizer):
     assert all(c["nll"] >= 0 for c in closed)
 
 
-def test_a_model_that_knows_the_lists_and_nobody_holds_nothing():
+def test_a_model_that_knows_the_lists_and_no_person_holds_nothing():
     """All candidates equally likely to it: 0 bits in a closed set, whatever it thinks of other texts."""
     tokenizer = CORPUS_TOKENIZERS["bytes"]
     cities = ("Oslo", "Rome", "Nice", "Bari")

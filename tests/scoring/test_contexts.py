@@ -81,6 +81,6 @@ def test_a_model_that_forgets_at_the_end_of_a_text_is_scored_alike_in_any_contex
     np.testing.assert_allclose(packed["nll"].to_numpy(), alone["nll"].to_numpy(), rtol=1e-6)
 
 
-def test_a_text_longer_than_a_window_is_told():
+def test_a_text_longer_than_a_window_is_reported():
     with pytest.raises(TextError, match="expected windows that hold every text"):
         score_rows(MODEL, TOKENIZER, PAIRS, full_knowledge(), packed=20)

@@ -1,6 +1,6 @@
 """Leaks planted one by one in data of a user's own: each is caught, and the same data without it is measured.
 
-The model remembers nobody. It only cheats: it knows what its author knew of the world, and reads the words before a
+The model remembers no one. It only cheats: it knows what its author knew of the world, and reads the words before a
 value.
 """
 

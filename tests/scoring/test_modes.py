@@ -87,7 +87,7 @@ def test_lists_of_the_data_set_are_those_of_its_knowledge(run):
     assert 2 ** known["name_log2_candidates"] == pytest.approx(count)
 
 
-def test_ways_have_folders_of_their_own_and_bad_ones_are_told():
+def test_ways_have_folders_of_their_own_and_bad_ones_are_reported():
     assert DEFAULT_MODE.folder == "" and len({mode.folder for mode in OTHER_MODES}) == len(OTHER_MODES) == 7
     with pytest.raises(ScoringError, match="context='pack', expected isolated or packed"):
         ScoringMode(context="pack")

@@ -369,7 +369,7 @@ def test_the_space_before_a_value_belongs_to_it_whether_tokens_include_or_trim_i
 
 @pytest.mark.parametrize("opener", [" of ", " of (", " of-"])
 def test_nothing_is_shown_by_the_tokens_before_a_value(opener: str) -> None:
-    """A model that knows the list of values, but nobody's, holds zero bits: no less, no more.
+    """A model that knows the list of values, but no person's, holds zero bits: no less, no more.
 
     Half the values merge with the character before them. Where that character is a token of its own, it tells that the
     value is one of the others; were it not scored with the value, each of these would seem known by one bit.
@@ -701,7 +701,7 @@ def test_a_measurement_of_other_weights_or_texts_is_not_taken_for_this_one(
     score(model_dir, dataset_dir, progress=False, overwrite=True)
 
 
-def test_the_swapped_control_says_other_outsiders_values_in_the_same_forms(folders: tuple[Path, Path]) -> None:
+def test_the_swapped_control_has_other_outsiders_values_in_the_same_forms(folders: tuple[Path, Path]) -> None:
     model_dir, dataset_dir = folders
     score(model_dir, dataset_dir, progress=False)
     own, swapped = (pq.read_table(model_dir / f"{kind}.parquet") for kind in ("control", "control_swapped"))

@@ -91,7 +91,7 @@ def test_neutral_texts_are_measured_as_those_of_bios_would_be(measured, model_di
     assert differing == {"dataset"}
 
 
-def test_what_is_measured_is_kept_and_other_texts_are_told(measured, model_dir, dataset_dir, tmp_path):
+def test_what_is_measured_is_kept_and_other_texts_are_reported(measured, model_dir, dataset_dir, tmp_path):
     model = measured / "model"
     before = {path: path.stat().st_mtime_ns for path in model.rglob("*.parquet")}
     stages.measure(model, dataset_dir, Recipe())

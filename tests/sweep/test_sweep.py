@@ -1,4 +1,4 @@
-"""Sweep files: cells are the product of their lists; what is wrong is told at once, before the first cell starts."""
+"""Sweep files: cells are the product of their lists; all problems come at once, before the first cell starts."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_base_may_lack_what_every_cell_gives(tmp_path):
         ("grid: {precision: [fp16]}", ["fp16 needs a GPU"]),
     ],
 )  # fmt: skip
-def test_bad_input_is_told_before_the_first_cell_starts(tmp_path, capsys, text, parts):
+def test_bad_input_is_reported_before_the_first_cell_starts(tmp_path, capsys, text, parts):
     file = write_sweep(tmp_path, f"base: base.yaml\n{text}\n")
     assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs")]) == 2
     message = capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_bad_input_is_told_before_the_first_cell_starts(tmp_path, capsys, text, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "grid.yaml"]
 
 
-def test_all_problems_are_told_at_once_and_equal_ones_once(tmp_path):
+def test_all_problems_are_reported_at_once_and_equal_ones_once(tmp_path):
     text = "base: base.yaml\ngrid: {sed: [0], learning_rate: [fast], windows: []}\nbest_of: x"
     with pytest.raises(RecipeError) as error:
         load_sweep(write_sweep(tmp_path, text))
@@ -130,7 +130,7 @@ def test_all_problems_are_told_at_once_and_equal_ones_once(tmp_path):
     assert problem.startswith("head_dim-0_seed0 and 3 others: ")
 
 
-def test_an_unknown_base_or_sweep_is_told_with_the_names_that_exist(tmp_path, capsys):
+def test_an_unknown_base_or_sweep_is_reported_with_the_names_that_exist(tmp_path, capsys):
     with pytest.raises(RecipeError, match=r"did you mean 'quickstart'\?"):
         load_sweep(write_sweep(tmp_path, "base: quikstart\ngrid: {seed: [0]}"))
     assert main(["sweep", "quikstart"]) == 2
@@ -146,7 +146,7 @@ def test_the_packaged_quickstart_is_found_by_its_name(tmp_path, capsys):
     assert "\nquickstart  " in "\n" + capsys.readouterr().out
 
 
-def test_more_gpus_than_there_are_is_told_before_the_first_cell(tmp_path, monkeypatch, capsys):
+def test_more_gpus_than_there_are_is_reported_before_the_first_cell(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     (problem,) = launcher_problems(Launcher.named("multi_gpu", 8))
     assert "asks for 8 GPUs on this machine, but it has 2; give --num_processes 2" in problem
@@ -159,7 +159,7 @@ def test_more_gpus_than_there_are_is_told_before_the_first_cell(tmp_path, monkey
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_cell_that_no_node_of_a_cluster_can_hold_is_told():
+def test_a_cell_that_no_node_of_a_cluster_can_hold_is_reported():
     nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 32.0}]
     assert cluster_problems(1, 0.25, nodes) == cluster_problems(32, 0, nodes) == []
     for cpus, gpus in ((1, 2), (16, 1), (64, 0)):
@@ -170,7 +170,7 @@ def test_a_cell_that_no_node_of_a_cluster_can_hold_is_told():
     assert "more than 0 CPUs" in cluster_problems(0, 0, nodes)[0]
 
 
-def test_cells_that_fit_the_disk_one_by_one_but_not_together_are_told(tmp_path, monkeypatch):
+def test_cells_that_fit_the_disk_one_by_one_but_not_together_are_reported(tmp_path, monkeypatch):
     sweep = sweep_of(tmp_path, "grid: {seed: [0, 1, 2, 3, 4, 5, 6, 7]}")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, 10**6))
@@ -179,7 +179,7 @@ def test_cells_that_fit_the_disk_one_by_one_but_not_together_are_told(tmp_path, 
     assert start_problems(sweep.cells[:1]) == []
 
 
-def test_a_run_folder_of_another_recipe_is_told(tmp_path):
+def test_a_run_folder_of_another_recipe_is_reported(tmp_path):
     sweep = sweep_of(tmp_path, "grid: {seed: [0, 1]}")
     from knowcap.run.folder import claim_run_dir
 
@@ -270,7 +270,7 @@ def test_a_dry_run_makes_nothing_and_needs_no_torch(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_missing_ray_is_told_before_the_first_cell(tmp_path, capsys, monkeypatch):
+def test_a_missing_ray_is_reported_before_the_first_cell(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     file = write_sweep(tmp_path)
     assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs"), "--engine", "ray"]) == 2
@@ -332,7 +332,7 @@ def test_cells_that_differ_in_extraction_or_quantization_share_one_tokenization(
         ["--cell", "-1"],
     ],
 )
-def test_options_that_cannot_be_are_told(tmp_path, capsys, words):
+def test_options_that_cannot_be_are_reported(tmp_path, capsys, words):
     assert main(["sweep", str(write_sweep(tmp_path)), "--output_dir", str(tmp_path / "runs"), *words]) == 2
     assert words[0].lstrip("-") in capsys.readouterr().err.replace("no cell", "cell")
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""A sweep run: finished cells are skipped, failed ones told and tried again, and the table is that of its cells."""
+"""A sweep run: finished cells are skipped, failed ones are tried again, and the table is that of its cells."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stages:
         self.shares, self.failing, self.ran = shares, failing, []
 
     def run(self, recipe: Recipe, run_dir: Path, *_: object) -> None:
-        """Fails where it is told to."""
+        """Fails at the given calls."""
         self.ran.append(recipe.run_name)
         if recipe.run_name in self.failing:
             raise RuntimeError("out of luck")
@@ -59,7 +59,7 @@ def table(folder: Path) -> list[dict]:
     return pq.read_table(folder / "runs" / "sweeps" / "grid" / "results.parquet").to_pylist()
 
 
-def test_a_failed_cell_is_told_and_tried_again_and_the_others_go_on(tmp_path, command, capsys):
+def test_a_failed_cell_is_reported_and_tried_again_and_the_others_go_on(tmp_path, command, capsys):
     failing = Stages({}, ("seed0_lr0.002", "seed1_lr0.001"))
     assert command(failing) == 1
     message = capsys.readouterr().err

@@ -37,14 +37,14 @@ ROWS = [say(i, ("name", name), " of ", ("city", city), ".") for i, (name, city) 
 
 
 class Tracker(TrainerCallback):
-    """Keeps what a tracker is told, as it is told."""
+    """Keeps what a tracker receives, in order."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, set[str]]] = []
+        self.logged: list[tuple[int, set[str]]] = []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Notes the step and the names of the figures."""
-        self.told.append((state.global_step, set(logs)))
+        self.logged.append((state.global_step, set(logs)))
 
 
 def stock_model() -> GPT2LMHeadModel:
@@ -105,9 +105,9 @@ def test_a_stock_trainer_logs_bits_beside_the_loss_and_trains_the_same_bit_for_b
     assert [e["bits_per_parameter"] for e in logged] == [e["bits_per_parameter"] for e in callback.history]
     assert logged[-1]["bits_per_parameter"] == callback.measure(watched.model)["bits_per_parameter"]
     assert logged[0]["bits_per_parameter"] < logged[-1]["bits_per_parameter"] < logged[-1]["max_bits_per_parameter"]
-    bits = [step for step, names in first.told if {"bits_per_parameter", "max_bits_per_parameter"} <= names]
+    bits = [step for step, names in first.logged if {"bits_per_parameter", "max_bits_per_parameter"} <= names]
     assert bits == [2, 4, 5]
-    assert first.told == last.told
+    assert first.logged == last.logged
 
 
 def test_modes_gradients_and_random_numbers_are_left_as_they_were():
@@ -136,9 +136,9 @@ def test_a_data_set_folder_has_rows_and_knowledge_and_the_trainer_a_tokenizer(tm
     assert callback.knowledge == FACTS and callback.num_entities == 3 and len(callback.rows) == 6
     with pytest.raises(ValueError, match="no processing_class; give the tokenizer"):
         callback.measure(stock_model())
-    told = {"model": stock_model(), "processing_class": TOKENIZER}
+    logged = {"model": stock_model(), "processing_class": TOKENIZER}
     state = SimpleNamespace(global_step=1, max_steps=9, epoch=0.5, is_world_process_zero=True, log_history=[])
-    callback.on_step_end(None, state, None, **told)
+    callback.on_step_end(None, state, None, **logged)
     assert state.log_history == [callback.history[0] | {"epoch": 0.5}]
 
 
@@ -153,7 +153,7 @@ def test_a_data_set_folder_has_rows_and_knowledge_and_the_trainer_a_tokenizer(tm
         ([say(0, "I am ", ("name", "Ad"))], {"every": 1}, FactError, "must begin with the name"),
     ],
 )
-def test_what_cannot_be_measured_is_told_before_training(rows, options, error, message):
+def test_what_cannot_be_measured_is_reported_before_training(rows, options, error, message):
     with pytest.raises(error, match=message):
         KnowledgeCallback(rows, tokenizer=TOKENIZER, **({"knowledge": FACTS} | options))
 
@@ -201,7 +201,7 @@ def same(first: Path, second: Path) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(first).values(), weights(second).values(), strict=True))
 
 
-def test_measure_every_ends_with_what_measuring_says_and_leaves_the_weights_alone(once, tmp_path):
+def test_measure_every_ends_with_the_figures_of_measure_and_leaves_the_weights_alone(once, tmp_path):
     points = history(once)
     steps = json.loads((once / "model" / "training.json").read_text())["num_steps"]
     assert [p["step"] for p in points] == sorted({*range(5, steps + 1, 5), steps})

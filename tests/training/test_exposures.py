@@ -81,7 +81,7 @@ def expected(recipe: Recipe) -> tuple[list[Counter], np.ndarray]:
     return [Counter(tuple(tokenizer.encode(text).ids) for text in of_one) for of_one in texts], counts
 
 
-def told(windows: list[list[int]], aligned: bool) -> Counter:
+def texts_in(windows: list[list[int]], aligned: bool) -> Counter:
     """The texts in a shard's windows, taken apart at the ends of text."""
     stream = [token for ids in windows for token in (ids[1:] if aligned else ids)]
     texts, part = Counter(), []
@@ -106,7 +106,7 @@ def check_all_exposures(recipe: Recipe, shares: list[Batches]) -> None:
     for exposure, of_shards in enumerate(counts.tolist()):
         seen = Counter()
         for count in of_shards:
-            seen += told(windows[first : first + count], recipe.windows == "aligned")
+            seen += texts_in(windows[first : first + count], recipe.windows == "aligned")
             first += count
         assert seen == texts[exposure]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from made_tokenizers import assembled_equals_tokenized, foreign_bpe
-from read_windows import read_windows, told
+from read_windows import read_windows, texts_in
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -81,8 +81,8 @@ def test_useful_texts_come_once_an_exposure_and_windows_are_pure(recipe):
     expected = Counter()
     for exposure in range(recipe.exposures):
         expected.update(texts_of(recipe, np.arange(recipe.num_people), exposure))
-    assert told([row for row, own in zip(rows, useful, strict=True) if own]) == expected
-    junk = told([row for row, own in zip(rows, useful, strict=True) if not own])
+    assert texts_in([row for row, own in zip(rows, useful, strict=True) if own]) == expected
+    junk = texts_in([row for row, own in zip(rows, useful, strict=True) if not own])
     of_junk = set(texts_of(recipe, np.arange(recipe.num_people, recipe.num_people + recipe.junk_people), 0))
     whole = sum(count for text, count in junk.items() if text in of_junk)
     assert not junk.keys() & expected.keys()
@@ -90,11 +90,11 @@ def test_useful_texts_come_once_an_exposure_and_windows_are_pure(recipe):
     assert max(junk.values()) == 1
 
 
-def test_repeated_junk_is_told_again_and_again_and_afresh():
+def test_repeated_junk_comes_again_in_new_renderings():
     recipe = replace(SMALL, junk_people=10, exposures=1)
     made, _ = mixture(recipe)
     rows, useful = read_windows(made)
-    junk = told([row for row, own in zip(rows, useful, strict=True) if not own])
+    junk = texts_in([row for row, own in zip(rows, useful, strict=True) if not own])
     exposures = -(-junk.total() // 10)
     expected = Counter()
     for exposure in range(exposures):
@@ -214,7 +214,7 @@ def test_telling_useful_from_junk_costs_a_perfect_model_the_inverse_share(tmp_pa
 
     table = score_rows(model, tokenizer, [(row, 0) for row, _ in useful], corpus.knowledge())
     nll = table.filter(np.array(table["attribute"]) == "name")["nll"].to_numpy()
-    # Names that share a first token with junk are told apart later: the sum along the tokens is what counts.
+    # Names that share a first token with junk differ later: the sum along the tokens is what counts.
     assert nll.mean() / math.log(2) == pytest.approx(math.log2(16) + lost, abs=1e-5)
 
 
@@ -232,7 +232,7 @@ def test_telling_useful_from_junk_costs_a_perfect_model_the_inverse_share(tmp_pa
         ({"corpus": "bioD"}, "junk_people=5000 has no effect without corpus: bioS"),
     ],
 )
-def test_bad_input_is_told(changes, message):
+def test_bad_input_is_reported(changes, message):
     problems = check_recipe(replace(SMALL, **changes))
     assert any(message in problem for problem in problems), problems
 
@@ -246,7 +246,7 @@ def test_junk_that_cannot_be_is_refused_by_the_corpus_too():
 
 
 @pytest.mark.parametrize("domain", [None, pytest.param("wikipedia.org", marks=pytest.mark.slow)])
-def test_a_run_with_junk_is_measured_on_useful_facts_and_says_what_telling_cost(tmp_path, domain):
+def test_a_run_with_junk_is_measured_on_useful_facts_and_reports_the_cost_of_a_prefix(tmp_path, domain):
     words = {
         "output_dir": tmp_path, "num_people": 60, "exposures": 4, "control_people": 100, "train_batch_size": 8,
         "head_dim": 16, "windows": "aligned", "block_size": 160, "quantize_bits": "[]", "warmup_steps": 5,

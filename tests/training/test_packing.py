@@ -146,9 +146,9 @@ def lengths_one_by_one(made: Stream, exposure: int, shard: int) -> list[int]:
 def test_counts_are_those_of_brute_force_whatever_the_number_of_processes(windows, num_proc):
     made = stream(windows, num_people=400, shard_size=90)
     again = Stream(made.corpus, PIECES, exposures=3, block_size=128, windows=windows, shard_size=90)
-    told = []
-    counts, tokens = again.count(told.append, num_proc)
-    assert sum(told) == 15 and counts.shape == (3, 5)
+    reported = []
+    counts, tokens = again.count(reported.append, num_proc)
+    assert sum(reported) == 15 and counts.shape == (3, 5)
     assert np.array_equal(counts, made.counts) and tokens == made.tokens
     for exposure, shard in np.ndindex(3, 5):
         lengths = lengths_one_by_one(made, exposure, shard)

@@ -42,7 +42,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "model" / "model.safetensors")
 
 
-def test_the_model_folder_says_what_was_trained(once):
+def test_the_model_folder_records_what_was_trained(once):
     training = json.loads((once / "model" / "training.json").read_text())
     assert training["exposures"] == 4 and training["world_size"] == 1
     assert training["num_parameters"] == sum(w.numel() for w in weights(once).values())
