@@ -78,6 +78,7 @@ def make_capacity(precision: str = "fp32", share: float = 0.8, **changes: Any) -
         "memorizable_attributes": [name for name in ATTRIBUTES if name != "name"],
         "control_bits_per_entity": [-1.25, 0.05],
         "bound": True,
+        "bound_reason": None,
         "scoring": "token",
         "context": "isolated",
         "renderings": 4,

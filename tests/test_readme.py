@@ -207,7 +207,7 @@ def test_the_table_of_the_readme_has_the_figures_of_the_card(card: str):
             f"{capacity['num_entities']:,}",
             f"{capacity['exposures']:,}",
             card or "fp32",
-            f"{capacity['bits_per_parameter']:.3f} ± {(high - low) / 2:.3f}",
+            f"{capacity['bits_per_parameter']:.3f} ± {(high - low) / 2:.3f}, one seed",
             f"{capacity['max_bits_per_parameter']:.3f}",
             f"{capacity['bits_per_parameter'] / capacity['stored_bits_per_parameter']:.3f}",
             f"{control:.3f} ± {error:.3f}",

@@ -35,7 +35,7 @@ ORDER = (
     "schema_version bits_per_parameter max_bits_per_parameter knowledge_bits max_knowledge_bits name_bits value_bits "
     "diversity_bits num_parameters num_parameters_non_embedding num_parameters_used_vocabulary num_entities "
     "confidence_interval confidence_level attributes memorizable_accuracy memorizable_attributes "
-    "control_bits_per_entity bound scoring context renderings "
+    "control_bits_per_entity bound bound_reason scoring context renderings "
     "precision quantization quantized_fraction quantized_fraction_all stored_bits_per_parameter exposures model_name "
     "dataset seed versions bits_per_stored_bit"
 ).split()
@@ -179,14 +179,34 @@ def test_the_control_is_the_mean_over_its_entities_of_the_values_only(tmp_path: 
     control = uniform_facts(range(1000, 1004), renderings=2)
     excess = {1000: 1.0, 1001: 2.0, 1002: 3.0, 1003: 6.0}
     for f in control:
-        # Names are far from zero on purpose: they are not the control's business.
+        # Names are far below zero on purpose: they are no part of the figure.
         f["nll"] = (
-            0.0 if f["attribute"] == "name" else f["nll"] + excess[f["entity"]] * math.log(2) * (1 + f["rendering"])
+            99.0 if f["attribute"] == "name" else f["nll"] + excess[f["entity"]] * math.log(2) * (1 + f["rendering"])
         )
     result = capacity(write(tmp_path, uniform_facts(range(N), renderings=2), control, renderings=2))
     per_entity = -np.array(list(excess.values())) * 1.5 * len(CANDIDATES)
     expected = [per_entity.mean(), per_entity.std(ddof=1) / 2]
     assert result["control_bits_per_entity"] == pytest.approx(expected)
+
+
+def test_names_of_outsiders_are_looked_at_beside_their_values(tmp_path: Path) -> None:
+    """A name space of 2^100 where 2^20 would do: values hold nothing, but every outsider's name would hold 80 bits."""
+    large = knowledge_json() | {"name_log2_candidates": 100.0}
+    facts = [f | {"log2_candidates": 100.0} if f["attribute"] == "name" else f for f in perfect_facts()]
+    control = [
+        f | {"log2_candidates": 100.0, "nll": 20 * math.log(2)} if f["attribute"] == "name" else f
+        for f in uniform_facts(range(1000, 1004))
+    ]
+    with pytest.raises(LeakError, match=r"name \+80\.0000"):
+        capacity(write(tmp_path, facts, control, knowledge=large))
+    uniform = [f | {"nll": 100 * math.log(2)} if f["attribute"] == "name" else f for f in control]
+    assert capacity(write(tmp_path, facts, uniform, knowledge=large))["bound"] is True
+
+
+def test_exchanged_values_alone_give_no_bound(tmp_path: Path) -> None:
+    result = capacity(write(tmp_path, perfect_facts(), uniform_facts(range(N)), control_kind="shuffled"))
+    assert result["bound"] is False and "exchanges values only" in result["bound_reason"]
+    assert capacity(write(tmp_path, perfect_facts(), uniform_facts(range(N))))["bound_reason"] is None
 
 
 def test_a_leak_in_one_attribute_is_caught_though_the_sum_is_below_zero(tmp_path: Path) -> None:
@@ -386,3 +406,24 @@ def test_diversity_terms_come_from_first_chunks_which_are_not_summed(tmp_path: P
     assert result["knowledge_bits"] == pytest.approx(without["knowledge_bits"] + 40.0)
     assert result["max_knowledge_bits"] == pytest.approx(without["max_knowledge_bits"] + 64.0)
     assert result["attributes"].keys() == without["attributes"].keys()
+
+
+def test_the_interval_includes_the_diversity_terms(tmp_path: Path) -> None:
+    """Resampled by brute force: a term is a mean over the same entities, and varies together with their values."""
+    term = {"attribute": "employer", "fact": "employer.first_chunk", "diversity": 16, "credited": 8}
+    knowledge = knowledge_json() | {"diversity_terms": [term | {"first_chunk": ".", "log2_candidates": 64.0}]}
+    nll = np.random.default_rng(3).exponential(3.0, N)
+    facts = [f | {"nll": f["nll"] + nll[f["entity"]]} if f["attribute"] == "employer" else f for f in perfect_facts()]
+    chunks = [
+        {**fact(i, "employer", float(nll[i])), "attribute": "employer.first_chunk", "log2_candidates": 4.0}
+        for i in range(N)
+    ]
+    result = capacity(write(tmp_path, [*facts, *chunks], knowledge=knowledge))
+    draws = np.random.default_rng(0).integers(0, N, (4000, N))
+    missing = nll[draws].sum(axis=1) / math.log(2) + 8 * nll[draws].mean(axis=1) / math.log(2)
+    best = capacity(write(tmp_path, [*perfect_facts(), *(c | {"nll": 0.0} for c in chunks)], knowledge=knowledge))
+    expected = (best["knowledge_bits"] - np.quantile(missing, [0.975, 0.025])) / result["num_parameters"]
+    low, high = result["confidence_interval"]
+    assert [low, high] == pytest.approx(expected.tolist(), abs=0.05 * (high - low))
+    without = capacity(write(tmp_path, facts))["confidence_interval"]
+    assert (high - low) == pytest.approx((without[1] - without[0]) * (1 + 8 / N), rel=1e-6)

@@ -119,7 +119,8 @@ def test_the_command_prints_a_table_or_json(folder, tmp_path, capsys, monkeypatc
     command = ["measure", str(folder), "--dataset_name", "facts.csv", "--batch_size", "auto"]
     assert cli.main(command) == 0
     table = capsys.readouterr().out
-    assert "|Dataset|" in table and "bits per parameter (95 %)" in table
+    assert "|Dataset|" in table and "bits per parameter (95 %, one seed)" in table
+    assert "not a bound: the data set has no entities that were held out" in table
     assert cli.main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "measured" / "net" / "capacity.json").read_text())

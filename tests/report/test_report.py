@@ -23,7 +23,7 @@ def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     assert [row[0] for row in cells[2:]] == ["b"] * 3 + ["sweep/a"] * 3
     assert [row[5] for row in cells[2:]] == ["fp32", "int8", "int4"] * 2
     capacity = make_capacity()
-    expected = f"{capacity['bits_per_parameter']:.3f} ± 0.020"
+    expected = f"{capacity['bits_per_parameter']:.3f} ± 0.020, one seed"
     assert cells[2] == [
         "b",
         "gpt2-rotary-2-2",
@@ -138,7 +138,7 @@ def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: 
     assert (high - low) / 2 == pytest.approx(half, rel=1e-4)
     assert seed_rows(tmp_path)[0] == [
         "mean of 3 seeds: s0, s1, s2", "gpt2-rotary-2-2", "52,352", "800", "465", "fp32",
-        f"{0.8 * most:.3f} ± {half:.3f}", f"{most:.3f}", f"{0.8 * most / 32:.3f}", "", "80.0 %",
+        f"{0.8 * most:.3f} ± {half:.3f}, 3 seeds", f"{most:.3f}", f"{0.8 * most / 32:.3f}", "", "80.0 %",
     ]  # fmt: skip
     assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
 
@@ -150,7 +150,7 @@ def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_p
     report(tmp_path)
     group = json.loads((tmp_path / "report.json").read_text())["seeds"][0]
     assert group["same_entities"] and group["standard_deviation"] == 0.0
-    assert seed_rows(tmp_path)[0][6].endswith("± 0.020"), "equal runs: what is left is their entities' part"
+    assert seed_rows(tmp_path)[0][6].endswith("± 0.020, 2 seeds"), "equal runs: what is left is their entities' part"
 
 
 def test_other_settings_and_equal_seeds_are_no_seeds(tmp_path: Path) -> None:

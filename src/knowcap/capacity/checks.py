@@ -25,6 +25,14 @@ ROUNDING_BITS = 1e-4
 
 CHANCE_BITS = 20.0  # which outsiders' names reach together by chance with probability 2^-20 at most
 
+# Why a number is no lower bound, as capacity.json has it.
+HINTS = "the texts may hint at a fact before they state it (bound: false in knowledge.json)"
+EXCHANGED_ONLY = (
+    "the data set has no entities that were held out of training, so the null control exchanges values only: it "
+    "cannot show a hint outside the values, a value that follows from its own entity's name, or a tokenizer that was "
+    "fitted to the entities"
+)
+
 _WHAT_TO_CHECK = (
     "Check that no text before a value depends on it (a/an, pronouns), that each value is scored at its first mention "
     "and with all its tokens, that knowledge.json declares which attributes determine others, that no control entity "
@@ -77,8 +85,19 @@ def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> 
 
 
 def is_bound(measurement: dict[str, Any]) -> bool:
-    """Whether the bits are meant to be a lower bound on what the weights hold, by knowledge.json."""
+    """Whether the texts allow the bits to be a lower bound on what the weights hold, by knowledge.json."""
     return measurement["knowledge"].get("bound", True)
+
+
+def bound_reason(measurement: dict[str, Any]) -> str | None:
+    """Why the bits are no lower bound on what the weights hold; None if they are one.
+
+    Values exchanged among the entities of training have the same surroundings as the own ones, so they show nothing of
+    what the surroundings say. Only entities that the model never met do.
+    """
+    if not is_bound(measurement):
+        return HINTS
+    return EXCHANGED_ONLY if measurement["control_kind"] == SHUFFLED else None
 
 
 def check_swapped(control: Facts, swapped: Facts, bound: bool = True) -> None:
@@ -120,7 +139,8 @@ def check_swapped(control: Facts, swapped: Facts, bound: bool = True) -> None:
 
 
 def check_names(control: Facts, measurement: dict[str, Any]) -> list[float]:
-    """Checks that outsiders' names hold zero bits or less, for knowledge of names only (random strings).
+    """Checks that outsiders' names hold zero bits or less: no name space is declared that is larger than the names
+    need, and no tokenizer knows the people.
 
     An outsider's name was drawn uniformly from the N0 names, so any model needs log2 N0 bits or more for it in
     expectation (Gibbs), and 2^bits is 1 or less in expectation, since its probabilities of all names add up to 1. So

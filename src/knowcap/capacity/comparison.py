@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.checks import bound_reason
 from knowcap.capacity.tables import (
     CapacityError,
     Facts,
     diversity,
     read_facts,
+    unknown_diversity,
     with_all_entities,
     without_first_chunks,
 )
@@ -105,7 +107,7 @@ def compare(a_dir: str | Path, b_dir: str | Path, *, confidence_level: float = 0
         "entities_scored": measurement["entities_scored"],
         "dataset": measurement["knowledge"]["name"],
         **{key: measurement[key] for key in ("scoring", "context", "renderings")},
-        "bound": all(model.measurement["knowledge"].get("bound", True) for model in (a, b)),
+        "bound": all(bound_reason(model.measurement) is None for model in (a, b)),
     }
 
 
@@ -137,10 +139,7 @@ def _read(folder: Path) -> _Measured:
     most = diversity(everything, terms)[1]
     facts = with_all_entities(without_first_chunks(everything, terms), measurement)
     bits = np.nansum(facts.bits, axis=1) * (measurement["num_entities"] / len(facts.nll))
-    for term in terms:
-        nll = everything.nll[:, everything.attributes.index(term["fact"])]
-        share = term["credited"] / (math.log(2) * np.count_nonzero(~np.isnan(nll)))
-        bits[: len(nll)] -= np.nan_to_num(nll) * share
+    bits[: len(everything.nll)] -= unknown_diversity(everything, terms)
     return _Measured(folder, measurement, facts, bits, most)
 
 

@@ -14,19 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.checks import check_control, check_maximum, check_names, check_swapped, is_bound
+from knowcap.capacity.checks import (
+    bound_reason,
+    check_control,
+    check_maximum,
+    check_names,
+    check_swapped,
+    is_bound,
+)
 from knowcap.capacity.tables import (
     CapacityError,
     Facts,
     diversity,
     mean,
     read_facts,
+    unknown_diversity,
     with_all_entities,
     without_first_chunks,
 )
 from knowcap.facts import NAME
 from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE, write_json
-from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
+from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter, sum_interval
 from knowcap.scoring.measurement import COUNTS, SETTINGS, read_measurement
 
 
@@ -44,7 +52,8 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         model_dir: a folder with nll.parquet and control.parquet, as `knowcap.scoring.score` writes them.
         confidence_level: of the bootstrap interval over entities. It includes the variation between texts, as an
             entity's mean over its renderings varies with both (tests/capacity/test_coverage.py), except that of texts
-            that all entities share; it leaves out the variation between training seeds.
+            that all entities share, and that of bioD's diversity terms, which are means over the same entities
+            (`unknown_diversity`); it leaves out the variation between training seeds.
         seed: seed of the bootstrap.
 
     Returns:
@@ -55,15 +64,15 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         ScoringError: nll.parquet is missing, or has no complete measurement.
         CapacityError: a file or column is missing or contradicts another, or R exceeds R_max where that is impossible;
             an earlier capacity.json is removed.
-        LeakError: the null control holds bits; an earlier capacity.json is removed. If knowledge.json has bound: false
-            this is a warning.
+        LeakError: the null control holds bits, of values or of names; an earlier capacity.json is removed. If
+            knowledge.json has bound: false, bits of values are a warning.
         ValueError: an impossible argument.
     """
     model_dir = Path(model_dir)
     path = model_dir / CAPACITY_FILE
     measurement = read_measurement(model_dir / NLL_FILE)
     try:
-        facts, control_bits, (diversity_bits, max_diversity_bits) = _checked(model_dir, measurement)
+        facts, control_bits, (diversity_bits, max_diversity_bits), unknown = _checked(model_dir, measurement)
         result = bits_per_parameter(
             predictions=facts.nll,
             references=facts.references,
@@ -77,6 +86,10 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
             seed=seed,
         )
         check_maximum(result, facts, measurement)
+        if max_diversity_bits or diversity_bits:
+            bits = np.nansum(facts.bits, axis=1) * (measurement["num_entities"] / len(facts.nll)) - unknown
+            sums = sum_interval(bits[:, None], len(bits), confidence_level, seed) + max_diversity_bits
+            result["confidence_interval"] = (sums / measurement["num_parameters"]).tolist()
     except CapacityError:
         path.unlink(missing_ok=True)
         raise
@@ -94,8 +107,11 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     return content
 
 
-def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Facts, list[float], tuple[float, float]]:
-    """The facts, the null control's bits with their error, and the bits of diversity with their maximum.
+def _checked(
+    model_dir: Path, measurement: dict[str, Any]
+) -> tuple[Facts, list[float], tuple[float, float], np.ndarray]:
+    """The facts, the null control's bits with their error, the bits of diversity with their maximum, and each entity's
+    share of the unknown ones, (entities,).
 
     Raises:
         LeakError: the null control holds bits.
@@ -107,12 +123,16 @@ def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Facts, list[
     facts = with_all_entities(without_first_chunks(everything, terms), measurement)
     control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
     control_bits = check_control(control, facts, measurement)
-    if facts.attributes == [NAME]:
-        control_bits = check_names(control, measurement)
+    if NAME in facts.attributes:
+        name_bits = check_names(control, measurement)
+        control_bits = name_bits if facts.attributes == [NAME] else control_bits
     if (model_dir / SWAPPED_FILE).is_file():
         swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
         check_swapped(control, swapped, is_bound(measurement))
-    return facts, control_bits, diversity(everything, terms)
+    diversity_bits = diversity(everything, terms)
+    unknown = np.zeros(len(facts.nll))
+    unknown[: len(everything.nll)] = unknown_diversity(everything, terms)
+    return facts, control_bits, diversity_bits, unknown
 
 
 def _content(
@@ -145,7 +165,8 @@ def _content(
         "attributes": attributes,
         **memorizable(facts),
         "control_bits_per_entity": result["control_bits_per_entity"],
-        "bound": is_bound(measurement),
+        "bound": (reason := bound_reason(measurement)) is None,
+        "bound_reason": reason,
         **{key: measurement[key] for key in SETTINGS},
     }
     if (stored := measurement["stored_bits_per_parameter"]) is not None:

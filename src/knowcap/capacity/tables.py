@@ -141,6 +141,21 @@ def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, 
     return most - unknown, most
 
 
+def unknown_diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Each entity's share of what the model does not know of the diversity terms, in bits: (entities,).
+
+    The term S x (log2(T^L / D) - p3 / ln 2) is linear in p3, which is a mean over entities. So an entity's share is
+    S x nll / (ln 2 x entities), and `diversity` is the maximum less the sum of the shares. Resampled with the other
+    bits of their entities, they give an interval that includes the variation of the term, which goes with theirs.
+    """
+    shares = np.zeros(len(facts.nll))
+    for term in terms:
+        nll = facts.nll[:, facts.attributes.index(term["fact"])]
+        stated = np.count_nonzero(~np.isnan(nll))
+        shares += np.nan_to_num(nll) * (term["credited"] / (math.log(2) * max(1, stated)))
+    return shares
+
+
 def without_first_chunks(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> Facts:
     """The facts to sum: a first chunk is a part of its value and must not count twice."""
     excluded = {term["fact"] for term in terms}

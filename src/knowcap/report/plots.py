@@ -76,7 +76,7 @@ def _frontier(capacities: Sequence[dict[str, Any]]) -> Figure:
         note = f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or less) and are not shown"
         figure.text(0.99, 0.01, note, ha="right", va="bottom", fontsize=8, color=GREY)
     if unbound := sum(not c.get("bound", True) for c in capacities):
-        note = f"{unbound} of {len(capacities)} are not a lower bound (texts that may hint at facts)"
+        note = f"{unbound} of {len(capacities)} are not a lower bound (see their cards)"
         figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
     return figure
 

@@ -22,6 +22,7 @@ from knowcap.files import (
 from knowcap.report.card import ReportError, write_card, write_extraction_card
 from knowcap.report.card.extraction import extractions
 from knowcap.report.card.results import (
+    bound_reason,
     caveat,
     control,
     estimate,
@@ -31,6 +32,7 @@ from knowcap.report.card.results import (
     precision,
     read_capacities,
     read_if_there,
+    seeds,
 )
 from knowcap.report.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.report.table import number, render, text_table
@@ -68,17 +70,18 @@ def report(output_dir: str | Path) -> Path:
     runs = find_runs(output_dir)
     for run_dir in runs:
         _report_run(run_dir)
-    models, seeds = _models(output_dir)
+    models, groups = _models(output_dir)
     plot_frontier(models, output_dir / FRONTIER_FILE)
-    content = {"schema_version": SCHEMA_VERSION, "models": models, "seeds": seeds}
+    content = {"schema_version": SCHEMA_VERSION, "models": models, "seeds": groups}
     write_json(output_dir / REPORT_JSON_FILE, content)
     text = render(
         "report.md.jinja",
-        table=_table(models, seeds),
+        table=_table(models, groups),
         levels=" or ".join(sorted({f"{100 * model['confidence_level']:g} %" for model in models})),
-        seeds=bool(seeds),
+        seeds=bool(groups),
         other_modes=any(model["other_ways"] for model in models),
-        unbound=any(caveat(model) for model in models),
+        unbound=sorted({reason for model in models if (reason := bound_reason(model))}),
+        neutral=any(model.get("neutral") and caveat(model) for model in models),
         plot=FRONTIER_FILE,
     )
     with whole_file(output_dir / REPORT_FILE) as made:
@@ -163,10 +166,10 @@ def _report_run(run_dir: Path) -> None:
         shutil.copyfile(run_dir / "model" / CAPACITY_FILE, made)
 
 
-def _table(models: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> str:
+def _table(models: list[dict[str, Any]], groups: list[dict[str, Any]]) -> str:
     """The models, and means over seeds, as a Markdown table."""
     measured = [row for model in models for row in (_row(model), *_mode_rows(model))]
-    rows = [COLUMNS, *measured, *(_seed_row(group) for group in seeds)]
+    rows = [COLUMNS, *measured, *(_seed_row(group) for group in groups)]
     return text_table(rows, [COLUMNS.index(column) for column in _TEXT_COLUMNS], markdown=True)
 
 
@@ -179,7 +182,7 @@ def _row(model: dict[str, Any], mode: str = "") -> list[str]:
         _entities(model["entities_scored"], model["num_entities"]),
         number(model["exposures"], ",", "unknown"),
         precision(model) + mode,
-        estimate(model) + caveat(model),
+        f"{estimate(model)}, {seeds(model)}{caveat(model)}",
         number(model["max_bits_per_parameter"]),
         per_stored_bit(model),
         control(model),

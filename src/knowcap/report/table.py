@@ -126,11 +126,12 @@ def capacity_table(
         most = number(found["max_bits_per_entity"], ".4f")
         rows.append([attribute, "bits per entity", *numbers, most, percent(found["accuracy"])])
     ratio, most = (number(capacity[key], ".4f") for key in ("bits_per_parameter", "max_bits_per_parameter"))
-    metric = f"bits per parameter ({100 * capacity['confidence_level']:g} %)"
+    metric = f"bits per parameter ({100 * capacity['confidence_level']:g} %, one seed)"
     rows.append(["all", metric, "↑", ratio, "±", half_width(capacity["confidence_interval"], ".4f", ""), most, ""])
     dataset = [knowledge["name"], str(knowledge["version"]), f"{capacity['num_entities']:,}"]
     cells = [[*(dataset if i == 0 else [""] * 3), *row] for i, row in enumerate(rows)]
-    return f"{head}\n{text_table([_CAPACITY_COLUMNS, *cells], _CAPACITY_LEFT, markdown=True, padding='')}"
+    foot = "" if capacity.get("bound", True) else f"\nnot a bound: {capacity.get('bound_reason')}"
+    return f"{head}\n{text_table([_CAPACITY_COLUMNS, *cells], _CAPACITY_LEFT, markdown=True, padding='')}{foot}"
 
 
 def comparison_text(result: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from knowcap.facts import NAME, FactError, Knowledge, Row, Span
 from knowcap.scoring.measurement import OUTSIDERS, SHUFFLED
 
 
+logger = logging.getLogger(__name__)
+
 SHUFFLED_CONTROL_ENTITIES = 1000
-MIN_CONTROL_ENTITIES = 100  # a limit does not make the control smaller than this
+MIN_CONTROL_ENTITIES = 100  # the control is not smaller than this where there are so many
 
 
 def biographies(
@@ -48,17 +51,29 @@ def _first_entities(
             return
 
 
+def control_entities(knowledge: Knowledge, limit: int | None) -> int:
+    """How many entities of the control are scored, at most: as many as the measurement scores, and 100 or more.
+
+    The standard error wanted of the control's bits per entity is that of the measurement itself. Both are a spread
+    over entities divided by the root of their number, and the spreads are alike, so as many control entities give it;
+    more would show only leaks that the measurement's own interval hides. With fewer than 100 a leak has to be large:
+    4 standard errors of 100 entities are 0.4 of their spread.
+    """
+    return max(min(limit or knowledge.num_people, knowledge.num_people), MIN_CONTROL_ENTITIES)
+
+
 def control_rows(
     dataset_dir: Path, configs: tuple[str, str], knowledge: Knowledge, limit: int | None
 ) -> tuple[list[tuple[Row, int]], str]:
     """The null control and its kind: people outside the sample, or else the first entities with shuffled values."""
     texts, control = configs
-    outsiders = has_config(dataset_dir, control)
-    most = max(limit, MIN_CONTROL_ENTITIES) if limit is not None else None
-    if outsiders:
-        rows = read_rows(dataset_dir, control)
-        return list(rows if most is None else _first_entities(rows, most)), OUTSIDERS
-    most = min(most or SHUFFLED_CONTROL_ENTITIES, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
+    most = control_entities(knowledge, limit)
+    if has_config(dataset_dir, control):
+        rows = list(_first_entities(read_rows(dataset_dir, control), most))
+        there = len({row.entity for row, _ in rows})
+        logger.info("null control: %d entities outside the sample, for a standard error like the measurement's", there)
+        return rows, OUTSIDERS
+    most = min(most, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
     renderings = _renderings(num_rows(dataset_dir, texts), knowledge)
     pairs = list(_first_entities(read_rows(dataset_dir, texts), most, renderings))
     return shuffled(pairs), SHUFFLED

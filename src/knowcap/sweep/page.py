@@ -56,7 +56,7 @@ def results_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         [
             row["run"],
             *(number(row[key], ",") for key in ("num_parameters", "num_entities", "exposures")),
-            estimate(capacity_of(row)),
+            f"{estimate(capacity_of(row))}, one seed",
             number(row["max_bits_per_parameter"]),
             *([won[row["won"]]] if sweep.best_of else []),
         ]

@@ -12,6 +12,7 @@ from knowcap.recipe_file import METADATA_KEYS
 from knowcap.report.card.extraction import extractions, results_context
 from knowcap.report.card.results import (
     Sources,
+    bound_reason,
     caveat,
     control,
     estimate,
@@ -20,6 +21,7 @@ from knowcap.report.card.results import (
     precision,
     read_sources,
     run_dir_of,
+    seeds,
     setting,
     versions,
     write_readme,
@@ -94,7 +96,6 @@ def _context(sources: Sources) -> dict[str, Any]:
         "quantized": sources.quantized,
         "invented": sources.invented,
         "random_strings": sources.random_strings,
-        "bound": capacity.get("bound", True),
         "level": f"{100 * capacity['confidence_level']:g} %",
         "embedding_share": 1 - capacity["num_parameters_non_embedding"] / capacity["num_parameters"],
         "full_precision_layers": quantization["excluded"] or [],
@@ -111,7 +112,7 @@ def _context(sources: Sources) -> dict[str, Any]:
     }
 
 
-_FUNCTIONS = (estimate, precision, per_stored_bit, caveat, control, setting, versions)
+_FUNCTIONS = (estimate, seeds, precision, per_stored_bit, caveat, bound_reason, control, setting, versions)
 
 
 def _title(sources: Sources) -> str:

@@ -142,6 +142,20 @@ def estimate(capacity: dict[str, Any]) -> str:
     return f"{number(capacity['bits_per_parameter'])}{half_width(capacity['confidence_interval'])}"
 
 
+def seeds(capacity: dict[str, Any]) -> str:
+    """How many training seeds a number and its interval are from: `one seed`, `3 seeds`."""
+    count = capacity.get("num_seeds", 1)
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def bound_reason(capacity: dict[str, Any]) -> str | None:
+    """Why a number is no lower bound on what the weights hold; None if it is one."""
+    if capacity.get("bound", True):
+        return None
+    # capacity.json before there was a reason in it: only free prose was no bound
+    return capacity.get("bound_reason") or "the texts may hint at a fact before they state it"
+
+
 def per_stored_bit(capacity: dict[str, Any]) -> str:
     """Bits of knowledge for each bit that the weights are stored in, such as `0.104`."""
     stored = capacity["stored_bits_per_parameter"]
