@@ -1,10 +1,10 @@
-"""What results record about their origin: versions of the code and of the libraries, and the git revision."""
+"""What results record about their origin: versions of the code and of the libraries, and the git revision.
+
+`import knowcap` imports this module, so it imports the standard library's slower modules when they are used.
+"""
 
 from __future__ import annotations
 
-import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 
 
@@ -14,6 +14,9 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "opt
 
 def versions() -> dict[str, str]:
     """The versions of knowcap, Python and the libraries that affect a result; those not installed are left out."""
+    import platform
+    from importlib import metadata
+
     found = {"knowcap": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -25,6 +28,8 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """The commit that this package runs from, with `-dirty` if files differ from it; None outside a checkout."""
+    import subprocess
+
     package = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:

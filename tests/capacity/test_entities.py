@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import fails
 from figures import texts
 from run_folders import make_capacity, make_run
-from scored_facts import CANDIDATES, NAME_BITS, N, fact, perfect_facts, write
+from scored_facts import CANDIDATES, NAME_BITS, N, fact, knowledge_json, perfect_facts, write
+from tiny import write_dataset
 
 from knowcap.capacity import capacity
-from knowcap.capacity.entities import EntityBits, bits_by_entity, main
+from knowcap.capacity.entities import EntityBits, bits_by_entity
+from knowcap.cli import main
+from knowcap.facts import Knowledge, Row, Span
 from knowcap.report.plots import plot_entities
 from knowcap.report.stage import report
 
@@ -51,15 +55,72 @@ def test_the_best_known_come_first_and_nothing_is_clipped(tmp_path: Path) -> Non
     assert math.isnan(found.by_attribute[3, employer])
 
 
-def test_the_table_shows_both_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(forgetful(tmp_path)), "--count", "2"])
+def people(folder: Path, **changes: object) -> Path:
+    """The data set of `forgetful`: entity i is called Ada i0 in every text, the last entity first in the file."""
+    (folder.parent / "content.json").write_text(json.dumps(knowledge_json() | changes))
+    names = {i: f"Ada {i}0" for i in range(N)}
+    rows = [(Row(f"{names[i]} was.", (Span("name", 0, 6),), i), r) for i in reversed(range(N)) for r in range(2)]
+    return write_dataset(folder, Knowledge.load(folder.parent / "content.json"), rows)
+
+
+def test_the_command_shows_both_ends_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people(tmp_path / "knowledge")
+    forgetful(tmp_path / "model")
+    assert main(["entities", str(tmp_path / "model"), "--count", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["entity", "0", "1", "…", "6", "7"]
-    assert lines[1].split() == ["0", "36.00", "36.00", "17.00", "10.00", "8.00", "1.00"]
-    assert len(bits_by_entity(tmp_path).table(100).splitlines()) == N + 1
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "nowhere")])
-    assert "nll.parquet is missing" in capsys.readouterr().err
+    assert [line[:6].strip() for line in lines] == ["entity", "Ada 00", "Ada 10", "…", "Ada 60", "Ada 70"]
+    assert lines[0].split() == ["entity", "bits", "of", "name", *CANDIDATES]
+    assert lines[1].split()[2:] == ["36.00", "36.00", "17.00", "10.00", "8.00", "1.00"]
+    (tmp_path / "recipe.yaml").write_text("num_people: 8\n")  # now it is a run folder
+    assert main(["entities", str(tmp_path), "--count", "100"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == N + 1
+    assert "nll.parquet is missing" in fails(capsys, "entities", str(tmp_path / "nowhere"))
+
+
+def test_the_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people(tmp_path / "knowledge")
+    forgetful(tmp_path / "model")
+    assert main(["entities", str(tmp_path / "model"), "--count", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_entities"] == N
+    assert [e["name"] for e in found["best"] + found["least"]] == [
+        "Ada 00",
+        "Ada 10",
+        "Ada 20",
+        "Ada 40",
+        "Ada 60",
+        "Ada 70",
+    ]
+    fifth = {e["entity"]: e for e in json.loads(whole(tmp_path / "model", capsys))["best"]}[5]
+    assert fifth["attributes"]["employer"] is None
+    assert fifth["bits"] == fifth["max_bits"] == pytest.approx(36.0 - CANDIDATES["employer"])
+
+
+def whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The JSON of all entities."""
+    main(["entities", str(folder), "--count", str(N), "--json"])
+    return capsys.readouterr().out
+
+
+def test_another_data_set_beside_the_results_gives_no_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people(tmp_path / "knowledge", version="2.0.0")
+    forgetful(tmp_path / "model")
+    assert main(["entities", str(tmp_path / "model"), "--count", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Ada" not in out and "give --dataset_name" in out
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["0", "…", "7"]
+    main(["entities", str(tmp_path / "model"), "--count", "1", "--dataset_name", str(tmp_path / "knowledge")])
+    assert "Ada 00" in capsys.readouterr().out
+
+
+def test_an_entity_whose_id_is_a_text_is_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [fact(f"Ada {f['entity']}", f["attribute"], f["nll"]) for f in perfect_facts()]
+    write(tmp_path / "model", texts)
+    assert main(["entities", str(tmp_path / "model"), "--count", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Ada 0 " in out and "by number" not in out
 
 
 def some(bits: np.ndarray) -> EntityBits:

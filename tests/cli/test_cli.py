@@ -13,6 +13,7 @@ import pytest
 from command_line import fails
 
 from knowcap.cli import main, train_main
+from knowcap.cli.commands import COMMANDS
 from knowcap.run import pipeline as stages
 from knowcap.run.launch import Launcher, LaunchError
 
@@ -40,11 +41,46 @@ def recipe(tmp_path, monkeypatch):
     return tmp_path / "mine.yaml"
 
 
-def test_the_command_line_starts_without_heavy_libraries():
-    heavy = "{'torch', 'transformers', 'datasets', 'matplotlib', 'pyarrow', 'huggingface_hub', 'accelerate'}"
-    code = f"import sys, knowcap.cli; knowcap.cli.make_parser(); print({heavy} & set(sys.modules))"
+HEAVY = (
+    "torch", "transformers", "datasets", "evaluate", "matplotlib", "pyarrow", "huggingface_hub", "accelerate", "scipy",
+    "tokenizers", "numpy", "pandas", "jinja2", "yaml",
+)  # fmt: skip
+
+
+def imported_by(code: str) -> set[str]:
+    """The modules that a new process imports for it."""
+    code = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    return set(done.stderr.split())
+
+
+def test_the_package_and_the_help_import_no_library():
+    found = imported_by("import knowcap")
+    assert not found & {*HEAVY, "knowcap.recipe", "importlib.metadata", "subprocess"}
+    found = imported_by("from knowcap.cli import main; main(['--help'])")
+    assert not found & {*HEAVY, "knowcap.recipe", "knowcap.files"}
+    assert "knowcap.cli.parsers" in found
+
+
+def test_the_parser_of_all_commands_imports_no_heavy_library():
+    light = {"numpy", "tokenizers", "yaml"}  # checks of recipes use them
+    found = imported_by("import knowcap.cli; knowcap.cli.make_parser()")
+    assert not found & set(HEAVY) - light
+    assert {f"knowcap.cli.{command.module}" for command in COMMANDS.values()} <= found
+
+
+def test_every_command_has_a_line_in_the_help_and_its_own_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    for name, command in COMMANDS.items():
+        assert f"{name} {command.text}" in help_text
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help"])
+        assert end.value.code == 0 and "--traceback" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["meassure"])
+    assert end.value.code == 2 and "'measure'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

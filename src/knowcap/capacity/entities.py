@@ -1,14 +1,9 @@
-"""Best and least remembered entities: bits by entity.
-
-python -m knowcap.capacity.entities runs/quickstart/model --count 5
-"""
+"""Best and least remembered entities: bits by entity, and the names of entities."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from knowcap.capacity.tables import Facts, read_facts, without_first_chunks
+from knowcap.dataset.folder import read_knowledge, read_rows
 from knowcap.facts import NAME
-from knowcap.files import NLL_FILE
+from knowcap.files import KNOWLEDGE_FILE, NLL_FILE
 from knowcap.scoring.measurement import read_measurement
 
 
@@ -39,18 +35,11 @@ class EntityBits:
     attributes: list[str]
     by_attribute: np.ndarray
 
-    def table(self, count: int) -> str:
-        """The `count` best and `count` least remembered entities, for the terminal."""
+    def ends(self, count: int) -> tuple[list[int], list[int]]:
+        """The rows of the `count` best and of the `count` least remembered entities; no row is in both."""
         total = len(self.entities)
-        indices = range(total) if total <= 2 * count else [*range(count), *range(total - count, total)]
-        rows = [["entity", "bits", "of", *self.attributes]]
-        for index in indices:
-            if index != 0 and index == total - count and total > 2 * count:
-                rows.append(["…"] + [""] * (len(rows[0]) - 1))
-            parts = ["" if math.isnan(x) else f"{x:.2f}" for x in self.by_attribute[index]]
-            rows.append([str(self.entities[index]), f"{self.bits[index]:.2f}", f"{self.most[index]:.2f}", *parts])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        best = min(count, total)
+        return list(range(best)), list(range(max(best, total - count), total))
 
 
 def bits_by_entity(model_dir: str | Path) -> EntityBits:
@@ -80,19 +69,44 @@ def _sorted(facts: Facts, measurement: dict[str, Any]) -> EntityBits:
     return EntityBits(facts.entities[order], bits[order], most[order], facts.attributes, facts.bits[order])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the best and least remembered entities of a measured model."""
-    parser = argparse.ArgumentParser(prog="python -m knowcap.capacity.entities", description=main.__doc__)
-    parser.add_argument("model_dir", type=Path, help="a folder with nll.parquet")
-    parser.add_argument("--count", type=int, default=5, help="number of entities of each kind")
-    args = parser.parse_args(arguments)
-    if args.count < 1:
-        parser.error(f"--count is {args.count}, expected 1 or more")
-    try:
-        sys.stdout.write(bits_by_entity(args.model_dir).table(args.count) + "\n")
-    except ValueError as error:
-        parser.error(str(error))
+def entity_names(dataset_dir: str | Path, entities: Collection[int | str]) -> dict[int | str, str]:
+    """The names of entities: the span of the name in an entity's first text, or the id itself if it is a text.
+
+    Entities without a name in their texts are left out.
+
+    Args:
+        dataset_dir: a data set folder.
+        entities: ids.
+
+    Raises:
+        FactError, DatasetError: it is not a data set folder.
+    """
+    names: dict[int | str, str] = {entity: entity for entity in entities if isinstance(entity, str)}
+    missing = set(entities) - set(names)
+    if not missing:
+        return names
+    for row, _ in read_rows(dataset_dir):
+        if row.entity in missing:
+            missing.remove(row.entity)
+            span = next((span for span in row.spans if span.attribute == NAME), None)
+            if span is not None:
+                names[row.entity] = row.text[span.start : span.end]
+        if not missing:
+            break
+    return names
 
 
-if __name__ == "__main__":
-    main()
+def dataset_of(results_dir: str | Path) -> Path | None:
+    """The data set folder that a folder of results was measured on: `data` beside them, or a run folder's `knowledge`.
+
+    None if no such folder has the knowledge.json that the results record.
+    """
+    results_dir = Path(results_dir).absolute()
+    recorded = read_measurement(results_dir / NLL_FILE)["knowledge"]
+    for parent in (results_dir, *results_dir.parents):
+        for folder in (parent / "data", parent / "knowledge"):
+            if (folder / KNOWLEDGE_FILE).is_file():
+                content = read_knowledge(folder).content()
+                if all(content[key] == recorded[key] for key in ("name", "version", "num_people")):
+                    return folder
+    return None

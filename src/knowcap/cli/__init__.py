@@ -1,4 +1,4 @@
-"""The command line: `knowcap run | data | train | measure | …`, one module per command."""
+"""The command line: `knowcap run | data | train | measure | …`. Only the module of the given command is imported."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from knowcap.cli import extract, fit, ls, measure, parsers, plan, push, quantize, report, run, sweep
-from knowcap.processes import is_main_process
+from knowcap.cli.commands import COMMANDS
+from knowcap.cli.parsers import CommandParser
 from knowcap.provenance import __version__
-from knowcap.run.launch import LaunchError, set_up_process
-from knowcap.sweep.run import CellsFailed
 
 
 FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
-_COMMANDS = (run, measure, quantize, extract, report, push, sweep, fit, plan, ls)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, 1 for failed processes or cells, 2 for bad input, 130 for Ctrl-C."""
-    parser = make_parser()
+    given = sys.argv[1:] if argv is None else argv
+    parser = make_parser(next((word for word in given if not word.startswith("-")), ""))
     args, words = parser.parse_known_args(argv)
     if words and not args.takes_recipe:
         parser.error(f"unrecognized arguments: {' '.join(words)}")
@@ -30,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train_main(argv: Sequence[str]) -> int:
     """The processes of `accelerate launch -m knowcap.train`: `--config RECIPE [--key value …]`."""
+    from knowcap.cli import parsers, run
+
     parser = argparse.ArgumentParser(prog="python -m knowcap.train", allow_abbrev=False)
     parsers.add_recipe_options(parser)
     parsers.add_traceback(parser)
@@ -37,8 +38,12 @@ def train_main(argv: Sequence[str]) -> int:
     return _guarded(lambda: run.train_process(args, words), show_traceback=args.traceback)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        command: only this one gets its options; the others have a name and a line in the help. None: all of them.
+    """
     parser = argparse.ArgumentParser(
         prog="knowcap",
         description="How many bits of knowledge a language model stores per parameter.",
@@ -46,16 +51,19 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"knowcap {__version__}")
-    commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=parsers.CommandParser
-    )
-    for command in _COMMANDS:
-        command.add(commands)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
+    for name, found in COMMANDS.items():
+        if command in (name, None):
+            import_module(f"knowcap.cli.{found.module}").add(commands, name)
+        else:
+            commands.add_parser(name, help=found.text)
     return parser
 
 
 def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     """Runs a command. Errors that a user can fix become one message and status 2; others keep their traceback."""
+    from knowcap.run.launch import set_up_process
+
     set_up_process()
     try:
         command()
@@ -66,10 +74,22 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
-    except (LaunchError, CellsFailed, ValueError, OSError) as error:
-        if show_traceback:
-            traceback.print_exc()
-        elif is_main_process():
-            print(f"knowcap: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, (LaunchError, CellsFailed)) else BAD_INPUT
+    except (RuntimeError, ValueError, OSError) as error:
+        return _reported(error, show_traceback)
     return 0
+
+
+def _reported(error: Exception, show_traceback: bool) -> int:
+    """Prints the message of an error that a user can fix, and returns the status; raises any other error again."""
+    from knowcap.processes import is_main_process
+    from knowcap.run.launch import LaunchError
+    from knowcap.sweep.run import CellsFailed
+
+    failed = isinstance(error, (LaunchError, CellsFailed))
+    if not failed and not isinstance(error, (ValueError, OSError)):
+        raise error
+    if show_traceback:
+        traceback.print_exception(error)
+    elif is_main_process():
+        print(f"knowcap: {error}", file=sys.stderr)
+    return FAILED if failed else BAD_INPUT

@@ -21,10 +21,9 @@ _EXAMPLES = (
 _TUNING = ("method", "rank", "embedding_rank", "steps", "batch_size", "learning_rate", "weight_decay")
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    text = "tune a run's model on questions about some people, and ask it about others"
-    parser = add_command(commands, "extract", _extract, text, _EXAMPLES)
+    parser = add_command(commands, name, _extract, _EXAMPLES)
     parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder with a trained, measured model")
     how = "LoRA on query, value and embedding; all weights; or no tuning; by default as in the recipe"
     parser.add_argument("--method", choices=EXTRACT_METHODS, help=how)

@@ -24,9 +24,9 @@ _EXAMPLES = (
 )
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    parser = add_command(commands, "fit", _fit, "fit a scaling law to a table of runs", _EXAMPLES)
+    parser = add_command(commands, name, _fit, _EXAMPLES)
     parser.add_argument("law", metavar="LAW", choices=(*_LAWS, "chinchilla"), help=", ".join((*_LAWS, "chinchilla")))
     parser.add_argument("runs", metavar="RUNS", type=Path, help="a CSV or Parquet file, one row per run (or per step)")
     parser.add_argument(

@@ -22,10 +22,9 @@ _EXAMPLES = (
 )
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    text = "measure the bits per parameter of a run's models, or of any model"
-    parser = add_command(commands, "measure", _measure, text, _EXAMPLES)
+    parser = add_command(commands, name, _measure, _EXAMPLES)
     add_launcher_options(parser)
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model folder or a Hub id")
     data = "a data set folder, a Hub id, or a table of prompts; by default that of the run"

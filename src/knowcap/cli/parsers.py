@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from knowcap.recipe import CORPORA, KEYS, SECTIONS, Key, Recipe, RecipeError
-from knowcap.recipe_file import read_recipe
-from knowcap.run.launch import Launcher
+from knowcap.cli.commands import COMMANDS
+
+
+if TYPE_CHECKING:
+    from knowcap.recipe import Key, Recipe
+    from knowcap.run.launch import Launcher
 
 
 Command = Callable[[argparse.Namespace, list[str]], None]  # the list has the remaining arguments: recipe keys
@@ -33,6 +36,9 @@ class CommandParser(argparse.ArgumentParser):
         return f"{text}\n{self._recipe_help()}" if self.get_default("takes_recipe") else text
 
     def _recipe_help(self) -> str:
+        from knowcap.recipe import Recipe, RecipeError
+        from knowcap.recipe_file import read_recipe
+
         options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         options.add_argument("--config")
         known, words = options.parse_known_args([word for word in self._words if word not in ("-h", "--help")])
@@ -46,6 +52,8 @@ class CommandParser(argparse.ArgumentParser):
 
 def recipe_help(recipe: Recipe, values: str) -> str:
     """All recipe keys by section: help, expected values, and the value in `recipe`, which `values` describes."""
+    from knowcap.recipe import KEYS, SECTIONS
+
     lines = [f"recipe keys [{values}]; --key value overrides the file:"]
     for section in SECTIONS:
         lines += ["", f"  {section.__doc__}"]
@@ -58,6 +66,8 @@ def recipe_help(recipe: Recipe, values: str) -> str:
 
 def _limits(key: Key) -> str:
     """The values that a key may have, and the corpora that it has an effect on."""
+    from knowcap.recipe import CORPORA
+
     values = ", ".join(key.choices) if key.range is None else key.range.expected
     corpora = "" if key.corpora == CORPORA else f"corpus: {', '.join(key.corpora)}"
     limits = "; ".join(limit for limit in (values, corpora) if limit)
@@ -73,8 +83,11 @@ def _written(value: Any) -> str:
     return str(value)
 
 
-def add_command(commands: Any, name: str, command: Command, text: str, examples: Sequence[str]) -> Any:
-    """The parser of a command; its help ends with `examples`."""
+def add_command(
+    commands: Any, name: str, command: Command, examples: Sequence[str], text: str | None = None
+) -> CommandParser:
+    """The parser of a command; its help ends with `examples`. `text` is that of `COMMANDS` by default."""
+    text = COMMANDS[name].text if text is None else text
     parser = commands.add_parser(
         name,
         help=text,
@@ -112,6 +125,8 @@ def add_launcher_options(parser: argparse.ArgumentParser) -> None:
 
 def launcher_of(args: argparse.Namespace) -> Launcher | None:
     """The launcher of the options, if any. Raises LaunchError, or ValueError for --num_processes without one."""
+    from knowcap.run.launch import Launcher
+
     if args.accelerate_config is not None:
         return Launcher.named(args.accelerate_config, args.num_processes)
     if args.num_processes is not None:

@@ -26,10 +26,9 @@ _QUESTIONS = {
 }
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser, with one for each question."""
-    text = "plan the size of a model, its data and its training, by fitted laws or the papers'"
-    parser = add_command(commands, "plan", _plan, text, _EXAMPLES)
+    parser = add_command(commands, name, _plan, _EXAMPLES)
     parser.add_argument(
         "--web",
         action="store_true",
@@ -41,11 +40,11 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(question=None, usage=parser.error)
     questions = parser.add_subparsers(title="questions", metavar="QUESTION")
-    for name, what in _QUESTIONS.items():
-        examples = [example for example in _EXAMPLES if example.startswith(f"knowcap plan {name} ")]
-        question = add_command(questions, name, _answer, what, examples)
-        question.set_defaults(question=name)
-        _OPTIONS[name](question)
+    for asked, what in _QUESTIONS.items():
+        examples = [example for example in _EXAMPLES if example.startswith(f"knowcap plan {asked} ")]
+        question = add_command(questions, asked, _answer, examples, what)
+        question.set_defaults(question=asked)
+        _OPTIONS[asked](question)
         fit = "JSON of `knowcap fit`, instead of the paper's law; may be repeated"
         question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
         question.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -16,10 +16,9 @@ _EXAMPLES = (
 )
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    text = "publish a run's model, quantized copies and data set, or the metric, on the Hub"
-    parser = add_command(commands, "push", _push, text, _EXAMPLES)
+    parser = add_command(commands, name, _push, _EXAMPLES)
     parser.add_argument("folder", metavar="RUN", type=Path, nargs="?", help="a run folder, or a data set folder")
     parser.add_argument(
         "--hub_model_id",

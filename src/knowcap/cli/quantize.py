@@ -23,10 +23,9 @@ _EXAMPLES = (
 )
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    text = "make quantized copies of a run's model"
-    parser = add_command(commands, "quantize", _quantize, text, _EXAMPLES)
+    parser = add_command(commands, name, _quantize, _EXAMPLES)
     parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder with a trained model")
     parser.add_argument("--bits", type=int, action="append", help="8 or 4; may be repeated; both by default")
     parser.add_argument("--method", choices=METHODS, help="rounding (quanto), or calibrated on training texts (gptq)")

@@ -10,10 +10,9 @@ from knowcap.cli.parsers import add_command
 from knowcap.run import pipeline as stages
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    text = "write cards, plots and one table of all runs in a folder"
-    parser = add_command(commands, "report", _report, text, ("knowcap report runs",))
+    parser = add_command(commands, name, _report, ("knowcap report runs",))
     parser.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
 
 

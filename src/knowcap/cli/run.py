@@ -27,20 +27,20 @@ _DATA_EXAMPLES = ("knowcap data --config quickstart", "knowcap data --config my.
 _TRAIN_EXAMPLES = ("knowcap train --config quickstart --accelerate_config cpu_2",)
 
 
-def add(commands: Any) -> None:
-    """The three commands' parsers."""
-    text = "every stage, from a recipe to a measured, quantized and documented model"
-    run = add_command(commands, "run", _run, text, _RUN_EXAMPLES)
-    run.add_argument("--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing")
-    data = add_command(commands, "data", _data, "only the data set of a recipe", _DATA_EXAMPLES)
-    train = add_command(commands, "train", _train, "only the trained model of a recipe", _TRAIN_EXAMPLES)
-    for command in (run, data):
+def add(commands: Any, name: str) -> None:
+    """The parser of one of the three commands."""
+    do, examples = _COMMANDS[name]
+    command = add_command(commands, name, do, examples)
+    if name == "run":
+        command.add_argument(
+            "--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing"
+        )
+    if name != "train":
         text = "processes that write the data set; its files are the same"
         command.add_argument("--num_proc", type=positive, default=1, help=text)
-    for command in (run, data, train):
-        add_recipe_options(command)
-        command.set_defaults(takes_recipe=True)
-    for command in (run, train):
+    add_recipe_options(command)
+    command.set_defaults(takes_recipe=True)
+    if name != "data":
         add_launcher_options(command)
 
 
@@ -117,3 +117,6 @@ def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     launcher = launcher_of(args)
     processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
     return estimate.check_texts(recipe) + machine_problems(recipe, **processes)
+
+
+_COMMANDS = {"run": (_run, _RUN_EXAMPLES), "data": (_data, _DATA_EXAMPLES), "train": (_train, _TRAIN_EXAMPLES)}

@@ -21,10 +21,9 @@ _EXAMPLES = (
 )
 
 
-def add(commands: Any) -> None:
+def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
-    text = "run all cells of a sweep file, with one table and one page of results"
-    parser = add_command(commands, "sweep", _sweep, text, _EXAMPLES)
+    parser = add_command(commands, name, _sweep, _EXAMPLES)
     parser.add_argument("file", metavar="FILE", help="a sweep file, or a packaged sweep's name")
     parser.add_argument("--output_dir", help="where the sweep's folder is made; by default as in the base recipe")
     one = parser.add_mutually_exclusive_group()
