@@ -133,6 +133,7 @@ BAD_VALUES = {
     "exposures": "0",
     "renderings": "0",
     "control_people": "-1",
+    "holdout_entities": "0.6",
     "junk_people": "-1",
     "useful_share": "1",
     "junk_tokens": "-1",
@@ -348,7 +349,7 @@ DATASET_KEYS = (
     "seed corpus num_people pools_dir pools_fraction num_attributes chunks_per_value diversity chunk_length "
     "alphabet_size string_length facts_file facts_templates num_templates fixed_renderings permute full_name compact "
     "junk_people useful_share junk_tokens domain_token questions qa_share exposures renderings control_people "
-    "tokenizer_name vocab_size"
+    "holdout_entities tokenizer_name vocab_size"
 ).split()
 
 

@@ -313,6 +313,14 @@ class TextSection:
     control_people: int = _generated_key(
         1000, "people outside the sample, for the null control", amount=True, range=_NOT_NEGATIVE
     )
+    holdout_entities: float | None = _text_key(
+        None,
+        "share of a table's or data set's entities that is kept out of training, for the null control; default: 5 %, "
+        "or up to 10 % for 100 entities; none below 100",
+        amount=True,
+        corpora=("table",),
+        range=Range(lambda v: v is None or 0 <= v <= 0.5, "0 (none) to 0.5, or null for the default"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def test_with_its_yaml_a_table_counts_what_its_training_would(facts, tmp_path):
     assert answer.results["bits"] == pytest.approx(by_hand, rel=1e-12)
     recipe = Recipe(
         run_name="r", model_name="gpt2-1-1", corpus="table", num_people=0,
-        facts_file=str(facts), facts_templates=str(tmp_path / "facts.yaml"),
+        facts_file=str(facts), facts_templates=str(tmp_path / "facts.yaml"), holdout_entities=0.0,
     )  # fmt: skip
     assert answer.results["bits"] == pytest.approx(table_of(recipe).knowledge().total_bits, rel=1e-12)
 

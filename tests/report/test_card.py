@@ -19,6 +19,7 @@ from run_folders import (
 )
 
 from knowcap.report.card import ReportError, write_card
+from knowcap.report.stage import report
 from knowcap.scoring.measurement import COUNTS, SETTINGS
 
 
@@ -70,6 +71,16 @@ def test_the_text_has_the_numbers_of_the_files(tmp_path: Path) -> None:
     assert "git revision 0123abc" in text
     assert "knowcap 0.1.0, torch 2.13.0" in text
     assert "2404.05405" in text
+
+
+def test_a_number_that_is_no_bound_has_its_reason_on_the_card_and_under_the_table(tmp_path: Path) -> None:
+    reason = "the null control exchanges values only"
+    run_dir = make_run(tmp_path / "tiny", bound=False, bound_reason=reason)
+    _, text = read_card(run_dir / "model")
+    assert "(one seed) (not a bound)" in text and f"not a bound on what the weights hold, because {reason}." in text
+    report(tmp_path)
+    table = (tmp_path / "report.md").read_text()
+    assert f"- not a bound: the weights may hold less, because {reason}" in table
 
 
 def test_the_recipe_is_shown_without_folders_of_the_machine(tmp_path: Path) -> None:

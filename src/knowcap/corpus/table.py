@@ -2,7 +2,8 @@
 
 A text is the entity's name · (opener · tail) x its facts · end of text: an opener is a template's words before the
 value (after the subject, from the second sentence on), a tail is the value with what follows it. Order and templates
-are drawn for every exposure. There are no outsiders, so the null control swaps values.
+are drawn for every exposure. Some entities are held out of training (`holdout_entities`): the outsiders, whose texts
+are the null control. The tokenizer can spell them, since it is made of the whole table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from knowcap.corpus.sentences import AttributeTemplates, Sentences, read_sentenc
 from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, train_tokenizer
 from knowcap.facts import NAME, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.philox import below, words
-from knowcap.knowledge.tuples import Column, Tuples, read_tuples
+from knowcap.knowledge.tuples import Column, Tuples, held_out, num_held_out, read_tuples
 from knowcap.recipe import Recipe
 
 
@@ -47,12 +48,12 @@ class _Tables:
 
 
 class Table:
-    """The facts of `tuples`, rendered by `sentences`; person i is the i-th entity of the file."""
+    """The facts of `tuples`, rendered by `sentences`; person i is its i-th entity, and the last ones are outsiders."""
 
-    num_outsiders = 0
-
-    def __init__(self, tuples: Tuples, sentences: Sentences, *, seed: int, name: str, version: str) -> None:
-        self.tuples, self.sentences = tuples, sentences
+    def __init__(
+        self, tuples: Tuples, sentences: Sentences, *, seed: int, name: str, version: str, num_outsiders: int = 0
+    ) -> None:
+        self.tuples, self.sentences, self.num_outsiders = tuples, sentences, num_outsiders
         self.seed, self.name, self.version = seed, name, version
         self.attributes = tuple(tuples.columns)
         self._codes = np.stack([column.codes for column in tuples.columns.values()])  # (attributes, entities)
@@ -61,12 +62,12 @@ class Table:
 
     @property
     def num_people(self) -> int:
-        """The number of entities."""
-        return len(self.tuples.entities)
+        """The number of entities that are trained on."""
+        return len(self.tuples.entities) - self.num_outsiders
 
     @property
     def first_outsider(self) -> int:
-        """The number of entities: a table has no outsiders."""
+        """The number of the first entity that is held out of training."""
         return self.num_people
 
     def knowledge(self) -> Knowledge:
@@ -79,7 +80,7 @@ class Table:
             seed=self.seed,
             entity_column=ENTITY_COLUMN,
             name_log2_candidates=None if space is None else math.log2(space),
-            attributes=attributes_of(self.tuples, self.sentences),
+            attributes=attributes_of(self.tuples.take(np.arange(self.num_people)), self.sentences),
         )
 
     def people_columns(self, first: int, end: int) -> dict[str, pa.Array]:
@@ -217,7 +218,7 @@ class Table:
 
 
 def table_of(recipe: Recipe) -> Table:
-    """The corpus of the recipe's facts_file and facts_templates, with all its entities.
+    """The corpus of the recipe's facts_file and facts_templates, some entities held out of training.
 
     Raises:
         CorpusError: with all problems of both; warnings are logged once.
@@ -243,7 +244,11 @@ def table_of(recipe: Recipe) -> Table:
     tuples, sentences = _load(facts, templates, version)
     check_vocabulary_is_known(tuples, sentences, recipe)
     sentences = limit_templates(sentences, recipe.num_templates, templates)
-    return Table(tuples, sentences, seed=recipe.seed, name=facts.stem, version=version)
+    count = num_held_out(len(tuples.entities), recipe.holdout_entities)
+    order = np.argsort(held_out(tuples.entities, count), kind="stable")
+    return Table(
+        tuples.take(order), sentences, seed=recipe.seed, name=facts.stem, version=version, num_outsiders=count
+    )
 
 
 def check_vocabulary_is_known(tuples: Tuples, sentences: Sentences, recipe: Recipe) -> None:

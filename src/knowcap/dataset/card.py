@@ -136,7 +136,7 @@ def card_data(folder: Path, corpus: Corpus, license_id: str | None) -> DatasetCa
         language_creators=["machine-generated"],  # the texts, also where the facts are a user's
         source_datasets=["original"] if synthetic else None,
         tags=["synthetic"] * synthetic + ["knowledge-capacity", "physics-of-language-models"],
-        configs=[_config(folder, config) for config in configs],
+        configs=[config_files(folder, config) for config in configs],
         dataset_info=[_info(folder, config) for config in configs],
     )
 
@@ -229,7 +229,7 @@ def _mean_and_range(counts: Sequence[int]) -> tuple[str, str, str]:
     return f"{np.mean(counts):.1f}", f"{min(counts):,}", f"{max(counts):,}"
 
 
-def _config(folder: Path, config: str) -> dict[str, Any]:
+def config_files(folder: Path, config: str) -> dict[str, Any]:
     """Where a config's files are. `datasets` finds its cache by the card alone: what differs must differ there."""
     found = {"config_name": config, "description": f"sha256 {_fingerprint(folder / config)}"}
     found |= {"default": True} if config == "biographies" else {}

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from knowcap.corpus.tokenizer import SMALLEST_OF_ANY_TEXT, check_vocabulary
 from knowcap.dataset.head import Head
-from knowcap.dataset.importing import sample_folder, source_of
+from knowcap.dataset.holdout import num_to_hold_out
+from knowcap.dataset.importing import has_held_out, sample_folder, source_of
 from knowcap.dataset.published import NEEDS_TOKENIZER, original_corpus
 from knowcap.dataset.recorded import recorded_corpus, vocabulary_corpus
 from knowcap.dataset.source import HEAD, Source, find_source
-from knowcap.facts import CorpusError
+from knowcap.facts import CorpusError, Knowledge
 from knowcap.recipe import KEYS, RENDERING_KEYS
 
 
@@ -42,7 +43,9 @@ def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -
     try:
         source = source or source_of(recipe)
         head = Head.of(source.fetch(*HEAD, quiet=True))
-        problems = _check_keys(recipe, head, bad)
+        held_out_before = source.commit is None and has_held_out(source.folder)  # the run's own copy
+        has_control = bool(source.paths("control/*.parquet")) and not held_out_before
+        problems = _check_keys(recipe, head, bad, has_control)
         if bad.intersection(RENDERING_KEYS):
             return problems
         check = _check_published if recipe.dataset_texts == "published" else _check_online
@@ -55,7 +58,19 @@ def check_dataset(recipe: Recipe, bad: set[str], source: Source | None = None) -
         return [str(error)]
 
 
-def _check_keys(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
+def _check_holdout(recipe: Recipe, knowledge: Knowledge, has_control: bool) -> list[str]:
+    """A share of entities that cannot be held out, or has no effect beside a control of the data set's own."""
+    if has_control:
+        why = f"on data set {knowledge.name!r}, which has its own null control (config control)"
+        return [KEYS["holdout_entities"].no_effect(recipe.holdout_entities, why)]
+    try:
+        num_to_hold_out(recipe, knowledge, has_control)
+    except CorpusError as error:
+        return error.problems
+    return []
+
+
+def _check_keys(recipe: Recipe, head: Head, bad: set[str], has_control: bool) -> list[str]:
     """Keys that contradict the data set, or have no effect on it."""
     kind, name = head.kind, head.knowledge.name
     made_as = kind or name
@@ -64,6 +79,8 @@ def _check_keys(recipe: Recipe, head: Head, bad: set[str]) -> list[str]:
         problems.append(
             f"corpus={recipe.corpus!r}, but dataset_name={recipe.dataset_name!r} is {made_as}; leave it out"
         )
+    if recipe.holdout_entities is not None and "holdout_entities" not in bad:
+        problems += _check_holdout(recipe, head.knowledge, has_control)
     if recipe.dataset_texts == "published":
         return problems
     unused = [key for key in RENDERING_KEYS if kind in ("bioD", "table") and kind not in KEYS[key].corpora]

@@ -71,9 +71,20 @@ def sample_of(recipe: Recipe, count: int) -> Corpus:
 
 
 def knowledge_of(recipe: Recipe) -> Knowledge:
-    """The content of the recipe's knowledge.json; the people of a data set are not read."""
+    """The content of the recipe's knowledge.json; the people of a data set are not read, so how many of those that are
+    left state an attribute is estimated where some are still to be held out.
+    """
     if recipe.dataset_name is None:
         return corpus_of(recipe).knowledge()
+    from knowcap.dataset.holdout import num_to_hold_out
     from knowcap.dataset.importing import source_of
 
-    return source_of(recipe).knowledge()
+    source = source_of(recipe)
+    knowledge = source.knowledge()
+    count = num_to_hold_out(recipe, knowledge, bool(source.paths("control/*.parquet")))
+    left = knowledge.num_people - count
+    attributes = tuple(
+        a if a.stated is None else replace(a, stated=round(a.stated * left / knowledge.num_people))
+        for a in knowledge.attributes
+    )
+    return replace(knowledge, num_people=left, attributes=attributes)

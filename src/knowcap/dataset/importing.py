@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.head import Head
+from knowcap.dataset.holdout import hold_out
 from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, find_source
 from knowcap.facts import FactError, Knowledge, Row, Span, check_row
 from knowcap.files import read_json, whole_folder, write_json
@@ -48,16 +50,22 @@ def import_dataset(recipe: Recipe, folder: Path) -> Path:
     with whole_folder(folder) as made:
         _copy(made_from, made, source)
         check_folder(made, source.name)
-        record = {key: getattr(recipe, key) for key in ("dataset_name", "dataset_revision")} | {
-            "commit": source.commit
-        }
+        record = {key: getattr(recipe, key) for key in ("dataset_name", "dataset_revision")}
+        record |= {"commit": source.commit, "holdout_entities": recipe.holdout_entities, "held_out": {}}
+        for path in hold_out(made, recipe):
+            original = made_from / path
+            record["held_out"][path] = _digest(original).hex() if original.is_file() else None
         write_json(made / RECORD, record)
     _warn_of_differences(recipe, folder)
     return folder
 
 
-def read_record(folder: Path) -> dict[str, str | None] | None:
-    """The data set that a run's folder is a copy of: dataset_name, dataset_revision, commit; None if it is no copy."""
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The data set that a run's folder is a copy of; None if it is no copy.
+
+    Keys: dataset_name, dataset_revision, commit, holdout_entities; `held_out`, the files that differ from the data
+    set's since entities were held out, with the SHA-256 of the original, None for a file that it does not have.
+    """
     file = folder / RECORD
     return read_json(file) if file.is_file() else None
 
@@ -69,6 +77,11 @@ def published_source(folder: Path) -> dict[str, str | None]:
     if Path(name).expanduser().is_absolute():
         name = Path(name).name
     return {"dataset_name": name, "dataset_revision": record.get("commit")}
+
+
+def has_held_out(folder: Path) -> bool:
+    """Whether entities were held out of a run's copy of a data set."""
+    return bool((read_record(folder) or {}).get("held_out"))
 
 
 def source_of(recipe: Recipe) -> Source:
@@ -139,11 +152,11 @@ def _rows(file: Path, knowledge: Knowledge) -> Iterator[Row]:
         return
 
 
-def _asks_for(recipe: Recipe, record: dict[str, str | None]) -> bool:
+def _asks_for(recipe: Recipe, record: dict[str, Any]) -> bool:
     return all(record.get(key) == getattr(recipe, key) for key in ("dataset_name", "dataset_revision"))
 
 
-def _check_same(recipe: Recipe, folder: Path, record: dict[str, str | None] | None) -> None:
+def _check_same(recipe: Recipe, folder: Path, record: dict[str, Any] | None) -> None:
     """Raises DatasetError if the folder is no copy of the recipe's data set as it is now.
 
     A repo of the Hub is used at the commit at which it was fetched, also if its branch has changed since.
@@ -151,13 +164,22 @@ def _check_same(recipe: Recipe, folder: Path, record: dict[str, str | None] | No
     if record is None or not _asks_for(recipe, record):
         made = "by knowcap itself" if record is None else f"of {record['dataset_name']} {record['dataset_revision']}"
         raise DatasetError(f"{folder} was made {made}, not of dataset_name={recipe.dataset_name!r}; {_FIX}")
-    original = Path(recipe.dataset_name or "").expanduser()
+    if record.get("holdout_entities", recipe.holdout_entities) != recipe.holdout_entities:
+        raise DatasetError(
+            f"{folder} was made with holdout_entities={record['holdout_entities']}, the recipe has "
+            f"{recipe.holdout_entities}; {_FIX}"
+        )
+    original, held_out = Path(recipe.dataset_name or "").expanduser(), record.get("held_out", {})
     if record["commit"] is not None:
         logger.info("%s is %s at commit %s", folder, recipe.dataset_name, record["commit"])
     elif original.is_dir():
         source = find_source(str(original))
         for path in sorted({*source.paths(*DATA), *find_source(str(folder)).paths(*DATA)}):
-            if not _same(original / path, folder / path):
+            if path in held_out:
+                same = held_out[path] is None or _digest(original / path).hex() == held_out[path]
+            else:
+                same = _same(original / path, folder / path)
+            if not same:
                 raise DatasetError(f"{original / path} has changed since {folder} was copied from it; {_FIX}")
 
 

@@ -23,6 +23,7 @@ from knowcap.corpus.tokenizer import EOS, EOS_ID, load_backend, reduce_tokenizer
 from knowcap.dataset.encoded import Encoded, EncodedPieces, encode_all, encode_some, text_batches
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.head import Head
+from knowcap.dataset.importing import has_held_out
 from knowcap.dataset.recorded import MismatchError, recorded_corpus, vocabulary_corpus
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import People
@@ -107,6 +108,9 @@ class Published:
             return reduce_tokenizer(backend, set(backend.get_vocab().values()) - {backend.token_to_id(EOS)})
         listed = backend.encode_batch_fast(list(_listed(pools)), add_special_tokens=False)
         used = {*encoded.used.tolist(), *(token for encoding in listed for token in encoding.ids)}
+        if has_held_out(self.head.folder):  # they were in the same data set, and must be spelled to be scored
+            for file in sorted((self.head.folder / "control").glob("train-*.parquet")):
+                used.update(encode_some(file, pq.read_metadata(file).num_rows, backend).used.tolist())
         return reduce_tokenizer(backend, used)
 
     def pieces(self, tokenizer: Tokenizer) -> EncodedPieces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.parquet as pq
 
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.biod import BioD, biod_of
@@ -58,12 +60,24 @@ def recorded_corpus(recipe: Recipe, folder: Path, limit: int | None = None) -> C
         return BioS(people, corpus.templates, corpus.variant, corpus.junk)
     if isinstance(corpus, BioD):
         return RecordedBioD(files, corpus, head, limit)
-    sentences = _sentences(recipe, folder)
-    tuples = _tuples(files, sentences)
-    check_vocabulary_is_known(tuples, sentences, recipe)
-    table = RecordedTable(tuples, sentences, recipe, head.knowledge)
+    table = computed_table(recipe, folder)
     check_matches(table.computed(), head.knowledge)
     return table
+
+
+def computed_table(recipe: Recipe, folder: Path) -> RecordedTable:
+    """The entities of a table's data set folder, and what follows from them, whatever its knowledge.json has.
+
+    Raises:
+        CorpusError: they cannot be rendered.
+    """
+    files = sorted((folder / "people").glob("train-*.parquet"))
+    sentences = _sentences(recipe, folder)
+    outsiders = sorted((folder / "people").glob("control-*.parquet"))
+    tuples = _tuples([*files, *outsiders], sentences)
+    check_vocabulary_is_known(tuples, sentences, recipe)
+    held_out = sum(pq.read_metadata(file).num_rows for file in outsiders)
+    return RecordedTable(tuples, sentences, recipe, Head.of(folder).knowledge, held_out)
 
 
 def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
@@ -131,6 +145,13 @@ def check_matches(ours: Knowledge, recorded: Knowledge) -> None:
         )
 
 
+def same_terms(ours: Sequence[dict[str, Any]], recorded: Sequence[dict[str, Any]]) -> bool:
+    """Whether diversity terms are the same, their bits up to rounding."""
+    bits = [[float(term["log2_candidates"]) for term in terms] for terms in (ours, recorded)]
+    rest = [[term | {"log2_candidates": 0.0} for term in terms] for terms in (ours, recorded)]
+    return rest[0] == rest[1] and all(map(math.isclose, *bits))
+
+
 class RecordedBioD(BioD):
     """bioD with the names and values of a data set."""
 
@@ -149,7 +170,7 @@ class RecordedBioD(BioD):
         self._codes = codes
         if limit is None:
             credited = replace(self.knowledge(), seed=head.knowledge.seed)
-            if credited.diversity_terms != head.knowledge.diversity_terms:
+            if not same_terms(credited.diversity_terms, head.knowledge.diversity_terms):
                 raise CorpusError(
                     f"data set {head.knowledge.name!r}: the diversity terms of knowledge.json do not fit the "
                     f"people config; correct one of them, or {PUBLISHED}"
@@ -163,8 +184,17 @@ class RecordedBioD(BioD):
 class RecordedTable(Table):
     """A table with the entities and facts of a data set."""
 
-    def __init__(self, tuples: Tuples, sentences: Sentences, recipe: Recipe, recorded: Knowledge) -> None:
-        super().__init__(tuples, sentences, seed=recipe.seed, name=recorded.name, version=recorded.version)
+    def __init__(
+        self, tuples: Tuples, sentences: Sentences, recipe: Recipe, recorded: Knowledge, num_outsiders: int
+    ) -> None:
+        super().__init__(
+            tuples,
+            sentences,
+            seed=recipe.seed,
+            name=recorded.name,
+            version=recorded.version,
+            num_outsiders=num_outsiders,
+        )
         self._recorded = recorded
 
     def computed(self) -> Knowledge:

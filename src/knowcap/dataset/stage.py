@@ -11,6 +11,7 @@ import pyarrow as pa
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.candidates import candidate_rows
 from knowcap.corpus.questions import HasQuestions, num_train_people, split_order
+from knowcap.corpus.table import Table as TableCorpus
 from knowcap.dataset.card import dataset_card
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import DatasetError, Table, candidate_batch, read_knowledge, text_batch, write_folder
@@ -55,8 +56,10 @@ def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
     entity_column = corpus.knowledge().entity_column
     people, control = corpus.num_people, min(recipe.control_people, corpus.num_outsiders)
     texts = partial(_texts, corpus, entity_column, published_renderings(recipe))
+    held_out = corpus.num_outsiders if isinstance(corpus, TableCorpus) else 0
     made = [
         Table("people", "train", 0, people, partial(_people, corpus)),
+        Table("people", "control", people, people + held_out, partial(_people, corpus)),
         Table("biographies", "train", 0, people, texts),
     ]
     if isinstance(corpus, HasQuestions):
@@ -64,7 +67,7 @@ def tables(recipe: Recipe, corpus: Corpus) -> list[Table]:
         made += [Table("qa", "train", 0, half, asked), Table("qa", "test", half, people, asked)]
     lists = list(candidate_rows(corpus))
     made.append(Table("candidates", "train", 0, len(lists), partial(candidate_batch, lists)))
-    if control >= MIN_CONTROL:
+    if control >= (2 if held_out else MIN_CONTROL):
         made.append(Table("control", "train", corpus.first_outsider, corpus.first_outsider + control, texts))
     return [table for table in made if table.end > table.first]
 

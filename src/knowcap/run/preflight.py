@@ -291,17 +291,18 @@ def _check_table(recipe: Recipe, bad: set[str]) -> list[str]:
     """The facts of a table and their templates, and the vocabulary that they need."""
     from knowcap.corpus.table import table_of
 
-    if bad & {*section_keys(TableSection), "num_templates"}:
+    if bad & {*section_keys(TableSection), "num_templates", "holdout_entities"}:
         return []
     try:
         table = table_of(recipe)
     except CorpusError as error:
         return error.problems
     problems = []
-    if "num_people" not in bad and recipe.num_people not in (0, table.num_people):
+    entities = table.num_people + table.num_outsiders
+    if "num_people" not in bad and recipe.num_people not in (0, entities):
         problems.append(
-            f"num_people={recipe.num_people}, but {recipe.facts_file} has {table.num_people} entities, which are "
-            "all used; leave num_people out"
+            f"num_people={recipe.num_people}, but {recipe.facts_file} has {entities} entities, which are all used, or "
+            "held out by holdout_entities; leave num_people out"
         )
     if recipe.tokenizer_name is None and "vocab_size" not in bad:
         problems += check_vocabulary(recipe.vocab_size, table.vocabulary_texts())
