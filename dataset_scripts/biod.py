@@ -15,6 +15,7 @@ import datasets
 
 from knowcap.cli.dataset_builder import CorpusBuilder, CorpusConfig, main
 from knowcap.corpus.biod import VERSION
+from knowcap.knowledge.pools import lists_version
 
 
 # Name → N, K, C, D, L, T, and whether in the compact form.
@@ -46,12 +47,12 @@ class BioDConfig(CorpusConfig):
 class BioD(CorpusBuilder):
     """The rows of one table of bioD(N, K, C, D, L, T)."""
 
-    VERSION = datasets.Version(VERSION)
+    VERSION = datasets.Version(lists_version(VERSION, "paper"))
     BUILDER_CONFIG_CLASS = BioDConfig
     BUILDER_CONFIGS = [
         BioDConfig(
             name=name,
-            version=datasets.Version(VERSION),
+            version=datasets.Version(lists_version(VERSION, "paper")),
             num_people=n,
             num_attributes=k,
             chunks_per_value=c,

@@ -28,6 +28,8 @@ import pyarrow.parquet as pq
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.rewrite import Task, Writer, rewrite
 from knowcap.knowledge.people import VERSION
+from knowcap.knowledge.pools import lists_version
+from knowcap.recipe import LISTS
 
 
 logger = logging.getLogger("bior")
@@ -52,13 +54,14 @@ class BioRConfig(datasets.BuilderConfig):
     max_new_tokens: int = 256
     timeout: float = 120.0
     seed: int = 0
+    lists: str = "paper"
     pools_dir: str | None = None
     allow_missing: bool = False
     table: str = "biographies"
 
     def task(self) -> Task:
         """The texts to write."""
-        return Task(self.num_people, self.texts_per_person, self.control_people, self.seed, self.pools_dir)
+        return Task(self.num_people, self.texts_per_person, self.control_people, self.seed, self.pools_dir, self.lists)
 
     def writer(self) -> Writer:
         """The writer: a server or a provider if one is given, otherwise a model on this machine.
@@ -95,10 +98,11 @@ _COUNTS = ("concurrency", "max_attempts", "max_new_tokens")
 class BioR(datasets.GeneratorBasedBuilder):
     """The rows of one table of bioR(N); all tables of a setting are written together, once, into the cache."""
 
-    VERSION = datasets.Version(VERSION)
+    VERSION = datasets.Version(lists_version(VERSION, "paper"))
     BUILDER_CONFIG_CLASS = BioRConfig
     BUILDER_CONFIGS = [
-        BioRConfig(name=name, version=datasets.Version(VERSION), num_people=size) for name, size in SIZES.items()
+        BioRConfig(name=name, version=datasets.Version(lists_version(VERSION, "paper")), num_people=size)
+        for name, size in SIZES.items()
     ]
     DEFAULT_CONFIG_NAME = "bioR-1k"
 
@@ -109,7 +113,15 @@ class BioR(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         task, config = self.config.task(), self.config
-        key = repr((task, config.model_name, config.temperature, config.max_new_tokens, VERSION))
+        key = repr(
+            (
+                task,
+                config.model_name,
+                config.temperature,
+                config.max_new_tokens,
+                lists_version(VERSION, self.config.lists),
+            )
+        )
         folder = Path(self._cache_dir_root) / "bioR" / hashlib.sha256(key.encode()).hexdigest()[:16]
         if not folder.is_dir():
             config.write(folder)
@@ -155,6 +167,7 @@ def arguments() -> argparse.ArgumentParser:
         "--timeout", type=float, default=120.0, help="seconds to wait for an answer of the server [120]"
     )
     parser.add_argument("--seed", type=int, default=0, help="of people and prompts [0]")
+    parser.add_argument("--lists", choices=LISTS, default="paper", help="knowcap's value lists [paper]")
     parser.add_argument("--pools_dir", help="a folder of your own value lists")
     parser.add_argument("--allow_missing", action="store_true", help="finish without the missing texts")
     parser.add_argument("--push_to_hub", metavar="ID", help="publish the folder as this data set on the Hub")

@@ -14,6 +14,7 @@ import datasets
 
 from knowcap.cli.dataset_builder import CorpusBuilder, CorpusConfig, main
 from knowcap.knowledge.people import VERSION
+from knowcap.knowledge.pools import lists_version
 
 
 SIZES = {
@@ -37,10 +38,11 @@ class BioSConfig(CorpusConfig):
 class BioS(CorpusBuilder):
     """The rows of one table of bioS(N)."""
 
-    VERSION = datasets.Version(VERSION)
+    VERSION = datasets.Version(lists_version(VERSION, "paper"))
     BUILDER_CONFIG_CLASS = BioSConfig
     BUILDER_CONFIGS = [
-        BioSConfig(name=name, version=datasets.Version(VERSION), num_people=size) for name, size in SIZES.items()
+        BioSConfig(name=name, version=datasets.Version(lists_version(VERSION, "paper")), num_people=size)
+        for name, size in SIZES.items()
     ]
     DEFAULT_CONFIG_NAME = "bioS-10k"
 

@@ -38,6 +38,7 @@ FORMS = {
     "bioS": BIOS,
     "bioS, fixed": BIOS | {"fixed_renderings": 2, "permute": False},
     "bioS, full names": BIOS | {"full_name": True},
+    "bioS, paper": BIOS | {"lists": "paper"},
     "bioD": BIOD | {"pools_fraction": 0.2},
     "bioD, compact": BIOD | {"compact": True},
     "table": {"num_templates": 1},

@@ -119,6 +119,7 @@ BAD_VALUES = {
     "dataset_texts": "publishd",
     "corpus": "bios",
     "num_people": "0",
+    "lists": "long",
     "pools_fraction": "1.5",
     "num_attributes": "0",
     "chunks_per_value": "0",
@@ -346,7 +347,7 @@ def test_every_key_has_one_section_and_states_what_it_shapes():
 
 # What the recipe.yaml of a data set folder has.
 DATASET_KEYS = (
-    "seed corpus num_people pools_dir pools_fraction num_attributes chunks_per_value diversity chunk_length "
+    "seed corpus num_people lists pools_dir pools_fraction num_attributes chunks_per_value diversity chunk_length "
     "alphabet_size string_length facts_file facts_templates num_templates fixed_renderings permute full_name compact "
     "junk_people useful_share junk_tokens domain_token questions qa_share exposures renderings control_people "
     "holdout_entities tokenizer_name vocab_size"
@@ -367,7 +368,14 @@ def test_a_data_set_records_what_its_content_depends_on():
 UNUSED = {
     "bioS": {"diversity": 10, "compact": True, "string_length": 6, "facts_file": "x.csv", "useful_share": 0.25},
     "bioD": {"permute": False, "num_templates": 1, "junk_people": 5, "questions": True, "facts_file": "x.csv"},
-    "morris": {"renderings": 2, "pools_fraction": 0.5, "num_templates": 1, "diversity": 10, "extract": "lora"},
+    "morris": {
+        "renderings": 2,
+        "lists": "paper",
+        "pools_fraction": 0.5,
+        "num_templates": 1,
+        "diversity": 10,
+        "extract": "lora",
+    },
     "table": {"permute": False, "pools_dir": "x", "alphabet_size": 9, "string_length": 6, "domain_token": "x"},
 }
 
@@ -386,6 +394,13 @@ def test_junk_keys_without_junk_are_reported_in_one_sentence(write):
     assert problem == "diversity=10 has no effect without corpus: bioD; leave it out"
     for key, corpora in (("num_templates", "bioS or table"), ("renderings", "bioS, bioD or table")):
         assert f"without corpus: {corpora}; leave" in KEYS[key].no_effect(1)
+
+
+def test_a_recipe_without_lists_has_the_short_ones_and_the_papers_recipes_say_paper(write):
+    assert load_recipe(write(GOOD)).lists == load_recipe("quickstart").lists == "short"
+    papers = [name for name in packaged_recipes() if "Part 3.3, Parameter" in find_recipe(name).read_text()]
+    made = [recipe for recipe in (read_recipe(find_recipe(name))[0] for name in papers) if not recipe.dataset_name]
+    assert len(made) > 5 and {recipe.lists for recipe in made} == {"paper"}
 
 
 def test_an_error_of_recipes_survives_pickling():

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 
 
 CORPORA = ("bioS", "bioD", "morris", "table")
+LISTS = ("short", "paper")  # the package's value lists, each with sentence templates of its own
 EXTRACT_METHODS = ("lora", "full", "as_trained")
 
 # What a key's value changes. `run`: only where and under which name results are saved; `draws`: all that is random.
@@ -213,6 +214,12 @@ class CorpusSection:
         given_by=("table",),
         range=_AT_LEAST_ONE,
     )
+    lists: str = _generated_key(
+        "short",
+        "knowcap's value lists and templates: short, for tiny models, or as many tokens of GPT-2 as the paper's",
+        corpora=("bioS", "bioD"),
+        choices=LISTS,
+    )
     pools_dir: str | None = _generated_key(None, "folder of your own value lists", corpora=("bioS", "bioD"), path=True)
     pools_fraction: float = _generated_key(
         1.0, "use the first part of every value list", corpora=("bioS", "bioD"), range=_SHARE
@@ -328,7 +335,10 @@ class TokenizerSection:
     """Tokenizer"""
 
     tokenizer_name: str | None = _key(
-        None, "Hub id or folder, reduced to the tokens in use; default: a compact BPE", shapes="tokens", path=True
+        None,
+        "Hub id, folder or vocab.json, reduced to the tokens in use; default: a compact BPE",
+        shapes="tokens",
+        path=True,
     )
     vocab_size: int = _key(1024, "tokens of the compact BPE", shapes="tokens", range=_AT_LEAST_TWO)
 

@@ -12,6 +12,7 @@ import knowcap.corpus.templates as module
 from knowcap.corpus.templates import SENTENCES, Template, check_template, load_templates
 from knowcap.facts import CorpusError
 from knowcap.knowledge.pools import load_pools
+from knowcap.recipe import LISTS
 
 
 FOLDER = Path(module.__file__).parent / "templates"
@@ -23,21 +24,25 @@ GENDER = (
 ).split()
 # The words that may stand right before a value of these sentences.
 BEFORE_VALUE = {
-    "birth_date": ("on", "of", "from", "dated", "as", "given", "wrote", "celebrated"),
-    "birth_city": ("in", "from", "of", "to", "called", "named"),
-    "work_city": ("in", "to"),
+    "birth_date": ("on", "of", "from", "dated", "as", "to", "given", "wrote", "celebrated"),
+    "birth_city": ("in", "from", "of", "to", "called", "named", "described"),
+    "work_city": ("in", "to", "used"),
 }
 
 
-def lines_of(sentence: str) -> list[str]:
-    content = (FOLDER / f"{sentence}.txt").read_bytes().decode("ascii")
+def lines_of(sentence: str, lists: str) -> list[str]:
+    content = (FOLDER / lists / f"{sentence}.txt").read_bytes().decode("ascii")
     assert content.endswith("\n") and "\r" not in content
     return content.removesuffix("\n").split("\n")
 
 
+each_list = pytest.mark.parametrize("lists", LISTS)
+
+
+@each_list
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_every_template_has_the_form_and_tells_nothing_before_the_value(sentence: str) -> None:
-    lines = lines_of(sentence)
+def test_every_template_has_the_form_and_tells_nothing_before_the_value(sentence: str, lists: str) -> None:
+    lines = lines_of(sentence, lists)
     assert len(lines) >= 46 and len(set(lines)) == len(lines)
     assert [line for line in lines if not FORM.fullmatch(line)] == []
     for line in lines:
@@ -49,9 +54,10 @@ def test_every_template_has_the_form_and_tells_nothing_before_the_value(sentence
         assert last in BEFORE_VALUE.get(sentence, (last,)), line
 
 
+@each_list
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_most_templates_end_with_the_value_and_the_plainest_come_first(sentence: str) -> None:
-    lines = lines_of(sentence)
+def test_most_templates_end_with_the_value_and_the_plainest_come_first(sentence: str, lists: str) -> None:
+    lines = lines_of(sentence, lists)
     suffixes = [line.partition("{value}")[2] for line in lines]
     assert len(set(suffixes)) <= 6 and suffixes.count(".") >= 0.9 * len(lines)
     assert set(suffixes[:40]) == {"."}
@@ -60,26 +66,32 @@ def test_most_templates_end_with_the_value_and_the_plainest_come_first(sentence:
     assert mean[0] < mean[1]
 
 
-def test_no_text_before_a_value_belongs_to_two_sentences() -> None:
-    prefixes = {sentence: {template.prefix for template in found} for sentence, found in load_templates().items()}
+@each_list
+def test_no_text_before_a_value_belongs_to_two_sentences(lists: str) -> None:
+    templates = load_templates(lists=lists)
+    prefixes = {sentence: {template.prefix for template in found} for sentence, found in templates.items()}
     assert [(a, b) for a, b in combinations(SENTENCES, 2) if prefixes[a] & prefixes[b]] == []
 
 
-def test_the_loader_agrees_with_the_files_line_by_line() -> None:
-    templates = load_templates()
+@each_list
+def test_the_loader_agrees_with_the_files_line_by_line(lists: str) -> None:
+    templates = load_templates(lists=lists)
     assert tuple(templates) == SENTENCES
     for sentence, found in templates.items():
         rendered = ["{subject}" + template.prefix + "{value}" + template.suffix for template in found]
-        assert rendered == lines_of(sentence)
+        assert rendered == lines_of(sentence, lists)
         assert all(template.prefix[0] == template.prefix[-1] == " " for template in found)
 
 
-def test_no_template_holds_a_value_of_the_lists() -> None:
-    pools = load_pools()
+@each_list
+def test_no_template_holds_a_value_of_the_lists(lists: str) -> None:
+    pools = load_pools(lists=lists)
     values = {"birth_city": pools.birth_cities, "work_city": pools.work_cities, "university": pools.universities,
               "major": pools.majors, "employer": pools.employers}  # fmt: skip
     for sentence in values:
-        assert [(line, value) for line in lines_of(sentence) for value in values[sentence] if value in line] == []
+        assert [
+            (line, value) for line in lines_of(sentence, lists) for value in values[sentence] if value in line
+        ] == []
 
 
 @pytest.mark.parametrize("count", [1, 12, 46])

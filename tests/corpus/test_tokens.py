@@ -16,7 +16,9 @@ from knowcap.corpus.bios import BioS, _date_parts
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import (
+    BPE_FILES,
     EOS_ID,
+    load_backend,
     minimum_vocab_size,
     reduce_tokenizer,
     save_tokenizer,
@@ -87,6 +89,33 @@ def test_a_tokenizer_from_a_folder_is_reduced(tmp_path):
     pieces = Pieces(corpus.piece_texts(), tokenizer)
     check_whole_texts(corpus, pieces, tokenizer)
     assert pieces.used().size == rows < 600
+
+
+@pytest.mark.parametrize("names", BPE_FILES)
+def test_gpt2s_two_files_are_a_tokenizer_by_the_folder_or_either_file(tmp_path, names):
+    whole = foreign_bpe()
+    whole.model.save(str(tmp_path))
+    for saved, name in zip(BPE_FILES[0], names, strict=True):
+        (tmp_path / saved).rename(tmp_path / name)
+    text = "Marie Ada Stone was born on May 1, 1999.\nÉté"
+    for path in (tmp_path, *(tmp_path / name for name in names)):
+        assert load_backend(str(path)).encode(text).tokens == whole.encode(text).tokens
+    wrap(train_tokenizer([text], 60), 64).save_pretrained(tmp_path)  # a tokenizer.json is the folder's tokenizer
+    assert load_backend(str(tmp_path)).get_vocab_size() < 60 < load_backend(str(tmp_path / names[0])).get_vocab_size()
+
+
+def test_files_that_are_no_tokenizer_are_reported(tmp_path):
+    (tmp_path / "words.txt").write_text("Marie")
+    with pytest.raises(CorpusError, match=r"is a file, expected one of vocab.json and merges.txt or encoder.json and"):
+        load_backend(str(tmp_path / "words.txt"))
+    (tmp_path / "vocab.json").write_text("{}")
+    with pytest.raises(CorpusError, match="is a file, expected"):
+        load_backend(str(tmp_path / "vocab.json"))
+    (tmp_path / "merges.txt").write_text("a b\n")
+    with pytest.raises(
+        CorpusError, match=r"vocab.json and merges.txt are not a BPE's vocabulary and merges: .*; copy"
+    ):
+        load_backend(str(tmp_path))
 
 
 def test_a_saved_tokenizer_loads_as_transformers_know_it(ours, tmp_path):

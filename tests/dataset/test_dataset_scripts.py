@@ -15,6 +15,7 @@ from knowcap.cli.dataset_builder import main
 from knowcap.corpus import biod
 from knowcap.dataset.stage import build
 from knowcap.knowledge import people
+from knowcap.knowledge.pools import lists_version
 from knowcap.recipe import Recipe
 from knowcap.run.preflight import check_recipe
 
@@ -69,7 +70,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @each_script
 def test_the_command_line_makes_the_folder_that_knowcap_data_makes(folders, tmp_path, name):
     others = {"bios": {}, "biod": {"corpus": "bioD", "chunks_per_value": 2, "alphabet_size": 100}}
-    recipe = Recipe(**SMALL[name], **others[name], renderings=1)
+    recipe = Recipe(**SMALL[name], **others[name], renderings=1, lists="paper")
     assert content(build(recipe, tmp_path)) == content(folders[name])
 
 
@@ -130,7 +131,7 @@ def test_settings_of_biod_are_sound_and_within_the_ranges_of_the_paper(builders)
 @each_script
 def test_a_new_version_of_what_is_drawn_is_a_new_version_of_the_builder(builders, tmp_path, name):
     """The cache of `datasets` depends on VERSION, not on the code."""
-    version = {"bios": people.VERSION, "biod": biod.VERSION}[name]
+    version = lists_version({"bios": people.VERSION, "biod": biod.VERSION}[name], "paper")
     assert str(builders[name].VERSION) == version
     one, other = (builders[name](cache_dir=str(tmp_path), num_people=n) for n in (10, 11))
     assert str(one.config.version) == version and version in one.cache_dir
@@ -143,11 +144,11 @@ def test_a_new_version_of_what_is_drawn_is_a_new_version_of_the_builder(builders
         (
             "bios",
             ["--config_name", "bioS-500k", "--fixed_renderings", "5", "--permute", "false", "--full_name", "true"],
-            Recipe(num_people=500_000, fixed_renderings=5, permute=False, full_name=True, renderings=1),
+            Recipe(num_people=500_000, fixed_renderings=5, permute=False, full_name=True, renderings=1, lists="paper"),
         ),
         (
             "biod",
-            ["--config_name", "bioD-20k", "--diversity", "9000", "--compact", "true"],
+            ["--config_name", "bioD-20k", "--diversity", "9000", "--compact", "true", "--lists", "short"],
             Recipe(
                 corpus="bioD", num_people=20_000, num_attributes=2, diversity=9000, chunk_length=5, alphabet_size=1000,
                 compact=True, renderings=1,

@@ -209,6 +209,17 @@ def test_a_table_brings_its_templates_but_no_path_of_its_maker(tmp_path):
     assert not [p for p in folder.rglob("*.*") if p.is_file() and str(tmp_path).encode() in p.read_bytes()]
 
 
+def test_the_recipe_of_a_folder_says_which_lists_it_has_and_without_it_they_are_the_short_ones(bios, tmp_path):
+    recipe = replace(bios[0], lists="paper")
+    folder = write(recipe, tmp_path / "paper")
+    written = {f.parent.name: f.read_text() for f in (folder / "recipe.yaml", bios[1] / "recipe.yaml")}
+    assert "lists: paper" in written["paper"] and "lists" not in written["bioS"]
+    assert Knowledge.load(folder / "knowledge.json").version == "2.0.0"
+    (folder / "recipe.yaml").write_text(written["paper"].replace("lists: paper\n", ""))
+    with pytest.raises(CorpusError, match=r"has version 2.0.0 .* has 1.0.0"):
+        corpus_of(from_folder(recipe, folder))
+
+
 def test_another_version_of_the_templates_is_refused_with_both(copy):
     recipe, folder = copy
     knowledge = Knowledge.load(folder / "knowledge.json")

@@ -179,6 +179,7 @@ CONCURRENCY = 3
 def start_script(server: Server, output_dir: Path, *options: str, **environment: str) -> subprocess.Popen:
     """The script in a process of its own, with a token in its environment."""
     command = [sys.executable, str(SCRIPT), "--num_people", "10", "--texts_per_person", "3", "--control_people", "0"]
+    command += ["--lists", "short"]  # as a Task by default
     command += ["--model_name", "stand-in", "--base_url", server.url, "--concurrency", str(CONCURRENCY)]
     command += ["--max_attempts", "20", "--output_dir", str(output_dir), *options]
     env = os.environ | {"HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN} | environment
@@ -465,7 +466,7 @@ def script_module():
 def test_the_builder_writes_once_for_all_its_tables(good, folder, tmp_path):
     module = script_module()
     keys = {"num_people": 15, "texts_per_person": 2, "control_people": 110, "seed": 3}
-    keys |= {"model_name": "stand-in", "base_url": good.url}
+    keys |= {"model_name": "stand-in", "base_url": good.url, "lists": "short"}
     before = len(good.log())
     for table in module.TABLES:
         builder = module.BioR(cache_dir=str(tmp_path), table=table, **keys)

@@ -11,9 +11,20 @@ from value_lists import write_lists
 
 import knowcap.knowledge.pools as module
 from knowcap.facts import CorpusError
-from knowcap.knowledge.pools import BIRTH_DATES, LIST_FILES, MONTHS, PRONOUNS, Pools, format_birth_date, load_pools
+from knowcap.knowledge.pools import (
+    BIRTH_DATES,
+    DEFAULT_LISTS,
+    LIST_FILES,
+    MONTHS,
+    PRONOUNS,
+    Pools,
+    format_birth_date,
+    load_pools,
+)
+from knowcap.recipe import KEYS, LISTS
 
 
+FOLDER = Path(module.__file__).parent / "lists"
 SIZES = {
     "first_names": 400,
     "middle_names": 400,
@@ -25,9 +36,9 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module")
-def pools() -> Pools:
-    return load_pools()
+@pytest.fixture(scope="module", params=LISTS)
+def pools(request: pytest.FixtureRequest) -> Pools:
+    return load_pools(lists=request.param)
 
 
 def test_the_lists_have_the_sizes_of_the_paper(pools: Pools) -> None:
@@ -72,11 +83,19 @@ def test_headquarters_repeat_as_real_ones_do_at_any_size(pools: Pools) -> None:
     assert counts.most_common(1) == [("New York, NY", 36)]
     assert 120 <= len(counts) <= 140
     assert len(set(counts) & set(pools.birth_cities)) >= 20
-    assert 18 <= len(set(load_pools(fraction=0.1).work_cities)) <= 23
+    assert 18 <= len(set(load_pools(fraction=0.1, lists=pools.lists).work_cities)) <= 23
 
 
-def test_files_of_the_package_are_clean() -> None:
-    folder = Path(module.__file__).parent / "lists"
+def test_every_choice_of_lists_has_a_version_and_its_files() -> None:
+    assert sorted(LISTS) == sorted(module.LISTS_VERSIONS) == sorted(path.name for path in FOLDER.iterdir())
+    assert len(set(module.LISTS_VERSIONS.values())) == len(LISTS)
+    assert KEYS["lists"].default == DEFAULT_LISTS
+    assert [load_pools(lists=lists).version("1.4.2") for lists in LISTS] == ["1.4.2", "2.4.2"]
+
+
+@pytest.mark.parametrize("lists", LISTS)
+def test_files_of_the_package_are_clean(lists: str) -> None:
+    folder = FOLDER / lists
     assert sorted(path.name for path in folder.iterdir()) == sorted(LIST_FILES.values())
     for path in folder.iterdir():
         content = path.read_bytes()
@@ -100,7 +119,7 @@ def test_a_birth_date_out_of_range_is_refused(index: int) -> None:
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 1.0])
 def test_a_fraction_keeps_the_first_values_of_each_list(pools: Pools, fraction: float) -> None:
-    part = load_pools(fraction=fraction)
+    part = load_pools(fraction=fraction, lists=pools.lists)
     for field, size in SIZES.items():
         assert getattr(part, field) == getattr(pools, field)[: round(fraction * size)]
     assert part.work_cities == pools.work_cities[: len(part.employers)]

@@ -113,6 +113,7 @@ def test_markdown_is_well_formed(tmp_path: Path) -> None:
         ({"pools_fraction": 0.25}, "the first 25 % of every value list"),
         ({"num_templates": 12}, "templates per sentence is limited to 12"),
         ({"pools_dir": "/data/lists"}, "custom lists"),
+        ({"lists": "short"}, "fewer tokens than the paper's (lists: short)"),
     ],
 )
 def test_differences_from_the_paper_are_listed(tmp_path: Path, recipe: dict[str, Any], words: str) -> None:

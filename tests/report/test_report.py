@@ -153,6 +153,12 @@ def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_p
     assert seed_rows(tmp_path)[0][6].endswith("± 0.020, 2 seeds"), "equal runs: what is left is their entities' part"
 
 
+def test_a_run_without_a_newer_key_is_one_of_its_default(tmp_path: Path) -> None:
+    for number, changes in enumerate(({}, {"lists": "short"}, {"lists": "paper"})):
+        make_run(tmp_path / str(number), recipe=changes | {"seed": number})
+    assert {row[0] for row in seed_rows(tmp_path)} == {"mean of 2 seeds: 0, 1"}
+
+
 def test_other_settings_and_equal_seeds_are_no_seeds(tmp_path: Path) -> None:
     for number, changes in enumerate(({"seed": 0}, {"seed": 0}, {"seed": 1, "exposures": 100}, {"seed": 2, "x": 1})):
         make_run(tmp_path / str(number), recipe=changes)

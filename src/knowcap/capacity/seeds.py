@@ -15,11 +15,12 @@ import scipy
 
 from knowcap.capacity.tables import CapacityError
 from knowcap.files import RECIPE_FILE
-from knowcap.recipe import shaping_keys
+from knowcap.recipe import KEYS, shaping_keys
 from knowcap.recipe_file import METADATA_KEYS
 
 
 _FREE = (*shaping_keys("run", "draws"), *METADATA_KEYS)
+_DEFAULTS = {name: key.default for name, key in KEYS.items() if not key.required}  # of runs from before a key existed
 logger = logging.getLogger(__name__)
 
 
@@ -86,7 +87,7 @@ def seed_groups(models: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> 
     groups: dict[str, dict[Any, tuple[dict[str, Any], dict[str, Any]]]] = {}
     for model, recipe in zip(models, recipes, strict=True):
         if recipe:
-            setting = {key: value for key, value in recipe.items() if key not in _FREE}
+            setting = {key: value for key, value in (_DEFAULTS | recipe).items() if key not in _FREE}
             scored = [model[key] for key in ("folder", "entities_scored", "confidence_level", "scoring", "context")]
             quantization = model.get("quantization") or {}
             scored.append({name: quantization.get(name) for name in ("method", "group_size", "symmetric", "exclude")})

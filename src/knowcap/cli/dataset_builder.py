@@ -35,6 +35,7 @@ class CorpusConfig(datasets.BuilderConfig):
     seed: int = 0
     renderings: int = 1
     control_people: int = 1000
+    lists: str = "paper"
     pools_dir: str | None = None
     pools_fraction: float = 1.0
     table: str = "biographies"

@@ -27,7 +27,7 @@ from knowcap.knowledge.pools import Pools, load_pools
 from knowcap.recipe import Recipe
 
 
-VERSION = "1.0.0"  # of sets, values, names and sentences together: any change is a new version
+VERSION = "1.0.0"  # of sets, values and sentences; with the first number of the lists of names (Pools.version)
 ENTITY_COLUMN = "person_id"
 _VALUES_KEPT = 16_000_000  # chunk numbers (4 bytes each) kept in memory rather than drawn for every shard
 _WEIGHT = 2000  # the number of repetitions of a list as a whole in the tokenizer's training texts
@@ -47,7 +47,7 @@ def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
     keys = ("num_attributes", "chunks_per_value", "diversity", "chunk_length", "alphabet_size", "seed")
     diversity = Diversity(**{key: getattr(recipe, key) for key in keys})
     if pools is None and not recipe.compact:
-        pools = load_pools(recipe.pools_dir, recipe.pools_fraction)
+        pools = load_pools(recipe.pools_dir, recipe.pools_fraction, recipe.lists)
     return BioD(diversity, recipe.num_people, None if recipe.compact else pools)
 
 

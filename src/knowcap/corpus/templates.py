@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from knowcap.facts import CorpusError
-from knowcap.knowledge.pools import read_lists, repeated
+from knowcap.knowledge.pools import DEFAULT_LISTS, read_lists, repeated
 
 
 SENTENCES = ("birth_date", "birth_city", "university", "major", "employer", "work_city")
@@ -34,17 +34,18 @@ class Template:
 
 
 def load_templates(
-    num_templates: int | None = None, templates_dir: str | Path | None = None
+    num_templates: int | None = None, templates_dir: str | Path | None = None, lists: str = DEFAULT_LISTS
 ) -> dict[str, tuple[Template, ...]]:
     """The first `num_templates` templates (None: all) of each of `SENTENCES`, by sentence.
 
-    They are the package's, or those of `templates_dir`: a folder with `birth_date.txt` and so on, UTF-8, one per line.
-    Raises a CorpusError with all problems of all files, or if there is no such folder, and a ValueError
-    if `num_templates` is below 1 or above the number in the shortest file.
+    They are the package's for the value lists `lists`, or those of `templates_dir`: a folder with `birth_date.txt` and
+    so on, UTF-8, one per line. Raises a CorpusError with all problems of all files, or if there is no such folder, and
+    a ValueError if `num_templates` is below 1 or above the number in the shortest file.
     """
-    folder = (
-        files("knowcap.corpus").joinpath("templates") if templates_dir is None else Path(templates_dir).expanduser()
-    )
+    if templates_dir is not None:
+        folder = Path(templates_dir).expanduser()
+    else:
+        folder = files("knowcap.corpus").joinpath("templates", lists)
     contents, problems = read_lists(folder, [f"{sentence}.txt" for sentence in SENTENCES])
     templates: dict[str, list[Template]] = {sentence: [] for sentence in SENTENCES}
     for sentence, (name, lines) in zip(SENTENCES, contents.items(), strict=True):

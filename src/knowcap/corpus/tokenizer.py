@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
+BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 SMALLEST_OF_ANY_TEXT = 257  # the end of text, and every byte
 
 
@@ -113,9 +114,19 @@ def alphabet_of(tokenizer: Tokenizer) -> set[int]:
 def load_backend(name: str) -> Tokenizer:
     """The `tokenizers` backend of a tokenizer from a folder or the Hub.
 
+    A folder may also have only the two files of GPT-2's BPE, under transformers' names (vocab.json, merges.txt) or
+    the original ones (encoder.json, vocab.bpe); the path of either file is accepted as well.
+
     Raises:
-        CorpusError: not found, or without a fast backend.
+        CorpusError: not found, not readable, or without a fast backend.
     """
+    path = Path(name).expanduser()
+    pair = _byte_level_files(path)
+    if pair is not None:
+        return _byte_level(*pair)
+    if path.is_file():
+        expected = " or ".join(" and ".join(names) for names in BPE_FILES)
+        raise CorpusError(f"tokenizer_name={name!r} is a file, expected one of {expected} beside each other")
     from transformers import AutoTokenizer
 
     try:
@@ -127,6 +138,33 @@ def load_backend(name: str) -> Tokenizer:
     if not tokenizer.is_fast:
         raise CorpusError(f"tokenizer_name={name!r} is a {type(tokenizer).__name__}, expected one with a fast backend")
     return tokenizer.backend_tokenizer
+
+
+def _byte_level_files(path: Path) -> tuple[Path, Path] | None:
+    """The vocabulary and the merges: of either file, or of a folder with no other description of a tokenizer."""
+    folder, described = path, ("tokenizer.json", "tokenizer_config.json", "config.json")
+    if path.is_file():
+        folder = path.parent
+    elif any((folder / name).is_file() for name in described):
+        return None
+    pairs = [(folder / vocabulary, folder / merges) for vocabulary, merges in BPE_FILES]
+    pairs = [pair for pair in pairs if path == folder or path in pair]
+    return next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
+
+
+def _byte_level(vocabulary: Path, merges: Path) -> Tokenizer:
+    """GPT-2's kind of BPE. Raises CorpusError if its files cannot be read."""
+    try:
+        tokenizer = Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise CorpusError(
+            f"tokenizer_name: {vocabulary} and {merges.name} are not a BPE's vocabulary and merges: {error}; copy "
+            "both files of one tokenizer"
+        ) from error
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    if tokenizer.token_to_id(EOS) is not None:
+        tokenizer.add_special_tokens([EOS])
+    return tokenizer
 
 
 def reduce_tokenizer(tokenizer: Tokenizer, used: Iterable[int], markers: Sequence[str] = ()) -> tuple[Tokenizer, int]:

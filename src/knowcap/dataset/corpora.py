@@ -43,10 +43,11 @@ def corpus_of(recipe: Recipe, folder: Path | None = None, place: Path | None = N
         from knowcap.corpus.table import table_of
 
         return table_of(recipe)
-    people = People(load_pools(recipe.pools_dir, recipe.pools_fraction), recipe.num_people, recipe.seed)
+    pools = load_pools(recipe.pools_dir, recipe.pools_fraction, recipe.lists)
+    people = People(pools, recipe.num_people, recipe.seed)
     variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
     junk = Junk(recipe.junk_people, recipe.domain_token, recipe.junk_tokens)
-    return BioS(people, load_templates(recipe.num_templates), variant, junk, recipe.questions)
+    return BioS(people, load_templates(recipe.num_templates, lists=pools.lists), variant, junk, recipe.questions)
 
 
 def _corpus_of_dataset(recipe: Recipe, folder: Path | None, place: Path | None, limit: int | None = None) -> Corpus:

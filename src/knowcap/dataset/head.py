@@ -15,7 +15,7 @@ from knowcap.corpus.base import Corpus
 from knowcap.corpus.bios import BioS
 from knowcap.facts import Knowledge
 from knowcap.files import KNOWLEDGE_FILE, RECIPE_FILE
-from knowcap.knowledge.pools import Pools, load_pools, write_pools
+from knowcap.knowledge.pools import DEFAULT_LISTS, Pools, load_pools, write_pools
 from knowcap.recipe import KEYS, Recipe, RecipeError, shaping_keys
 from knowcap.recipe_file import read_recipe
 
@@ -62,7 +62,7 @@ def recipe_lines(recipe: Recipe) -> list[str]:
 def local_files(recipe: Recipe) -> dict[str, str]:
     """The names, without paths, of the local files and folders that the recipe reads, by its key."""
     given = {key: getattr(recipe, key) for key in SHAPING if KEYS[key].path and getattr(recipe, key)}
-    return {k: Path(v).resolve().name for k, v in given.items() if k != "tokenizer_name" or Path(v).is_dir()}
+    return {k: Path(v).resolve().name for k, v in given.items() if k != "tokenizer_name" or Path(v).exists()}
 
 
 def read_folder_recipe(folder: Path) -> Recipe | None:
@@ -106,4 +106,7 @@ class Head:
 
     def pools(self) -> Pools | None:
         """The value lists, if there are any. Raises CorpusError if they cannot be used."""
-        return load_pools(self.folder / POOLS) if (self.folder / POOLS).is_dir() else None
+        if not (self.folder / POOLS).is_dir():
+            return None
+        lists = DEFAULT_LISTS if self.recipe is None else self.recipe.lists
+        return load_pools(self.folder / POOLS, lists=lists)

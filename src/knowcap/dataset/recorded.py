@@ -112,7 +112,9 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
         raise no_pools
     variant = Variant(recipe.fixed_renderings, recipe.permute, recipe.full_name)
     domain = Junk(domain_token=knowledge.text_prefix.rstrip() or None)
-    bios = BioS(People(pools, 1, recipe.seed), load_templates(recipe.num_templates), variant, domain)
+    bios = BioS(
+        People(pools, 1, recipe.seed), load_templates(recipe.num_templates, lists=pools.lists), variant, domain
+    )
     has_gender = "pronoun" in [a.name for a in knowledge.attributes]
     if has_gender == recipe.full_name:
         raise MismatchError(

@@ -16,7 +16,9 @@ from knowcap.knowledge.philox import KeyedPermutation, below, words
 from knowcap.knowledge.pools import BIRTH_DATES, PRONOUNS, Pools, format_birth_date
 
 
-VERSION = "1.0.0"  # of lists, templates and draws together: a change of any is a new version (tests/test_versions.py)
+# Of draws and questions; the first number becomes that of lists and templates (Pools.version). A change of any is a
+# new version (tests/test_versions.py).
+VERSION = "1.0.0"
 ENTITY_COLUMN = "person_id"
 NAME_PARTS = ("first_name", "middle_name", "last_name")
 VALUES = ("birth_date", "birth_city", "university", "major", "employer")

@@ -1,7 +1,9 @@
 """The value lists that bioS draws people from, and the bits of each attribute.
 
-A list is a text file with one value a line. The package has its own (`knowledge/lists`); a folder with files of the
-same names replaces them. Birth dates and pronouns need no list: 12 x 28 x 200 dates, 2 pronouns (Part 3.3, 2.2).
+A list is a text file with one value a line. The package has two sets of them (`knowledge/lists`), each with sentence
+templates of its own: `short`, values that a tiny model can learn to spell, and `paper`, as long in GPT-2's tokens as
+the paper's (tests/corpus/test_gpt2_tokens.py). A folder with files of the same names replaces them. Birth dates and
+pronouns need no list: 12 x 28 x 200 dates, 2 pronouns (Part 3.3, 2.2).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -37,6 +39,8 @@ LIST_FILES = {
     "employers": "company.txt",
 }
 HEADQUARTERS_SEPARATOR = "; "
+DEFAULT_LISTS = "short"
+LISTS_VERSIONS = {"short": 1, "paper": 2}  # the first number of the version of what is made from them
 Lines = list[tuple[int, str]]  # (line number from 1, stripped text)
 
 
@@ -63,7 +67,8 @@ class Pools:
     """The candidates of every attribute of a person; all values of a list are equally likely.
 
     Values of a list are distinct. `employers[i]` has its headquarters in `work_cities[i]`, so the work city is
-    determined by the employer and has no bits of its own.
+    determined by the employer and has no bits of its own. `lists` is the name of the package's lists that these are
+    the first part of, or whose templates render them.
     """
 
     first_names: tuple[str, ...]
@@ -74,14 +79,15 @@ class Pools:
     majors: tuple[str, ...]
     employers: tuple[str, ...]
     work_cities: tuple[str, ...]
+    lists: str = field(default=DEFAULT_LISTS, repr=False)
 
     def __post_init__(self) -> None:
         """Raises CorpusError for empty lists, repeated values and employers without headquarters."""
         problems = []
-        for field in LIST_FILES:
-            values = getattr(self, field)
+        for column in LIST_FILES:
+            values = getattr(self, column)
             if len(set(values)) != len(values) or not values:
-                problems.append(f"{field}: got {len(values)} values of which {len(set(values))} differ, "
+                problems.append(f"{column}: got {len(values)} values of which {len(set(values))} differ, "
                                 "expected at least 1 and all distinct; remove the repeated ones")  # fmt: skip
         if len(self.employers) != len(self.work_cities):
             problems.append(f"work_cities: got {len(self.work_cities)}, expected one for each of the "
@@ -122,11 +128,16 @@ class Pools:
         return math.fsum(self.log2_candidates.values())
 
     def version(self, base: str) -> str:
-        """The version of draws from these lists: `base` for the package's or their first part, else base+digest."""
-        own = astuple(_packaged())
-        if all(values == of_package[: len(values)] for values, of_package in zip(astuple(self), own, strict=True)):
-            return base
-        return f"{base}+{hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:12]}"
+        """The version of draws from these lists: `lists_version` for the package's or their first part, else with a
+        digest of the values after it.
+        """
+        version, ours, package = lists_version(base, self.lists), self._values(), _packaged(self.lists)._values()
+        if all(values == of_package[: len(values)] for values, of_package in zip(ours, package, strict=True)):
+            return version
+        return f"{version}+{hashlib.sha256(repr(ours).encode()).hexdigest()[:12]}"
+
+    def _values(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(getattr(self, column) for column in (*LIST_FILES, "work_cities"))
 
     @property
     def has_name_prefixes(self) -> bool:
@@ -134,8 +145,13 @@ class Pools:
         return any(map(_has_prefixes, (self.first_names, self.middle_names, self.last_names)))
 
 
-def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Pools:
-    """Reads the package's value lists, or those in `pools_dir` (all seven files, UTF-8, one value a line).
+def lists_version(base: str, lists: str = DEFAULT_LISTS) -> str:
+    """`base`, the version of the draws, with the first number of these lists of the package."""
+    return f"{LISTS_VERSIONS[lists]}.{base.partition('.')[2]}"
+
+
+def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0, lists: str = DEFAULT_LISTS) -> Pools:
+    """Reads the package's value lists of that name, or those in `pools_dir` (all seven files, UTF-8, a value a line).
 
     `fraction` in (0, 1] keeps the first `max(2, round(fraction * length))` values of each list. Raises a ValueError if
     it is out of range and a CorpusError with all problems of all files: missing, not UTF-8, empty, repeated values,
@@ -143,7 +159,10 @@ def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Po
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, expected 0 < fraction <= 1; use 1.0 for the whole lists")
-    folder = files("knowcap.knowledge").joinpath("lists") if pools_dir is None else Path(pools_dir).expanduser()
+    if pools_dir is not None:
+        folder = Path(pools_dir).expanduser()
+    else:
+        folder = files("knowcap.knowledge").joinpath("lists", lists)
     contents, problems = read_lists(folder, LIST_FILES.values())
     companies, headquarters = _headquarters(contents[LIST_FILES["employers"]], problems)
     contents[LIST_FILES["employers"]] = companies
@@ -151,21 +170,21 @@ def load_pools(pools_dir: str | Path | None = None, fraction: float = 1.0) -> Po
         problems += repeated(lines, name)
     if problems:
         raise CorpusError(f"value lists in {folder}:\n" + "\n".join(problems))
-    lists = {field: contents[name] for field, name in LIST_FILES.items()} | {"work_cities": headquarters}
-    return Pools(**{field: _first(lines, fraction) for field, lines in lists.items()})
+    lines_of = {column: contents[name] for column, name in LIST_FILES.items()} | {"work_cities": headquarters}
+    return Pools(**{column: _first(lines, fraction) for column, lines in lines_of.items()}, lists=lists)
 
 
 @cache
-def _packaged() -> Pools:
-    return load_pools()
+def _packaged(lists: str) -> Pools:
+    return load_pools(lists=lists)
 
 
 def write_pools(pools: Pools, folder: Path) -> None:
     """Writes the lists into a new folder, for `load_pools`; lines end in LF on every platform."""
     folder.mkdir()
-    for field, name in LIST_FILES.items():
-        lines = getattr(pools, field)
-        if field == "employers":
+    for column, name in LIST_FILES.items():
+        lines = getattr(pools, column)
+        if column == "employers":
             lines = map(HEADQUARTERS_SEPARATOR.join, zip(pools.employers, pools.work_cities, strict=True))
         (folder / name).write_bytes("".join(f"{line}\n" for line in lines).encode())
 

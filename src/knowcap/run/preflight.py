@@ -127,8 +127,8 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
             f"null control; give num_people of 2 or more, or control_people of {MIN_CONTROL} or more"
         )
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
-        if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
-            problems.append(f"tokenizer_name={name!r}: no such folder; give a folder or a Hub id")
+        if name.startswith(("/", ".", "~")) and not Path(name).expanduser().exists():
+            problems.append(f"tokenizer_name={name!r}: no such folder; give a folder, a vocab.json or a Hub id")
     problems += _check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
@@ -227,10 +227,10 @@ def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:
 
     problems: list[str] = []
     pools = templates = None
-    if not bad & {"pools_dir", "pools_fraction"}:
-        pools = _try("pools_dir", lambda: load_pools(recipe.pools_dir, recipe.pools_fraction), problems)
-    if "num_templates" not in bad:
-        templates = _try("num_templates", lambda: load_templates(recipe.num_templates), problems)
+    if not bad & {"lists", "pools_dir", "pools_fraction"}:
+        pools = _try("pools_dir", lambda: load_pools(recipe.pools_dir, recipe.pools_fraction, recipe.lists), problems)
+    if not bad & {"lists", "num_templates"}:
+        templates = _try("num_templates", lambda: load_templates(recipe.num_templates, lists=recipe.lists), problems)
     if pools is not None and "num_people" not in bad and recipe.num_people > pools.num_names:
         problems.append(
             f"num_people={recipe.num_people:_} exceeds the {pools.num_names:,} unique names of the pools; "
@@ -268,7 +268,7 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     """The sizes of bioD, the lists of its names, and the vocabulary that they need."""
     from knowcap.corpus.biod import biod_of
 
-    if bad & {*section_keys(BioDSection), "num_people", "seed", "pools_dir", "pools_fraction", "compact"}:
+    if bad & {*section_keys(BioDSection), "num_people", "seed", "lists", "pools_dir", "pools_fraction", "compact"}:
         return []
     problems: list[str] = []
     corpus = _try("corpus", lambda: biod_of(recipe), problems)

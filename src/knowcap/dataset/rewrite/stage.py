@@ -71,7 +71,7 @@ def rewrite(
     if max_attempts < 1:
         raise DatasetError(f"max_attempts={max_attempts}: expected 1 or more")
     recipe = task.recipe()
-    people = People(load_pools(task.pools_dir), task.num_people, task.seed)
+    people = People(load_pools(task.pools_dir, lists=task.lists), task.num_people, task.seed)
     parts = folder.with_name(f".{folder.name}.parts")
     with locked(parts):
         if folder.exists():  # another call may have made it while this one waited

@@ -14,7 +14,7 @@ from knowcap.dataset.rewrite.writers import Writer
 from knowcap.files import read_json, write_json
 from knowcap.knowledge.people import VERSION, full_name
 from knowcap.knowledge.philox import below, words
-from knowcap.knowledge.pools import Pools
+from knowcap.knowledge.pools import DEFAULT_LISTS, Pools, lists_version
 from knowcap.recipe import KEYS, Recipe
 
 
@@ -37,6 +37,7 @@ class Task:
         control_people: people outside the sample, with one text each, for the null control.
         seed: of people and prompts.
         pools_dir: a folder of value lists; the package's own by default.
+        lists: the name of the package's lists, whose templates give the neutral texts.
     """
 
     num_people: int
@@ -44,6 +45,7 @@ class Task:
     control_people: int = 1000
     seed: int = 0
     pools_dir: str | None = None
+    lists: str = DEFAULT_LISTS
 
     def recipe(self) -> Recipe:
         """The recipe of texts about the same people from templates.
@@ -52,21 +54,23 @@ class Task:
             DatasetError: a number is out of range.
         """
         numbers = {key: getattr(self, key) for key in ("num_people", "control_people", "seed")}
-        wrong = [problem for key, value in numbers.items() if (problem := KEYS[key].wrong_value(value))]
+        keys = numbers | {"lists": self.lists}
+        wrong = [problem for key, value in keys.items() if (problem := KEYS[key].wrong_value(value))]
         if self.texts_per_person < 1:
             wrong.append(f"texts_per_person={self.texts_per_person}: expected 1 or more")
         if wrong:
             raise DatasetError("; ".join(wrong))
-        return Recipe(**numbers, pools_dir=self.pools_dir, renderings=NEUTRAL_RENDERINGS)
+        return Recipe(**numbers, pools_dir=self.pools_dir, lists=self.lists, renderings=NEUTRAL_RENDERINGS)
 
 
 def settings_of(task: Task, writer: Writer, pools: Pools) -> dict[str, Any]:
     """The settings that the texts and their files depend on."""
-    lists = hashlib.sha256(repr(asdict(pools)).encode()).hexdigest()[:16]
-    settings = {key: value for key, value in asdict(task).items() if key != "pools_dir"}
+    values = {key: value for key, value in asdict(pools).items() if key != "lists"}
+    lists = hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+    settings = {key: value for key, value in asdict(task).items() if key not in ("pools_dir", "lists")}
     settings |= {"model_name": writer.model_name, "temperature": writer.temperature}
     settings |= {"max_new_tokens": writer.max_new_tokens, "prompt_version": PROMPT_VERSION}
-    return settings | {"version": VERSION, "lists": lists, "texts_a_shard": TEXTS_A_SHARD}
+    return settings | {"version": lists_version(VERSION, task.lists), "lists": lists, "texts_a_shard": TEXTS_A_SHARD}
 
 
 def start(parts: Path, settings: dict[str, Any]) -> int:
