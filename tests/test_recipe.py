@@ -164,6 +164,7 @@ BAD_VALUES = {
     "save_total_limit": "0",
     "report_to": "mlflow",
     "eval_batch_size": "0",
+    "start_token": "boss",
     "confidence_level": "95",
     "quantize_bits": "[8, 2]",
     "quantization_group_size": "-1",

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 CORPORA = ("bioS", "bioD", "morris", "table")
 LISTS = ("short", "paper")  # the package's value lists, each with sentence templates of its own
 EXTRACT_METHODS = ("lora", "full", "as_trained")
+START_TOKENS = ("auto", "bos", "eos", "none")  # what stands before each text
 
 # What a key's value changes. `run`: only where and under which name results are saved; `draws`: all that is random.
 Shapes = Literal["run", "draws", "texts", "tokens", "windows", "training", "scoring", "quantization", "extraction"]
@@ -409,6 +410,9 @@ class ScoringSection:
     """Scoring"""
 
     eval_batch_size: int = _scoring_key(64, "texts per forward pass", free=True, range=_AT_LEAST_ONE)
+    start_token: str = _scoring_key(
+        "auto", "what stands before each text; auto: EOS, as in training", free=True, choices=START_TOKENS
+    )
     confidence_level: float = _scoring_key(0.95, "of the interval over people", range=_BETWEEN)
 
 

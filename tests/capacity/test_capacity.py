@@ -35,7 +35,8 @@ ORDER = (
     "schema_version bits_per_parameter max_bits_per_parameter knowledge_bits max_knowledge_bits name_bits value_bits "
     "diversity_bits num_parameters num_parameters_non_embedding num_parameters_used_vocabulary num_entities "
     "confidence_interval confidence_level attributes memorizable_accuracy memorizable_attributes "
-    "control_bits_per_entity bound bound_reason scoring context renderings "
+    "control_bits_per_entity bound bound_reason trained_here parameters_counted scoring context window "
+    "start_token dtype float32_difference renderings "
     "precision quantization quantized_fraction quantized_fraction_all stored_bits_per_parameter exposures model_name "
     "dataset seed versions bits_per_stored_bit"
 ).split()

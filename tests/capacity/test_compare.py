@@ -177,7 +177,8 @@ def test_the_command_measures_what_is_not_measured_and_prints_the_difference(
 
     def measure(model: str, dataset_name: str | None, **options: Any) -> Path:
         asked.append((model, dataset_name))
-        assert options.keys() == {"batch_size", "limit", "overwrite", "launcher", "scoring", "context"}
+        ways = {"scoring", "context", "start_token", "window", "loading"}
+        assert options.keys() == {"batch_size", "limit", "overwrite", "launcher"} | ways
         return measured(Path(model), noisy(1))
 
     monkeypatch.setattr("knowcap.run.compare.measure_model", measure)

@@ -602,7 +602,7 @@ def my_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = GPT2Config(**shape, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     model = GPT2LMHeadModel(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    texts = [torch.tensor([tokenizer(fact)["input_ids"]]) for fact in facts]
+    texts = [torch.tensor([[tokenizer.eos_token_id, *tokenizer(fact)["input_ids"]]]) for fact in facts]
     for _ in range(200):
         loss = sum(model(input_ids=text, labels=text).loss for text in texts)
         optimizer.zero_grad()
@@ -645,10 +645,11 @@ def test_ten_lines_of_the_card_score_the_answer_alone_by_any_tokenizer(architect
     torch.manual_seed(1)
     scope = {"model": AutoModelForCausalLM.from_config(config).eval(), "tokenizer": tokenizer, "torch": torch}
     examples = doctest.DocTestParser().get_examples((FOLDER / "README.md").read_text(encoding="utf-8"))
-    exec(next(example.source for example in examples if "def nll" in example.source), scope)
+    for words in ("probe =", "start =", "start = start or", "def nll"):
+        exec(next(example.source for example in examples if words in example.source), scope)
     (prompt, answer), (before, after) = TEXT, (tokenizer(text)["input_ids"] for text in (TEXT[0], "".join(TEXT)))
     assert after[: len(before)] == before
-    whole, front = scope["nll"]("", prompt + answer), scope["nll"]("", prompt)  # all but their first tokens
+    whole, front = scope["nll"]("", prompt + answer), scope["nll"]("", prompt)
     assert scope["nll"](prompt, answer) == pytest.approx(whole - front, rel=1e-5)
     # White space before the answer is the answer's, on whichever side it is written.
     assert scope["nll"](prompt + " ", answer[1:]) == scope["nll"](prompt, answer)

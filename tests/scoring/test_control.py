@@ -111,11 +111,11 @@ def leaking(model: torch.nn.Module, hints: dict[tuple[int, ...], int]) -> torch.
     """The model, but sure of what `hints` has for a prefix: as if the text had stated it before."""
 
     def lift(module, args, kwargs, output):
-        for row, ids in enumerate(kwargs["input_ids"].tolist()):
-            for place in range(len(ids)):
-                token = hints.get(tuple(ids[: place + 1]))
-                if token is not None:
-                    output.logits[row, place, token] = 100.0
+        ids, kept = kwargs["input_ids"].tolist(), kwargs["logits_to_keep"].nonzero().tolist()
+        for logits, (row, place) in zip(output.logits, kept, strict=True):
+            token = hints.get(tuple(ids[row][: place + 1]))
+            if token is not None:
+                logits[token] = 100.0
         return output
 
     model.register_forward_hook(lift, with_kwargs=True)
@@ -135,7 +135,7 @@ def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
                 start = int(encoded.row_starts[encoded.fact_rows[fact]])
                 hints[tuple(encoded.ids[start:target].tolist())] = int(encoded.ids[target])
         with monkeypatch.context() as patch:
-            patch.setattr(stage_module, "load_model", lambda path, hints=hints: leaking(load_model(path), hints))
+            patch.setattr(stage_module, "load_model", lambda path, _, hints=hints: leaking(load_model(path), hints))
             score(untrained, run_dir / "knowledge", progress=False, overwrite=True)
         with pytest.raises(LeakError, match=leaked):
             capacity(untrained)

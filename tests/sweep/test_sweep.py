@@ -299,7 +299,8 @@ OTHER_KEYS = (
     "router_aux_loss_coef train_batch_size gradient_accumulation_steps learning_rate min_learning_rate_ratio "
     "warmup_steps weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm precision torch_compile "
     "dataloader_num_workers logging_steps save_steps save_total_limit report_to measure_every measure_limit "
-    "eval_batch_size confidence_level quantize_bits quantization_method quantization_group_size "
+    "eval_batch_size start_token confidence_level quantize_bits quantization_method "
+    "quantization_group_size "
     "quantization_symmetric quantization_exclude quantize_embeddings extract extract_rank extract_embedding_rank "
     "extract_steps extract_batch_size extract_learning_rate extract_weight_decay"
 ).split()

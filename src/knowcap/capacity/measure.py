@@ -25,6 +25,11 @@ def measure_capacity(
     knowledge: Knowledge | None = None,
     scoring: str = "token",
     context: str = "isolated",
+    start_token: str = "auto",
+    window: int | None = None,
+    dtype: str = "float32",
+    device_map: str | None = None,
+    attn_implementation: str | None = None,
     limit: int | None = None,
     batch_size: int | None = None,
     output_dir: str | Path | None = None,
@@ -37,16 +42,15 @@ def measure_capacity(
     Args:
         model: a folder, a Hub id, or a model with its `tokenizer`; any causal language model, or an adapter.
         dataset: a data set folder or Hub id; a CSV or Parquet of prompt, answer, candidates, or such rows (see
-            `knowcap.dataset.prompts`); or rows of `knowcap.facts` with their `knowledge`.
+            `knowcap.dataset.prompts`); or rows of `knowcap.facts` with `knowledge`.
         tokenizer: a fast one, for a model that is passed as an object.
         knowledge: the number of candidates of each attribute of the rows.
-        scoring: `token`, among all texts (as in the paper), or `closed_set`, among the candidates only.
-        context: `isolated`, each text alone, or `packed`, in windows as in training.
-        limit: the number of entities to score, the first ones.
-        batch_size: texts per forward pass; by default as many as fit.
+        scoring, context, start_token: see `knowcap.scoring.ScoringMode`.
+        window: tokens of a window of packed texts; by default as in training, else at most 2,048.
+        dtype, device_map, attn_implementation: see `knowcap.models.LoadOptions`; for a folder or Hub id.
+        limit, batch_size: entities to score, the first ones; texts per forward pass, by default as many as fit.
         output_dir: where nll.parquet, control.parquet and capacity.json are written; by default they are not kept.
-        confidence_level, seed: level and seed of the bootstrap interval.
-        progress: show progress bars.
+        confidence_level, seed, progress: of the bootstrap interval; show progress bars.
 
     Returns:
         The content of capacity.json: `bits_per_parameter`, `max_bits_per_parameter`, `confidence_interval`, … (bits).
@@ -59,6 +63,7 @@ def measure_capacity(
     """
     from knowcap.capacity.summary import capacity
     from knowcap.models.folders import find_model
+    from knowcap.models.loading import LoadOptions
     from knowcap.scoring.mode import ScoringMode
     from knowcap.scoring.stage import score
 
@@ -69,9 +74,9 @@ def measure_capacity(
         data = dataset_folder(dataset, Path(place) / "data", knowledge)
         output = Path(output_dir or Path(place) / "out")
         options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
-        path = score(
-            folder, data, mode=ScoringMode(scoring, context), output_dir=output, loaded=cast(Any, loaded), **options
-        )
+        options |= {"loading": LoadOptions(dtype, device_map, attn_implementation), "window": window}
+        mode = ScoringMode(scoring, context, start_token=start_token)
+        path = score(folder, data, mode=mode, output_dir=output, loaded=cast(Any, loaded), **options)
         return capacity(path.parent, confidence_level=confidence_level, seed=seed)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
 from knowcap.files import CAPACITY_FILE, REPORT_JSON_FILE, locked, read_json
+from knowcap.models.loading import DTYPES, LoadOptions
+from knowcap.recipe import START_TOKENS
 from knowcap.run import pipeline as stages
 from knowcap.run.folder import is_run_dir
 
@@ -18,6 +20,7 @@ _EXAMPLES = (
     "knowcap measure openai-community/gpt2 --dataset_name you/your-facts --limit 1000 --batch_size auto",
     "knowcap measure my_model --dataset_name facts.csv     (columns prompt, answer, candidates)",
     "knowcap measure runs/quickstart --scoring closed_set --context packed",
+    "knowcap measure meta-llama/Llama-3.1-8B --dataset_name facts.csv --dtype bfloat16 --device_map auto",
     "knowcap measure runs/quickstart/quantized/int8 --compare runs/quickstart",
 )
 
@@ -39,6 +42,17 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument(
         "--context", choices=("isolated", "packed"), default="isolated", help="each text alone, or packed in windows"
     )
+    parser.add_argument(
+        "--start_token",
+        choices=START_TOKENS,
+        help="what stands before each text [the run's; else auto: what the tokenizer itself puts first, or BOS, EOS]",
+    )
+    window = "tokens of a window of packed texts; by default as in training, else at most 2,048"
+    parser.add_argument("--window", type=positive, help=window)
+    dtype = "of weights and computation; auto: that of the files [float32]"
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help=dtype)
+    parser.add_argument("--device_map", help="auto: divide the model among all devices; or a device, such as cuda:1")
+    parser.add_argument("--attn_implementation", metavar="NAME", help="sdpa, eager, flash_attention_2, …")
     parser.add_argument("--batch_size", type=_batch_size, help="texts per forward pass; auto: as many as fit")
     parser.add_argument("--limit", type=positive, help="score this many entities only, the first ones")
     parser.add_argument(
@@ -52,7 +66,9 @@ def add(commands: Any, name: str) -> None:
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
     """Measures a run's models or one model, or compares two, and prints the result."""
     options: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "limit", "overwrite")}
-    options |= {"scoring": args.scoring, "context": args.context, "launcher": launcher_of(args)}
+    options |= {key: getattr(args, key) for key in ("scoring", "context", "start_token", "window")}
+    options["loading"] = LoadOptions(args.dtype, args.device_map, args.attn_implementation)
+    options["launcher"] = launcher_of(args)
     if args.compare is not None:
         from knowcap.run.compare import compare_models
 

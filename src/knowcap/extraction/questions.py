@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.corpus.questions import answer_text, prompt
 from knowcap.dataset.folder import read_questions
-from knowcap.models.loading import start_token_id
+from knowcap.models.separators import Separators
 
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def questions_of(
     before = tokenizer(texts, add_special_tokens=False)["input_ids"]
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     _check_encoded(whole, encoded["input_ids"], tokenizer, rows)
-    begin, end = start_token_id(tokenizer), cast(int, tokenizer.eos_token_id)
+    begin, end = Separators.of(tokenizer, "eos").before, cast(int, tokenizer.eos_token_id)
     made = []
     for row, text, first, ids, offsets in zip(
         table, texts, before, encoded["input_ids"], encoded["offset_mapping"], strict=True
@@ -85,7 +85,7 @@ def questions_of(
             raise ExtractionError(f"the tokenizer merges {text!r} with its answer; use another tokenizer")
         start = len(text) + 1
         value = _overlapping(offsets[len(first) :], start, start + len(row[3]))
-        made.append(Question(*row, (begin, *first), (*ids[len(first) :], end), value))
+        made.append(Question(*row, (*begin, *first), (*ids[len(first) :], end), value))
     return made
 
 

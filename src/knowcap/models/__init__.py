@@ -4,7 +4,7 @@ A name is family-L-H: L layers, H heads, hidden size d = H * head_dim; a mixture
 torch and transformers are imported inside the functions that need them, so that checking a recipe takes no seconds.
 """
 
-from knowcap.models.configs import build_model, model_config, recipe_config
+from knowcap.models.configs import build_model, model_config, recipe_config, text_config
 from knowcap.models.counts import (
     ParameterCounts,
     closed_form_active_parameters,
@@ -12,7 +12,7 @@ from knowcap.models.counts import (
     count_parameters,
 )
 from knowcap.models.folders import check_model_folder, find_model
-from knowcap.models.loading import load_model, load_tokenizer
+from knowcap.models.loading import LoadOptions, load_model, load_tokenizer
 from knowcap.models.names import (
     ACTIVATIONS,
     MODEL_FAMILIES,
@@ -23,15 +23,18 @@ from knowcap.models.names import (
     parse_model_name,
     pattern,
 )
+from knowcap.models.separators import Separators
 
 
 __all__ = [
     "ACTIVATIONS",
     "MODEL_FAMILIES",
     "Family",
+    "LoadOptions",
     "ModelError",
     "ModelName",
     "ParameterCounts",
+    "Separators",
     "build_model",
     "check_model_folder",
     "closed_form_active_parameters",
@@ -45,4 +48,5 @@ __all__ = [
     "parse_model_name",
     "pattern",
     "recipe_config",
+    "text_config",
 ]

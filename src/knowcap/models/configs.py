@@ -127,6 +127,12 @@ def _rotary(name: ModelName, head_dim: int, rotary_fraction: float, shared: dict
     return getattr(transformers, f"{name.of.stock}Config")(**shared)
 
 
+def text_config(model: Any) -> Any:
+    """The configuration of a model's text decoder: its own, or its part of a composite one (Gemma 3, Llama 4)."""
+    config = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """A float32 model on the CPU with fresh weights, the same for the same config and seed.
 

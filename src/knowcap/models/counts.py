@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from knowcap.models.configs import text_config
 from knowcap.models.names import ModelError, ModelName, inner_size, key_value_heads, parse_model_name
 
 
@@ -82,7 +83,7 @@ def _mlp(name: ModelName, d: int, experts: int) -> int:
 
 
 def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None) -> ParameterCounts:
-    """Counts parameters, tied ones once. A quantized weight counts as many as its original.
+    """Counts the parameters that texts use (`used_parameters`). A quantized weight counts as many as its original.
 
     The non-embedding count leaves out token and position embeddings and an untied output head.
 
@@ -95,18 +96,69 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
     """
     from torch import nn
 
-    total = sum(p.numel() for p in model.parameters())
+    used = used_parameters(model)
+    total = sum(p.numel() for p in used.values())
     total += sum(getattr(module, "packed_parameters", 0) for module in model.modules())  # GPTQ's integers
     tokens, head = cast(Any, model.get_input_embeddings()), cast(Any, model.get_output_embeddings())
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     rows = tokens.weight.shape[0]
-    used = rows if used_vocabulary is None else used_vocabulary
-    if not 1 <= used <= rows:
+    rows_used = rows if used_vocabulary is None else used_vocabulary
+    if not 1 <= rows_used <= rows:
         raise ModelError(f"used_vocabulary={used_vocabulary}; expected 1 to {rows}, the vocabulary rows of the model")
-    row_width = _count([tokens, head]) // rows
-    return ParameterCounts(total, total - _count([*embeddings, head]), total - (rows - used) * row_width)
+    row_width = _count([tokens, head], used) // rows
+    non_embedding = total - _count([*embeddings, tokens, head], used)
+    return ParameterCounts(total, non_embedding, total - (rows - rows_used) * row_width)
 
 
-def _count(modules: list[nn.Module]) -> int:
-    """The parameters of the modules, shared ones once."""
-    return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
+def used_parameters(model: PreTrainedModel) -> dict[int, nn.Parameter]:
+    """The parameters that a text passes through, by id, so that tied ones occur once.
+
+    All of them, except
+
+    - of a composite model (text_config) those outside its text decoder, embeddings and head (vision, audio);
+    - of an adapter the base's copies of modules that it replaces (modules_to_save), and the copies of single rows
+      (trainable_token_indices), of which the base has as many.
+    """
+    parts: list[Any] = [model]
+    if text_config(model) is not model.config:
+        parts = [model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings()]
+    inside = {id(p): p for part in parts if part is not None for p in part.parameters()}
+    if getattr(model, "active_peft_config", None) is None:
+        return inside
+    replaced = tuple(_replaced(model))
+    named = model.named_parameters(remove_duplicate=False)
+    return {id(p): p for name, p in named if id(p) in inside and not name.startswith(replaced)}
+
+
+def counted_parameters(model: PreTrainedModel) -> str:
+    """What `count_parameters` counts, in words, such as `all` or `base and adapter (1,024)`."""
+    used = used_parameters(model)
+    every = {id(p): p for p in model.parameters()}
+    left = sum(p.numel() for number, p in every.items() if number not in used)
+    words = "all"
+    if text_config(model) is not model.config:
+        words = f"the language model, without {left:,} of other modalities"
+    if getattr(model, "active_peft_config", None) is not None:
+        added = sum(p.numel() for name, p in model.named_parameters() if id(p) in used and "lora_" in name)
+        words = f"base and adapter, of which LoRA {added:,}; replaced ones of the base, {left:,}, are not counted"
+    return words
+
+
+def _replaced(model: PreTrainedModel) -> list[str]:
+    """The beginnings of the names of parameters that an adapter replaces, or holds a second time."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and module.active_adapters and not module.disable_adapters:
+            names.append(f"{name}.original_module.")
+        elif isinstance(module, TrainableTokensLayer):
+            names.append(f"{name}.trainable_tokens_")
+    return names
+
+
+def _count(modules: list[nn.Module], used: dict[int, nn.Parameter]) -> int:
+    """The used parameters of the modules, shared ones once."""
+    found = {id(p): p.numel() for module in modules if module is not None for p in module.parameters()}
+    return sum(size for number, size in found.items() if number in used)

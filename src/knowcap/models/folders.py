@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from knowcap.files import ADAPTER_FILE, read_json
+from knowcap.files import ADAPTER_FILE, TRAINING_FILE, read_json
 from knowcap.models.names import ModelError
 
 
@@ -61,7 +64,52 @@ def base_of(folder: Path) -> Path:
     return check_model_folder(within if name.startswith("..") and within.is_dir() else find_model(name))
 
 
+def training_of(folder: Path) -> dict[str, Any] | None:
+    """The training.json of a model that knowcap trained, or of its adapter's base; None for other models."""
+    if (folder / TRAINING_FILE).is_file():
+        return read_json(folder / TRAINING_FILE)
+    return training_of(base_of(folder)) if (folder / ADAPTER_FILE).is_file() else None
+
+
 def weight_files(folder: Path) -> list[Path]:
     """All safetensors files of a model, an adapter's base included."""
     files = sorted(folder.glob("*.safetensors"))
     return files + weight_files(base_of(folder)) if (folder / ADAPTER_FILE).is_file() else files
+
+
+def is_old_buffer(name: str, dtype: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor of a file is a buffer that earlier versions of transformers saved, and no parameter.
+
+    Causal masks (attn.bias, of 1 x 1 x positions x positions, in any type), what they are filled with (masked_bias,
+    one number), rotary frequencies (inv_freq) and position ids.
+
+    Args:
+        name: of the tensor.
+        dtype: safetensors' name of its type, such as F16.
+        shape: its sizes.
+    """
+    last = name.rpartition(".")[2]
+    is_mask = len(shape) == 4 and shape[0] == shape[1] == 1 and shape[2] == shape[3]
+    return (
+        (is_mask and (dtype in ("BOOL", "U8") or last in ("bias", "causal_mask", "mask")))
+        or (last == "masked_bias" and math.prod(shape) == 1)
+        or (last == "inv_freq" and len(shape) == 1)
+        or (last == "position_ids" and dtype in ("I64", "I32"))
+    )
+
+
+def tensors_of(files: Iterable[Path]) -> Iterator[tuple[str, str, list[int]]]:
+    """Name, type and shape of every tensor of safetensors files; no weights are read."""
+    from safetensors import safe_open
+
+    for path in files:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                tensor = file.get_slice(name)
+                yield name, tensor.get_dtype(), tensor.get_shape()
+
+
+def old_buffers(folder: Path, names: Collection[str]) -> set[str]:
+    """Those of the named tensors of a folder's files that are old buffers (see `is_old_buffer`)."""
+    found = tensors_of(sorted(folder.glob("*.safetensors")) if names else ())
+    return {name for name, dtype, shape in found if name in names and is_old_buffer(name, dtype, shape)}

@@ -3,57 +3,117 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE
-from knowcap.models.folders import MAKERS, base_of, check_model_folder
+from knowcap.models.configs import text_config
+from knowcap.models.folders import MAKERS, base_of, check_model_folder, old_buffers
 from knowcap.models.names import ModelError
-from knowcap.models.quiet import quiet_empty_weights, quiet_peft, quiet_transformers
+from knowcap.models.quiet import quiet_empty_weights, quiet_transformers
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def load_model(folder: str | Path) -> PreTrainedModel:
-    """The model of a folder in eval mode, in float32, without cache: whole, quantized, or an adapter on its base.
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded.
+
+    Attributes:
+        dtype: of weights and computation: float32, bfloat16 or float16, or auto, that of the files.
+        device_map: `auto` divides a model among all devices, as in transformers; or a device, such as `cuda:1`.
+        attn_implementation: transformers' name, such as sdpa, eager or flash_attention_2.
+
+    Raises:
+        ModelError: an unknown dtype.
+    """
+
+    dtype: str = "float32"
+    device_map: str | None = None
+    attn_implementation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ModelError(f"dtype={self.dtype!r}; expected {', '.join(DTYPES)}")
+
+    def options(self) -> list[str]:
+        """The command-line options of `python -m knowcap.scoring`; none for the defaults."""
+        given = {name: value for name, value in vars(self).items() if value != getattr(LoadOptions(), name)}
+        return [word for name, value in given.items() for word in (f"--{name}", value)]
+
+
+def load_model(folder: str | Path, options: LoadOptions | None = None) -> PreTrainedModel:
+    """The model of a folder in eval mode, in float32 by default, without cache: whole, quantized, or an adapter on
+    its base.
 
     Run a quantized one under torch.no_grad(): quanto's int4 weights raise in torch.inference_mode().
 
     Raises:
         ModelError: the folder has no model, the weights do not match config.json exactly (none is initialized at
-            random), or an adapter's base is not available.
+            random), an adapter's base is not available, or the options do not fit.
     """
-    folder = Path(folder)
+    folder, options = Path(folder), options or LoadOptions()
     if not (folder / ADAPTER_FILE).is_file():
-        return _load_whole(folder)
-    from peft import PeftModel
+        return _load_whole(folder, options)
+    from knowcap.models.adapters import load_adapter
 
-    base = _load_whole(base_of(folder))
-    with quiet_peft():
-        return cast(Any, PeftModel.from_pretrained(base, str(folder)).eval())  # forwards what it lacks to its base
+    return load_adapter(folder, _load_whole(base_of(folder), options))
 
 
-def _load_whole(folder: Path) -> PreTrainedModel:
+def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
     """A model that is not an adapter."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():
         from knowcap.models.quantized.format import load_quantized
 
+        if options != LoadOptions():
+            raise ModelError(
+                f"{folder} is a quantized copy, which is computed in float32 on one device; leave dtype, device_map "
+                "and attn_implementation out"
+            )
         return load_quantized(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    chosen = {"device_map": options.device_map, "attn_implementation": options.attn_implementation}
     with quiet_transformers(), quiet_empty_weights():
-        model, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        try:
+            model, found = _class_of(config, folder).from_pretrained(
+                folder,
+                dtype=options.dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **{name: value for name, value in chosen.items() if value is not None},
+            )
+        except (ValueError, ImportError) as error:
+            raise ModelError(f"{folder} cannot be loaded with {options}: {error}") from error
+    unexpected = {str(key) for key in found.get("unexpected_keys", ())}
+    found["unexpected_keys"] = unexpected - old_buffers(folder, unexpected)
     wrong = {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}
     if wrong:
         raise ModelError(f"{folder}: the weights do not match config.json: {json.dumps(wrong)}; {MAKERS}")
-    model.config.use_cache = False
+    for part in (model.config, text_config(model)):
+        part.use_cache = False
     return model.eval()
+
+
+def _class_of(config: PreTrainedConfig, folder: Path) -> Any:
+    """The auto class that has the architecture: of causal language models, else of models of images and text."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:
+            return auto
+    raise ModelError(
+        f"{folder}: model_type={config.model_type!r} is no causal language model of transformers; expected "
+        "one such as gpt2, llama or gemma3"
+    )
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
@@ -85,20 +145,3 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
             "(tokenizer.json)"
         )
     return tokenizer
-
-
-def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The token that every text follows: the end of the text before it, or the begin token if there is no end token.
-
-    Raises:
-        ModelError: the tokenizer is no fast one, or has neither token.
-    """
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer is a {type(tokenizer).__name__}, which yields no offsets; expected a fast one "
-            "(tokenizer.json)"
-        )
-    start = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
-    if start is None:
-        raise ModelError("the tokenizer has neither eos_token nor bos_token; set the one that separates texts")
-    return cast(int, start)

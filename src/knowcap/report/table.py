@@ -113,7 +113,8 @@ def capacity_table(
     facts, knowledge = read_facts(result / NLL_FILE, measurement), measurement["knowledge"]
     head = (
         f"knowcap ({model}), dataset: {dataset_name or knowledge['name']}, scoring: {capacity['scoring']}, context: "
-        f"{capacity['context']}, limit: {limit}, batch_size: {batch_size or 'auto'}"
+        f"{capacity['context']}, start token: {capacity['start_token'] or 'none'}, limit: {limit}, "
+        f"batch_size: {batch_size or 'auto'}"
     )
     rows = []
     for attribute, found in capacity["attributes"].items():
@@ -131,7 +132,17 @@ def capacity_table(
     dataset = [knowledge["name"], str(knowledge["version"]), f"{capacity['num_entities']:,}"]
     cells = [[*(dataset if i == 0 else [""] * 3), *row] for i, row in enumerate(rows)]
     foot = "" if capacity.get("bound", True) else f"\nnot a bound: {capacity.get('bound_reason')}"
+    foot += _beforehand(capacity)
     return f"{head}\n{text_table([_CAPACITY_COLUMNS, *cells], _CAPACITY_LEFT, markdown=True, padding='')}{foot}"
+
+
+def _beforehand(capacity: dict[str, Any]) -> str:
+    """A line about a model that was not trained on the facts here."""
+    if capacity.get("trained_here") is not False:
+        return ""
+    counted = capacity["parameters_counted"]
+    which = "" if counted == "all" else f" ({counted})"
+    return f"\nnot trained here: the bits are what the model knew beforehand, per each of its parameters{which}"
 
 
 def comparison_text(result: dict[str, Any]) -> str:

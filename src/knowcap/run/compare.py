@@ -24,7 +24,8 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
     Args:
         a, b: run folders (their models in full precision), model folders or Hub ids.
         dataset_name: the data set of both; by default each model's own, and A's if B is not in a run folder.
-        options: of `knowcap.run.pipeline.measure_model`: batch_size, limit, overwrite, launcher, scoring, context.
+        options: of `knowcap.run.pipeline.measure_model`: batch_size, limit, overwrite, launcher, scoring, context,
+            start_token, window, loading.
 
     Returns:
         The comparison as text.
@@ -48,7 +49,7 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
 
 def _results_of(model: str, dataset_name: str | None, options: dict[str, Any]) -> Path:
     """The folder with a model's results; measures the model if they do not exist."""
-    folder = Path(model) / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    folder = Path(model) / ScoringMode.of(options).folder
     if all((folder / name).is_file() for name in (NLL_FILE, CAPACITY_FILE)) and not options.get("overwrite"):
         return folder
     return measure_model(model, dataset_name, **options)

@@ -34,6 +34,7 @@ from knowcap.run.launch import Launcher
 
 
 if TYPE_CHECKING:
+    from knowcap.models.loading import LoadOptions
     from knowcap.scoring.mode import ScoringMode
 
 
@@ -142,7 +143,7 @@ def measure_model(
     output = output_dir or (model_dir if ours else Path("measured") / called)
     data = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, output / "data")
     measure(model_dir, data, recipe, output_dir=output, **options)
-    result = output / ScoringMode(options.get("scoring", "token"), options.get("context", "isolated")).folder
+    result = output / ScoringMode.of(options).folder
     if recipe is not None and output == model_dir and (run_dir / "model" / CAPACITY_FILE).is_file():
         report(run_dir)  # its cards and plots show all models of the run
     else:
@@ -161,6 +162,9 @@ def measure(
     launcher: Launcher | None = None,
     scoring: str = "token",
     context: str = "isolated",
+    start_token: str | None = None,
+    window: int | None = None,
+    loading: LoadOptions | None = None,
     output_dir: Path | None = None,
 ) -> Path:
     """The measuring stages: nll.parquet and control.parquet, then capacity.json, in the model's folder.
@@ -171,12 +175,13 @@ def measure(
     Args:
         model_dir: any model folder.
         dataset_dir: a data set folder.
-        recipe: gives batch size, confidence level and seed; their defaults without one.
+        recipe: gives batch size, start token, confidence level and seed; their defaults without one.
         batch_size: texts a forward pass; as many as fit by default.
         limit: score only this many entities, the first ones.
         overwrite: score again even if there is a finished measurement.
         launcher: starts the scoring through accelerate.
-        scoring, context: the scoring mode, see `knowcap.scoring.ScoringMode`.
+        scoring, context, start_token: the scoring mode, see `knowcap.scoring.ScoringMode`.
+        window, loading: see `knowcap.scoring.score`.
         output_dir: where results are written, instead of the model's folder.
     """
     from knowcap.dataset.folder import has_config
@@ -186,7 +191,9 @@ def measure(
     recipe = Recipe() if recipe is None else recipe
     output_dir = model_dir if output_dir is None else output_dir
     options = {"batch_size": batch_size, "limit": limit, "overwrite": overwrite, "output_dir": output_dir}
-    mode, neutral = ScoringMode(scoring, context), ScoringMode(scoring, context, neutral=True)
+    options |= {"window": window, "loading": loading}
+    start_token = start_token or recipe.start_token
+    mode, neutral = (ScoringMode(scoring, context, neutral, start_token) for neutral in (False, True))
     if has_config(dataset_dir, "neutral"):
         _measure_texts(model_dir, dataset_dir, recipe, launcher, neutral, **options)
     elif overwrite:
@@ -227,6 +234,8 @@ def _measure_texts(
         words = [str(model_dir), str(dataset_dir), "--output_dir", str(options["output_dir"])]
         words += [] if options["batch_size"] is None else ["--batch_size", str(options["batch_size"])]
         words += [] if options["limit"] is None else ["--limit", str(options["limit"])]
+        words += [] if options["window"] is None else ["--window", str(options["window"])]
+        words += [] if options["loading"] is None else options["loading"].options()
         words += ["--overwrite"] * options["overwrite"] + mode.options()
         launcher.launch("knowcap.scoring", words)  # logs its own line
     else:
@@ -242,7 +251,8 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
     def work() -> None:
         from knowcap.models.quantized.stage import quantize
 
-        quantize(run_dir / "model", output, **vars(settings), dataset_dir=run_dir / "knowledge", overwrite=overwrite)
+        options = vars(settings) | {"start_token": recipe_of(run_dir).start_token, "overwrite": overwrite}
+        quantize(run_dir / "model", output, dataset_dir=run_dir / "knowledge", **options)
 
     return _stage("quantize", output, work, _describe_quantization, kept)
 

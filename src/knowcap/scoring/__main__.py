@@ -7,6 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from knowcap.models.loading import DTYPES, LoadOptions
+from knowcap.recipe import START_TOKENS
 from knowcap.scoring.mode import CONTEXTS, SCORINGS, ScoringMode
 from knowcap.scoring.stage import score
 
@@ -25,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--scoring", choices=SCORINGS, default="token", help="score among all texts or candidates")
     parser.add_argument("--context", choices=CONTEXTS, default="isolated", help="score texts alone or in windows")
     parser.add_argument("--neutral", action="store_true", help="score the data set's sentence templates instead")
+    parser.add_argument("--start_token", choices=START_TOKENS, default="auto", help="what stands before each text")
+    parser.add_argument("--window", type=int, default=None, help="tokens of a window of packed texts")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and computation")
+    parser.add_argument("--device_map", help="auto: divide the model among all devices; or a device")
+    parser.add_argument("--attn_implementation", help="sdpa, eager, flash_attention_2, …")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return score(
@@ -34,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         limit=args.limit,
         overwrite=args.overwrite,
         output_dir=args.output_dir,
-        mode=ScoringMode(args.scoring, args.context, args.neutral),
+        mode=ScoringMode(args.scoring, args.context, args.neutral, args.start_token),
+        loading=LoadOptions(args.dtype, args.device_map, args.attn_implementation),
+        window=args.window,
     )
 
 

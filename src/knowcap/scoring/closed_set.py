@@ -211,7 +211,8 @@ def closed_targets(
     first: np.ndarray,
     knowledge: Knowledge,
     closed_sets: ClosedSets,
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    text_starts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """The steps of all facts' paths through their tries.
 
     Args:
@@ -221,37 +222,38 @@ def closed_targets(
         first: the index of the first token of each span of `facts`, in order.
         knowledge: the texts' prefix, and which attributes determine others.
         closed_sets: the candidates, for the texts' tokenizer.
+        text_starts: where the first token of each text is in `EncodedRows.ids`.
 
     Returns:
-        targets (steps,), as in `EncodedRows`; the fact of each; the possible ids of each, and their offsets
+        targets and truths (steps,), as in `EncodedRows`; the fact of each; the possible ids of each, and their offsets
         (steps + 1,).
 
     Raises:
         CorpusError: a value that is in no list.
         TextError: a value whose tokens depend on more than the 32 characters before it.
     """
-    row_starts = np.cumsum(tokens.counts + 1) - (tokens.counts + 1)
-    text_starts = np.cumsum(tokens.counts) - tokens.counts
+    first_tokens = np.cumsum(tokens.counts) - tokens.counts
     paths, begins, owners, number = [], [], [], 0
     for fact, scored in enumerate(facts):
         r, of = int(fact_rows[fact]), None
         for span in scored.spans:
             token = int(first[number])
-            place = token - int(text_starts[r])
+            place = token - int(first_tokens[r])
             paths.append(_span_path(rows[r], span, tokens, token, place, r, knowledge, closed_sets, of))
             if span.attribute != scored.attribute:  # a determined value that the text states first
                 value = rows[r].text[span.start : span.end]
                 of = closed_sets.candidates[span.attribute].of.get(value)
-            begins.append(int(row_starts[r]) + 1 + place)
+            begins.append(int(text_starts[r]) + place)
             owners.append(fact)
             number += 1
     steps = np.array([len(path.tokens) for path in paths], dtype=np.int64)
     within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     targets = np.repeat(np.array(begins, dtype=np.int64), steps) + within
+    truths = np.concatenate([path.tokens for path in paths] or [np.zeros(0, dtype=np.int64)])
     allowed = np.concatenate([path.allowed for path in paths] or [np.zeros(0, dtype=np.int64)])
     sizes = np.concatenate([np.diff(path.offsets) for path in paths] or [np.zeros(0, dtype=np.int64)])
     owners_of = np.repeat(np.array(owners, dtype=np.int64), steps)
-    return targets, owners_of, (allowed, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+    return targets, truths, owners_of, (allowed, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
 
 def _span_path(

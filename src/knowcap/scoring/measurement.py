@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
-from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
-from knowcap.models.folders import weight_files
+from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE, TRAINING_FILE, read_json
+from knowcap.models.counts import count_parameters, counted_parameters, used_parameters
+from knowcap.models.folders import is_old_buffer, tensors_of, training_of, weight_files
 from knowcap.provenance import versions
 from knowcap.scoring.mode import ScoringError
 
@@ -27,8 +30,14 @@ MEASUREMENT_KEY = b"knowcap"
 # Keys of a measurement that capacity.json repeats, in its order.
 COUNTS = ("num_parameters", "num_parameters_non_embedding", "num_parameters_used_vocabulary")
 SETTINGS = (
+    "trained_here",
+    "parameters_counted",
     "scoring",
     "context",
+    "window",
+    "start_token",
+    "dtype",
+    "float32_difference",
     "renderings",
     "precision",
     "quantization",
@@ -41,6 +50,8 @@ SETTINGS = (
     "seed",
     "versions",
 )
+# Of measurements by versions that did not record them: null in capacity.json.
+_LATER = ("trained_here", "parameters_counted", "window", "start_token", "dtype", "float32_difference")
 _INPUTS = ("num_entities", "entities_scored", "name_is_prefix_free", "knowledge", "control_kind")
 _PRECISIONS = {"F32": ("fp32", 32), "BF16": ("bf16", 16), "F16": ("fp16", 16), "F64": ("fp64", 64)}
 _TORCH_TYPES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float64": "F64"}
@@ -55,25 +66,42 @@ def knowledge_content(knowledge: Knowledge) -> dict[str, Any]:
 def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledge) -> dict[str, Any]:
     """What a measurement records of model and data set, with training.json and quantization.json if present.
 
-    A model without a folder is counted as it is in memory.
+    A model without a folder is counted as it is in memory. `trained_here` says whether knowcap trained the model, or
+    an adapter's base, on these facts: if not, its bits are what it knew of them beforehand.
 
     Raises:
         ScoringError: weights of an unsupported type.
     """
     training = {} if model_dir is None else _read_if_there(model_dir / TRAINING_FILE) or {}
+    trained_here = model_dir is not None and is_trained_on(model_dir, knowledge)
     quantization = None if model_dir is None else _read_if_there(model_dir / QUANTIZATION_FILE)
     return {
         **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
+        "trained_here": trained_here,
+        "parameters_counted": counted_parameters(model),
+        "dtype": str(next(p.dtype for p in model.parameters() if p.is_floating_point())).removeprefix("torch."),
         "num_entities": knowledge.num_people,
-        "exposures": training.get("exposures"),
+        "exposures": training.get("exposures") if trained_here else None,
         "model_name": training.get("model_name", model.config.model_type),
-        "dataset": training.get("dataset", knowledge.name),
+        "dataset": training.get("dataset", knowledge.name) if trained_here else knowledge.name,
         "seed": training.get("seed"),
         "versions": versions(),
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
-        **{key: training[key] for key in ("useful_share",) if key in training},
+        **{key: training[key] for key in ("useful_share",) if key in training and trained_here},
     }
+
+
+def facts_key(knowledge: Mapping[str, Any]) -> dict[str, Any]:
+    """What training.json records of the knowledge.json of its facts, to recognize them."""
+    return {key: knowledge[key] for key in ("name", "version", "num_people", "seed")}
+
+
+def is_trained_on(model_dir: Path, knowledge: Knowledge) -> bool:
+    """Whether knowcap trained the model on these facts; training.json of earlier versions does not say on which."""
+    training = training_of(model_dir)
+    key = facts_key(knowledge_content(knowledge))
+    return training is not None and training.get("knowledge", key) == key
 
 
 def digest_of(model_dir: Path | None, dataset_dir: Path, configs: tuple[str, str] = ("biographies", "control")) -> str:
@@ -100,7 +128,7 @@ def read_measurement(path: str | Path) -> dict[str, Any]:
     metadata = pq.read_schema(path).metadata or {}
     if MEASUREMENT_KEY not in metadata:
         raise ScoringError(f"{path} has no measurement in its schema's metadata; score the model again")
-    measurement = json.loads(metadata[MEASUREMENT_KEY])
+    measurement = dict.fromkeys(_LATER) | json.loads(metadata[MEASUREMENT_KEY])
     missing = [key for key in (*COUNTS, *SETTINGS, *_INPUTS) if key not in measurement]
     if missing:
         raise ScoringError(f"{path}: the measurement in its schema's metadata lacks {missing}; score the model again")
@@ -125,9 +153,7 @@ def _quantized(quantization: dict[str, Any]) -> dict[str, Any]:
 
 def _stored(model_dir: Path | None, model: PreTrainedModel, training: dict[str, Any]) -> dict[str, Any]:
     """Counts of the loaded model; precision and bits are those of the folder's files, not of the computation."""
-    from knowcap.models import count_parameters
-
-    numbers = _numbers_in_memory(model) if model_dir is None else _numbers_by_dtype(model_dir)
+    numbers = _numbers_in_memory(model) if model_dir is None else _numbers_by_dtype(model_dir, model)
     unknown = sorted(set(numbers) - set(_PRECISIONS))
     if unknown:
         raise ScoringError(
@@ -145,27 +171,39 @@ def _stored(model_dir: Path | None, model: PreTrainedModel, training: dict[str, 
 
 
 def _numbers_in_memory(model: PreTrainedModel) -> dict[str, int]:
-    """The number of parameters of each type, tied ones counted once."""
+    """The number of counted parameters of each type, tied ones once."""
     numbers: dict[str, int] = {}
-    for parameter in model.parameters():
+    for parameter in used_parameters(model).values():
         kind = _TORCH_TYPES.get(str(parameter.dtype), str(parameter.dtype))
         numbers[kind] = numbers.get(kind, 0) + parameter.numel()
     return numbers
 
 
-def _numbers_by_dtype(model_dir: Path) -> dict[str, int]:
-    """The number of values of each type in the folder's safetensors files."""
-    from safetensors import safe_open
+def _numbers_by_dtype(model_dir: Path, model: PreTrainedModel) -> dict[str, int]:
+    """The number of values of each type in the folder's safetensors files: of the parameters that are counted.
 
+    Buffers are left out (causal masks of old files, in float32 beside float16 weights), and so is what a model has but
+    does not count: other modalities, and modules of a base that its adapter replaces.
+    """
+    used = used_parameters(model)
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    unused = {_as_in_file(name) for name, tensor in named if id(tensor) not in used}
+    unused -= {_as_in_file(name) for name, tensor in named if id(tensor) in used}
+    # Old files have names without their first parts.
+    endings = {".".join(parts[i:]) for parts in (name.split(".") for name in unused) for i in range(len(parts))}
+    own = model_dir if (model_dir / ADAPTER_FILE).is_file() else None  # an adapter's file has only what it uses
     numbers: dict[str, int] = {}
     for path in weight_files(model_dir):
-        with safe_open(path, framework="np") as file:
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                tensor = file.get_slice(key)
-                count = 1
-                for size in tensor.get_shape():
-                    count *= size
-                numbers[tensor.get_dtype()] = numbers.get(tensor.get_dtype(), 0) + count
+        for name, dtype, shape in tensors_of([path]):
+            if not is_old_buffer(name, dtype, shape) and (path.parent == own or name not in endings):
+                numbers[dtype] = numbers.get(dtype, 0) + math.prod(shape)
     if not numbers:
         raise ScoringError(f"{model_dir} holds no *.safetensors; expected a folder written by save_pretrained")
     return numbers
+
+
+def _as_in_file(name: str) -> str:
+    """A tensor's name in its model, as the files of a base have it: without the names of peft's modules."""
+    for part in ("base_model.model.", "original_module.", "base_layer.", "token_adapter."):
+        name = name.replace(part, "")
+    return name

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from knowcap.facts import FactError, Knowledge, Row, ScoredFact, Span, check_row, scored_facts
-from knowcap.models.loading import start_token_id
+from knowcap.models.separators import Separators
 from knowcap.scoring.closed_set import closed_targets
 from knowcap.scoring.mode import TextError
 from knowcap.scoring.tokens import Tokens, offsets_of, tokenize
@@ -28,16 +28,17 @@ PACKED_GROUP = 1024  # rows packed into windows at a time, for any batch size an
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """A batch of texts as token ids, one after the other, a start token before each and after the last.
+    """A batch of texts as token ids, one after the other, with separators: those before each, those after each.
 
     `targets` are the indices in `ids` of scored tokens, sorted by fact; each is predicted from the tokens before it.
     A token that two spans of one fact share occurs once.
 
     Attributes:
-        ids: (tokens,) int64.
-        row_starts: (rows + 1,) int64; row r is `ids[row_starts[r]:row_starts[r + 1]]`.
+        ids: (tokens,) int64; after the last row stands the token that ends a text.
+        row_starts: (rows + 1,) int64; row r, with its separators, is `ids[row_starts[r]:row_starts[r + 1]]`.
         input_lengths: (rows,) int64, how many ids of a row must be read to score all its facts; 0 without facts.
         targets: (targets,) int64.
+        truths: (targets,) int64, the true token of each: that of `ids`, or the one that ends a text (closed sets).
         target_facts: (targets,) int64, index of the fact in `facts`.
         facts: the scored facts, row by row in the order of the text, bioD's first chunks after them.
         fact_rows: (facts,) int64, the row of each.
@@ -49,6 +50,7 @@ class EncodedRows:
     row_starts: np.ndarray
     input_lengths: np.ndarray
     targets: np.ndarray
+    truths: np.ndarray
     target_facts: np.ndarray
     facts: tuple[ScoredFact, ...]
     fact_rows: np.ndarray
@@ -64,6 +66,7 @@ def encode_rows(
     tokenizer: PreTrainedTokenizerFast,
     knowledge: Knowledge,
     closed_sets: ClosedSets | None = None,
+    separators: Separators | None = None,
 ) -> EncodedRows:
     """Tokenizes rows and finds the tokens of their scored facts: a token that overlaps a scored span counts whole.
 
@@ -73,15 +76,18 @@ def encode_rows(
     With `closed_sets` the targets are the tokens at which several candidates are possible, which may include the one
     after the value; diversity terms have no targets.
 
+    `separators` are the tokens around each text, by default those of start_token auto.
+
     Raises:
         FactError: a row breaks the contract (`check_row`).
         ModelError: a tokenizer that is not fast, or has no start token.
-        TextError: a text that the tokenizer cannot spell (see `tokenize`), or a scored span without a token.
+        TextError: a text that the tokenizer cannot spell (see `tokenize`), a scored span without a token, or a scored
+            fact that begins with a text's first token where no start token stands before it.
     """
-    start = start_token_id(tokenizer)
+    separators = Separators.of(tokenizer) if separators is None else separators
     for row in rows:
         check_row(row, knowledge)
-    tokens = tokenize(rows, tokenizer)
+    tokens = tokenize(rows, tokenizer, separators)
 
     found = [scored_facts(row.spans, knowledge) for row in rows]
     if closed_sets is None:
@@ -89,22 +95,54 @@ def encode_rows(
     fact_rows = np.repeat(np.arange(len(rows)), np.array([len(facts) for facts in found], dtype=np.int64))
     facts = tuple(chain.from_iterable(found))
     first, counts, span_facts = _span_tokens(rows, facts, fact_rows, tokens, len(knowledge.text_prefix))
+    row_starts = np.append(offsets_of(tokens.counts + separators.size), len(tokens.ids) + len(rows) * separators.size)
+    text_starts = row_starts[:-1] + len(separators.before)
+    ids = _with_separators(tokens, separators, row_starts)
     if closed_sets is None:
         # One key per (fact, token): sorted by fact, then position; a token that two spans share is kept once.
         width = max(len(tokens.ids), 1)
         keys = np.unique(np.repeat(span_facts, counts) * width + ranges(first, counts))
         (target_facts, positions), allowed = np.divmod(keys, width), None
-        targets = positions + tokens.rows[positions] + 1  # a start token precedes every text
+        targets = positions + (text_starts - offsets_of(tokens.counts))[tokens.rows[positions]]
+        truths = ids[targets]
     else:
-        targets, target_facts, allowed = closed_targets(rows, facts, fact_rows, tokens, first, knowledge, closed_sets)
-
-    # The start token also ends a text, so one follows the last text as well.
-    row_starts = np.append(offsets_of(tokens.counts + 1), len(tokens.ids) + len(rows))
-    ids = np.full(len(tokens.ids) + len(rows) + 1, start, dtype=np.int64)
-    ids[np.arange(len(tokens.ids)) + tokens.rows + 1] = tokens.ids
+        targets, truths, target_facts, allowed = closed_targets(
+            rows, facts, fact_rows, tokens, first, knowledge, closed_sets, text_starts
+        )
     input_lengths, target_rows = np.zeros(len(rows), dtype=np.int64), fact_rows[target_facts]
+    if not separators.before:
+        _check_not_first(rows, facts, target_facts, target_rows, targets - row_starts[target_rows])
     np.maximum.at(input_lengths, target_rows, targets - row_starts[target_rows])
-    return EncodedRows(ids, row_starts, input_lengths, targets, target_facts, facts, fact_rows, allowed)
+    return EncodedRows(ids, row_starts, input_lengths, targets, truths, target_facts, facts, fact_rows, allowed)
+
+
+def _with_separators(tokens: Tokens, separators: Separators, row_starts: np.ndarray) -> np.ndarray:
+    """The ids of all texts with the separators around each, and after the last one the token that ends a text."""
+    pairs = np.array([*separators.before, *separators.after], dtype=np.int64)
+    ids = np.full(row_starts[-1] + 1, 0 if separators.end is None else separators.end, dtype=np.int64)
+    count = len(separators.before)
+    shift = count + np.arange(len(tokens.counts)) * separators.size
+    ids[np.arange(len(tokens.ids)) + shift[tokens.rows]] = tokens.ids
+    ids[row_starts[:-1, None] + np.arange(count)] = pairs[:count]
+    ids[row_starts[1:, None] - separators.size + count + np.arange(len(separators.after))] = pairs[count:]
+    return ids
+
+
+def _check_not_first(
+    rows: Sequence[Row],
+    facts: Sequence[ScoredFact],
+    target_facts: np.ndarray,
+    target_rows: np.ndarray,
+    places: np.ndarray,
+) -> None:
+    """Raises TextError if a scored token is the first of its text, which nothing predicts without a start token."""
+    if (places == 0).any():
+        at = int(np.argmax(places == 0))
+        row, fact = rows[target_rows[at]], facts[target_facts[at]]
+        raise TextError(
+            f"entity {row.entity!r}: {fact.attribute} begins with the first token of {row.text!r}, which nothing "
+            "predicts with start_token none; use start_token auto, bos or eos, or begin the text with other words"
+        )
 
 
 def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -167,7 +205,7 @@ def first_chunks(row: Row, knowledge: Knowledge) -> list[ScoredFact]:
 
 @dataclass(frozen=True)
 class Contexts:
-    """Groups of texts that the model reads together; each begins with the start token of its first text.
+    """Groups of texts that the model reads together; each begins with the separators before its first text.
 
     Attributes:
         rows: (contexts + 1,) int64; context c has the texts rows[c] … rows[c + 1] - 1.
@@ -186,7 +224,7 @@ def isolated_rows(encoded: EncodedRows) -> Contexts:
 
 
 def packed_rows(encoded: EncodedRows, rows: Sequence[Row], block_size: int) -> Contexts:
-    """Contexts of as many whole texts as fit in a window, separated by start tokens; never two of one entity.
+    """Contexts of as many whole texts as fit in a window, with their separators; never two of one entity.
 
     Training windows may cut a text; texts are scored whole, so that the context contains the name.
 
@@ -197,8 +235,9 @@ def packed_rows(encoded: EncodedRows, rows: Sequence[Row], block_size: int) -> C
     if sizes.max(initial=0) > block_size:
         worst = int(np.argmax(sizes))
         raise TextError(
-            f"entity {rows[worst].entity!r}: the text has {sizes[worst]} tokens with its start token, a window "
-            f"has {block_size}; expected windows that hold every text. Pass a larger block_size, or context isolated"
+            f"entity {rows[worst].entity!r}: the text has {sizes[worst]} tokens with its separators, a window "
+            f"has {block_size}; expected windows that hold every text. Pass a larger window (--window), or context "
+            "isolated"
         )
     bounds, filled, entities = [0], 0, set()
     for number, (size, row) in enumerate(zip(sizes.tolist(), rows, strict=True)):

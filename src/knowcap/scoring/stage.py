@@ -12,16 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+import pyarrow as pa
 import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from knowcap.facts import Knowledge, Row
 from knowcap.files import TRAINING_FILE, read_json
-from knowcap.models.loading import load_model, load_tokenizer, start_token_id
+from knowcap.models.configs import text_config
+from knowcap.models.loading import LoadOptions, load_model, load_tokenizer
+from knowcap.models.separators import Separators, start_text
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
-from knowcap.scoring.measurement import OUTSIDERS, describe, digest_of, knowledge_content, read_measurement
+from knowcap.scoring.float32 import SAMPLE_TEXTS, float32_difference
+from knowcap.scoring.measurement import (
+    OUTSIDERS,
+    describe,
+    digest_of,
+    knowledge_content,
+    read_measurement,
+)
 from knowcap.scoring.mode import DEFAULT_MODE, ScoringError, ScoringMode
 from knowcap.scoring.parts import (
     CONTROL,
@@ -43,6 +53,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# The options of measurements by versions that did not record them.
+_UNRECORDED = {"start_token": "auto", "dtype": "float32"}
+LONGEST_WINDOW = 2048  # by default, of a model that was trained elsewhere
 SHARD_ROWS = PACKED_GROUP  # rows per part file; an interruption loses at most one shard per process
 
 
@@ -57,8 +70,9 @@ class _Job:
     state: PartialState
     batch_size: int | None
     progress: bool
-    closed_sets: ClosedSets | None
-    packed: int
+    separators: Separators
+    closed_sets: ClosedSets | None = None
+    packed: int = 0
 
     def score_all(self, dataset_dir: Path, mode: ScoringMode, limit: int | None, entities: int) -> str:
         """Scores this process's share of the control, the control with swapped values, and the texts; returns the
@@ -86,12 +100,36 @@ class _Job:
 
     def score_shard(self, path: Path, rows: list[tuple[Row, int]], progress: Callable[[int], object]) -> None:
         """Scores one shard; writes no file if it has no scored facts."""
-        options = {"closed_sets": self.closed_sets, "packed": self.packed, "progress": progress}
-        tables = list(
-            score_chunks(self.model, self.tokenizer, rows, self.knowledge, batch_size=self.batch_size, **options)
-        )
-        if tables:
+        if tables := self.tables(self.model, rows, progress):
             write_part(path, tables)
+
+    def describe(
+        self, model_dir: Path | None, loading: LoadOptions, mode: ScoringMode, rows: Iterable[tuple[Row, int]]
+    ) -> dict[str, Any]:
+        """What the measurement records of model and mode, and of the precision, by the first of the rows."""
+        sample = list(islice(rows, SAMPLE_TEXTS))
+        near = float32_difference(
+            self.model, model_dir, loading, lambda one: pa.concat_tables(self.tables(one, sample))
+        )
+        return describe(model_dir, self.model, self.knowledge) | {
+            "scoring": mode.scoring,
+            "context": mode.context,
+            "window": self.packed or None,
+            "start_token": start_text(self.tokenizer, self.separators),
+            "start_token_ids": list(self.separators.before),
+            "float32_difference": near,
+        }
+
+    def tables(
+        self,
+        model: PreTrainedModel,
+        rows: Iterable[tuple[Row, int]],
+        progress: Callable[[int], object] | None = None,
+    ) -> list[pa.Table]:
+        """The tables of `score_chunks`, with this job's options."""
+        options = {"closed_sets": self.closed_sets, "packed": self.packed, "separators": self.separators}
+        options |= {"batch_size": self.batch_size, "progress": progress}
+        return list(score_chunks(model, self.tokenizer, rows, self.knowledge, **options))
 
 
 def score(
@@ -105,59 +143,79 @@ def score(
     mode: ScoringMode = DEFAULT_MODE,
     output_dir: str | Path | None = None,
     loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast] | None = None,
+    loading: LoadOptions | None = None,
+    window: int | None = None,
 ) -> Path:
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
-    Modes other than the default write to subfolders. Under `accelerate launch` processes share the shards. A finished
-    measurement is kept; an interrupted one is resumed from its finished shards.
+    Other modes have subfolders. A finished measurement is kept, an interrupted one resumed from its finished shards.
 
     Args:
-        model_dir: a folder written by save_pretrained, with its tokenizer, or an adapter's; None for a `loaded` model.
+        model_dir: a folder of save_pretrained, with its tokenizer, or an adapter's; None for a `loaded` model.
         dataset_dir: a data set folder: knowledge.json, biographies, and control if there is one.
         batch_size: texts per forward pass; None: as many as fit.
         limit: the number of entities to score, the first ones (and of control entities, but at least 100).
-        progress: show progress bars on the main process.
-        overwrite: score again if there is a finished measurement.
-        mode: how facts are scored, and on which texts.
+        progress, overwrite: show progress bars on the main process; score again if there is a finished measurement.
+        mode: how facts are scored, on which texts, and after which token.
         output_dir: where the files are written, instead of the model folder.
         loaded: a model and its tokenizer.
+        loading: dtype, devices and attention of a model folder; by default float32 on one device.
+        window: tokens of a window of packed texts; by default as in training, else at most 2,048 and the positions.
 
-    Returns:
-        The path of nll.parquet.
+    Returns the path of nll.parquet.
 
     Raises:
-        ScoringError: an impossible limit or batch size, a measurement of other facts, rows unlike knowledge.json.
-        ModelError: a model or tokenizer that cannot be loaded.
-        FactError, TextError: see `score_rows`.
+        ScoringError, ModelError: options or models that cannot be used, other facts, rows unlike knowledge.json.
     """
     model_dir, dataset_dir = None if model_dir is None else Path(model_dir), Path(dataset_dir)
     output = Path(output_dir or _require_folder(model_dir)) / mode.folder
     knowledge = _knowledge_to_score(dataset_dir, mode.neutral)
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))  # processes may wait long
     entities = _entities_to_score(limit, knowledge)
-    digest = digest_of(model_dir, dataset_dir, mode.configs)
-    if not overwrite and _is_finished(output, knowledge, entities, digest):
+    digest, loading = digest_of(model_dir, dataset_dir, mode.configs), loading or LoadOptions()
+    _check_options(loading, window, mode, state, loaded is not None)
+    chosen = {"start_token": mode.start_token, "window": window, "dtype": loading.dtype}
+    if not overwrite and _is_finished(output, knowledge, entities, digest, chosen):
         return final_path(output, NLL)
-    settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge)}
-    # Shards of a model in memory are not resumed.
-    _prepare_output(output, state, settings if model_dir is not None else {"of": uuid4().hex})
+    settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge), "options": chosen}
+    _prepare_output(output, state, settings if model_dir is not None else {"of": uuid4().hex})  # not resumed
     began = time.monotonic()
-    model, tokenizer = loaded or _load(_require_folder(model_dir), state)
-    closed_sets = _closed_sets(dataset_dir, tokenizer, mode)
-    packed = _window(model_dir, model, mode)
-    job = _Job(output, model, tokenizer, knowledge, state, batch_size, progress, closed_sets, packed)
+    model, tokenizer = loaded or _load(_require_folder(model_dir), state, loading)
+    separators = Separators.of_model(model_dir, tokenizer, mode.start_token)
+    job = _Job(output, model, tokenizer, knowledge, state, batch_size, progress, separators)
+    job = replace(job, closed_sets=_closed_sets(dataset_dir, job, mode), packed=_window(job, model_dir, mode, window))
     kind = job.score_all(dataset_dir, mode, limit, entities)
     if state.is_main_process:
-        measurement = describe(model_dir, model, knowledge) | {"scoring": mode.scoring, "context": mode.context}
-        measurement |= {"entities_scored": entities, "control_kind": kind, "digest": digest}
-        facts = join_parts(output, measurement)
+        texts, _ = biographies(dataset_dir, mode.configs[0], knowledge, entities)
+        measurement = {"entities_scored": entities, "control_kind": kind, "digest": digest, "options": chosen}
+        facts = join_parts(output, job.describe(model_dir, loading, mode, texts) | measurement)
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(output, NLL)
 
 
-def _load(model_dir: Path, state: PartialState) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    return cast(Any, load_model(model_dir)).to(state.device), load_tokenizer(model_dir)
+def _load(
+    model_dir: Path, state: PartialState, loading: LoadOptions
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    model = cast(Any, load_model(model_dir, loading))
+    return model if loading.device_map is not None else model.to(state.device), load_tokenizer(model_dir)
+
+
+def _check_options(
+    loading: LoadOptions, window: int | None, mode: ScoringMode, state: PartialState, loaded: bool
+) -> None:
+    """Raises ScoringError for options that have no effect here."""
+    if loaded and loading != LoadOptions():
+        raise ScoringError("dtype, device_map and attn_implementation are for model folders; load the model with them")
+    if loading.device_map is not None and state.num_processes > 1:
+        raise ScoringError(
+            f"device_map={loading.device_map!r} with {state.num_processes} processes: each would load the model onto "
+            "the same devices; start one process, or leave device_map out"
+        )
+    if window is not None and mode.context != "packed":
+        raise ScoringError(f"window={window} has an effect on packed texts only; use context packed, or leave it out")
+    if window is not None and window < 1:
+        raise ScoringError(f"window={window}, expected the tokens of a window, 1 or more")
 
 
 def _require_folder(model_dir: Path | None) -> Path:
@@ -166,27 +224,31 @@ def _require_folder(model_dir: Path | None) -> Path:
     return model_dir
 
 
-def _closed_sets(dataset_dir: Path, tokenizer: PreTrainedTokenizerFast, mode: ScoringMode) -> ClosedSets | None:
+def _closed_sets(dataset_dir: Path, job: _Job, mode: ScoringMode) -> ClosedSets | None:
     """The data set's candidates if the mode needs them. Raises DatasetError if it has none."""
     from knowcap.dataset.folder import read_candidates
 
     if mode.scoring != "closed_set":
         return None
-    return ClosedSets(tokenizer, read_candidates(dataset_dir), start_token_id(tokenizer))
+    if job.separators.end is None:
+        raise ScoringError("the tokenizer has no token that ends a text, which closed sets need; set its eos_token")
+    return ClosedSets(job.tokenizer, read_candidates(dataset_dir), job.separators.end)
 
 
-def _window(model_dir: Path | None, model: PreTrainedModel, mode: ScoringMode) -> int:
-    """The tokens of a training window, from training.json or else the model's positions; 0 for each text alone."""
+def _window(job: _Job, model_dir: Path | None, mode: ScoringMode, given: int | None) -> int:
+    """The tokens of a window: as given, or those of training.json, or at most 2,048 and at most the model's positions;
+    0 for each text alone.
+    """
     if mode.context != "packed":
         return 0
+    positions = getattr(text_config(job.model), "max_position_embeddings", None)  # state-space models have none
+    if given is not None and positions is not None and given > positions:
+        raise ScoringError(f"window={given}, but the model has {positions} positions; give a window of at most those")
     training = None if model_dir is None else model_dir / TRAINING_FILE
-    size = read_json(training).get("block_size") if training is not None and training.is_file() else None
-    size = size or getattr(model.config, "max_position_embeddings", None)
-    if size is None:
-        raise ScoringError(
-            f"{model_dir} has no training.json with a block_size, and no fixed number of positions, so the "
-            "length of its training windows is unknown; use context isolated"
-        )
+    trained = read_json(training).get("block_size") if training is not None and training.is_file() else None
+    size = given or trained or min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
+    how = "as given" if given else "as in training" if trained else f"by default, of {positions} positions"
+    logging.getLogger("knowcap").info("packed texts are scored in windows of %d tokens, %s (--window)", size, how)
     return int(size)
 
 
@@ -215,7 +277,7 @@ def _entities_to_score(limit: int | None, knowledge: Knowledge) -> int:
     return min(limit or knowledge.num_people, knowledge.num_people)
 
 
-def _is_finished(output_dir: Path, knowledge: Knowledge, entities: int, digest: str) -> bool:
+def _is_finished(output_dir: Path, knowledge: Knowledge, entities: int, digest: str, options: dict[str, Any]) -> bool:
     """Whether both tables exist. Raises ScoringError if they are a measurement of something else."""
     path = final_path(output_dir, NLL)
     if not (path.is_file() and final_path(output_dir, CONTROL).is_file()):
@@ -231,6 +293,13 @@ def _is_finished(output_dir: Path, knowledge: Knowledge, entities: int, digest: 
             f"{path} is a measurement of {found['entities_scored']} entities of {found['knowledge']['name']!r}; "
             f"expected {entities} of {knowledge.name!r}, with the same knowledge.json; "
             "score again: `knowcap measure … --overwrite`"
+        )
+    used = found.get("options") or dict.fromkeys(options) | _UNRECORDED
+    other = [f"{key}={used[key]}, expected {value}" for key, value in options.items() if used[key] != value]
+    if other:
+        raise ScoringError(
+            f"{path} was measured with {'; '.join(other)}; score again: `knowcap measure … --overwrite`, or give "
+            "another --output_dir"
         )
     logger.info("kept the finished measurement %s", path)
     return True

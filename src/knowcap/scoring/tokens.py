@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from knowcap.facts import Row
+from knowcap.models.separators import Separators
 from knowcap.scoring.mode import TextError
 
 
@@ -35,15 +36,15 @@ class Tokens(NamedTuple):
     bases: np.ndarray
 
 
-def tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Tokens:
-    """The tokens of all texts.
+def tokenize(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, separators: Separators | None = None) -> Tokens:
+    """The tokens of all texts, without separators.
 
     Raises:
-        TextError: a text that the tokenizer cannot spell: it yields an end-of-text or unknown token, or leaves
-            characters out.
+        TextError: a text that the tokenizer cannot spell: it yields an end-of-text or unknown token or a
+            separator, or leaves characters out.
     """
     tokens = _tokens(rows, tokenizer)
-    _check_spelling(rows, tokenizer, tokens)
+    _check_spelling(rows, tokenizer, tokens, () if separators is None else (*separators.before, *separators.after))
     _check_coverage(rows, tokens)
     return tokens
 
@@ -83,10 +84,12 @@ def _tokens(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Tokens:
     return Tokens(ids, begins, ends, token_rows, word_starts, counts, bases)
 
 
-def _check_spelling(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tokens: Tokens) -> None:
+def _check_spelling(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, tokens: Tokens, separators: Sequence[int]
+) -> None:
     """Raises TextError if a text contains the token that ends texts, begins them or stands for unknown characters."""
     of = cast(Any, tokenizer)
-    special = {of.eos_token_id, of.bos_token_id, of.unk_token_id} - {None}
+    special = {of.eos_token_id, of.bos_token_id, of.unk_token_id, *separators} - {None}
     wrong = np.isin(tokens.ids, sorted(special))
     if wrong.any():
         at = int(np.argmax(wrong))

@@ -24,6 +24,7 @@ from knowcap.capacity.tables import Facts, diversity, facts_of, without_first_ch
 from knowcap.facts import NAME, FactError, Knowledge, Row, check_row
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
 from knowcap.models import count_parameters
+from knowcap.recipe import START_TOKENS
 from knowcap.scoring import score_rows
 
 
@@ -41,7 +42,7 @@ class KnowledgeCallback(TrainerCallback):
 
     Results are logged to log_history and to every tracker (tensorboard, trackio) of the Trainer as
     `bits_per_parameter` and `max_bits_per_parameter`. They equal those of `knowcap measure` on the same texts, each
-    alone after an end of text, in the Trainer's precision; there is no null control. Training does not change: the
+    alone after the start token, in the Trainer's precision; there is no null control. Training does not change: the
     model is scored in evaluation mode without gradients, its modes are restored, and no random number is drawn.
 
     With several processes the first one scores while the others wait; if weights are sharded all do the same (not
@@ -61,6 +62,7 @@ class KnowledgeCallback(TrainerCallback):
         every: int,
         limit: int | None = 1000,
         batch_size: int = 64,
+        start_token: str = "auto",
     ) -> None:
         """Takes the facts to score, and checks them.
 
@@ -68,11 +70,13 @@ class KnowledgeCallback(TrainerCallback):
             rows: a data set folder, or rows: `Row`, or (row, rendering) if an entity has several texts.
             knowledge: the facts that are scored and their numbers of candidates, or the path of a knowledge.json; by
                 default the data set folder's.
-            tokenizer: a fast one with an end-of-text token; by default the Trainer's `processing_class`.
+            tokenizer: a fast one; by default the Trainer's `processing_class`.
             every: steps between two measurements.
             limit: number of entities to score, the first ones; None for all. Sums are scaled up to the knowledge's
                 num_people.
             batch_size: texts per forward pass.
+            start_token: what stands before each text: auto (what the tokenizer itself puts first, else BOS, else EOS),
+                bos, eos or none.
 
         Raises:
             ValueError: an argument is out of range or missing.
@@ -93,7 +97,9 @@ class KnowledgeCallback(TrainerCallback):
                 "knowcap.facts.Knowledge, or the path of a knowledge.json"
             )
         self.knowledge = knowledge if isinstance(knowledge, Knowledge) else Knowledge.load(knowledge)
-        self.tokenizer, self.every, self.batch_size = tokenizer, every, batch_size
+        if start_token not in START_TOKENS:
+            raise ValueError(f"start_token={start_token!r}, expected {', '.join(START_TOKENS)}")
+        self.tokenizer, self.every, self.batch_size, self.start_token = tokenizer, every, batch_size, start_token
         pairs = ((row, 0) if isinstance(row, Row) else row for row in rows)
         self.rows = list(pairs if limit is None else _first_entities(pairs, limit))
         self.num_entities = len({row.entity for row, _ in self.rows})
@@ -132,7 +138,8 @@ class KnowledgeCallback(TrainerCallback):
             raise ValueError("tokenizer=None, and the Trainer has no processing_class; give the tokenizer to either")
         unwrapped = cast("PreTrainedModel", extract_model_from_parallel(model, keep_torch_compile=False))
         with _state_restored(unwrapped):
-            table = score_rows(unwrapped, tokenizer, self.rows, self.knowledge, batch_size=self.batch_size)
+            options = {"batch_size": self.batch_size, "start_token": self.start_token}
+            table = score_rows(unwrapped, tokenizer, self.rows, self.knowledge, **options)
         return self._results(facts_of(table, self.knowledge.content(), "the scored rows"), unwrapped)
 
     def _results(self, all_facts: Facts, model: PreTrainedModel) -> dict[str, float]:

@@ -27,6 +27,7 @@ from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.models.quiet import quiet_transformers
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
+from knowcap.scoring.measurement import facts_key
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
 from knowcap.training.packing import Stream, TrainingError
@@ -91,6 +92,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         if trainer.is_world_process_zero():
             used = int(stream.pieces.used().size)
             weights = cast(dict[str, torch.Tensor] | None, gathered)
+            source |= {"knowledge": facts_key(corpus.knowledge().content())}
             _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir

@@ -109,7 +109,7 @@ class LocalWriter:
 
         inputs = self._encode([request.prompt for request in requests]).to(self._model.device)
         read = inputs["input_ids"].shape[1]
-        room = getattr(self._model.config, "max_position_embeddings", None)
+        room = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if room is not None and read + self.max_new_tokens > room:
             raise DatasetError(
                 f"{self.model_name} has a context of {room} tokens, less than a prompt of {read} and "

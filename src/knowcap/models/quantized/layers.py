@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from knowcap.models.configs import text_config
 from knowcap.models.names import ModelError
 
 
@@ -187,7 +188,7 @@ def blocks_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     Raises:
         ModelError: the model has no list of num_hidden_layers blocks.
     """
-    layers = model.config.num_hidden_layers
+    layers = text_config(model).num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == layers:
             return name, module

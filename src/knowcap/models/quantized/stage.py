@@ -8,7 +8,7 @@ outputs on 1000 biographies of training. All layers share one group size.
 
 A quantized folder is loaded, in any process that has knowcap and optimum-quanto, by
 
-    from knowcap.models.loading import load_model, load_tokenizer, start_token_id
+    from knowcap.models.loading import load_model, load_tokenizer
 
     model = load_model("runs/quickstart/quantized/int8")
     tokenizer = load_tokenizer("runs/quickstart/quantized/int8")
@@ -34,9 +34,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from knowcap.dataset.folder import has_config, num_rows, read_rows
 from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json, whole_folder, write_json
+from knowcap.models.configs import text_config
 from knowcap.models.counts import count_parameters
 from knowcap.models.folders import check_model_folder
-from knowcap.models.loading import load_model, load_tokenizer, start_token_id
+from knowcap.models.loading import load_model, load_tokenizer
 from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.format import (
@@ -54,6 +55,7 @@ from knowcap.models.quantized.layers import (
     linearize,
 )
 from knowcap.models.quantized.settings import Settings
+from knowcap.models.separators import Separators
 
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ def quantize(
     bits: int,
     *,
     dataset_dir: str | Path | None = None,
+    start_token: str = "auto",
     overwrite: bool = False,
     **options: Any,
 ) -> Path:
@@ -93,6 +96,7 @@ def quantize(
         output_dir: the folder to make; a complete one with the same settings is kept.
         bits: of a weight, 8 or 4.
         dataset_dir: the data set folder with gptq's calibration texts; quanto needs none.
+        start_token: what stands before each text of calibration, as in scoring.
         overwrite: replace an existing folder, with everything that was measured of it.
         options: those of `Settings`: method, group_size, symmetric, embeddings, exclude.
 
@@ -115,7 +119,7 @@ def quantize(
         logger.info("kept %s, already quantized", output_dir)
         return output_dir
     _check_architecture(model_dir, settings)
-    calibration = _calibration(model_dir, settings, dataset_dir)
+    calibration = _calibration(model_dir, settings, dataset_dir, start_token)
     started = time.monotonic()
     with whole_folder(output_dir) as partial:
         try:
@@ -200,15 +204,20 @@ class Calibration:
 
 
 def read_calibration(
-    dataset_dir: Path, tokenizer: PreTrainedTokenizerFast, longest: int | None = None, count: int = NUM_TEXTS
+    dataset_dir: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    longest: int | None = None,
+    count: int = NUM_TEXTS,
+    separators: Separators | None = None,
 ) -> Calibration:
-    """Evenly spaced biographies of a data set, each after the end-of-text token, as in scoring.
+    """Evenly spaced biographies of a data set, each after the start token, as in scoring.
 
     Args:
         dataset_dir: a data set folder; its config `biographies` holds texts of training.
         tokenizer: the model's.
         longest: the model's number of positions; longer texts are truncated.
         count: number of texts; all of them if there are fewer.
+        separators: the tokens before each text are its `before`; by default those of start_token auto.
 
     Raises:
         ModelError: the folder or its config `biographies` does not exist.
@@ -222,10 +231,10 @@ def read_calibration(
     count = min(count, rows)
     wanted = {i * rows // count for i in range(count)}
     texts = [row.text for i, (row, _) in enumerate(read_rows(dataset_dir)) if i in wanted]
-    start = start_token_id(tokenizer)
+    before = (separators or Separators.of(tokenizer)).before
     by_length = defaultdict(list)
     for ids in tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]:
-        ids = [start, *ids]
+        ids = [*before, *ids]
         by_length[min(len(ids), longest or len(ids))].append(ids[:longest])
     batches = [
         torch.tensor(of_one[first : first + _BATCH])
@@ -235,15 +244,19 @@ def read_calibration(
     return Calibration(tuple(batches), len(texts), sum(batch.numel() for batch in batches))
 
 
-def _calibration(model_dir: Path, settings: Settings, dataset_dir: str | Path | None) -> Calibration | None:
+def _calibration(
+    model_dir: Path, settings: Settings, dataset_dir: str | Path | None, start_token: str
+) -> Calibration | None:
     """GPTQ's calibration texts, tokenized; raises ModelError if there are none."""
     if settings.method != "gptq":
         return None
     if dataset_dir is None:
         raise ModelError(f"gptq needs texts of training; give {model_dir}'s data set folder as dataset_dir")
-    config = read_json(model_dir / "config.json")
-    longest = config.get("max_position_embeddings") or config.get("n_positions")
-    return read_calibration(Path(dataset_dir), load_tokenizer(model_dir), longest)
+    config = AutoConfig.from_pretrained(model_dir, local_files_only=True).get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
+    tokenizer = load_tokenizer(model_dir)
+    separators = Separators.of_model(model_dir, tokenizer, start_token)
+    return read_calibration(Path(dataset_dir), tokenizer, longest, separators=separators)
 
 
 def _sizes(model: PreTrainedModel) -> dict[str, int]:
@@ -325,7 +338,8 @@ def check_same(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
 def _logits(model: PreTrainedModel) -> torch.Tensor:
     """Logits (4, up to 32, vocabulary) of fixed random token ids."""
     generator = torch.Generator().manual_seed(0)
-    length = min(32, model.config.max_position_embeddings)
-    ids = torch.randint(model.config.vocab_size, (4, length), generator=generator)
+    config = text_config(model)
+    length = min(32, config.max_position_embeddings)
+    ids = torch.randint(config.vocab_size, (4, length), generator=generator)
     with torch.no_grad():  # int4 weights of quanto cannot be used in inference mode
         return model(ids, use_cache=False).logits
