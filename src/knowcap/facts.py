@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +22,8 @@ from typing import Any, NamedTuple
 NAME = "name"
 
 
+# Thai, Lao, Tibetan, Burmese, Khmer, Japanese and Chinese: scripts without spaces between words.
+_UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 MIN_CONTROL = 100  # with fewer people outside the sample, the null control is made of shuffled values
 
 
@@ -224,7 +228,7 @@ def check_row(row: Row, knowledge: Knowledge) -> None:
 
 def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None:
     """Checks a row's spans against the entity's values: each span contains exactly its value, and no scored value
-    occurs unmarked.
+    occurs unmarked as whole words.
 
     A value that occurs before its own first span, outside all spans, would be copied rather than remembered.
 
@@ -239,11 +243,34 @@ def check_values(row: Row, values: dict[str, str], knowledge: Knowledge) -> None
     outside = _outside_spans(row)
     for attribute, value in values.items():
         span = first.get(attribute)
-        if span is not None and any(value in gap for gap, stop in outside if stop <= span.start):
+        if span is not None and any(contains_words(gap, value) for gap, stop in outside if stop <= span.start):
             raise FactError(
                 f"entity {row.entity!r}: the {attribute} {value!r} occurs before its span {span}, "
                 "so it would be copied; mark its first mention"
             )
+
+
+def contains_words(text: str, value: str) -> bool:
+    """Whether a value occurs in a text as whole words: "W" is not in "What", nor "Art" in "Arthur".
+
+    Scripts that do not separate words by spaces (Chinese, Japanese, Thai, …) have no word boundaries to see, so there
+    any occurrence counts. Upper and lower case differ.
+    """
+    at = text.find(value)
+    while value and at >= 0:
+        end = at + len(value)
+        if not (_joined(text[at - 1 : at], value[0]) or _joined(value[-1], text[end : end + 1])):
+            return True
+        at = text.find(value, at + 1)
+    return False
+
+
+def _joined(first: str, second: str) -> bool:
+    """Whether two neighboring characters, either of which may be missing, are of one word."""
+    return all(
+        character.isalnum() or character == "_" or unicodedata.category(character or " ")[0] == "M"
+        for character in (first, second)
+    ) and not _UNSPACED.search(first + second)
 
 
 def _outside_spans(row: Row) -> list[tuple[str, int]]:

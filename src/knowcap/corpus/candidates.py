@@ -22,6 +22,9 @@ from knowcap.facts import NAME, CorpusError
 from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEARS, PRONOUNS
 
 
+ListOf = str | tuple[str, str]  # an attribute, or an attribute of one entity, which has a list of its own
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The lists of one attribute.
@@ -75,6 +78,7 @@ class CandidateRow(NamedTuple):
         part, last_part: the first and last part of a value that it can be, counted from 0.
         text: with the separator in front, if there is one.
         of: for a determined attribute, the value of its determiner that it goes with.
+        entity: the one entity that the list is for; None: all.
     """
 
     attribute: str
@@ -82,22 +86,24 @@ class CandidateRow(NamedTuple):
     last_part: int
     text: str
     of: str | None = None
+    entity: str | None = None
 
 
-def candidates_by_attribute(rows: Iterable[CandidateRow]) -> dict[str, Candidates]:
-    """Candidates by attribute, from rows in any order.
+def candidates_by_attribute(rows: Iterable[CandidateRow]) -> dict[ListOf, Candidates]:
+    """Candidates by attribute, or by attribute and entity, from rows in any order.
 
     Raises:
         CorpusError: a part is missing.
     """
-    parts: dict[str, dict[int, dict[str, None]]] = {}
-    of: dict[str, dict[str, set[str]]] = {}
+    parts: dict[ListOf, dict[int, dict[str, None]]] = {}
+    of: dict[ListOf, dict[str, set[str]]] = {}
     for row in rows:
+        key = row.attribute if row.entity is None else (row.attribute, row.entity)
         for part in range(row.part, row.last_part + 1):
-            parts.setdefault(row.attribute, {}).setdefault(part, {})[row.text] = None
+            parts.setdefault(key, {}).setdefault(part, {})[row.text] = None
         if row.of is not None:
-            of.setdefault(row.attribute, {}).setdefault(row.text, set()).add(row.of)
-    made = {}
+            of.setdefault(key, {}).setdefault(row.text, set()).add(row.of)
+    made: dict[ListOf, Candidates] = {}
     for attribute, found in parts.items():
         if sorted(found) != list(range(len(found))):
             raise CorpusError(f"{attribute} has parts {sorted(found)}, expected 0 to {max(found)}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.corpus.candidates import CandidateRow, Candidates, candidates_by_attribute
+from knowcap.corpus.candidates import CandidateRow, Candidates, ListOf, candidates_by_attribute
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, whole_folder
 from knowcap.processes import share_out
@@ -24,7 +24,7 @@ ENTITIES_PER_FILE = 50_000
 CHUNK = 10_000  # entities in memory at a time in each process
 _CANDIDATE_COLUMNS = (
     ("attribute", pa.string()), ("part", pa.int32()), ("last_part", pa.int32()), ("text", pa.string()),
-    ("of", pa.string()),
+    ("of", pa.string()), ("entity", pa.string()),  # the last one only where an entity has a list of its own
 )  # fmt: skip
 SPAN = pa.struct([("attribute", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 
@@ -194,8 +194,8 @@ def _files(folder: str | Path, config: str, pattern: str = "*.parquet") -> list[
     return files
 
 
-def read_candidates(folder: str | Path) -> dict[str, Candidates]:
-    """The lists of the folder's config `candidates`, by attribute.
+def read_candidates(folder: str | Path) -> dict[ListOf, Candidates]:
+    """The lists of the folder's config `candidates`, by attribute, or by attribute and entity.
 
     Raises:
         DatasetError, CorpusError: there are none, or a part is missing.
@@ -206,9 +206,10 @@ def read_candidates(folder: str | Path) -> dict[str, Candidates]:
 
 def candidate_batch(lists: Sequence[CandidateRow], first: int, end: int) -> pa.RecordBatch:
     """Rows first … end - 1 of the candidates config."""
-    columns = zip(*lists[first:end], strict=True)
+    shared = all(row.entity is None for row in lists)
+    columns = zip(_CANDIDATE_COLUMNS, zip(*lists[first:end], strict=True), strict=True)
     return pa.RecordBatch.from_pydict(
-        {name: pa.array(column, kind) for (name, kind), column in zip(_CANDIDATE_COLUMNS, columns, strict=True)}
+        {name: pa.array(column, kind) for (name, kind), column in columns if name != "entity" or not shared}
     )
 
 

@@ -331,7 +331,9 @@ def _score_batch(
 def _renormalized(
     scored: torch.Tensor, truth: torch.Tensor, allowed: np.ndarray, offsets: np.ndarray, which: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (targets, vocabulary) renormalized over the tokens that are possible at each of the targets `which`."""
+    """Logits (targets, vocabulary) renormalized over the tokens that are possible at each of the targets `which`; a
+    true token that is as likely as another one is no match.
+    """
     counts = offsets[which + 1] - offsets[which]
     ids = torch.from_numpy(allowed[ranges(offsets[which], counts)]).to(scored.device)
     owner = torch.from_numpy(np.repeat(np.arange(len(which)), counts)).to(scored.device)
@@ -340,7 +342,8 @@ def _renormalized(
     best.scatter_reduce_(0, owner, logits, "amax")
     sums = torch.zeros_like(best).index_add_(0, owner, torch.exp(logits - best[owner]))
     true = scored.gather(-1, truth[:, None])[:, 0].double()
-    return (best + torch.log(sums) - true).cpu().numpy(), (true == best).cpu().numpy()
+    largest = torch.zeros_like(best).index_add_(0, owner, (logits == best[owner]).double())
+    return (best + torch.log(sums) - true).cpu().numpy(), ((true == best) & (largest == 1)).cpu().numpy()
 
 
 def _table(encoded: EncodedRows, chunk: Sequence[tuple[Row, int]], nll: np.ndarray, hits: np.ndarray) -> pa.Table:

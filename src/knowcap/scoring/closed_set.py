@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowcap.corpus.candidates import Candidates
+from knowcap.corpus.candidates import Candidates, ListOf
 from knowcap.facts import CorpusError, Knowledge, Row, ScoredFact, Span
 from knowcap.scoring.mode import TextError
 from knowcap.scoring.tokens import Tokens
@@ -72,25 +72,30 @@ class _Surroundings(NamedTuple):
 class ClosedSets:
     """Tries of the candidates of all attributes, for one tokenizer, built when they are needed and cached."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, candidates: dict[str, Candidates], end: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, candidates: dict[ListOf, Candidates], end: int) -> None:
         """Stores the candidates; tries are built later.
 
         Args:
             tokenizer: a fast tokenizer.
-            candidates: the candidates of each attribute.
+            candidates: the candidates of each attribute, or of an attribute of one entity.
             end: the token that ends a text.
         """
         self.candidates, self._backend, self._end = candidates, tokenizer.backend_tokenizer, end
         self._tries: dict[tuple[object, ...], _Node] = {}
         self._paths: dict[tuple[object, ...], TriePath] = {}
 
+    def key(self, attribute: str, entity: int | str) -> ListOf:
+        """The list that a fact of an entity is scored against: its own, or that of the attribute."""
+        own = (attribute, str(entity))
+        return own if own in self.candidates else attribute
+
     def path(
-        self, attribute: str, value: str, *, before: str, lead: str, right: str, of: Collection[str] | None = None
+        self, attribute: ListOf, value: str, *, before: str, lead: str, right: str, of: Collection[str] | None = None
     ) -> TriePath:
         """The steps of one value in its text, from its first token on.
 
         Args:
-            attribute: the attribute of the value.
+            attribute: the `key` of the value's list.
             value: the true value.
             before: the text before the value's first token, as far as it can change the value's tokens.
             lead: the characters of that first token before the value, usually white space.
@@ -102,9 +107,9 @@ class ClosedSets:
             TextError: a token spans two parts of a value, or two candidates cannot be distinguished.
         """
         if attribute not in self.candidates:
+            listed = sorted(key for key in self.candidates if isinstance(key, str))
             raise CorpusError(
-                f"{attribute} has no list of candidates (the data set's config candidates has "
-                f"{sorted(self.candidates)}), which closed-set scoring needs; use token scoring, or add its list"
+                f"{attribute} has no list of candidates (the data set's config candidates has {listed}), which closed-set scoring needs; use token scoring, or add its list"
             )
         only = None if of is None else tuple(sorted(of))
         *shorter, longest = _prefixes(right)
@@ -121,7 +126,7 @@ class ClosedSets:
         return self._paths[key]
 
     def _walk(
-        self, attribute: str, value: str, before: str, lead: str, right: str, only: tuple[str, ...] | None
+        self, attribute: ListOf, value: str, before: str, lead: str, right: str, only: tuple[str, ...] | None
     ) -> TriePath:
         """The path through the tries of all parts, one after the other."""
         lists, parts = self.candidates[attribute].parts, self.candidates[attribute].split(value)
@@ -278,7 +283,7 @@ def _span_path(
     there = tokens.ids[token : token + after]
     for before in contexts:
         path = closed_sets.path(
-            span.attribute,
+            closed_sets.key(span.attribute, row.entity),
             text[span.start : span.end],
             before=before,
             lead=text[max(end, prefix) : span.start],

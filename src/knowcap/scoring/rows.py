@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from knowcap.dataset.folder import has_config, num_rows, read_rows
+from knowcap.dataset.folder import has_config, num_rows, read_candidates, read_rows
 from knowcap.facts import NAME, FactError, Knowledge, Row, Span
 from knowcap.scoring.measurement import OUTSIDERS, SHUFFLED
 
@@ -26,13 +26,14 @@ def biographies(
     count = num_rows(dataset_dir, config)
     if entities == knowledge.num_people:
         return read_rows(dataset_dir, config), count
-    rows = list(_first_entities(read_rows(dataset_dir, config), entities, _renderings(count, knowledge)))
+    rows = list(_first_entities(read_rows(dataset_dir, config), entities, _renderings(dataset_dir, config, knowledge)))
     return iter(rows), len(rows)
 
 
-def _renderings(count: int, knowledge: Knowledge) -> int | None:
-    """The number of texts per entity, given `count` in all; None if some entities may lack texts."""
-    return None if knowledge.missing_texts else count // knowledge.num_people
+def _renderings(dataset_dir: Path, config: str, knowledge: Knowledge) -> int | None:
+    """The number of texts that every entity has; None where it may differ, as in a table of prompts."""
+    uneven = knowledge.missing_texts or not has_config(dataset_dir, "people")
+    return None if uneven else num_rows(dataset_dir, config) // knowledge.num_people
 
 
 def _first_entities(
@@ -74,38 +75,102 @@ def control_rows(
         logger.info("null control: %d entities outside the sample, for a standard error like the measurement's", there)
         return rows, OUTSIDERS
     most = min(most, SHUFFLED_CONTROL_ENTITIES, knowledge.num_people)
-    renderings = _renderings(num_rows(dataset_dir, texts), knowledge)
-    pairs = list(_first_entities(read_rows(dataset_dir, texts), most, renderings))
-    return shuffled(pairs), SHUFFLED
+    if all(attribute.stated is None for attribute in knowledge.attributes):
+        renderings = _renderings(dataset_dir, texts, knowledge)
+        pairs = list(_first_entities(read_rows(dataset_dir, texts), most, renderings))
+    else:
+        chosen = _covering((row for row, _ in read_rows(dataset_dir, texts)), most)
+        pairs = [pair for pair in read_rows(dataset_dir, texts) if pair[0].entity in chosen]
+    lists = read_candidates(dataset_dir) if has_config(dataset_dir, "candidates") else {}
+    options = {key: candidates.parts[0] for key, candidates in lists.items() if isinstance(key, tuple)}
+    return shuffled(pairs, options), SHUFFLED
 
 
-def shuffled(pairs: list[tuple[Row, int]]) -> list[tuple[Row, int]]:
-    """The texts with values exchanged among their entities."""
-    rows = shuffled_values([row for row, _ in pairs], seed=0)
+def _covering(rows: Iterable[Row], most: int) -> set[int | str]:
+    """Entities, the first ones of every attribute that not all state: `most` in all, but 100 of each attribute."""
+    states = _values(rows)
+    attributes = {attribute for values in states.values() for attribute in values}
+    enough, counts = max(MIN_CONTROL_ENTITIES, most // max(1, len(attributes))), dict.fromkeys(attributes, 0)
+    chosen: set[int | str] = set()
+    for entity, values in states.items():
+        if any(counts[attribute] < enough for attribute in values):
+            chosen.add(entity)
+            for attribute in values:
+                counts[attribute] += 1
+    return chosen
+
+
+def shuffled(
+    pairs: list[tuple[Row, int]], options: Mapping[tuple[str, str], Sequence[str]] | None = None
+) -> list[tuple[Row, int]]:
+    """The texts with values exchanged among their entities; `options` are those of `shuffled_values`."""
+    rows = shuffled_values([row for row, _ in pairs], seed=0, options=options)
     return [(row, rendering) for row, (_, rendering) in zip(rows, pairs, strict=True)]
 
 
-def shuffled_values(rows: Iterable[Row], seed: int) -> list[Row]:
+def shuffled_values(
+    rows: Iterable[Row], seed: int, options: Mapping[tuple[str, str], Sequence[str]] | None = None
+) -> list[Row]:
     """The null control of any data set: every entity keeps its name and text form, with the values of another entity.
 
-    Entities are put in a random cycle, so that none keeps its own values; a text ends before the first attribute that
-    the other entity does not state. Rows of one entity (renderings) take their values from the same other entity.
+    Entities that state the same attributes are put in a random cycle, so that none keeps its own values and values
+    that depend on each other stay together. An entity that is alone with its attributes takes the values of those that
+    share most of them. A text ends before the first attribute that no other entity states. Rows of one entity
+    (renderings) take the same values.
+
+    Args:
+        rows: the texts.
+        seed: of the exchange.
+        options: a list of its own for an attribute of an entity: its value is drawn from that list, since the values
+            of others are not in it.
 
     Raises:
         FactError: fewer than two entities.
     """
-    rows = list(rows)
-    entities = list(dict.fromkeys(row.entity for row in rows))
-    if len(entities) < 2:
-        raise FactError(f"got {len(entities)} entity; expected two or more, whose values can be exchanged")
-    order = np.random.default_rng(seed).permutation(len(entities))
-    other = {entities[order[i]]: entities[order[i - 1]] for i in range(len(entities))}
+    rows, options = list(rows), options or {}
+    own = _values(rows)
+    if len(own) < 2 and not options:
+        raise FactError(f"got {len(own)} entity; expected two or more, whose values can be exchanged")
+    random = np.random.default_rng(seed)
+    groups: dict[frozenset[str], list[int | str]] = {}
+    for entity, values in own.items():
+        groups.setdefault(frozenset(values), []).append(entity)
+    new: dict[int | str, dict[str, str]] = {}
+    for members in groups.values():
+        order = random.permutation(len(members)) if len(members) > 1 else []
+        new |= {members[order[i]]: dict(own[members[order[i - 1]]]) for i in range(len(order))}
+    for entity in [entity for entity in own if entity not in new]:
+        new[entity] = _values_of_others(entity, own, random)
+    for (attribute, entity), texts in options.items():
+        if entity in new:
+            new[entity][attribute] = texts[int(random.integers(len(texts)))]
+    return [_with_values(row, new[row.entity]) for row in rows]
+
+
+def _values(rows: Iterable[Row]) -> dict[int | str, dict[str, str]]:
+    """The values of each entity by attribute, names excluded."""
     values: dict[int | str, dict[str, str]] = {}
     for row in rows:
         own = values.setdefault(row.entity, {})
         for span in row.spans:
-            own.setdefault(span.attribute, row.text[span.start : span.end])
-    return [_with_values(row, values[other[row.entity]]) for row in rows]
+            if span.attribute != NAME:
+                own.setdefault(span.attribute, row.text[span.start : span.end])
+    return values
+
+
+def _values_of_others(
+    entity: int | str, own: Mapping[int | str, dict[str, str]], random: np.random.Generator
+) -> dict[str, str]:
+    """Values of an entity's attributes from others, as few as have all of them."""
+    names = list(own)
+    others = [names[i] for i in random.permutation(len(names)) if names[i] != entity]
+    found: dict[str, str] = {}
+    while missing := own[entity].keys() - found.keys():
+        best = max(others, key=lambda other: len(missing & own[other].keys()), default=None)
+        if best is None or not missing & own[best].keys():
+            break
+        found |= {attribute: own[best][attribute] for attribute in missing & own[best].keys()}
+    return found
 
 
 def _with_values(row: Row, values: dict[str, str]) -> Row:
