@@ -75,6 +75,17 @@ def notes(tuples: Tuples, sentences: Sentences) -> Iterator[str]:
         yield from _pair_notes(first, second, own)
 
 
+def is_uneven(entropy: float, candidates: int, stated: int) -> bool:
+    """Whether `stated` values of that entropy (bits) are hardly drawn uniformly from so many candidates.
+
+    log2 c - entropy for values drawn uniformly: its mean is at most log2(1 + (c - 1) / n) (Jensen), and its tail that
+    of chi-square with c - 1 degrees of freedom (Laurent and Massart 2000, lemma 1).
+    """
+    expected = math.log2(1 + (candidates - 1) / stated)
+    tail = (2 * math.sqrt((candidates - 1) * _SURE) + 2 * _SURE) / (2 * stated * math.log(2))
+    return math.log2(candidates) - entropy > expected + tail
+
+
 def _column_notes(name: str, column: Column, candidates: int | None, tuples: Tuples) -> Iterator[str]:
     stated, bits = column.stated, column.entropy
     if len(column.values) == 1:
@@ -90,11 +101,7 @@ def _column_notes(name: str, column: Column, candidates: int | None, tuples: Tup
             f"attributes follow from such a value; if they do, declare determined_by: {name} for them"
         )
     elif candidates is not None:
-        # log2 c - entropy for values drawn uniformly: its mean (Jensen), and the tail of chi-square with c - 1 degrees
-        # of freedom over it (Laurent and Massart 2000, lemma 1).
-        expected = math.log2(1 + (candidates - 1) / stated)
-        tail = (2 * math.sqrt((candidates - 1) * _SURE) + 2 * _SURE) / (2 * stated * math.log(2))
-        if math.log2(candidates) - bits > expected + tail:
+        if is_uneven(bits, candidates, stated):
             yield (
                 f"{name}: {candidates} candidates are credited {math.log2(candidates):.2f} bits, but some values are "
                 f"far more frequent than others ({bits:.2f} bits by frequency); a model that learns only frequencies "

@@ -109,7 +109,8 @@ class ClosedSets:
         if attribute not in self.candidates:
             listed = sorted(key for key in self.candidates if isinstance(key, str))
             raise CorpusError(
-                f"{attribute} has no list of candidates (the data set's config candidates has {listed}), which closed-set scoring needs; use token scoring, or add its list"
+                f"{attribute} has no list of candidates (the data set's config candidates has {listed}), which "
+                "closed-set scoring needs; use token scoring, or add its list"
             )
         only = None if of is None else tuple(sorted(of))
         *shorter, longest = _prefixes(right)
