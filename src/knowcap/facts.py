@@ -22,8 +22,10 @@ from typing import Any, NamedTuple
 NAME = "name"
 
 
-# Thai, Lao, Tibetan, Burmese, Khmer, Japanese and Chinese: scripts without spaces between words.
-_UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese: scripts without spaces between words, and their punctuation.
+UNSPACED = re.compile(
+    r"[\u0e00-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff65\U00020000-\U0003ffff]"
+)
 MIN_CONTROL = 100  # with fewer people outside the sample, the null control is made of shuffled values
 
 
@@ -270,7 +272,7 @@ def _joined(first: str, second: str) -> bool:
     return all(
         character.isalnum() or character == "_" or unicodedata.category(character or " ")[0] == "M"
         for character in (first, second)
-    ) and not _UNSPACED.search(first + second)
+    ) and not UNSPACED.search(first + second)
 
 
 def _outside_spans(row: Row) -> list[tuple[str, int]]:

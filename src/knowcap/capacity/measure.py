@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.capacity.tables import CapacityError
-from knowcap.facts import Knowledge, Row
+from knowcap.facts import FactError, Knowledge, Row
+from knowcap.files import KNOWLEDGE_FILE
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-_TABLES = (".csv", ".tsv", ".parquet")
+    from knowcap.dataset.prompts import PromptOptions
+
+_CHECKED_ROWS = 1000  # texts tokenized at a time to see which cannot be scored
 
 
 def measure_capacity(
@@ -33,6 +38,7 @@ def measure_capacity(
     limit: int | None = None,
     batch_size: int | None = None,
     output_dir: str | Path | None = None,
+    prompts: PromptOptions | None = None,
     confidence_level: float = 0.95,
     seed: int = 0,
     progress: bool = False,
@@ -41,7 +47,7 @@ def measure_capacity(
 
     Args:
         model: a folder, a Hub id, or a model with its `tokenizer`; any causal language model, or an adapter.
-        dataset: a data set folder or Hub id; a CSV or Parquet of prompt, answer, candidates, or such rows (see
+        dataset: a data set folder or Hub id; a table of prompt, answer, candidates, or such rows (see
             `knowcap.dataset.prompts`); or rows of `knowcap.facts` with `knowledge`.
         tokenizer: a fast one, for a model that is passed as an object.
         knowledge: the number of candidates of each attribute of the rows.
@@ -50,6 +56,7 @@ def measure_capacity(
         dtype, device_map, attn_implementation: see `knowcap.models.LoadOptions`; for a folder or Hub id.
         limit, batch_size: entities to score, the first ones; texts per forward pass, by default as many as fit.
         output_dir: where nll.parquet, control.parquet and capacity.json are written; by default they are not kept.
+        prompts: how a table of prompts is read, and what is done with rows that cannot be measured.
         confidence_level, seed, progress: of the bootstrap interval; show progress bars.
 
     Returns:
@@ -71,7 +78,8 @@ def measure_capacity(
     if loaded is not None and tokenizer is None:
         raise CapacityError("tokenizer=None, but the model is passed as an object; pass its tokenizer as well")
     with tempfile.TemporaryDirectory(prefix="knowcap-measure-") as place:
-        data = dataset_folder(dataset, Path(place) / "data", knowledge)
+        check = partial(text_problems, folder, loaded)
+        data = dataset_folder(dataset, Path(place) / "data", knowledge, prompts, check)
         output = Path(output_dir or Path(place) / "out")
         options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
         options |= {"loading": LoadOptions(dtype, device_map, attn_implementation), "window": window}
@@ -84,22 +92,36 @@ def dataset_folder(
     dataset: str | Path | Iterable[Mapping[str, Any]] | Iterable[Row],
     place: Path,
     knowledge: Knowledge | None = None,
+    prompts: PromptOptions | None = None,
+    check: Callable[[Sequence[Row], Knowledge], Mapping[int, str]] | None = None,
 ) -> Path:
     """The data set as a folder: itself, downloaded from the Hub, or written to `place`.
+
+    Args:
+        dataset, knowledge, prompts: see `measure_capacity`.
+        place: the folder to write, of a table or rows.
+        check: what is wrong with a table's texts for a model, by index; these are left out.
 
     Raises:
         CapacityError, DatasetError: see `measure_capacity`.
     """
     from knowcap.dataset.folder import write_rows
-    from knowcap.dataset.prompts import read_prompts, write_prompts
+    from knowcap.dataset.prompts import PromptOptions, read_prompts, write_prompts
+    from knowcap.dataset.prompts.reading import SUFFIXES
     from knowcap.dataset.source import WHOLE, find_source
 
+    given, prompts = prompts, prompts or PromptOptions()
     if isinstance(dataset, str | Path):
         path = Path(dataset).expanduser()
-        if path.suffix in _TABLES and not path.is_dir():
-            if not path.is_file():
-                raise CapacityError(f"{dataset}: there is no such file; pass a table, a data set folder or a Hub id")
-            return write_prompts(read_prompts(path), place, path.stem)
+        is_file = path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir())
+        if is_file and not path.is_file():
+            raise CapacityError(f"{dataset}: there is no such file; pass a table, a data set folder or a Hub id")
+        if (path / KNOWLEDGE_FILE).is_file():
+            if given not in (None, PromptOptions()):
+                raise CapacityError(f"{dataset} is a data set folder; columns and the like are for tables of prompts")
+            return find_source(str(dataset)).fetch(*WHOLE)
+        if is_file or path.is_dir() or prompts.names_columns:
+            return write_prompts(read_prompts(dataset, prompts), place, path.stem, prompts, check)
         return find_source(str(dataset)).fetch(*WHOLE)
     rows: list[Any] = list(dataset)
     if rows and isinstance(rows[0], Row):
@@ -108,7 +130,54 @@ def dataset_folder(
                 "knowledge=None, but rows do not contain the number of candidates; pass a knowcap.facts.Knowledge"
             )
         return write_rows(place, knowledge, _numbered(rows))
-    return write_prompts(rows, place)
+    return write_prompts(rows, place, options=prompts, text_problems=check)
+
+
+def text_problems(
+    model_dir: Path | None,
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast | None] | None,
+    rows: Sequence[Row],
+    knowledge: Knowledge,
+) -> dict[int, str]:
+    """What is wrong with texts for a model and its tokenizer, by index: too long, or not in its vocabulary.
+
+    Args:
+        model_dir: the model's folder, which is not loaded; or None for a `loaded` one.
+        loaded: a model and its tokenizer.
+        rows, knowledge: the texts and their facts.
+    """
+    from knowcap.models.loading import load_tokenizer
+    from knowcap.scoring.mode import ScoringError
+    from knowcap.scoring.spans import encode_rows
+
+    if loaded is not None:
+        tokenizer, config = loaded[1], loaded[0].config
+    elif model_dir is not None and (model_dir / "config.json").is_file():
+        from transformers import AutoConfig
+
+        config, tokenizer = AutoConfig.from_pretrained(model_dir), load_tokenizer(model_dir)
+    else:
+        return {}
+    config = getattr(config, "get_text_config", lambda: config)()
+    positions = getattr(config, "max_position_embeddings", None) or math.inf
+    found: dict[int, str] = {}
+    for begin in range(0, len(rows), _CHECKED_ROWS):
+        numbers = range(begin, min(begin + _CHECKED_ROWS, len(rows)))
+        try:
+            lengths = encode_rows([rows[i] for i in numbers], cast(Any, tokenizer), knowledge).input_lengths
+            found |= {i: _too_long(n, positions) for i, n in zip(numbers, lengths, strict=True) if n > positions}
+        except (FactError, ScoringError):
+            for i in numbers:
+                try:
+                    (length,) = encode_rows([rows[i]], cast(Any, tokenizer), knowledge).input_lengths
+                    found |= {i: _too_long(length, positions)} if length > positions else {}
+                except (FactError, ScoringError) as error:
+                    found[i] = str(error)
+    return found
+
+
+def _too_long(length: int, positions: float) -> str:
+    return f"{length} tokens before the end of the answer, the model has {positions:g} positions"
 
 
 def _numbered(rows: Iterable[Row]) -> list[tuple[Row, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
 from knowcap.files import CAPACITY_FILE, REPORT_JSON_FILE, locked, read_json
@@ -15,10 +15,15 @@ from knowcap.run import pipeline as stages
 from knowcap.run.folder import is_run_dir
 
 
+if TYPE_CHECKING:
+    from knowcap.dataset.prompts import PromptOptions
+
+
 _EXAMPLES = (
     "knowcap measure runs/quickstart --overwrite",
     "knowcap measure openai-community/gpt2 --dataset_name you/your-facts --limit 1000 --batch_size auto",
     "knowcap measure my_model --dataset_name facts.csv     (columns prompt, answer, candidates)",
+    "knowcap measure my_model --dataset_name you/facts --columns prompt=question answer=obj candidates=frequency",
     "knowcap measure runs/quickstart --scoring closed_set --context packed",
     "knowcap measure meta-llama/Llama-3.1-8B --dataset_name facts.csv --dtype bfloat16 --device_map auto",
     "knowcap measure runs/quickstart/quantized/int8 --compare runs/quickstart",
@@ -32,6 +37,7 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run folder, a model folder or a Hub id")
     data = "a data set folder, a Hub id, or a table of prompts; by default that of the run"
     parser.add_argument("--dataset_name", metavar="DATA", help=data)
+    _add_table_options(parser)
     parser.add_argument("--revision", help="of a model on the Hub: branch, tag or commit")
     parser.add_argument(
         "--scoring",
@@ -63,9 +69,46 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    """The options of tables of prompts."""
+    group = parser.add_argument_group("tables of prompts", "a file, a folder of files, or a data set of the Hub")
+    columns = "names of its columns, such as prompt=question answer=obj_label; candidates may be a number or frequency"
+    group.add_argument("--columns", nargs="+", metavar="KEY=COLUMN", type=_pair, default=[], help=columns)
+    entity = "the column of entities; without a prompt column, all others are attributes"
+    group.add_argument("--entity", metavar="COLUMN", help=entity)
+    group.add_argument("--prompt", help="of a table without prompts [The {attribute} of {entity} is]")
+    group.add_argument("--split", help="of a data set of the Hub [train]")
+    group.add_argument("--dataset_config_name", help="of a data set of the Hub")
+    group.add_argument("--dataset_revision", help="of a data set of the Hub: branch, tag or commit")
+    copied = "measure rows whose answer stands in their prompt, too; the result is then no bound"
+    group.add_argument("--keep_copied", action="store_true", help=copied)
+    group.add_argument("--strict", action="store_true", help="stop if a row cannot be measured, do not leave it out")
+
+
+def _prompt_options(args: argparse.Namespace) -> PromptOptions | None:
+    """The options of tables that are given; None if there are none."""
+    from knowcap.dataset.prompts import PromptOptions
+
+    keys = ("entity", "prompt", "split", "dataset_config_name", "keep_copied", "strict")
+    given: dict[str, Any] = {key: value for key in keys if (value := getattr(args, key))}
+    given |= {"columns": dict(args.columns)} if args.columns else {}
+    given |= {"revision": args.dataset_revision} if args.dataset_revision else {}
+    if given and args.dataset_name is None:
+        raise ValueError(f"{', '.join(f'--{key}' for key in given)}: of a table, so give --dataset_name")
+    return PromptOptions(**given) if given else None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, found, column = text.partition("=")
+    if not (key and found and column):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected KEY=COLUMN, such as prompt=question")
+    return key, column
+
+
 def _measure(args: argparse.Namespace, _: list[str]) -> None:
     """Measures a run's models or one model, or compares two, and prints the result."""
     options: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "limit", "overwrite")}
+    options["prompts"] = _prompt_options(args)
     options |= {key: getattr(args, key) for key in ("scoring", "context", "start_token", "window")}
     options["loading"] = LoadOptions(args.dtype, args.device_map, args.attn_implementation)
     options["launcher"] = launcher_of(args)

@@ -34,6 +34,7 @@ from knowcap.run.launch import Launcher
 
 
 if TYPE_CHECKING:
+    from knowcap.dataset.prompts import PromptOptions
     from knowcap.models.loading import LoadOptions
     from knowcap.scoring.mode import ScoringMode
 
@@ -86,16 +87,26 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Pa
     return _stage("train", output, work, _describe_training, kept)
 
 
-def measure_run(run_dir: Path, recipe: Recipe, *, dataset_name: str | None = None, **options: Any) -> list[Path]:
-    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`.
+def measure_run(
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    dataset_name: str | None = None,
+    prompts: PromptOptions | None = None,
+    **options: Any,
+) -> list[Path]:
+    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`, and `prompts` is
+    how a table of prompts is read.
 
     Returns:
         The folders with the results.
     """
-    from knowcap.capacity.measure import dataset_folder
+    from knowcap.capacity.measure import dataset_folder, text_problems
 
-    place = run_dir / ".measured.data"
-    dataset_dir = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, place)
+    dataset_dir = run_dir / "knowledge"
+    if dataset_name is not None:
+        check = partial(text_problems, run_dir / "model", None)
+        dataset_dir = dataset_folder(dataset_name, run_dir / ".measured.data", prompts=prompts, check=check)
     models = (run_dir / "model", *sorted((run_dir / "quantized").glob("int*")))
     return [measure(model_dir, dataset_dir, recipe, **options).parent for model_dir in models]
 
@@ -111,7 +122,7 @@ def measure_model(
         name: a model folder, or a Hub id.
         dataset_name: a data set folder or Hub id, or a table of prompts; the run's own by default.
         output_dir: where results are written instead.
-        options: those of `measure`, and `revision` of a Hub id.
+        options: those of `measure`, `revision` of a Hub id, and `prompts`, how a table of prompts is read.
 
     Returns:
         The folder with the results: nll.parquet, control.parquet, capacity.json.
@@ -119,7 +130,7 @@ def measure_model(
     Raises:
         ValueError: there is no model, or no data set to measure it on.
     """
-    from knowcap.capacity.measure import dataset_folder
+    from knowcap.capacity.measure import dataset_folder, text_problems
     from knowcap.models.folders import find_model
     from knowcap.report.card import write_card
     from knowcap.report.card.results import run_dir_of
@@ -141,7 +152,10 @@ def measure_model(
     ours = (model_dir / TRAINING_FILE).is_file()
     called = Path(name).resolve().name if Path(name).is_dir() else str(name).replace("/", "--")
     output = output_dir or (model_dir if ours else Path("measured") / called)
-    data = run_dir / "knowledge" if dataset_name is None else dataset_folder(dataset_name, output / "data")
+    prompts, data = options.pop("prompts", None), run_dir / "knowledge"
+    if dataset_name is not None:
+        check = partial(text_problems, model_dir, None)
+        data = dataset_folder(dataset_name, output / "data", prompts=prompts, check=check)
     measure(model_dir, data, recipe, output_dir=output, **options)
     result = output / ScoringMode.of(options).folder
     if recipe is not None and output == model_dir and (run_dir / "model" / CAPACITY_FILE).is_file():

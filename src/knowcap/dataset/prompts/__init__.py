@@ -9,8 +9,9 @@
 - `entity` (optional): what it is asked about. Several prompts for one attribute of one entity are renderings of one
   fact, and their nll is averaged.
 
-`reading` finds these columns in files and Hub data sets, `facts` checks the rows, `priors` settles what each attribute's
-answers were drawn from, `subjects` whether prompts without an entity are about different ones, `write` makes the folder.
+`reading` finds these columns in files and Hub data sets, `facts` checks the rows, `priors` determines what each
+attribute's answers were drawn from, `subjects` whether prompts without an entity are about different ones, `write`
+makes the folder.
 """
 
 from knowcap.dataset.prompts.reading import PromptOptions, read_prompts

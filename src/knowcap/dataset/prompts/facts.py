@@ -12,7 +12,7 @@ from typing import Any
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.prompts.reading import COLUMNS, FREQUENCY, PromptOptions, PromptRow, cell_text
 from knowcap.dataset.prompts.subjects import check_subjects
-from knowcap.facts import NAME, Row, Span, contains_words
+from knowcap.facts import NAME, UNSPACED, Row, Span, contains_words
 from knowcap.recipe_file import parse_number
 
 
@@ -41,11 +41,10 @@ class Prompt:
 
     def text(self) -> Row:
         """Prompt and answer as one text, with a space between unless the prompt's script has none."""
-        spaceless = self.prompt[-1:].isspace() or contains_words(self.prompt + self.answer[:1], self.prompt[-1:])
-        start = len(self.prompt) + (not spaceless)
-        name = Span(NAME, 0, len(self.prompt.rstrip()))
-        value = Span(self.attribute, start, start + len(self.answer))
-        return Row(f"{self.prompt}{' ' * (not spaceless)}{self.answer}", (name, value), self.entity)
+        last = self.prompt[-1:]
+        before = self.prompt if last.isspace() or UNSPACED.match(last) else f"{self.prompt} "
+        value = Span(self.attribute, len(before), len(before) + len(self.answer))
+        return Row(before + self.answer, (Span(NAME, 0, len(self.prompt.rstrip())), value), self.entity)
 
 
 class Problems:
@@ -91,7 +90,8 @@ def prompts_of(
         try:
             row = _prompt(cells, where)
         except ValueError as error:
-            problems.add(*error.args[:1], where, error.args[1])
+            kind, what = error.args
+            problems.add(kind, where, what)
             continue
         if contains_words(row.prompt, row.answer):
             copied += 1
@@ -107,7 +107,7 @@ def prompts_of(
     found = list(prompts.values())
     _check_answers(found)
     if any(not cell_text(row.get("entity")) for row in rows):
-        check_subjects([(row.prompt, row.answer, row.attribute) for row in found if row.entity == row.prompt])
+        check_subjects([(row.prompt, row.answer, row.attribute) for row in found if row.entity == row.prompt.strip()])
     return found, bool(copied and options.keep_copied)
 
 
@@ -130,7 +130,7 @@ def _prompt(cells: Mapping[str, Any], where: str) -> Prompt:
     attribute, entity = (cell_text(cells.get(key)) for key in ("attribute", "entity"))
     if attribute == NAME:
         attribute = f"{NAME} (attribute)"
-    return Prompt(where, prompt, answer, attribute or ATTRIBUTE, entity or prompt, count, listed)
+    return Prompt(where, prompt, answer, attribute or ATTRIBUTE, entity or prompt.strip(), count, listed)
 
 
 def candidates_of(cell: Any) -> tuple[int | None, tuple[str, ...]]:

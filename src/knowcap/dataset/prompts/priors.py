@@ -68,8 +68,8 @@ def prior_of(name: str, prompts: Sequence[Prompt]) -> Prior:
     count, lists = prompts[0].count, {row.entity: row.listed for row in prompts if row.listed}
     if count is not None and not lists and len(counts) > count:
         raise DatasetError(
-            f"{name}: {count} candidates, but the table has {len(counts)} different answers; expected at least as many "
-            "candidates, or `frequency`"
+            f"{name}: {count} candidates, but the table has {len(counts)} different answers; expected at least as "
+            "many candidates, or `frequency`"
         )
     if len(set(lists.values())) > 1:  # each row has its own options
         rows = [CandidateRow(name, 0, 0, text, None, entity) for entity, texts in lists.items() for text in texts]
@@ -77,10 +77,12 @@ def prior_of(name: str, prompts: Sequence[Prompt]) -> Prior:
     listed = [CandidateRow(name, 0, 0, text) for text in next(iter(lists.values()), ())]
     if count is None or is_uneven(entropy, count, len(answers)):
         answer, most = counts.most_common(1)[0]
-        why = "" if count is None else (
-            f" in place of log2({count}) = {math.log2(count):.2f} bits, since answers are uneven and a model that only "
-            "knows how common each is would be credited the difference"
-        )  # fmt: skip
+        why = ""
+        if count is not None:
+            why = (
+                f" in place of log2({count}) = {math.log2(count):.2f} bits, since answers are uneven and a model that "
+                "only knows how common each is would be credited the difference"
+            )
         logger.info(
             "%s: the prior is %s: %.2f bits a fact%s (%d of %d are %r)",
             name, _FREQUENT, entropy, why, most, len(answers), answer,

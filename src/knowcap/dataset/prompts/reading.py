@@ -59,6 +59,11 @@ class PromptOptions:
     keep_copied: bool = False
     strict: bool = False
 
+    @property
+    def names_columns(self) -> bool:
+        """Whether the options say that the data set is a table."""
+        return bool(self.columns or self.entity or self.dataset_config_name)
+
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - {*COLUMNS, *OPTIONAL})
         if unknown:
@@ -100,7 +105,7 @@ def read_prompts(source: str | Path, options: PromptOptions | None = None) -> li
 
 
 def _text_rows(path: Path, names: Sequence[str]) -> Iterator[PromptRow]:
-    """The rows of a CSV or TSV with the line where each begins; lines with too few or too many cells have a problem."""
+    """The rows of a CSV or TSV with the line where each begins; those with other numbers of cells have a problem."""
     text, encoding = decode(path.read_bytes())
     if encoding != "utf-8":
         logger.info("%s is not UTF-8; it is read as %s", path.name, encoding)

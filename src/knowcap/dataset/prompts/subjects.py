@@ -1,7 +1,7 @@
-"""Whether prompts without an entity are about different ones: one fact in several wordings must not count several times.
+"""Whether prompts without an entity are about different ones: one fact in several wordings must count once.
 
-Of each prompt the words that others share with it, at its beginning and end, are its template; the words between are its
-subject. The template is the one that covers most: the number of prompts that share it times its number of words.
+Of each prompt the words that others share with it, at its beginning and end, are its template; the words between are
+its subject. The template is the one that covers most: the number of prompts that share it times its number of words.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def check_subjects(rows: Sequence[tuple[str, str, str]]) -> None:
                 raise DatasetError(
                     f"{len(of_answer)} prompts have the {attribute} {answer!r}, such as {of_answer[0]!r} and "
                     f"{of_answer[1]!r}, and it cannot be seen whether they are about different entities. Add a column "
-                    "`entity`, so that prompts about one are averaged; or pass --columns entity=prompt if each is about "
-                    "another one"
+                    "`entity`, so that prompts about one are averaged; or pass --columns entity=prompt if each is "
+                    "about another one"
                 )
 
 
