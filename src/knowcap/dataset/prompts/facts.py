@@ -159,7 +159,8 @@ def candidates_of(cell: Any) -> tuple[int | None, tuple[str, ...]]:
         listed = [cell_text(part) for part in cell]
         twice = [text for text, number in Counter(listed).items() if number > 1]
         if twice or not all(listed) or not listed:
-            raise ValueError(f"got {cell!r}; expected different texts" + f", {twice[0]!r} occurs twice" * bool(twice))
+            found = f", {twice[0]!r} occurs twice" if twice else ""
+            raise ValueError(f"got {cell!r}; expected one or more different texts{found}")
         return len(listed), tuple(sorted(listed))
     whole = isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell) and cell == int(cell)
     if not whole or cell < 1:
