@@ -132,12 +132,12 @@ def test_the_command_prints_a_table_or_json(folder, tmp_path, capsys, monkeypatc
     [
         ([], "no rows"),
         ([{"prompt": "a", "answer": "b"}], "columns candidates are missing"),
-        ([{"prompt": "a is", "answer": "b", "candidates": "many"}], "row 1: candidates is 'many'"),
-        ([{"prompt": "a is", "answer": "b", "candidates": ["c", "d"]}], "'b' is not among its 2 candidates"),
-        ([{"prompt": "Is it red?", "answer": "red", "candidates": 2}], "prompt has the answer"),
-        ([{"prompt": " ", "answer": "red", "candidates": 2}], "expected text in both"),
-        ([ROWS[0], ROWS[0]], "has two rows"),
-        ([ROWS[0], ROWS[1] | {"candidates": 7}], "7 candidates, but 195 in an earlier row"),
+        ([{"prompt": "a is", "answer": "b", "candidates": "many"}], "row 1: got 'many'"),
+        ([{"prompt": "a is", "answer": "b", "candidates": ["c", "d"]}], "'b' is not among"),
+        ([{"prompt": "Is it red?", "answer": "red", "candidates": 2}], "the answer stands in the prompt"),
+        ([{"prompt": " ", "answer": "red", "candidates": 2}], "no text in the prompt"),
+        ([ROWS[0], ROWS[0]], "repeated"),
+        ([ROWS[0], ROWS[1] | {"candidates": 7}], "row 2: 7, but 195 in most rows"),
     ],
 )
 def test_tables_that_cannot_be_measured_are_refused(tmp_path, rows, message):
