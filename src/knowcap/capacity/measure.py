@@ -48,15 +48,13 @@ def measure_capacity(
     Args:
         model: a folder, a Hub id, or a model with its `tokenizer`; any causal language model, or an adapter.
         dataset: a data set folder or Hub id; a table of prompt, answer, candidates, or such rows (see
-            `knowcap.dataset.prompts`); or rows of `knowcap.facts` with `knowledge`.
-        tokenizer: a fast one, for a model that is passed as an object.
-        knowledge: the number of candidates of each attribute of the rows.
+            `knowcap.dataset.prompts`), read by `prompts`; or rows of `knowcap.facts` with `knowledge`.
+        tokenizer, knowledge: of a model object; the number of candidates of each attribute of the rows.
         scoring, context, start_token: see `knowcap.scoring.ScoringMode`.
         window: tokens of a window of packed texts; by default as in training, else at most 2,048.
         dtype, device_map, attn_implementation: see `knowcap.models.LoadOptions`; for a folder or Hub id.
         limit, batch_size: entities to score, the first ones; texts per forward pass, by default as many as fit.
         output_dir: where nll.parquet, control.parquet and capacity.json are written; by default they are not kept.
-        prompts: how a table of prompts is read, and what is done with rows that cannot be measured.
         confidence_level, seed, progress: of the bootstrap interval; show progress bars.
 
     Returns:
@@ -64,8 +62,7 @@ def measure_capacity(
 
     Raises:
         CapacityError: a model without tokenizer, or rows without knowledge.
-        ModelError, DatasetError: a model, data set or table that cannot be had or used.
-        FactError, TextError: facts that violate the contract, or texts that cannot be tokenized.
+        ModelError, DatasetError, FactError, TextError: a model, data set, table or texts that cannot be used.
         LeakError: the null control holds bits.
     """
     from knowcap.capacity.summary import capacity
