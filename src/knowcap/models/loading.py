@@ -104,10 +104,13 @@ def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
 
 
 def _class_of(config: PreTrainedConfig, folder: Path) -> Any:
-    """The auto class that has the architecture: of causal language models, else of models of images and text."""
+    """The auto class that has the architecture: of causal language models, or of models of images and text; the latter
+    first for a composite configuration, whose files have weights of both.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+    classes = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    for auto in classes if config.get_text_config() is config else classes[::-1]:
         if type(config) in auto._model_mapping:
             return auto
     raise ModelError(
