@@ -68,7 +68,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     save = Figure.savefig
 
     def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
-        figures.append(figure)
+        if figure not in figures:  # once for all formats
+            figures.append(figure)
         save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)

@@ -89,7 +89,9 @@ def test_bad_input_is_one_message_and_nothing_is_written_over(runs: Path, tmp_pa
     other = tmp_path / "capacity.json"
     other.write_text('{"bits_per_parameter": 1}')
     assert "was not written by `knowcap fit`" in fails(capsys, "fit", "kaplan-nd", str(runs), "--json", str(other))
-    assert "was not written by `knowcap fit`" in fails(capsys, "fit", "kaplan-nd", str(runs), "--plot", str(other))
+    assert "was not written by `knowcap fit`" in fails(
+        capsys, "fit", "kaplan-nd", str(runs), "--plot", str(other.rename(tmp_path / "capacity.png"))
+    )
     assert "is a folder" in fails(capsys, "fit", "kaplan-nd", str(runs), "--plot", str(tmp_path))
     assert "missing column knowledge_bits" in fails(capsys, "fit", "capacity", str(runs))
     assert "no such file" in fails(capsys, "fit", "capacity", str(tmp_path / "none.csv"))
@@ -97,7 +99,7 @@ def test_bad_input_is_one_message_and_nothing_is_written_over(runs: Path, tmp_pa
     assert "expected numbers greater than 0" in fails(capsys, "fit", "chinchilla", str(runs), "--flops", "-1")
     assert "confidence_level" in fails(capsys, "fit", "kaplan-nd", str(runs), "--confidence_level", "95")
     assert runs.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["capacity.json", "runs.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["capacity.png", "runs.csv"]
 
 
 def test_budgets_are_spent_and_extrapolation_is_reported(tmp_path: Path, capsys) -> None:
@@ -126,6 +128,14 @@ def test_all_approaches_are_printed_and_written_side_by_side(tmp_path: Path, cap
     assert "approach 2 would find an exponent" in printed
     assert "1e+22 FLOPs: chinchilla-isoflop extrapolated: 3.3 times the largest run" in printed
     assert plot.read_bytes().startswith(PNG)
+    assert (
+        plot.with_suffix(".pdf").read_bytes().startswith(b"%PDF") and b"<svg" in plot.with_suffix(".svg").read_bytes()
+    )
+    plot.with_suffix(".pdf").write_text("of somebody else")
+    assert main(["fit", "chinchilla", str(path), *words, *FEW]) == 2
+    assert "all.pdf exists and was not written by" in capsys.readouterr().err
+    assert main(["fit", "chinchilla", str(path), "--plot", str(tmp_path / "all.jpg"), *FEW]) == 2
+    assert "ends with .png, .pdf, .svg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from run_folders import make_capacity, make_run
 
+from knowcap.cli import main
 from knowcap.report.stage import COLUMNS, ReportError, find_runs, report, report_table
 
 
 def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     make_run(tmp_path / "b")
     make_run(tmp_path / "sweep" / "a", share=0.5)
-    path = report(tmp_path)
+    path = report(tmp_path, recursive=True)
     assert path == tmp_path / "report.md"
     text = path.read_text()
     table = [line for line in text.splitlines() if line.startswith("|")]
@@ -39,7 +41,7 @@ def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     ]
     assert float(cells[2][7]) == pytest.approx(capacity["max_bits_per_parameter"], abs=5e-4)
     assert len({len(line) for line in table}) == 1, "columns are aligned"
-    assert report_table(tmp_path) in text
+    assert report_table(tmp_path, recursive=True) in text
 
 
 def test_the_figures_are_in_report_json_in_full(tmp_path: Path) -> None:
@@ -59,11 +61,9 @@ def test_every_run_gets_plots_cards_and_a_copy_of_its_capacity(tmp_path: Path) -
     run_dir = make_run(tmp_path / "tiny")
     report(tmp_path)
     assert {p.name for p in (run_dir / "plots").iterdir()} == {
-        "loss.png",
-        "attributes.png",
-        "attributes_int8.png",
-        "attributes_int4.png",
-        "bits_vs_parameters.png",
+        f"{name}.{end}"
+        for name in ("loss", "attributes", "attributes_int8", "attributes_int4", "bits_vs_parameters")
+        for end in ("png", "pdf", "svg")
     }
     assert (tmp_path / "bits_vs_parameters.png").stat().st_size > 1000
     assert (run_dir / "capacity.json").read_bytes() == (run_dir / "model" / "capacity.json").read_bytes()
@@ -106,6 +106,33 @@ def test_unfinished_and_unmeasured_runs_are_left_out(tmp_path: Path) -> None:
     (unmeasured / "capacity.json").unlink()
     assert [run.name for run in find_runs(tmp_path)] == ["done", "half"]
     assert report_table(tmp_path).count("int4") == 1
+
+
+def test_deeper_runs_are_reported_only_when_asked_for(tmp_path: Path) -> None:
+    for name in ("b", "a/deep", "a"):
+        make_run(tmp_path / name)
+    (tmp_path / "a" / "measured" / "model").mkdir(parents=True)  # of a table called model.csv
+    shutil.copy(tmp_path / "a" / "model" / "capacity.json", tmp_path / "a" / "measured" / "model")
+    assert [run.relative_to(tmp_path).as_posix() for run in find_runs(tmp_path)] == ["a", "b"]
+    assert [run.relative_to(tmp_path).as_posix() for run in find_runs(tmp_path, True)] == ["a", "a/deep", "b"]
+    assert find_runs(tmp_path / "a") == [tmp_path / "a"]
+    report(tmp_path)
+    assert (tmp_path / "a" / "plots").exists() and not (tmp_path / "a" / "deep" / "plots").exists()
+    make_run(tmp_path / "c" / "x" / "deep")
+    with pytest.raises(ReportError, match="such as .*c/x/deep, are reported with --recursive"):
+        find_runs(tmp_path / "c")
+
+
+def test_the_command_lists_the_files_that_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b" / "deep")
+    for words in ((), ("--recursive",)):
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+        assert main(["report", str(tmp_path), *words]) == 0
+        written = {p for p in tmp_path.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns}
+        lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+        assert {Path(line) for line in lines if line.startswith(str(tmp_path))} == written
+        assert any((tmp_path / "b") in path.parents for path in written) == bool(words)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from knowcap.capacity import LeakError
 from knowcap.cli import main
 
 
@@ -156,3 +158,87 @@ def test_a_model_outside_of_runs_needs_a_data_set_and_is_left_as_it_is(finished,
     out = capsys.readouterr().out
     assert "|Dataset|" in out and f"{found['bits_per_parameter']:.4f}" in out
     assert len(list(tmp_path.iterdir())) == 4 and "bits of knowledge" in Path("measured/theirs/README.md").read_text()
+
+
+@pytest.fixture
+def facts(finished, tmp_path):
+    """A table of prompts: texts of the run's people up to their birth date, and that date."""
+    folder = finished[0] / "runs" / "mine" / "knowledge" / "biographies"
+    rows = pq.read_table(sorted(folder.glob("*.parquet"))[0]).to_pylist()
+    lines = ["prompt,answer,candidates"]
+    for row in rows[:12:2]:
+        span = next(span for span in row["spans"] if span["attribute"] == "birth_date")
+        prompt, answer = row["text"][: span["start"]].strip(), row["text"][span["start"] : span["end"]]
+        lines.append(f'"{prompt}","{answer}",64')
+    table = tmp_path / "facts.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def contents(run_dir: Path, *without: str) -> dict[str, bytes]:
+    """The files of a run folder but the lock, and but those in some folders."""
+    files = {path.relative_to(run_dir).as_posix(): path for path in run_dir.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith((".lock", *without))}
+
+
+def test_another_data_set_is_measured_beside_the_runs_own_figures(finished, facts, capsys):
+    run_dir = finished[0] / "runs" / "mine"
+    before = contents(run_dir)
+    assert main(["measure", str(run_dir), "--dataset_name", str(facts)]) == 0
+    try:
+        out = capsys.readouterr().out
+        assert contents(run_dir, "measured/") == before
+        place = run_dir / "measured" / "facts"
+        found = [json.loads((folder / "capacity.json").read_text()) for folder in (place, place / "quantized/int8")]
+        assert [(c["precision"], c["num_entities"]) for c in found] == [("fp32", 6), ("int8", 6)]
+        for capacity in found:
+            assert f"{capacity['bits_per_parameter']:.4f}|" in out
+        assert {"nll.parquet", "control.parquet", "README.md", "data"} <= {path.name for path in place.iterdir()}
+        assert main(["measure", str(run_dir), "--dataset_name", str(facts), "--json"]) == 0  # kept
+        models = {model.pop("folder"): model for model in json.loads(capsys.readouterr().out)["models"]}
+        assert [models[str(place)], models[str(place / "quantized" / "int8")]] == found
+        assert main(["measure", str(run_dir / "model"), "--dataset_name", str(facts), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == found[0]
+        compare = ["measure", str(run_dir / "quantized" / "int8"), "--compare", str(run_dir)]
+        assert main([*compare, "--dataset_name", str(facts)]) == 0
+        assert f"int8, {found[1]['num_parameters']:,} parameters), {found[1]['bits_per_parameter']:.4f} bits" in (
+            capsys.readouterr().out
+        )
+        assert contents(run_dir, "measured/") == before
+    finally:
+        shutil.rmtree(run_dir / "measured")
+
+
+def test_an_earlier_result_stays_until_the_new_one_is_whole(finished, facts, monkeypatch):
+    run_dir = finished[0] / "runs" / "mine"
+    words = ["measure", str(run_dir), "--dataset_name", str(facts), "--overwrite"]
+    try:
+        assert main(words) == 0
+        before = contents(run_dir)
+        facts.write_text(facts.read_text().replace(",64", ",32"))
+
+        def reject(*_, **__):
+            raise LeakError("the control holds bits")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("knowcap.capacity.capacity", reject)
+            assert main(words) == 2
+            assert contents(run_dir) == before
+            assert main(["measure", str(run_dir), "--overwrite"]) == 2
+            assert contents(run_dir) == before
+        facts.write_text("prompt,answer,candidates\n")
+        assert main(words) == 2
+        assert contents(run_dir) == before
+    finally:
+        shutil.rmtree(run_dir / "measured")
+
+
+def test_a_run_is_measured_into_another_folder(finished, tmp_path, capsys):
+    run_dir = finished[0] / "runs" / "mine"
+    before = contents(run_dir)
+    assert main(["measure", str(run_dir), "--limit", "30", "--output_dir", str(tmp_path / "new")]) == 0
+    assert contents(run_dir) == before
+    out = capsys.readouterr().out
+    for folder in (tmp_path / "new", tmp_path / "new" / "quantized" / "int8"):
+        assert json.loads(pq.read_schema(folder / "nll.parquet").metadata[b"knowcap"])["entities_scored"] == 30
+        assert f"{json.loads((folder / 'capacity.json').read_text())['bits_per_parameter']:.4f}|" in out

@@ -60,7 +60,8 @@ def measured(model_dir, dataset_dir, tmp_path_factory) -> Path:
         shutil.copytree(model_dir, run_dir / folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what a random model gives away is not the point here
-        stages.measure_run(run_dir, Recipe(), dataset_name=str(dataset_dir))
+        (run_dir / "knowledge").symlink_to(dataset_dir)
+        stages.measure_run(run_dir, Recipe())
     return run_dir
 
 

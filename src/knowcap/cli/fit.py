@@ -14,6 +14,7 @@ _LAWS = (
     "capacity", "exposures", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
     "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric",
 )  # fmt: skip
+_BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF", ".svg": b"<?xml"}  # formats of plots
 _EXAMPLES = (
     "knowcap fit capacity runs.parquet --json capacity.json --plot capacity.png",
     "knowcap fit kaplan-nd runs.csv --columns loss=eval_loss num_parameters=size",
@@ -32,7 +33,8 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write constants, intervals and residuals to this file"
     )
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="plot points, law and residuals to this PNG file")
+    text = "plot points, law and residuals to this file: .png (with .pdf and .svg beside it), .pdf or .svg"
+    parser.add_argument("--plot", metavar="FILE", type=Path, help=text)
     text = "names of the table's columns, such as loss=eval_loss"
     parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
     text = "only rows with these values, such as dataset=c4"
@@ -114,16 +116,25 @@ def _check_output(path: Path, args: argparse.Namespace) -> None:
         args.json and args.plot and args.json.resolve() == args.plot.resolve()
     ):
         raise ValueError(f"{path} is given twice; give each output its own file")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected a file")
-    if not path.exists():
-        return
+    files = [path]
     if path == args.plot:
-        ours = path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    else:
-        try:
-            ours = "law" in read_json(path)
-        except FileError:
-            ours = False
-    if not ours:
-        raise ValueError(f"{path} exists and was not written by `knowcap fit`; give another file, or remove it")
+        from knowcap.report.plots import formats_of
+
+        if path.suffix not in _BEGINNINGS and not path.is_dir():
+            raise ValueError(f"--plot: got {path}, expected a file that ends with {', '.join(_BEGINNINGS)}")
+        files = formats_of(path)
+    for file in files:
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; expected a file")
+        if file.exists() and not _is_ours(file):
+            raise ValueError(f"{file} exists and was not written by `knowcap fit`; give another file, or remove it")
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file can be of `knowcap fit`: a plot of its format, or JSON of a law."""
+    if file.suffix in _BEGINNINGS:
+        return file.read_bytes().startswith(_BEGINNINGS[file.suffix])
+    try:
+        return "law" in read_json(file)
+    except FileError:
+        return False

@@ -13,6 +13,7 @@ from knowcap.models.loading import DTYPES, LoadOptions
 from knowcap.recipe import START_TOKENS
 from knowcap.run import pipeline as stages
 from knowcap.run.folder import is_run_dir
+from knowcap.run.places import results_place
 
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _EXAMPLES = (
     "knowcap measure my_model --dataset_name you/facts --columns prompt=question answer=obj candidates=frequency",
     "knowcap measure runs/quickstart --scoring closed_set --context packed",
     "knowcap measure meta-llama/Llama-3.1-8B --dataset_name facts.csv --dtype bfloat16 --device_map auto",
+    "knowcap measure runs/quickstart --dataset_name facts.csv     (results in runs/quickstart/measured/facts)",
     "knowcap measure runs/quickstart/quantized/int8 --compare runs/quickstart",
 )
 
@@ -61,10 +63,12 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--attn_implementation", metavar="NAME", help="sdpa, eager, flash_attention_2, …")
     parser.add_argument("--batch_size", type=_batch_size, help="texts per forward pass; auto: as many as fit")
     parser.add_argument("--limit", type=positive, help="score this many entities only, the first ones")
-    parser.add_argument(
-        "--output_dir", type=Path, help="where results are written; by default measured/NAME for models of others"
+    place = (
+        "where results are written; by default measured/NAME for models of others, RUN/measured/DATA for other data"
     )
-    parser.add_argument("--overwrite", action="store_true", help="repeat a finished measurement")
+    parser.add_argument("--output_dir", type=Path, help=place)
+    again = "repeat a finished measurement, which is replaced when the new one is whole"
+    parser.add_argument("--overwrite", action="store_true", help=again)
     parser.add_argument("--compare", metavar="MODEL", help="another run or model, to print the difference to it")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
@@ -120,11 +124,12 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
     if not is_run_dir(run_dir):
         options |= {"revision": args.revision, "output_dir": args.output_dir}
         return _print(stages.measure_model(args.model, args.dataset_name, **options), args)
-    if args.output_dir is not None:
-        raise ValueError("--output_dir has no effect on a run folder, which keeps its results; remove it")
     recipe = stages.recipe_of(run_dir)
     with locked(run_dir):
-        stages.measure_run(run_dir, recipe, dataset_name=args.dataset_name, **options)
+        options |= {"dataset_name": args.dataset_name, "output_dir": args.output_dir}
+        results = stages.measure_run(run_dir, recipe, **options)
+    if results_place(run_dir, args.dataset_name, args.output_dir) is not None:
+        return _print_all(results, args)
     stages.report(run_dir)
     from knowcap.report.stage import report_table
 
@@ -132,6 +137,15 @@ def _measure(args: argparse.Namespace, _: list[str]) -> None:
         print(json.dumps(read_json(run_dir / REPORT_JSON_FILE)))
     else:
         print(report_table(run_dir))
+
+
+def _print_all(results: list[Path], args: argparse.Namespace) -> None:
+    """The results of a run's models that are not in the models' own folders."""
+    if args.json:
+        models = [{"folder": str(result)} | read_json(result / CAPACITY_FILE) for result in results]
+        return print(json.dumps({"models": models}))
+    for result in results:
+        _print(result, args)
 
 
 def _print(result: Path, args: argparse.Namespace) -> None:

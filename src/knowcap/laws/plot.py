@@ -1,4 +1,4 @@
-"""Plots of fitted laws, as PNG files: points and law above, residuals below (matplotlib, imported late)."""
+"""Plots of fitted laws as PNG, PDF and SVG: points and law above, residuals below; matplotlib is imported late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from knowcap.laws.compare import Comparison
 from knowcap.laws.fit import Fit
 from knowcap.laws.law import optimum
-from knowcap.report.plots import COLORS, DPI, GREY
+from knowcap.report.plots import COLORS, GREY, save_plot
 
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def plot_fit(fit: Fit, path: str | Path) -> Path:
 
     Args:
         fit: of any law.
-        path: of the PNG file.
+        path: of the PNG, PDF or SVG file; a PNG file has the others beside it.
     """
     profiles = fit.law == "chinchilla-isoflop"
     figure, (top, bottom) = _figure((7.6, 6.4), profiles)
@@ -63,7 +63,7 @@ def plot_fit(fit: Fit, path: str | Path) -> Path:
     figure.suptitle(f"{fit.law}: {constants}", fontsize=10)
     if not profiles:
         bottom.set_xlim(top.get_xlim())
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
@@ -71,7 +71,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
 
     Args:
         comparison: of `compare_approaches`.
-        path: of the PNG file.
+        path: of the PNG, PDF or SVG file; a PNG file has the others beside it.
     """
     figure, (axes, right) = _figure((7.6, 6.4), True)
     flops = _span_of_flops(comparison)
@@ -94,7 +94,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     right.set_xlabel(
         f"exponent of parameters, {100 * next(iter(comparison.fits.values())).confidence_level:g} % intervals"
     )
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def _span_of_flops(comparison: Comparison) -> tuple[float, float]:
@@ -117,13 +117,6 @@ def _figure(size: tuple[float, float], even: bool) -> tuple[Figure, tuple[Axes, 
         axes.grid(visible=True, color="#EBEBEB", linewidth=0.8)
         axes.set_axisbelow(True)
     return figure, (top, bottom)
-
-
-def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, format="png")
-    return path
 
 
 def _groups(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

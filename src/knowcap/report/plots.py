@@ -1,4 +1,4 @@
-"""Plots of capacities and training runs, as PNG files and as SVG; matplotlib is imported when one is drawn."""
+"""Plots of capacities and training runs, as PNG, PDF and SVG files; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from knowcap.files import whole_file
 
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def plot_frontier(capacities: Sequence[dict[str, Any]], path: str | Path) -> Pat
     Raises:
         ValueError: no capacities.
     """
-    return _save(_frontier(capacities), path)
+    return save_plot(_frontier(capacities), path)
 
 
 def frontier_svg(capacities: Sequence[dict[str, Any]]) -> str:
@@ -109,7 +111,7 @@ def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
     axes.set_xlabel("bits per entity")
     axes.set_title(f"Bits per entity of {capacity['model_name']} ({capacity['precision']})")
     axes.legend(loc="lower right", frameon=False, fontsize=8.5)
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Path) -> Path:
@@ -139,7 +141,7 @@ def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Pa
     axes.set_ylabel("number of entities")
     axes.set_title(f"Distribution of bits per entity in {capacity['model_name']} ({capacity['precision']})")
     axes.legend(loc="upper left", frameon=False, fontsize=8.5)
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
@@ -154,7 +156,7 @@ def plot_loss(training: dict[str, Any], path: str | Path) -> Path:
     Raises:
         ValueError: no losses were logged.
     """
-    return _save(_loss(training, _losses(training), (7.2, 4.0)), path)
+    return save_plot(_loss(training, _losses(training), (7.2, 4.0)), path)
 
 
 def loss_svg(training: dict[str, Any], name: str) -> str:
@@ -227,11 +229,23 @@ def _figure(size: tuple[float, float], layout: Literal["constrained"] | None = "
     return figure, axes
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
-    """Writes the PNG file and returns its path."""
+def formats_of(path: Path) -> list[Path]:
+    """The files of a plot: a PNG file has a PDF and an SVG beside it; a path of another format stands alone."""
+    return [path, path.with_suffix(".pdf"), path.with_suffix(".svg")] if path.suffix == ".png" else [path]
+
+
+def save_plot(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure to the files of `formats_of`, the same bytes for the same figure, and returns the path."""
+    from matplotlib import rc_context
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, format="png")
+    figure.draw_without_rendering()  # once for all formats: the layout is what takes time
+    figure.set_layout_engine("none")
+    for file in formats_of(path):
+        dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+        with whole_file(file) as made, rc_context({"svg.hashsalt": "knowcap", "svg.fonttype": "none"}):
+            figure.savefig(made, dpi=DPI, format=file.suffix[1:], metadata=dated.get(file.suffix))
     return path
 
 

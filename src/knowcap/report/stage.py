@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ from knowcap.capacity.entities import bits_by_entity
 from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.files import (
     CAPACITY_FILE,
+    CARD_FILE,
     FRONTIER_FILE,
+    MEASURED,
     NLL_FILE,
+    RECIPE_FILE,
     REPORT_FILE,
     REPORT_JSON_FILE,
     TRAINING_FILE,
@@ -34,12 +39,12 @@ from knowcap.report.card.results import (
     read_if_there,
     seeds,
 )
-from knowcap.report.plots import plot_attributes, plot_entities, plot_frontier, plot_loss
+from knowcap.report.plots import formats_of, plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.report.table import number, render, text_table
 from knowcap.scoring.mode import OTHER_MODES
 
 
-__all__ = ["ReportError", "find_runs", "report", "report_table"]
+__all__ = ["ReportError", "find_runs", "report", "report_files", "report_table"]
 
 SCHEMA_VERSION = 1
 COLUMNS = (
@@ -51,14 +56,15 @@ _TEXT_COLUMNS = ("run", "model", "precision")
 logger = logging.getLogger(__name__)
 
 
-def report(output_dir: str | Path) -> Path:
+def report(output_dir: str | Path, recursive: bool = False) -> Path:
     """Writes plots and cards into every measured run folder, and a table and a plot of all runs into `output_dir`.
 
-    A run folder gets plots/*.png, model/README.md, quantized/*/README.md, and capacity.json, a copy of model's.
-    `output_dir` gets report.md, report.json and bits_vs_parameters.png. Existing files are replaced.
+    A run folder gets plots/ as PNG, PDF and SVG, model/README.md, quantized/*/README.md, and capacity.json, a copy of
+    model's. `output_dir` gets report.md, report.json and bits_vs_parameters.*. Existing files are replaced.
 
     Args:
-        output_dir: a folder with run folders at any depth, or one run folder.
+        output_dir: one run folder, or a folder with run folders directly below it.
+        recursive: also runs that are deeper below it.
 
     Returns:
         The path of report.md.
@@ -67,10 +73,10 @@ def report(output_dir: str | Path) -> Path:
         ReportError: the folder has no measured run.
     """
     output_dir = Path(output_dir)
-    runs = find_runs(output_dir)
+    runs = find_runs(output_dir, recursive)
     for run_dir in runs:
         _report_run(run_dir)
-    models, groups = _models(output_dir)
+    models, groups = _models(output_dir, runs)
     plot_frontier(models, output_dir / FRONTIER_FILE)
     content = {"schema_version": SCHEMA_VERSION, "models": models, "seeds": groups}
     write_json(output_dir / REPORT_JSON_FILE, content)
@@ -90,17 +96,41 @@ def report(output_dir: str | Path) -> Path:
     return output_dir / REPORT_FILE
 
 
-def report_table(output_dir: str | Path) -> str:
-    """The table of all measured models at or under a folder, in Markdown; writes nothing.
+def report_table(output_dir: str | Path, recursive: bool = False) -> str:
+    """The table of all measured models of the runs of `find_runs`, in Markdown; writes nothing.
 
     Raises:
         ReportError: the folder has no measured run.
     """
-    return _table(*_models(Path(output_dir)))
+    output_dir = Path(output_dir)
+    return _table(*_models(output_dir, find_runs(output_dir, recursive)))
 
 
-def find_runs(output_dir: str | Path) -> list[Path]:
-    """The run folders at or under a folder whose model is measured, sorted by path.
+def report_files(output_dir: str | Path, recursive: bool = False) -> list[Path]:
+    """The files that `report` writes, those that exist and are replaced included; writes nothing.
+
+    Raises:
+        ReportError: the folder has no measured run.
+    """
+    output_dir = Path(output_dir)
+    files = [output_dir / REPORT_FILE, output_dir / REPORT_JSON_FILE, *formats_of(output_dir / FRONTIER_FILE)]
+    for run_dir in find_runs(output_dir, recursive):
+        shown = _plots_of(run_dir, read_capacities(run_dir))
+        files.append(run_dir / CAPACITY_FILE)
+        for plot in dict.fromkeys(plot for plots in shown.values() for plot in plots):
+            files += formats_of(plot)
+        for folder, plots in shown.items():
+            files += [folder / CARD_FILE, *(folder / "plots" / plot.name for plot in plots)]
+        files += [folder / CARD_FILE for folder in extractions(run_dir)]
+    return files
+
+
+def find_runs(output_dir: str | Path, recursive: bool = False) -> list[Path]:
+    """The run folder itself, or the run folders directly below a folder, whose model is measured, sorted by path.
+
+    Args:
+        output_dir: a run folder, or a folder of runs.
+        recursive: also run folders that are deeper below it; without those in hidden folders.
 
     Raises:
         ReportError: the folder does not exist or has no measured run.
@@ -108,20 +138,25 @@ def find_runs(output_dir: str | Path) -> list[Path]:
     output_dir = Path(output_dir)
     if not output_dir.is_dir():
         raise ReportError(f"{output_dir} is not a folder; expected a folder of runs, or one run folder")
-    found = [path.parent.parent for path in output_dir.rglob(f"model/{CAPACITY_FILE}")]
-    runs = [run for run in found if not any(part.startswith(".") for part in run.relative_to(output_dir).parts)]
-    if not runs:
+    deep = [path.parent.parent for path in output_dir.rglob(f"model/{CAPACITY_FILE}")]
+    deep = [run for run in deep if not any(part.startswith(".") for part in run.relative_to(output_dir).parts)]
+    deep = [run for run in deep if run.name != MEASURED or not (run.parent / RECIPE_FILE).is_file()]
+    found = [run for run in deep if recursive or output_dir in (run, run.parent)]
+    if not recursive and output_dir in found:
+        found = [output_dir]
+    if not found:
         raise ReportError(
-            f"{output_dir} has no measured run: there is no model/{CAPACITY_FILE} at or under it; start a run with "
-            "`knowcap run`, or measure a trained one with `knowcap measure`"
+            f"{output_dir} has no measured run: there is no model/{CAPACITY_FILE} in it or directly below it; start a "
+            "run with `knowcap run`, or measure a trained one with `knowcap measure`"
+            + (f"; runs that are deeper, such as {min(deep)}, are reported with --recursive" if deep else "")
         )
-    return sorted(runs)
+    return sorted(found)
 
 
-def _models(output_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _models(output_dir: Path, runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The capacities of all measured models, each with its run and its folder in the run; means over seeds."""
     models, recipes = [], []
-    for run_dir in find_runs(output_dir):
+    for run_dir in runs:
         recipe = recipe_of(run_dir)
         for folder, capacity in read_capacities(run_dir.absolute()).items():
             scored = measurement_of(folder).get("entities_scored", capacity["num_entities"])
@@ -147,23 +182,40 @@ def _run_name(run_dir: Path, output_dir: Path) -> str:
 
 def _report_run(run_dir: Path) -> None:
     """Plots, cards and the copy of capacity.json of one run."""
-    plots = run_dir / "plots"
-    capacities = read_capacities(run_dir)
-    frontier = plot_frontier(list(capacities.values()), plots / FRONTIER_FILE)
-    training = read_if_there(run_dir / "model" / TRAINING_FILE)
-    has_loss = any(entry.get("loss") is not None for entry in training.get("log_history", []))
-    loss = [plot_loss(training, plots / "loss.png")] if has_loss else []
-    for folder, capacity in capacities.items():
-        trained = folder.name == "model"
-        suffix = ".png" if trained else f"_{folder.name}.png"
-        shown = [frontier, plot_attributes(capacity, plots / f"attributes{suffix}")]
-        if (folder / NLL_FILE).is_file():
-            shown.append(plot_entities(bits_by_entity(folder), capacity, plots / f"entities{suffix}"))
-        write_card(folder, plots=[*shown, *(loss if trained else [])])
+    shown = _plots_of(run_dir, read_capacities(run_dir))
+    for plot, draw in {plot: draw for plots in shown.values() for plot, draw in plots.items()}.items():
+        draw(plot)
+    for folder, plots in shown.items():
+        write_card(folder, plots=list(plots))
     for folder in extractions(run_dir):
         write_extraction_card(folder)
     with whole_file(run_dir / CAPACITY_FILE) as made:
         shutil.copyfile(run_dir / "model" / CAPACITY_FILE, made)
+
+
+def _plots_of(
+    run_dir: Path, capacities: Mapping[Path, dict[str, Any]]
+) -> dict[Path, dict[Path, Callable[[Path], Any]]]:
+    """By model folder, the plots that its card shows: the PNG file of each, and what draws it."""
+    plots = run_dir / "plots"
+    frontier = partial(plot_frontier, list(capacities.values()))
+    training = read_if_there(run_dir / "model" / TRAINING_FILE)
+    has_loss = any(entry.get("loss") is not None for entry in training.get("log_history", []))
+    shown = {}
+    for folder, capacity in capacities.items():
+        trained = folder.name == "model"
+        suffix = ".png" if trained else f"_{folder.name}.png"
+        own = {plots / FRONTIER_FILE: frontier, plots / f"attributes{suffix}": partial(plot_attributes, capacity)}
+        if (folder / NLL_FILE).is_file():
+            own[plots / f"entities{suffix}"] = partial(_draw_entities, folder, capacity)
+        if trained and has_loss:
+            own[plots / "loss.png"] = partial(plot_loss, training)
+        shown[folder] = own
+    return shown
+
+
+def _draw_entities(folder: Path, capacity: dict[str, Any], path: Path) -> Path:
+    return plot_entities(bits_by_entity(folder), capacity, path)
 
 
 def _table(models: list[dict[str, Any]], groups: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from knowcap.files import (
     FRONTIER_FILE,
     KNOWLEDGE_FILE,
     LOCK_FILE,
+    MEASURED,
     RECIPE_FILE,
     REPORT_FILE,
     REPORT_JSON_FILE,
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Everything that stages make in a run folder; nothing else in it is ever deleted.
 OUTPUTS = (
-    "knowledge", "model", "checkpoints", "quantized", "extraction", "plots", CAPACITY_FILE, REPORT_FILE,
-    REPORT_JSON_FILE, FRONTIER_FILE,
+    "knowledge", "model", "checkpoints", "quantized", "extraction", MEASURED, "plots", CAPACITY_FILE, REPORT_FILE,
+    REPORT_JSON_FILE, FRONTIER_FILE, *(Path(FRONTIER_FILE).with_suffix(end).name for end in (".pdf", ".svg")),
 )  # fmt: skip
 _BYTES_PER_BIOGRAPHY = 400  # zstd-compressed Parquet, its scored facts included
 _FIX = "choose another run_name or pass --overwrite_output_dir"

@@ -22,7 +22,6 @@ from knowcap.files import (
     QUANTIZATION_FILE,
     RECIPE_FILE,
     REPORT_FILE,
-    SWAPPED_FILE,
     TRAINING_FILE,
     read_json,
 )
@@ -31,6 +30,7 @@ from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
 from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
+from knowcap.run.places import RESULTS, output_of, replaced_results, results_place, subfolder, texts_to_score
 
 
 if TYPE_CHECKING:
@@ -93,22 +93,35 @@ def measure_run(
     *,
     dataset_name: str | None = None,
     prompts: PromptOptions | None = None,
+    output_dir: Path | None = None,
     **options: Any,
 ) -> list[Path]:
-    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`, and `prompts` is
-    how a table of prompts is read.
+    """Measures the model of a run folder and its quantized copies; `options` are those of `measure`.
+
+    Args:
+        run_dir: the run folder.
+        recipe: its recipe.
+        dataset_name: a data set folder or Hub id, or a table of prompts; the run's own by default. Results of another
+            go to `run_dir/measured/NAME`, so that those of the run stay.
+        prompts: how a table of prompts is read.
+        output_dir: where results are written instead; those of quantized copies in `quantized/int8` and so on below.
 
     Returns:
         The folders with the results.
     """
-    from knowcap.capacity.measure import dataset_folder, text_problems
-
-    dataset_dir = run_dir / "knowledge"
-    if dataset_name is not None:
-        check = partial(text_problems, run_dir / "model", None)
-        dataset_dir = dataset_folder(dataset_name, run_dir / ".measured.data", prompts=prompts, check=check)
+    place = results_place(run_dir, dataset_name, output_dir)
     models = (run_dir / "model", *sorted((run_dir / "quantized").glob("int*")))
-    return [measure(model_dir, dataset_dir, recipe, **options).parent for model_dir in models]
+    results = []
+    with texts_to_score(run_dir, dataset_name, place, models[0], prompts) as dataset_dir:
+        for model_dir in models:
+            output = model_dir if place is None else place / subfolder(model_dir)
+            results.append(measure(model_dir, dataset_dir, recipe, output_dir=output, **options).parent)
+    if place is not None:
+        from knowcap.report.card import write_card
+
+        for result in results:
+            write_card(result)
+    return results
 
 
 def measure_model(
@@ -116,7 +129,8 @@ def measure_model(
 ) -> Path:
     """Measures any model and writes a card; a model of a run folder is measured with the run's recipe.
 
-    Results are written to the model's folder if knowcap trained it, else to `measured/NAME`.
+    Results are written to the model's folder if knowcap trained it, to `measured/DATA` of its run if they are of
+    another data set than the run's, and else to `measured/NAME`.
 
     Args:
         name: a model folder, or a Hub id.
@@ -130,7 +144,6 @@ def measure_model(
     Raises:
         ValueError: there is no model, or no data set to measure it on.
     """
-    from knowcap.capacity.measure import dataset_folder, text_problems
     from knowcap.models.folders import find_model
     from knowcap.report.card import write_card
     from knowcap.report.card.results import run_dir_of
@@ -149,14 +162,9 @@ def measure_model(
             f"{model_dir} is not in a run folder; give --dataset_name: a folder made by `knowcap data`, a Hub id, "
             "or a table of prompts"
         )
-    ours = (model_dir / TRAINING_FILE).is_file()
-    called = Path(name).resolve().name if Path(name).is_dir() else str(name).replace("/", "--")
-    output = output_dir or (model_dir if ours else Path("measured") / called)
-    prompts, data = options.pop("prompts", None), run_dir / "knowledge"
-    if dataset_name is not None:
-        check = partial(text_problems, model_dir, None)
-        data = dataset_folder(dataset_name, output / "data", prompts=prompts, check=check)
-    measure(model_dir, data, recipe, output_dir=output, **options)
+    output, prompts = output_dir or output_of(name, model_dir, dataset_name), options.pop("prompts", None)
+    with texts_to_score(run_dir, dataset_name, output, model_dir, prompts) as data:
+        measure(model_dir, data, recipe, output_dir=output, **options)
     result = output / ScoringMode.of(options).folder
     if recipe is not None and output == model_dir and (run_dir / "model" / CAPACITY_FILE).is_file():
         report(run_dir)  # its cards and plots show all models of the run
@@ -210,10 +218,12 @@ def measure(
     mode, neutral = (ScoringMode(scoring, context, neutral, start_token) for neutral in (False, True))
     if has_config(dataset_dir, "neutral"):
         _measure_texts(model_dir, dataset_dir, recipe, launcher, neutral, **options)
-    elif overwrite:
-        for name in (NLL_FILE, CONTROL_FILE, SWAPPED_FILE, CAPACITY_FILE):
-            (output_dir / neutral.folder / name).unlink(missing_ok=True)  # of another data set
-    return _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **options)
+        return _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **options)
+    result = _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **options)
+    if overwrite:
+        for file in RESULTS:
+            (output_dir / neutral.folder / file).unlink(missing_ok=True)  # of another data set
+    return result
 
 
 def _measure_texts(
@@ -224,15 +234,20 @@ def _measure_texts(
     mode: ScoringMode,
     **options: Any,
 ) -> Path:
-    """Measures a model in one scoring mode; `options` are those of `scoring.score`."""
-    output_dir = options["output_dir"] / mode.folder
-    scores, result = output_dir / NLL_FILE, output_dir / CAPACITY_FILE
-    scored = not options["overwrite"] and scores.is_file() and (output_dir / CONTROL_FILE).is_file()
+    """Measures a model in one scoring mode; `options` are those of `scoring.score`.
+
+    An earlier measurement is replaced when the new one is whole.
+    """
+    final = options["output_dir"] / mode.folder
+    scored = not options["overwrite"] and all((final / file).is_file() for file in (NLL_FILE, CONTROL_FILE))
+    if not scored and any((final / file).is_file() for file in (NLL_FILE, CAPACITY_FILE)):
+        with replaced_results(options["output_dir"], mode.folder) as made:
+            _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **(options | {"output_dir": made}))
+        return final / CAPACITY_FILE
+    scores, result = final / NLL_FILE, final / CAPACITY_FILE
     summarized = scored and result.is_file() and read_json(result)["confidence_level"] == recipe.confidence_level
 
     def score() -> None:
-        if not scored:
-            result.unlink(missing_ok=True)  # of an earlier measurement
         from knowcap.scoring import score
 
         score(model_dir, dataset_dir, **options, mode=mode)
@@ -241,10 +256,9 @@ def _measure_texts(
         from knowcap.capacity import capacity
 
         if not summarized:
-            capacity(output_dir, confidence_level=recipe.confidence_level, seed=recipe.seed)
+            capacity(final, confidence_level=recipe.confidence_level, seed=recipe.seed)
 
     if launcher is not None and not scored:
-        result.unlink(missing_ok=True)
         words = [str(model_dir), str(dataset_dir), "--output_dir", str(options["output_dir"])]
         words += [] if options["batch_size"] is None else ["--batch_size", str(options["batch_size"])]
         words += [] if options["limit"] is None else ["--limit", str(options["limit"])]
@@ -281,12 +295,14 @@ def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrit
     return _stage("extract", output, do, extraction.describe, extraction.is_finished(output) and not overwrite)
 
 
-def report(folder: Path) -> Path:
-    """The report stage: cards, plots and a table of all runs in a folder."""
+def report(folder: Path, recursive: bool = False) -> Path:
+    """The report stage: cards, plots and a table of the run in a folder, or of the runs directly below it."""
     from knowcap.report import stage as reporting
 
     output = folder / REPORT_FILE
-    return _stage("report", output, lambda: reporting.report(folder), lambda _: "cards, plots, table", kept=False)
+    return _stage(
+        "report", output, lambda: reporting.report(folder, recursive), lambda _: "cards, plots, table", kept=False
+    )
 
 
 def recipe_of(run_dir: Path) -> Recipe:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-from knowcap.files import SWEEP_FILE, locked, whole_file
+from knowcap.files import SWEEP_FILE, locked
 from knowcap.recipe import RecipeError
 from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell, Sweep
@@ -112,8 +112,7 @@ def write_results(sweep: Sweep) -> Path:
     rows = rows_of(sweep)
     write_table(sweep, rows)
     if rows:
-        with whole_file(sweep.folder / FRONTIER_FILE) as made:
-            plot_frontier([capacity_of(row) for row in rows], made)
+        plot_frontier([capacity_of(row) for row in rows], sweep.folder / FRONTIER_FILE)
     return write_page(sweep, rows)
 
 
