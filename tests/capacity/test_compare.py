@@ -177,7 +177,7 @@ def test_the_command_measures_what_is_not_measured_and_prints_the_difference(
 
     def measure(model: str, dataset_name: str | None, **options: Any) -> Path:
         asked.append((model, dataset_name))
-        ways = {"scoring", "context", "start_token", "window", "loading"}
+        ways = {"scoring", "context", "start_token", "window", "loading", "prompts"}
         assert options.keys() == {"batch_size", "limit", "overwrite", "launcher"} | ways
         return measured(Path(model), noisy(1))
 
