@@ -12,7 +12,7 @@ from knowcap.recipe import Recipe
 from knowcap.report.table import comparison_text
 from knowcap.run.folder import is_run_dir
 from knowcap.run.pipeline import measure_model, recipe_of
-from knowcap.run.places import output_of
+from knowcap.run.places import results_place
 from knowcap.scoring.mode import ScoringMode
 
 
@@ -51,7 +51,8 @@ def compare_models(a: str | Path, b: str | Path, *, dataset_name: str | None = N
 def _results_of(model: str, dataset_name: str | None, options: dict[str, Any]) -> Path:
     """The folder with a model's results; measures the model if they do not exist."""
     folder = Path(model) / ScoringMode.of(options).folder
-    own = dataset_name is None or output_of(model, Path(model), dataset_name) == Path(model)
+    run_dir = _run_of(Path(model))
+    own = run_dir is None or results_place(run_dir, dataset_name) is None
     finished = all((folder / name).is_file() for name in (NLL_FILE, CAPACITY_FILE))
     if own and finished and not options.get("overwrite"):
         return folder
