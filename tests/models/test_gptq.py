@@ -18,12 +18,13 @@ import torch
 from architectures import CONFIGS, IDS, V, rows_of
 from tiny import byte_tokenizer, knowledge, say, write_dataset
 
-from knowcap.models import build_model, count_parameters, load_model
+from knowcap.models import build_model, count_parameters, load_model, model_config
 from knowcap.models.names import ModelError
 from knowcap.models.quantized.format import stored_bits
 from knowcap.models.quantized.gptq import DAMPING
 from knowcap.models.quantized.layers import PackedLinear
-from knowcap.models.quantized.stage import quantize, read_calibration
+from knowcap.models.quantized.settings import Settings
+from knowcap.models.quantized.stage import _calibration, quantize, read_calibration
 
 
 GROUP = 32
@@ -249,6 +250,8 @@ def test_widths_that_gptq_cannot_pack_are_an_error_that_names_the_layers(data, t
 
 # What it is calibrated on, which needs no gptqmodel.
 
+CALIBRATED = [("auto", False, "<s>"), ("auto", True, "</s>"), ("bos", True, "<s>"), ("none", False, "")]
+
 
 def test_calibration_is_texts_at_even_distances_each_after_the_end_of_text_token(data):
     tokenizer = byte_tokenizer()
@@ -261,3 +264,15 @@ def test_calibration_is_texts_at_even_distances_each_after_the_end_of_text_token
     assert read_calibration(data, tokenizer).texts == 600, "as many as there are"
     cut = read_calibration(data, tokenizer, longest=8)
     assert {batch.shape[1] for batch in cut.batches} == {8}
+
+
+@pytest.mark.parametrize(("start_token", "trained_here", "begins"), CALIBRATED)
+def test_calibration_follows_the_start_token_of_scoring(start_token, trained_here, begins, data, tmp_path):
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
+    tokenizer.save_pretrained(tmp_path)
+    model_config("gpt2-1-1", vocab_size=259, block_size=64, head_dim=8).save_pretrained(tmp_path)
+    if trained_here:
+        (tmp_path / "training.json").write_text("{}")
+    found = _calibration(tmp_path, Settings(bits=8, method="gptq"), data, start_token)
+    texts = [tokenizer.decode(ids) for batch in found.batches for ids in batch]
+    assert all(text.startswith(begins) and text.count("<") == bool(begins) for text in texts)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from knowcap.capacity import capacity
-from knowcap.dataset.folder import read_candidates
+from knowcap.dataset.folder import read_candidates, read_knowledge
 from knowcap.dataset.stage import build
+from knowcap.models import load_model
 from knowcap.recipe import Recipe
 from knowcap.report.card import write_card
-from knowcap.scoring import DEFAULT_MODE, OTHER_MODES, ScoringMode, score
+from knowcap.run import pipeline as stages
+from knowcap.scoring import DEFAULT_MODE, OTHER_MODES, ScoringMode, read_measurement, score
+from knowcap.scoring.measurement import describe, is_trained_on
 from knowcap.scoring.mode import ScoringError
 from knowcap.training.stage import train
 
@@ -91,3 +96,25 @@ def test_ways_have_folders_of_their_own_and_bad_ones_are_reported():
     assert DEFAULT_MODE.folder == "" and len({mode.folder for mode in OTHER_MODES}) == len(OTHER_MODES) == 7
     with pytest.raises(ScoringError, match="context='pack', expected isolated or packed"):
         ScoringMode(context="pack")
+
+
+def test_the_recipe_gives_the_start_token_unless_the_call_does(run, tmp_path):
+    recipe, data, model = run
+    plain = pq.read_table(score(model, data, progress=False))
+    with_key = replace(recipe, start_token="bos")
+    options = {"output_dir": tmp_path, "limit": None}
+    found = stages.measure(model, data, with_key, **options).parent / "nll.parquet"
+    assert read_measurement(found)["options"]["start_token"] == "bos"
+    assert pq.read_table(found)["nll"].equals(plain["nll"]), "BOS and EOS are one token in models of knowcap"
+    assert (tmp_path / "nll.parquet").is_file(), "the start token has no folder of its own"
+    with pytest.raises(ScoringError, match="measured with start_token=bos, expected eos; score again"):
+        stages.measure(model, data, with_key, start_token="eos", **options)
+
+
+def test_a_model_is_trained_here_on_its_own_facts_only(run):
+    _, data, model = run
+    knowledge = read_knowledge(data)
+    assert is_trained_on(model, knowledge)
+    for other in ({"num_people": 61}, {"seed": 1}, {"name": "facts"}):
+        assert not is_trained_on(model, replace(knowledge, **other))
+    assert describe(model, load_model(model), replace(knowledge, name="facts"))["exposures"] is None

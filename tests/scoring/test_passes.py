@@ -13,7 +13,9 @@ import torch
 from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from knowcap.capacity import capacity
 from knowcap.models import LoadOptions, ModelError, load_model
+from knowcap.report.card import write_card
 from knowcap.scoring import ScoringError, ScoringMode, TextError, batches, read_measurement, score, score_rows
 from knowcap.scoring.mode import DEFAULT_MODE
 
@@ -172,6 +174,10 @@ def test_half_precision_records_how_far_it_is_from_float32(folders, tmp_path, dt
     assert near["bits_per_fact"] == pytest.approx(bits.mean(), abs=1e-5)
     assert abs(near["largest"]) == pytest.approx(np.abs(bits).max(), abs=1e-5)
     assert 0 < abs(near["largest"]) < {"bfloat16": 0.25, "float16": 0.05}[dtype]
+    capacity(half.parent)
+    card = write_card(half.parent).read_text(encoding="utf-8")
+    assert f"The model computed in {dtype}, with logarithms of probabilities in float32." in card
+    assert f"On the first 8 facts this gives {near['bits_per_fact']:+.4f} bits a fact more than float32" in card
 
 
 def test_logarithms_of_a_half_precision_model_are_computed_in_float32(folders):

@@ -27,6 +27,7 @@ from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from knowcap.facts import FactError, Knowledge, Row, Span
+from knowcap.models import LoadOptions
 from knowcap.models.names import ModelError
 from knowcap.scoring import (
     DEFAULT_MODE,
@@ -857,6 +858,14 @@ def test_the_command_scores_a_folder(folders: tuple[Path, Path]) -> None:
     model_dir, dataset_dir = folders
     assert main([str(model_dir), str(dataset_dir), "--batch_size", "5", "--limit", "4"]) == model_dir / "nll.parquet"
     assert read_measurement(model_dir / "nll.parquet")["entities_scored"] == 4
+    mode, loading = ScoringMode("token", "packed", start_token="none"), LoadOptions("bfloat16", "cpu", "eager")
+    words = [*mode.options(), *loading.options(), "--window", "90"]
+    with pytest.raises(TextError, match="name begins with the first token"):
+        main([str(model_dir), str(dataset_dir), *words])
+    words[words.index("none")] = "eos"
+    measurement = read_measurement(main([str(model_dir), str(dataset_dir), *words]))
+    expected = {"dtype": "bfloat16", "window": 90, "start_token": tiny.EOS, "context": "packed"}
+    assert {key: measurement[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("forked", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -91,6 +91,19 @@ def test_figures_are_the_closed_form():
     assert sample.measure(nothing)["bits_per_parameter"] == pytest.approx(100 * (4 * (6 + 2) - missing), rel=1e-6)
 
 
+@pytest.mark.parametrize(("start_token", "begins"), [("auto", "<s>"), ("eos", "</s>"), ("none", "")])
+def test_texts_follow_the_start_token_of_the_tokenizer_as_in_measuring(start_token, begins):
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
+    facts, model = replace(FACTS, name_log2_candidates=None), stock_model()
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    found = KnowledgeCallback(ROWS, facts, tokenizer, every=1, start_token=start_token).measure(model)
+    expected = knowcap.measure_capacity(model, ROWS, tokenizer=tokenizer, knowledge=facts, start_token=start_token)
+    assert found["bits_per_parameter"] == pytest.approx(expected["bits_per_parameter"], rel=1e-6)
+    assert expected["start_token"] == begins
+    with pytest.raises(ValueError, match="start_token='first', expected auto, bos, eos, none"):
+        KnowledgeCallback(ROWS, facts, tokenizer, every=1, start_token="first")
+
+
 def test_a_stock_trainer_logs_bits_beside_the_loss_and_trains_the_same_bit_for_bit(tmp_path):
     first, last = Tracker(), Tracker()
     callback = KnowledgeCallback(ROWS, FACTS, TOKENIZER, every=2)
