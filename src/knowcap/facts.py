@@ -24,7 +24,7 @@ NAME = "name"
 
 # Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese: scripts without spaces between words, and their punctuation.
 UNSPACED = re.compile(
-    r"[\u0e00-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff65\U00020000-\U0003ffff]"
+    "[\u0e00-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff65\U00020000-\U0003ffff]"
 )
 MIN_CONTROL = 100  # with fewer people outside the sample, the null control is made of shuffled values
 

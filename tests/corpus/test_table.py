@@ -115,6 +115,37 @@ def test_orders_and_templates_are_uniform_and_independent(corpus):
     assert chi_square < kinds - 1 + 4 * math.sqrt(2 * (kinds - 1))
 
 
+CHINESE = """
+subject: 它
+attributes:
+  capital: {templates: ['{entity}的首都是{value}。', '{entity}以{value}为首都。'], candidates: 195}
+  continent: {templates: ['{entity}位于{value}。']}
+"""
+
+
+def test_texts_of_scripts_without_spaces_have_none(tmp_path):
+    facts = {"法国": {"capital": "巴黎", "continent": "欧洲"}, "日本": {"capital": "东京", "continent": "亚洲"}}
+    facts |= {"秘鲁": {"capital": "利马", "continent": "美洲"}}
+    settings = SETTINGS | {"vocab_size": 400}
+    recipe = Recipe(**settings, **write_table(tmp_path, facts, CHINESE))
+    corpus = corpus_of(recipe)
+    tokenizer, _ = tokenizer_of(recipe, corpus)
+    pieces = stream_of(recipe, corpus, tokenizer).pieces
+    everybody, seen = np.arange(3), set()
+    for exposure in range(20):
+        tokens, lengths = pieces.gather(corpus.compose(pieces, everybody, exposure))
+        starts = np.cumsum(lengths) - lengths
+        for row, start, length in zip(corpus.rows(everybody, exposure), starts, lengths, strict=True):
+            check_row(row, corpus.knowledge())
+            check_values(row, facts[row.entity], corpus.knowledge())
+            whole = tokenizer.encode(row.text, add_special_tokens=False).ids
+            assert tokens[start : start + length].tolist() == [*whole, EOS_ID], row.text
+            seen.add(row.text)
+    assert {"法国的首都是巴黎。它位于欧洲。", "法国位于欧洲。它以巴黎为首都。"} <= seen and not any(
+        " " in text for text in seen
+    )
+
+
 def test_bits_equal_the_closed_forms(corpus):
     knowledge = corpus.knowledge()
     expected = len(COUNTRIES) * math.log2(1000 / len(COUNTRIES))  # names, out of entity_space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
@@ -96,7 +97,7 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         "value is empty",
         "for attribute 'anthem'",
         "line 2 does",
-        "line break",
+        "U+000A control",
         "two spaces",
     ]
     assert all(part in problem for part, problem in zip(parts, problems, strict=False))
@@ -113,7 +114,8 @@ def test_many_problems_of_one_kind_are_counted(tmp_path):
     ("text", "part"),
     [
         ("", "got columns (none), expected entity, attribute, value"),
-        ("entity,attribute,value,exposures\na,capital,b,3\n", "got columns entity, attribute, value, exposures"),
+        ("entity,kind,value\na,capital,b\n", "got columns entity, kind, value"),
+        ("entity,attribute,value, Value\na,capital,b,c\n", "two columns are called 'value'"),
         ("entity,attribute\na,capital\n", "expected entity, attribute, value"),
         ("entity,attribute,value\na,capital,b\n", "got 1 entities, expected 2 or more"),
         ('entity,attribute,value\na,capital,"b', "unexpected end of data"),
@@ -124,13 +126,52 @@ def test_what_is_no_table_is_reported(tmp_path, text, part):
 
 
 def test_files_of_another_kind_are_reported(tmp_path):
-    path = csv_file(tmp_path, "entity,attribute,value\nPérou,capital,Lima\n", "latin-1")
-    assert "utf-8" in read_tuples(path, ["capital"])[1][0]
+    (tmp_path / "broken.csv").write_bytes(b"entity,attribute,value\nP\x81rou,capital,Lima\n")
+    assert "byte 0x81 at 24" in read_tuples(tmp_path / "broken.csv", ["capital"])[1][0]
     assert "none.csv" in read_tuples(tmp_path / "none.csv", ["capital"])[1][0]
     (tmp_path / "text.parquet").write_text("no parquet")
     assert "text.parquet" in read_tuples(tmp_path / "text.parquet", ["capital"])[1][0]
-    pq.write_table(pa.table({"entity": ["a"], "attribute": ["born"], "value": [1900]}), tmp_path / "int.parquet")
-    assert "column 'value' is int64, expected string" in read_tuples(tmp_path / "int.parquet", ["born"])[1][0]
+    pq.write_table(pa.table({"entity": ["a"], "attribute": ["born"], "value": [1.5]}), tmp_path / "float.parquet")
+    found = read_tuples(tmp_path / "float.parquet", ["born"])[1][0]
+    assert "column 'value' is double, expected string or integer" in found
+
+
+def test_integers_in_parquet_are_texts(tmp_path):
+    pq.write_table(pa.table({"entity": [0, 1], "attribute": ["born"] * 2, "value": [0, 1900]}), tmp_path / "i.parquet")
+    tuples, problems = read_tuples(tmp_path / "i.parquet", ["born"])
+    assert problems == [] and facts_of(tuples) == {"0": {"born": "0"}, "1": {"born": "1900"}}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_tables_of_any_form_give_the_same_facts(tmp_path, caplog, encoding, delimiter, wide):
+    facts = {"Österreich": {"capital": "Wien", "part": "Europe"}, "Perú": {"capital": "Lima"}}
+    if wide:
+        lines = [["Land", "Note", "CAPITAL ", "part"]]
+        lines += [[entity, "x", of["capital"], of.get("part", "")] for entity, of in facts.items()]
+    else:
+        lines = [[" Value", "Entity", "note", "attribute"]]
+        lines += [[value, entity, "x", name] for entity, of in facts.items() for name, value in of.items()]
+    path = csv_file(tmp_path, "\r\n".join(map(delimiter.join, lines)), encoding)
+    with caplog.at_level(logging.INFO, "knowcap"):
+        tuples, problems = read_tuples(path, ["capital", "part"], "land" if wide else None)
+    assert problems == [] and facts_of(tuples) == facts
+    assert "columns Note are ignored" in caplog.text.replace("note", "Note")
+    assert ("is read as" in caplog.text) == (not encoding.startswith("utf-8"))
+
+
+@pytest.mark.parametrize("value", ["می\u200cروم", "क्\u200dष", "12\u00a0h", "1\u202f000", "\U0001f469\u200d\U0001f52c"])
+def test_joiners_and_no_break_spaces_inside_words_pass(tmp_path, value):
+    text = f"entity,attribute,value\na,capital,{value}\nb,capital,c\n"
+    tuples, problems = read_tuples(csv_file(tmp_path, text), ["capital"])
+    assert problems == [] and facts_of(tuples)["a"]["capital"] == value
+
+
+@pytest.mark.parametrize(("character", "name"), [("\u200b", "U+200B ZERO WIDTH SPACE"), ("\x07", "U+0007 control")])
+def test_what_is_refused_is_named_by_its_code_point(tmp_path, character, name):
+    problems = problems_of(tmp_path, f"entity,attribute,value\na,capital,b{character}c\nb,capital,c\n")
+    assert name in problems[0] and "line 2" in problems[0]
 
 
 def test_null_in_parquet_is_an_empty_cell(tmp_path):

@@ -1,6 +1,7 @@
 """The sentence templates and candidates of a user's own facts: the YAML beside a table of facts.
 
-Its keys: `subject`, the word that later sentences begin with (It); `entity_space`, the number of possible names (names
+Its keys: `subject`, the word that later sentences begin with (It); `entity_column`, the column of entities in a wide
+table, which has a column for each attribute; `entity_space`, the number of possible names (names
 have no bits without it); `license` and `language`, for the data set's card (the Hub's identifiers); `attributes`, each
 with `templates`, sentences such as `{entity} has its capital in {value}.`, and either `candidates`, a number or
 `frequency` (the default: the entropy of the table's own values), or `determined_by`, the attribute that it follows
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.corpus.templates import ARTICLES, Template
+from knowcap.facts import UNSPACED
 from knowcap.recipe_file import parse_number
 
 
 ENTITY, VALUE = "{entity}", "{value}"
 FREQUENCY = "frequency"
 RESERVED = ("name", "entity")  # the name's span, and the column of entities
-_TOP = ("attributes", "subject", "entity_space", "license", "language")
+_TOP = ("attributes", "subject", "entity_column", "entity_space", "license", "language")
+_ENDS, _GOES_ON = ".!?。！？।؟۔", ",;，；、،؛ "  # of a sentence; after a value within it
 _KEYS = ("templates", "candidates", "determined_by")
 
 
@@ -54,6 +57,12 @@ class Sentences:
     entity_space: int | None = None
     license: str | None = None
     languages: tuple[str, ...] = ()
+    entity_column: str | None = None
+
+    @property
+    def later(self) -> str:
+        """What precedes the templates of later sentences: the subject, after a space if its script has spaces."""
+        return self.subject if UNSPACED.match(self.subject) else f" {self.subject}"
 
 
 def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
@@ -85,7 +94,10 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
         else:
             attributes[name] = _attribute(name, node, problems)
     problems += _undetermined(attributes)
-    read = Sentences(attributes, subject, space, licences[0] if licences else None, languages)
+    column = top["entity_column"].value if "entity_column" in top else None
+    if column is not None and not (isinstance(column, str) and column):
+        problems.append(f"{_line(top['entity_column'])}: entity_column: got {column!r}, expected a column's name")
+    read = Sentences(attributes, subject, space, licences[0] if licences else None, languages, column)
     return read, [f"{path.name} {problem}" for problem in problems]
 
 
@@ -123,17 +135,18 @@ def broken_rules(line: str) -> Iterator[str]:
     for field in (ENTITY, VALUE):
         if line.count(field) != 1:
             yield f"got {line.count(field)} {field}, expected exactly one; write it once"
-    if not line.startswith(ENTITY + " "):
+    if not re.match(rf"{re.escape(ENTITY)}( |{UNSPACED.pattern})", line):
         yield f"expected it to begin with '{ENTITY} ', with a space and no possessive; reword it"
     before, _, after = line.removeprefix(ENTITY).partition(VALUE)
     if set((before + after).replace(ENTITY, "").replace(VALUE, "")) & set("{}"):
         yield f"got other braces, expected only {ENTITY} and {VALUE}; remove them"
     words = before.split()
-    if not words or not before.endswith(" ") or " ".join(line.split()) != line:
+    joined = before.endswith(" ") or UNSPACED.match(before[-1:])
+    if not words or not joined or re.search(r"^\s|\s$|\s\s|[^\S \u00a0\u202f]", line):
         yield f"expected words and one space before {VALUE}, and single spaces everywhere; correct the spaces"
     if words and words[-1].lower() in ARTICLES:
         yield f"got {words[-1]!r} before {VALUE}, which depends on the value; reword it without the article"
-    if after[-1:] not in (".", "!", "?") or after[0] not in ".!?,; ":
+    if not after or after[-1] not in _ENDS or after[0] not in _ENDS + _GOES_ON and not UNSPACED.match(after):
         yield f"expected '.' at the end and '.', ',', ';' or a space after {VALUE}; end it with '{VALUE}.'"
 
 

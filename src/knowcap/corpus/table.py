@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from knowcap.corpus.credit import attributes_of, contradictions, notes
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.sentences import AttributeTemplates, Sentences, read_sentences
+from knowcap.corpus.templates import Template
 from knowcap.corpus.tokenizer import EOS_ID, reduce_tokenizer, train_tokenizer
 from knowcap.facts import NAME, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.philox import below, words
@@ -103,7 +104,7 @@ class Table:
                     break  # facts that an entity lacks come last
                 template = self._templates[a].templates[chosen[number, place]]
                 value = self.tuples.columns[self.attributes[a]].values[code]
-                text += f" {self.sentences.subject}" * (place > 0) + template.prefix
+                text += self.sentences.later * (place > 0) + template.prefix
                 spans.append(Span(self.attributes[a], len(text), len(text) + len(value)))
                 text += value + template.suffix
             yield Row(text, tuple(spans), self.tuples.entities[person])
@@ -116,12 +117,13 @@ class Table:
         characters would show which values were drawn.
         """
         letters = set("".join(self.tuples.entities))
-        lists = [[" " + self.sentences.subject] * len(self.attributes)]
+        lists = [[self.sentences.later] * len(self.attributes)]
         for name, templates in zip(self.attributes, self._templates, strict=True):
             lists.append([template.prefix.rstrip() + template.suffix for template in templates.templates])
             column = self.tuples.columns[name]
             if _is_complete(templates, column):
-                lists.append([" " + value for value in column.values])
+                leads = dict.fromkeys(lead for lead, _ in _around(templates))
+                lists.append([lead + value for lead in leads for value in column.values])
             else:
                 letters |= set("".join(column.values))
         yield from sorted(letters | {" "})
@@ -141,14 +143,14 @@ class Table:
 
     def piece_texts(self) -> PieceTexts:
         """The pieces of all possible texts."""
-        subject = " " + self.sentences.subject
+        later = self.sentences.later
         groups: dict[str, list[str]] = {"name": list(self.tuples.entities), "first": [], "later": [], "tail": []}
         for name, templates in zip(self.attributes, self._templates, strict=True):
-            openers = [template.prefix[:-1] for template in templates.templates]
+            openers = [template.prefix.removesuffix(" ") for template in templates.templates]
             groups["first"] += openers
-            groups["later"] += [subject + opener for opener in openers]
+            groups["later"] += [later + opener for opener in openers]
             values = self.tuples.columns[name].values
-            groups["tail"] += [f" {value}{suffix}" for suffix in _suffixes(templates) for value in values]
+            groups["tail"] += [lead + value + suffix for lead, suffix in _around(templates) for value in values]
         junctions = [("name", "first"), ("first", "tail"), ("tail", "later"), ("later", "tail")]
         return PieceTexts(groups, junctions, frozenset({"name"}))
 
@@ -207,12 +209,12 @@ class Table:
             opener, tail = np.zeros((2, *shape), dtype=np.int32), np.zeros(shape, dtype=np.int32)
             openers, tails = 0, pieces.groups["tail"].start
             for a, templates in enumerate(self._templates):
-                suffixes, size = _suffixes(templates), len(self.tuples.columns[self.attributes[a]].values)
+                around, size = _around(templates), len(self.tuples.columns[self.attributes[a]].values)
                 for t, template in enumerate(templates.templates):
                     opener[:, a, t] = pieces.groups["first"].start + openers, pieces.groups["later"].start + openers
-                    tail[a, t] = tails + size * suffixes.index(template.suffix)
+                    tail[a, t] = tails + size * around.index(_around_value(template))
                     openers += 1
-                tails += size * len(suffixes)
+                tails += size * len(around)
             self._tables = (pieces, _Tables(opener, tail))
         return self._tables[1]
 
@@ -277,7 +279,7 @@ def limit_templates(sentences: Sentences, num_templates: int | None, file: Path)
 def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences]:
     """Both files, checked; a new `version` of the files is read again."""
     sentences, problems = read_sentences(templates)
-    tuples, more = read_tuples(facts, sentences.attributes)
+    tuples, more = read_tuples(facts, sentences.attributes, sentences.entity_column)
     problems = [*problems, *more] or list(contradictions(tuples, sentences))
     if problems:
         raise CorpusError(*problems)
@@ -291,5 +293,10 @@ def _is_complete(templates: AttributeTemplates, column: Column) -> bool:
     return templates.candidates is None or templates.candidates == len(column.values)
 
 
-def _suffixes(templates: AttributeTemplates) -> list[str]:
-    return list(dict.fromkeys(template.suffix for template in templates.templates))
+def _around(templates: AttributeTemplates) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(map(_around_value, templates.templates)))
+
+
+def _around_value(template: Template) -> tuple[str, str]:
+    """The space before the value, if its script has one, and what follows it."""
+    return " " * template.prefix.endswith(" "), template.suffix

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordLevel
-from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
+from tokenizers.pre_tokenizers import ByteLevel, Split, WhitespaceSplit
+from tokenizers.pre_tokenizers import Sequence as Steps
 from tokenizers.trainers import BpeTrainer
 
-from knowcap.facts import CorpusError
+from knowcap.facts import UNSPACED, CorpusError
 
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def train_tokenizer(
     """A byte-level BPE over a corpus' `vocabulary_texts`; token 0 is the end of text, padding and the unknown token.
 
     It may have fewer than `vocab_size` tokens if there are no more merges. With `every_byte` it has all 256 bytes, so
-    it can encode any text; with `prefix_space` it encodes a text as if a space stood before it.
+    it can encode any text; with `prefix_space` it encodes a text as if a space stood before it. Characters of scripts
+    without spaces are never merged with their neighbors, so that values have tokens of their own.
 
     Raises:
         CorpusError: `vocab_size` is below `minimum_vocab_size`.
@@ -55,6 +57,9 @@ def train_tokenizer(
         )
     tokenizer = Tokenizer(BPE(unk_token=EOS))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=prefix_space)
+    if any(map(UNSPACED.search, texts)):
+        characters = Split(Regex(UNSPACED.pattern), "isolated")
+        tokenizer.pre_tokenizer = Steps([characters, ByteLevel(add_prefix_space=prefix_space)])
     tokenizer.decoder = ByteLevelDecoder()
     alphabet = sorted(ByteLevel.alphabet()) if every_byte else []
     trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False, initial_alphabet=alphabet)

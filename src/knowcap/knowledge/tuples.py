@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+import io
+import logging
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.facts import MIN_CONTROL, CorpusError
+from knowcap.metrics.bits_per_parameter.table_text import decode, header_of, plain_name
 
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("entity", "attribute", "value")
 _SHARE_HELD_OUT, _FEWEST_TO_HOLD_OUT = 0.05, MIN_CONTROL
 _SHOWN = 5  # problems of one kind that are reported one by one
 _Line = tuple[int, str, str, str]
+_Places = list[tuple[int, int | str, int]]
+# Invisible characters that words of some scripts need: no-break spaces and joiners (and those of emoji).
+_INSIDE_WORDS = frozenset("\u00a0\u202f\u200c\u200d\u2060") | {chr(tag) for tag in range(0xE0020, 0xE0080)}
 
 
 @dataclass(frozen=True)
@@ -102,12 +111,17 @@ def held_out(entities: Sequence[int | str], count: int) -> np.ndarray:
     return chosen
 
 
-def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, list[str]]:
-    """Reads a table in long format; all columns are strings, and white space around cells is removed.
+def read_tuples(
+    path: str | Path, attributes: Collection[str], entity_column: str | None = None
+) -> tuple[Tuples, list[str]]:
+    """Reads a table with the columns entity, attribute and value, or a wide one with a column for each attribute.
+
+    White space around cells is removed; columns that are not needed are ignored, and logged.
 
     Args:
-        path: .csv (UTF-8, with a header) or .parquet.
+        path: .parquet, or text with a header: commas, semicolons or tabs, in UTF-8, UTF-16 or cp1252.
         attributes: the known attributes, in their order; each must occur.
+        entity_column: the column of entities of a wide table; by default `entity`.
 
     Returns:
         the table without the wrong lines, and all its problems with their lines.
@@ -115,10 +129,14 @@ def read_tuples(path: str | Path, attributes: Collection[str]) -> tuple[Tuples, 
     path = Path(path).expanduser()
     problems: list[str] = []
     try:
-        lines = list(_parquet(path) if path.suffix.lower() == ".parquet" else _csv(path, problems))
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, CorpusError) as error:
+        parquet = path.suffix.lower() == ".parquet"
+        found = (
+            _parquet(path, attributes, entity_column) if parquet else _csv(path, problems, attributes, entity_column)
+        )
+        lines = list(found)
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         return Tuples((), {}), [f"{path}: {' '.join(str(error).split())}"]
-    where = f"{path.name} {'row' if path.suffix.lower() == '.parquet' else 'line'}"
+    where = f"{path.name} {'row' if parquet else 'line'}"
     good = _good_lines(lines, where, set(attributes), problems)
     tuples = _columns(good, attributes)
     problems += [
@@ -149,7 +167,7 @@ def _good_lines(lines: list[_Line], where: str, attributes: set[str], problems: 
     found: dict[str, list[str]] = {}
     good = []
     for number, *cells in lines:
-        fine = all(cells) and cells[1] in attributes and not any(map(_is_unclean, cells))
+        fine = all(cells) and cells[1] in attributes and not any(map(_unclean, cells))
         found_here = [] if fine else list(_line_problems(cells, attributes))
         if not found_here and (before := first.setdefault((cells[0], cells[1]), number)) != number:
             text = f"gives the {cells[1]} of {cells[0]!r}, as {where} {before} does; remove one"
@@ -170,11 +188,8 @@ def _line_problems(cells: list[str], attributes: set[str]) -> Iterator[tuple[str
     for column, cell in zip(COLUMNS, cells, strict=True):
         if not cell:
             yield f"empty {column}", f"the {column} is empty; fill it in or remove the line"
-        elif _is_unclean(cell):
-            text = (
-                f"the {column} {cell!r} has a line break, a tab, a control character or two spaces in a row; remove it"
-            )
-            yield f"unclean {column}", text
+        elif found := _unclean(cell):
+            yield f"unclean {column}", f"the {column} {cell!r} has {found}; remove it"
     if cells[1] and cells[1] not in attributes:
         known = ", ".join(sorted(attributes)) or "none"
         yield (
@@ -183,8 +198,12 @@ def _line_problems(cells: list[str], attributes: set[str]) -> Iterator[tuple[str
         )
 
 
-def _is_unclean(cell: str) -> bool:
-    return not cell.isprintable() or "  " in cell
+def _unclean(cell: str) -> str | None:
+    """What a cell must not have: two spaces in a row, or an invisible character that no word needs."""
+    for character in () if cell.isprintable() else cell:
+        if not character.isprintable() and character not in _INSIDE_WORDS:
+            return f"the character U+{ord(character):04X} {unicodedata.name(character, 'control')}"
+    return "two spaces in a row" if "  " in cell else None
 
 
 def _columns(lines: list[_Line], attributes: Collection[str]) -> Tuples:
@@ -203,50 +222,86 @@ def _columns(lines: list[_Line], attributes: Collection[str]) -> Tuples:
     return Tuples(tuple(entities), columns)
 
 
-def _csv(path: Path, problems: list[str]) -> Iterator[_Line]:
+def _csv(path: Path, problems: list[str], attributes: Collection[str], entity: str | None) -> Iterator[_Line]:
     """(line, entity, attribute, value) of every row that is not empty."""
     wrong = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        header = [cell.strip() for cell in next(reader, [])]
-        place = _places(header)
-        end = reader.line_num
-        for row in reader:
-            number, end = end + 1, reader.line_num
-            if len(row) == len(header):
-                entity, attribute, value = (row[i].strip() for i in place)
-                yield number, entity, attribute, value
-            elif row:
-                wrong.append(f"{number} ({len(row)})")
+    text, encoding = decode(path.read_bytes())
+    if encoding != "utf-8":
+        logger.info("%s is not UTF-8; it is read as %s", path.name, encoding)
+    delimiter, header = header_of(text, [*COLUMNS, *attributes, *([entity] if entity else [])])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    next(reader, None)
+    place = _places(header, attributes, entity, path.name)
+    end = reader.line_num
+    for row in reader:
+        number, end = end + 1, reader.line_num
+        if len(row) == len(header):
+            for cells in _facts(row, place):
+                yield number, *cells
+        elif row:
+            wrong.append(f"{number} ({len(row)})")
     if wrong:
         shown = ", ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
         problems.append(
             f"{path.name}: expected {len(header)} cells a line, got other numbers on line {shown}; "
-            "quote cells that contain commas"
+            f"quote cells that contain {delimiter!r}"
         )
 
 
-def _parquet(path: Path) -> Iterator[_Line]:
+def _parquet(path: Path, attributes: Collection[str], entity: str | None) -> Iterator[_Line]:
     """(row, entity, attribute, value) of every row, counted from 1; null is empty."""
     file = pq.ParquetFile(path)
     schema = file.schema_arrow
-    place = _places(schema.names)
-    for name in COLUMNS:
-        kind = schema.field(name).type
+    place = _places(schema.names, attributes, entity, path.name)
+    used = sorted({number for several in place for number in several if isinstance(number, int)})
+    for number in used:
+        kind = schema.field(number).type
         inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
-            raise CorpusError(f"column {name!r} is {kind}, expected string; cast it")
+        if not (pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_integer(inner)):
+            raise CorpusError(f"column {schema.names[number]!r} is {kind}, expected string or integer; cast it")
     number = 0
     for batch in file.iter_batches():
-        cells = [batch.column(i).cast(pa.string()).to_pylist() for i in place]
-        for row in zip(*cells, strict=True):
+        columns = {i: batch.column(i).cast(pa.string()).to_pylist() for i in used}
+        for at in range(len(batch)):
             number += 1
-            entity, attribute, value = ((cell or "").strip() for cell in row)
-            yield number, entity, attribute, value
+            for cells in _facts({i: cells[at] or "" for i, cells in columns.items()}, place):
+                yield number, *cells
 
 
-def _places(header: Sequence[str]) -> list[int]:
-    """The index of each of COLUMNS. Raises CorpusError unless there are exactly these three columns."""
-    if sorted(header) != sorted(COLUMNS):
-        raise CorpusError(f"got columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}; rename them")
-    return [header.index(name) for name in COLUMNS]
+def _facts(row: Sequence[str] | Mapping[int, str], place: _Places) -> Iterator[tuple[str, str, str]]:
+    """(entity, attribute, value) of each fact of a row; in a wide table an empty cell is no fact."""
+    for entity, attribute, value in place:
+        cells = (row[entity], attribute if isinstance(attribute, str) else row[attribute], row[value])
+        if not isinstance(attribute, str) or cells[2].strip():
+            yield cells[0].strip(), cells[1].strip(), cells[2].strip()
+
+
+def _places(header: Sequence[str], attributes: Collection[str], entity: str | None, file: str) -> _Places:
+    """The columns of entity, attribute and value: one triple of a long table; of a wide one, with an attribute's name
+    in place of its column, one of each attribute.
+
+    Raises:
+        CorpusError: columns are missing, or two have the same name.
+    """
+    names = [plain_name(name) for name in header]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise CorpusError(f"two columns are called {twice[0]!r}; rename one")
+    column = {name: number for number, name in enumerate(names)}
+    if all(name in column for name in COLUMNS):
+        places: _Places = [(column["entity"], column["attribute"], column["value"])]
+        used = set(places[0])
+    else:
+        wide = [name for name in attributes if plain_name(name) in column]
+        of = plain_name(entity or "entity")
+        if of not in column or not wide:
+            raise CorpusError(
+                f"got columns {', '.join(header) or '(none)'}, expected {', '.join(COLUMNS)}, or a wide table with a "
+                f"column {entity or 'entity'!r} (entity_column of the templates) and one for each attribute; rename "
+                "them"
+            )
+        places = [(column[of], name, column[plain_name(name)]) for name in wide]
+        used = {number for place in places for number in place if isinstance(number, int)}
+    if ignored := [name for number, name in enumerate(header) if number not in used]:
+        logger.info("%s: columns %s are ignored", file, ", ".join(ignored))
+    return places

@@ -33,7 +33,7 @@ def write_prompts(
 ) -> Path:
     """Makes a data set folder of a table; rows that cannot be measured are left out, and logged with their number.
 
-    Entities are in the order of the SHA-256 of their ids, so that the order of rows has no effect, and the first
+    Entities are in the order of a digest of their ids, so that the order of rows has no effect, and the first
     entities are a sample of all.
 
     Args:
@@ -60,7 +60,7 @@ def write_prompts(
         prompts = _with_partners(prompts, problems)
         priors = _priors(prompts) if found else priors
     _report(problems, len(rows), options.strict)
-    prompts.sort(key=lambda row: (hashlib.sha256(row.entity.encode()).digest(), row.attribute, row.prompt))
+    prompts.sort(key=lambda row: (_digest(row.entity), row.attribute, row.prompt))
     numbers: dict[tuple[str, str], int] = defaultdict(int)
     texts = []
     for row in prompts:
@@ -68,6 +68,10 @@ def write_prompts(
         numbers[row.entity, row.attribute] += 1
     lists = [candidate for prior in priors for candidate in prior.lists]
     return write_rows(folder, _knowledge(name, prompts, priors, copied), texts, lists)
+
+
+def _digest(entity: str) -> bytes:
+    return hashlib.sha256(f"prompts\0{entity}".encode()).digest()  # another order than that of held-out entities
 
 
 def _priors(prompts: Sequence[Prompt]) -> list[Prior]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from knowcap.laws.plan.answer import Step
 from knowcap.laws.plan.setting import positive
 from knowcap.laws.published import BIOS_FACTS, BIOS_NAMES, BIOS_TOKENS, BIOS_VALUES
 from knowcap.laws.quantity import figure
+from knowcap.metrics.bits_per_parameter.table_text import decode, header_of, plain_name
 
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ def _tuples(path: Path, templates: str | Path | None, entity_space: float | None
     from knowcap.knowledge.tuples import read_tuples
 
     sentences, problems = _sentences(path, templates, entity_space)
-    tuples, more = read_tuples(path, sentences.attributes)
+    tuples, more = read_tuples(path, sentences.attributes, sentences.entity_column)
     problems += more or list(contradictions(tuples, sentences))
     if problems:
         raise LawError(problems)
@@ -190,12 +192,12 @@ def _attribute_names(path: Path) -> list[str]:
             return []
     else:
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                column = [
-                    {(key or "").strip(): cell for key, cell in row.items()}.get("attribute")
-                    for row in csv.DictReader(file)
-                ]
-        except (OSError, UnicodeDecodeError, csv.Error):
+            text, _ = decode(path.read_bytes())
+            delimiter, header = header_of(text, ("entity", "attribute", "value"))
+            place = [plain_name(name) for name in header].index("attribute")
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))[1:]
+            column = [row[place] for row in rows if len(row) > place]
+        except (OSError, ValueError, csv.Error):
             return []
     return [name for name in dict.fromkeys(str(cell or "").strip() for cell in column) if name]
 
