@@ -33,17 +33,17 @@ NAN = math.nan
 def app(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """app.py as the Hub runs it: with its folder's modules by their plain names."""
     monkeypatch.syspath_prepend(FOLDER)
-    for name in ("app", "bits"):
+    for name in ("app", "bits", "table_text"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("app")
-    for name in ("app", "bits"):
+    for name in ("app", "bits", "table_text"):
         monkeypatch.delitem(sys.modules, name)
     return module
 
 
 def copy_space(folder: Path) -> Path:
     """The files that the page needs, by themselves."""
-    for file in ("app.py", "bits.py", "README.md"):
+    for file in ("app.py", "bits.py", "table_text.py", "README.md"):
         (folder / file).write_bytes((FOLDER / file).read_bytes())
     return folder
 
@@ -68,6 +68,13 @@ def test_json_tables_say_null_where_nothing_is_stated(app: ModuleType) -> None:
     assert results["bits_per_parameter"] == bits_per_parameter([[1.0]], [[4.0]], 2)["bits_per_parameter"]
     with pytest.raises(ValueError, match="predictions: not JSON .*; write lists"):
         app.measure("[[1.0", "[[4.0]]", 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_of_any_encoding_and_separator_are_the_same(app: ModuleType, encoding: str, delimiter: str) -> None:
+    data = app.TABLE.replace("entity,", "Entity ,").replace("Ada", "Adé").replace(",", delimiter).encode(encoding)
+    assert app.read_table(app.decode(data)[0]) == app.read_table(app.TABLE)
 
 
 def test_example_table_is_the_example_in_json(app: ModuleType) -> None:

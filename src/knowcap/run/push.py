@@ -35,7 +35,15 @@ _MODEL_FILES = (
 )  # fmt: skip
 _MODEL_NEEDS = ("config.json", "*.safetensors", "tokenizer.json", "training.json", "capacity.json", "nll.parquet")
 _DATASET_NEEDS = ("README.md", "knowledge.json", "*/*.parquet")
-_METRIC_FILES = ("README.md", "app.py", "bits.py", "bits_per_parameter.py", "requirements.txt", "tests.py")
+_METRIC_FILES = (
+    "README.md",
+    "app.py",
+    "bits.py",
+    "bits_per_parameter.py",
+    "requirements.txt",
+    "table_text.py",
+    "tests.py",
+)
 # The files of an extraction's folder that are published.
 _EXTRACTION_FILES = (
     ADAPTER_FILE, "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bits import bits_per_parameter  # pyright: ignore[reportMissingImports]
+from table_text import decode, header_of, plain_name  # pyright: ignore[reportMissingImports]
 
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def measure_table(
 
 
 def read_table(table: str) -> tuple[list[list[float]], list[list[float]], list[str]]:
-    """Predictions, references and attributes of a CSV or TSV table with the columns COLUMNS, in any order.
+    """Predictions, references and attributes of a table with the columns COLUMNS, in any order.
+
+    Cells are separated by commas, semicolons or tabs; upper case and spaces in the header have no effect.
 
     A fact without a line, or without log2_candidates, is not stated. With a column `rendering`, a fact may have one
     line per rendering, and counts as their mean.
@@ -104,7 +107,9 @@ def read_table(table: str) -> tuple[list[list[float]], list[list[float]], list[s
         ValueError: If a column is missing, a line has too few or too many cells or no number, or a fact occurs twice.
     """
     text = table.strip()
-    lines = csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=text.partition("\n")[0].count), strict=True)
+    delimiter, header = header_of(text, COLUMNS)
+    lines = csv.DictReader(io.StringIO(text), fieldnames=[*map(plain_name, header)], delimiter=delimiter, strict=True)
+    next(lines, None)  # the header
     found = list(lines.fieldnames or ())
     if missing := [column for column in COLUMNS if column not in found]:
         raise ValueError(f"table: got columns {found}, expected {list(COLUMNS)}; add {missing}")
@@ -166,6 +171,12 @@ def build() -> "gradio.Blocks":
 
         return show
 
+    def uploaded(path: str) -> str:
+        try:
+            return decode(Path(path).read_bytes())[0]
+        except ValueError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
     card = Path(__file__).with_name("README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
     with gr.Blocks(title="Bits per parameter") as page:
         gr.Markdown("# Bits per parameter\nHow much does a language model know of the facts it was trained on?")
@@ -190,7 +201,7 @@ def build() -> "gradio.Blocks":
                 results = gr.JSON(label="results")
         gr.Markdown(card)
         outputs = [line, attributes, results]
-        file.upload(lambda path: Path(path).read_text(encoding="utf-8-sig"), file, table, api_visibility="private")
+        file.upload(uploaded, file, table, api_visibility="private")
         measure_the_table.click(shown(measure_table), [table, size, name, entities], outputs, api_name="table")
         inputs = [predictions, references, size, attribute_names, name, entities]
         measure_the_json.click(shown(measure), inputs, outputs, api_name="json")
