@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedT
 from knowcap import cli, measure_capacity
 from knowcap.metrics import bits_per_parameter as metric_module
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
+from knowcap.models import ModelError
 
 
 CARD = Path(metric_module.__file__).parent / "README.md"
@@ -105,6 +106,17 @@ def test_another_start_token_gives_other_figures(folder):
     none = measure_capacity(folder, ROWS, start_token="none")
     assert none["start_token"] == ""
     assert none["knowledge_bits"] != pytest.approx(plain["knowledge_bits"], rel=1e-3)
+
+
+def test_a_tokenizer_without_any_token_to_begin_with_is_measured_without_one(tmp_path):
+    made = tiny.byte_tokenizer(trim_offsets=False, bos_token=None, eos_token=None)
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=64, vocab_size=310)).save_pretrained(
+        tmp_path
+    )
+    made.save_pretrained(tmp_path)
+    assert measure_capacity(tmp_path, ROWS, start_token="none")["start_token"] == ""
+    with pytest.raises(ModelError, match="neither eos_token nor bos_token"):
+        measure_capacity(tmp_path, ROWS)
 
 
 def test_a_whole_word_is_one_token_of_its_value():

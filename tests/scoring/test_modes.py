@@ -12,7 +12,7 @@ from knowcap.capacity import capacity
 from knowcap.dataset.folder import read_candidates, read_knowledge
 from knowcap.dataset.stage import build
 from knowcap.models import load_model
-from knowcap.recipe import Recipe
+from knowcap.recipe import Recipe, RecipeError
 from knowcap.report.card import write_card
 from knowcap.run import pipeline as stages
 from knowcap.scoring import DEFAULT_MODE, OTHER_MODES, ScoringMode, read_measurement, score
@@ -118,3 +118,10 @@ def test_a_model_is_trained_here_on_its_own_facts_only(run):
     for other in ({"num_people": 61}, {"seed": 1}, {"name": "facts"}):
         assert not is_trained_on(model, replace(knowledge, **other))
     assert describe(model, load_model(model), replace(knowledge, name="facts"))["exposures"] is None
+
+
+def test_no_start_token_before_scored_names_is_an_error_before_training(tmp_path):
+    recipe = replace(RECIPES["bioS"], start_token="none")
+    with pytest.raises(RecipeError, match="start_token: none, but each text begins with a name that is scored"):
+        stages.run(recipe, tmp_path)
+    assert not (tmp_path / "model").exists()

@@ -144,6 +144,7 @@ def text_problems(
         rows, knowledge: the texts and their facts.
     """
     from knowcap.models.loading import load_tokenizer
+    from knowcap.models.separators import Separators
     from knowcap.scoring.mode import ScoringError
     from knowcap.scoring.spans import encode_rows
 
@@ -157,16 +158,19 @@ def text_problems(
         return {}
     config = getattr(config, "get_text_config", lambda: config)()
     positions = getattr(config, "max_position_embeddings", None) or math.inf
+    separators = Separators.longest(model_dir, cast(Any, tokenizer))
     found: dict[int, str] = {}
     for begin in range(0, len(rows), _CHECKED_ROWS):
         numbers = range(begin, min(begin + _CHECKED_ROWS, len(rows)))
         try:
-            lengths = encode_rows([rows[i] for i in numbers], cast(Any, tokenizer), knowledge).input_lengths
+            lengths = encode_rows(
+                [rows[i] for i in numbers], cast(Any, tokenizer), knowledge, None, separators
+            ).input_lengths
             found |= {i: _too_long(n, positions) for i, n in zip(numbers, lengths, strict=True) if n > positions}
         except (FactError, ScoringError):
             for i in numbers:
                 try:
-                    (length,) = encode_rows([rows[i]], cast(Any, tokenizer), knowledge).input_lengths
+                    (length,) = encode_rows([rows[i]], cast(Any, tokenizer), knowledge, None, separators).input_lengths
                     found |= {i: _too_long(length, positions)} if length > positions else {}
                 except (FactError, ScoringError) as error:
                     found[i] = str(error)

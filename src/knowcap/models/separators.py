@@ -82,6 +82,14 @@ class Separators:
         ours = start_token == "auto" and folder is not None and training_of(folder) is not None
         return cls.of(tokenizer, "eos" if ours else start_token)
 
+    @classmethod
+    def longest(cls, folder: Path | None, tokenizer: PreTrainedTokenizerFast) -> Separators:
+        """Those of start_token auto; none for a tokenizer that has no token to begin with."""
+        try:
+            return cls.of_model(folder, tokenizer)
+        except ModelError:
+            return cls.of_model(folder, tokenizer, "none")
+
     @property
     def size(self) -> int:
         """The number of tokens around a text."""

@@ -52,6 +52,7 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
         num_proc: processes that write the data set.
     """
     dataset_dir = data(recipe, run_dir, num_proc)
+    _check_start_token(recipe, dataset_dir)
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for bits in recipe.quantize_bits:
@@ -59,6 +60,20 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
     if recipe.extract != "none":
         extract(run_dir, recipe)
     return report(run_dir)
+
+
+def _check_start_token(recipe: Recipe, dataset_dir: Path) -> None:
+    """Raises RecipeError if texts begin with a scored name that nothing would predict."""
+    from knowcap.dataset.folder import read_knowledge
+
+    knowledge = read_knowledge(dataset_dir)
+    if recipe.start_token == "none" and knowledge.name_log2_candidates is not None and not knowledge.text_prefix:
+        raise RecipeError(
+            [
+                "start_token: none, but each text begins with a name that is scored, and nothing would predict its "
+                "first token; expected auto, bos or eos"
+            ]
+        )
 
 
 def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:

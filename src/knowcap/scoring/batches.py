@@ -230,6 +230,10 @@ def _score_targets(
     return nll, hits
 
 
+def _code(forward: Any) -> Any:
+    return getattr(forward, "__func__", forward).__code__
+
+
 class _Passes:
     """Forward passes of a model that compute logits of the scored positions only, if the model can.
 
@@ -253,7 +257,7 @@ class _Passes:
         forward = inspect.unwrap((cast(Any, model).get_base_model() if adapter is not None else model).forward)
         self.keeps = None
         if "logits_to_keep" in inspect.signature(forward).parameters:
-            self.keeps = "mask" if "slice_logits_to_keep" in forward.__globals__ else "index"
+            self.keeps = "mask" if "slice_logits_to_keep" in _code(forward).co_names else "index"
 
     def logits(self, scored: np.ndarray, longest: int) -> np.ndarray:
         """The number of logits that 1, 2, … texts need, of which `scored` positions are scored and the first is the
