@@ -78,10 +78,10 @@ def measure_capacity(
         check = partial(text_problems, folder, loaded)
         data = dataset_folder(dataset, Path(place) / "data", knowledge, prompts, check)
         output = Path(output_dir or Path(place) / "out")
-        options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True}
-        options |= {"loading": LoadOptions(dtype, device_map, attn_implementation), "window": window}
-        mode = ScoringMode(scoring, context, start_token=start_token)
-        path = score(folder, data, mode=mode, output_dir=output, loaded=cast(Any, loaded), **options)
+        options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True, "window": window}
+        options["loading"] = LoadOptions(dtype, device_map, attn_implementation)
+        options["mode"] = ScoringMode(scoring, context, start_token=start_token)
+        path = score(folder, data, output_dir=output, loaded=cast(Any, loaded), **options)
         return capacity(path.parent, confidence_level=confidence_level, seed=seed)
 
 
