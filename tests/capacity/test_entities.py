@@ -134,6 +134,11 @@ def test_the_plot_shows_every_entity_the_mean_and_the_most(tmp_path: Path, drawn
     (axes,) = drawn[0].axes
     assert sum(patch.get_height() for patch in axes.patches) == 500
     assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([bits.mean(), 40.0, 0.0])
+    figure = drawn[0]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    boxes = [artist.get_window_extent() for artist in (axes, axes.xaxis.label)]
+    assert not any(legend.get_window_extent().overlaps(box) for box in boxes) and axes.get_legend() is None
     for word in (f"mean {bits.mean():.2f}", "maximum 40.00", f"below zero: {(bits < 0).sum()} of 500", "fp32"):
         assert word in texts(drawn[0])
 

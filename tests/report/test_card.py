@@ -73,6 +73,13 @@ def test_the_text_has_the_numbers_of_the_files(tmp_path: Path) -> None:
     assert "2404.05405" in text
 
 
+def test_the_card_names_the_architecture(tmp_path: Path) -> None:
+    _, text = read_card(make_run(tmp_path / "ours") / "model")
+    assert "The architecture is gpt2-rotary (rotary positions, standard MLP, tied embeddings)." in text
+    _, text = read_card(make_run(tmp_path / "theirs", model_name="qwen3") / "model")
+    assert "The architecture is qwen3." in text
+
+
 def test_a_number_that_is_no_bound_has_its_reason_on_the_card_and_under_the_table(tmp_path: Path) -> None:
     reason = "the null control exchanges values only"
     run_dir = make_run(tmp_path / "tiny", bound=False, bound_reason=reason)

@@ -91,7 +91,8 @@ def test_the_same_capacities_give_the_same_file(tmp_path: Path) -> None:
     assert plot_frontier([make_capacity()], tmp_path / "b.png").read_bytes() == first
 
 
-SVG = "{http://www.w3.org/2000/svg}"
+ROW_NAMES = ("llama-2-2", "gpt2-rotary-2-2", "gpt2-rotary-4-4", "theirs")
+SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
 
 def point(parameters: int, bits: float, most: float, people: int, won: bool = True) -> dict[str, Any]:
@@ -134,6 +135,41 @@ def test_every_n_has_a_color_and_runs_that_lost_are_hollow() -> None:
     found = marks(frontier_svg([*rows, point(1_500, 900, 5_000, 100, won=False)]))
     assert len({re.search(r"stroke: (#\w+)", style)[1] for _, _, style in found.values()}) == 3
     assert [name for name, (_, _, style) in found.items() if "fill: #ffffff" in style] == ["1500-100"]
+
+
+def test_a_mark_is_an_architecture_a_color_is_n_and_the_maxima_are_labeled_once() -> None:
+    rows = [
+        point(1_000 * n * k, 900 * n, 5_000 * n, 100 * n) | {"model_name": name}
+        for n in (1, 2)
+        for k, name in enumerate(ROW_NAMES, start=1)
+    ]
+    svg = frontier_svg(rows)
+    root, shapes, colors = ET.fromstring(svg), {}, {}
+    for group in root.iter(f"{SVG}g"):
+        if (title := group.find(f"{SVG}title")) is not None:
+            (mark,) = group.iter(f"{SVG}use")
+            shapes[title.text.split(":")[0]] = root.find(f".//{SVG}path[@id='{mark.get(HREF)[1:]}']").get("d")
+            colors[title.text.split(":")[0]] = re.search(r"stroke: (#\w+)", mark.get("style"))[1]
+    by_name = {name: {shapes[row["run"]] for row in rows if row["model_name"] == name} for name in ROW_NAMES}
+    assert all(len(found) == 1 for found in by_name.values())
+    assert by_name["gpt2-rotary-2-2"] == by_name["gpt2-rotary-4-4"], "sizes of one architecture have its mark"
+    assert len(set.union(*by_name.values())) == 3
+    assert len({colors[row["run"]] for row in rows if row["num_entities"] == 100}) == 1
+    assert len(set(colors.values())) == 2
+    words = " ".join(text.text for text in root.iter(f"{SVG}text"))
+    for label in ("R_max", "gpt2-rotary", "llama", "theirs", "N = 100", "N = 200", "fp32"):
+        assert words.count(label) == 1, label
+
+
+def test_a_plot_is_png_pdf_and_svg_the_same_bytes_for_the_same_numbers(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        plot_attributes(make_capacity(), tmp_path / f"{name}.png")
+    for end, begin in ((".png", PNG), (".pdf", b"%PDF"), (".svg", b"<?xml")):
+        first, second = ((tmp_path / f"{name}{end}").read_bytes() for name in ("a", "b"))
+        assert first == second and first.startswith(begin)
+    plot_attributes(make_capacity(), tmp_path / "alone.pdf")
+    assert (tmp_path / "alone.pdf").is_file() and not (tmp_path / "alone.png").exists()
+    assert len(list(tmp_path.iterdir())) == 7, "no unfinished file is left"
 
 
 def test_points_without_bits_have_no_mark() -> None:

@@ -12,7 +12,9 @@ from run_folders import make_run
 from sweep_cells import write_sweep
 
 from knowcap.sweep import Sweep, load_sweep
+from knowcap.sweep.page import results_table
 from knowcap.sweep.run import write_results
+from knowcap.sweep.table import rows_of
 
 
 SHARES = {"gpt2-2-2_seed0": 0.2, "gpt2-2-2_seed1": 0.4, "gpt2-rotary-2-2_seed0": 0.9, "gpt2-rotary-2-2_seed1": 0.6}
@@ -42,6 +44,9 @@ def test_the_page_holds_everything_itself(tmp_path):
     assert text.count("<figure>") == 4
     assert "Means over seeds" in text
     assert (sweep.folder / "bits_vs_parameters.png").stat().st_size > 1000
+    head, *lines = results_table(sweep, rows_of(sweep)).splitlines()
+    assert head.split()[:2] == ["run", "model"] and len(lines) == 4
+    assert [line.split()[1] for line in lines] == [cell.recipe.model_name for cell in sweep.cells]
     before = text
     write_results(sweep)
     assert (sweep.folder / "report.html").read_text() == before

@@ -27,14 +27,14 @@ def steps(callback: progress.TrainingProgress, first: int, last: int, saving: in
     return logged
 
 
-def test_every_checkpoint_but_the_last_comes_with_a_log_entry():
-    assert steps(progress.TrainingProgress(1000), 0, 10, saving=3) == [3, 6, 9]
-    assert steps(progress.TrainingProgress(1000), 6, 10, saving=3) == [9]
+def test_every_checkpoint_and_the_last_two_steps_come_with_a_log_entry():
+    assert steps(progress.TrainingProgress(1000), 0, 10, saving=4) == [4, 8, 9, 10]
+    assert steps(progress.TrainingProgress(1000), 6, 10, saving=3) == [9, 10]
 
 
 @pytest.mark.parametrize("disable", [True, False])
 def test_a_bar_may_be_switched_off(monkeypatch, disable):
     monkeypatch.setattr(progress, "tqdm", partial(tqdm, disable=disable))
     callback = progress.TrainingProgress(1000)
-    assert steps(callback, 4, 10) == []
+    assert steps(callback, 4, 10) == [9, 10]
     assert callback.seconds >= 0

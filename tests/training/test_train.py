@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,7 +56,7 @@ def test_every_token_is_trained_on_once(once, monkeypatch):
     seen = []
     monkeypatch.setattr(WindowDataset, "__getitems__", _watched(WindowDataset.__getitems__, seen))
     run_dir = once.parent / "watched"
-    train(RECIPE, run_dir)
+    train(replace(RECIPE, logging_steps=1000), run_dir)
     training = json.loads((run_dir / "model" / "training.json").read_text())
     assert (
         sum(seen) == training["num_tokens"] == json.loads((once / "model" / "training.json").read_text())["num_tokens"]
@@ -71,9 +72,30 @@ def _watched(getitems, seen):
     return watched
 
 
-def test_training_again_in_one_process_gives_the_same_weights(once, tmp_path):
-    train(RECIPE, tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(weights(once).values(), weights(tmp_path).values(), strict=True))
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """The same training, with the loss of every step."""
+    folder = tmp_path_factory.mktemp("again")
+    train(replace(RECIPE, logging_steps=1), folder)
+    return folder
+
+
+def test_training_again_in_one_process_gives_the_same_weights(once, again):
+    assert all(torch.equal(a, b) for a, b in zip(weights(once).values(), weights(again).values(), strict=True))
+
+
+def test_the_final_loss_is_that_of_the_last_step_however_rarely_losses_are_logged(once, again):
+    watched = once.parent / "watched"
+    if not watched.is_dir():  # from the test above, unless this one runs alone
+        train(replace(RECIPE, logging_steps=1000), watched)
+    steps, some, few = (json.loads((f / "model" / "training.json").read_text()) for f in (again, once, watched))
+    losses = {entry["step"]: entry["loss"] for entry in steps["log_history"]}
+    last = max(losses)
+    assert len(losses) == last == steps["num_steps"]
+    for training in (steps, some, few):
+        assert training["final_loss"] == pytest.approx(losses[last], abs=1e-4)
+        assert training["log_history"][-1]["step"] == last
+    assert abs(losses[last] - losses[last - 1]) > 1e-3, "another step's loss would be seen"
 
 
 def test_a_finished_model_is_left_alone(once):

@@ -132,6 +132,14 @@ def pattern(family: str) -> str:
     return f"{family}-L-H-E" if MODEL_FAMILIES[family].experts else f"{family}-L-H"
 
 
+def family_of(model_name: str) -> str:
+    """The family of a name; the name itself, such as transformers' model_type, if it is not one of ours."""
+    try:
+        return parse_model_name(model_name).family
+    except ModelError:
+        return model_name
+
+
 def parse_model_name(model_name: str) -> ModelName:
     """Parses family-L-H, or family-L-H-E of a mixture.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from knowcap.files import whole_file
+from knowcap.models.names import MODEL_FAMILIES, family_of
 
 
 if TYPE_CHECKING:
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
     from knowcap.capacity.entities import EntityBits
 
 
-# Colors for color-blind readers (Okabe and Ito); a marker per precision, with its size and whether it is filled,
-# chosen so that equal points of several precisions are all visible.
+# Colors for color-blind readers (Okabe and Ito). By precision, the size of marks and whether they are filled, so that
+# equal points of several precisions are all visible.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = {"fp32": ("o", 5, True), "bf16": ("D", 5, True), "int8": ("s", 10, False), "int4": ("^", 8, False)}
-OTHER_MARKER = ("x", 7, True)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
+PRECISIONS = {"int8": (10, False), "int4": (14, False)}
+FULL_PRECISION = (6, True)
 GREY = "#777777"
 DPI = 150
 _CURVE_POINTS = 150  # of a curve in SVG, at most
@@ -34,9 +37,9 @@ _CURVE_POINTS = 150  # of a curve in SVG, at most
 def plot_frontier(capacities: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """Learned bits against parameters on logarithmic axes, with the lines of 2 bits and 1 bit per parameter.
 
-    Color is the number of entities N, and a dotted line is the maximum of their knowledge; the marker is the
-    precision, hollow for a run that lost (`won` is False); error bars are confidence intervals. Models without any
-    bits cannot be shown on a logarithmic axis and are counted below the plot.
+    The mark is the architecture, and its size and filling are the precision; a white one is a run that lost (`won` is
+    False). Color is the number of entities N, and a dotted line is all their knowledge (R_max); error bars are
+    confidence intervals. Models without any bits cannot be shown on a logarithmic axis and are counted below the plot.
 
     Args:
         capacities: contents of capacity.json, one per point.
@@ -64,22 +67,23 @@ def _frontier(capacities: Sequence[dict[str, Any]]) -> Figure:
     figure, axes = _figure((7.2, 5.2))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    sizes = sorted({c["num_entities"] for c in capacities})
+    style = _Style.of(capacities)
     shown = [(i, c) for i, c in enumerate(capacities) if c["knowledge_bits"] > 0]
     for i, c in sorted(shown, key=lambda point: point[1].get("won") is True):
-        _frontier_point(axes, c, COLORS[sizes.index(c["num_entities"]) % len(COLORS)], f"run-{i}")
+        _frontier_point(axes, c, style, f"run-{i}")
     _frontier_limits(axes, capacities, [c for _, c in shown])
-    _frontier_lines(axes, capacities, sizes)
-    _frontier_legend(axes, capacities, sizes)
+    _frontier_lines(axes, capacities, style)
+    _frontier_legend(axes, capacities, style)
     axes.set_title("Knowledge learned against model size")
-    axes.set_xlabel("parameters")
-    axes.set_ylabel("knowledge learned (bits)")
+    notes = ["parameters"]
     if len(shown) < len(capacities):
-        note = f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or less) and are not shown"
-        figure.text(0.99, 0.01, note, ha="right", va="bottom", fontsize=8, color=GREY)
+        notes.append(
+            f"{len(capacities) - len(shown)} of {len(capacities)} hold no bits (zero or less) and are not shown"
+        )
     if unbound := sum(not c.get("bound", True) for c in capacities):
-        note = f"{unbound} of {len(capacities)} are not a lower bound (see their cards)"
-        figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
+        notes.append(f"{unbound} of {len(capacities)} are not a lower bound (see their cards)")
+    axes.set_xlabel("\n".join(notes))
+    axes.set_ylabel("knowledge learned (bits)")
     return figure
 
 
@@ -110,7 +114,7 @@ def plot_attributes(capacity: dict[str, Any], path: str | Path) -> Path:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("bits per entity")
     axes.set_title(f"Bits per entity of {capacity['model_name']} ({capacity['precision']})")
-    axes.legend(loc="lower right", frameon=False, fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return save_plot(figure, path)
 
 
@@ -134,13 +138,12 @@ def plot_entities(entities: EntityBits, capacity: dict[str, Any], path: str | Pa
     axes.axvline(most, color=GREY, linestyle="--", linewidth=1.5, label=label)
     if below := int((bits < 0).sum()):
         axes.axvline(0, color="#333333", linewidth=0.8, label=f"below zero: {below:,} of {len(bits):,}")
-    if farther := int((bits < low).sum()):
-        note = f"the first bar includes {farther:,} with fewer bits, down to {bits.min():.1f}"
-        figure.text(0.01, 0.01, note, ha="left", va="bottom", fontsize=8, color=GREY)
-    axes.set_xlabel("bits per entity")
+    farther = int((bits < low).sum())
+    note = f"\nthe first bar includes {farther:,} with fewer bits, down to {bits.min():.1f}" if farther else ""
+    axes.set_xlabel(f"bits per entity{note}")
     axes.set_ylabel("number of entities")
     axes.set_title(f"Distribution of bits per entity in {capacity['model_name']} ({capacity['precision']})")
-    axes.legend(loc="upper left", frameon=False, fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return save_plot(figure, path)
 
 
@@ -286,21 +289,47 @@ def _engineering() -> Any:
     return EngFormatter(sep="")
 
 
-def _marker(precision: str, color: str, hollow: bool = False) -> dict[str, Any]:
-    """The style of a precision's points."""
-    marker, size, filled = MARKERS.get(precision, OTHER_MARKER)
-    face = "white" if hollow else color if filled else "none"
-    return {"marker": marker, "markersize": size, "color": color, "mfc": face, "mew": 1.4, "linestyle": "none"}
+@dataclass(frozen=True)
+class _Style:
+    """Which color stands for which N, and which mark for which architecture.
+
+    Attributes:
+        sizes: the N of all points, in order.
+        families: their architectures, those of knowcap first.
+    """
+
+    sizes: tuple[int, ...]
+    families: tuple[str, ...]
+
+    @classmethod
+    def of(cls, capacities: Sequence[dict[str, Any]]) -> _Style:
+        families = {family_of(str(c.get("model_name"))) for c in capacities}
+        known = [family for family in MODEL_FAMILIES if family in families]
+        sizes = sorted({c["num_entities"] for c in capacities})
+        return cls(tuple(sizes), (*known, *sorted(families - set(known))))
+
+    def color(self, num_entities: int) -> str:
+        """Of points and lines."""
+        return COLORS[self.sizes.index(num_entities) % len(COLORS)]
+
+    def mark(self, family: str, precision: str, color: str, hollow: bool = False) -> dict[str, Any]:
+        """The style of points."""
+        size, filled = PRECISIONS.get(precision, FULL_PRECISION)
+        marker = MARKERS[self.families.index(family) % len(MARKERS)]
+        face = "white" if hollow else color if filled else "none"
+        return {"marker": marker, "markersize": size, "color": color, "mfc": face, "mew": 1.4, "linestyle": "none"}
 
 
-def _frontier_point(axes: Axes, capacity: dict[str, Any], color: str, gid: str) -> None:
+def _frontier_point(axes: Axes, capacity: dict[str, Any], style: _Style, gid: str) -> None:
     """One capacity with its interval, cut off at zero bits."""
     x, y = capacity["num_parameters"], capacity["knowledge_bits"]
     low, high = capacity["confidence_interval"]
+    color = style.color(capacity["num_entities"])
     if low is not None and high is not None:
         errors = [[min(y - low * x, y * (1 - 1e-9))], [high * x - y]]
         axes.errorbar(x, y, yerr=np.maximum(errors, 0.0), ecolor=color, elinewidth=1.2, capsize=3, zorder=2)
-    axes.plot(x, y, zorder=3, gid=gid, **_marker(capacity["precision"], color, capacity.get("won") is False))
+    family, hollow = family_of(str(capacity.get("model_name"))), capacity.get("won") is False
+    axes.plot(x, y, zorder=3, gid=gid, **style.mark(family, capacity["precision"], color, hollow))
 
 
 def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]) -> None:
@@ -320,26 +349,27 @@ def _frontier_limits(axes: Axes, capacities: Sequence[dict[str, Any]], shown: Se
     axes.grid(visible=True, which="minor", color="#F5F5F5", linewidth=0.5)
 
 
-def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
+def _frontier_lines(axes: Axes, capacities: Sequence[dict[str, Any]], style: _Style) -> None:
     """The lines of 2 bits and 1 bit per parameter, and the maximum of knowledge for each N."""
     x = np.array(axes.get_xlim())
     morris = ((3.6, "-."),) if any(c.get("dataset") == "morris" for c in capacities) else ()  # Morris et al. 2025
-    for ratio, style in (*morris, (2, "-"), (1, "--")):
+    for ratio, dashes in (*morris, (2, "-"), (1, "--")):
         label = f"{ratio} bit{'s' if ratio > 1 else ''} per parameter"
-        axes.plot(x, ratio * x, style, color=GREY, linewidth=1.2, zorder=1, label=label)
-    for i, size in enumerate(sizes):
-        for total in sorted({c["max_knowledge_bits"] for c in capacities if c["num_entities"] == size}):
-            axes.axhline(total, color=COLORS[i % len(COLORS)], linestyle=":", linewidth=1.0, zorder=1)
+        axes.plot(x, ratio * x, dashes, color=GREY, linewidth=1.2, zorder=1, label=label)
+    for size, total in sorted({(c["num_entities"], c["max_knowledge_bits"]) for c in capacities}):
+        axes.axhline(total, color=style.color(size), linestyle=":", linewidth=1.0, zorder=1)
 
 
-def _frontier_legend(axes: Axes, capacities: Sequence[dict[str, Any]], sizes: Sequence[int]) -> None:
-    """One entry per line, precision and N, beside the plot."""
+def _frontier_legend(axes: Axes, capacities: Sequence[dict[str, Any]], style: _Style) -> None:
+    """One entry per line, architecture, precision and N, and one for all maxima, beside the plot."""
     from matplotlib.lines import Line2D
 
     handles = list(axes.get_legend_handles_labels()[0])
+    handles.append(Line2D([], [], linestyle=":", color=GREY, linewidth=1.5, label="all facts (R_max)"))
+    for family in style.families:
+        handles.append(Line2D([], [], label=family, **style.mark(family, "", GREY)))
     for precision in dict.fromkeys(c["precision"] for c in capacities):
-        handles.append(Line2D([], [], label=precision, **_marker(precision, GREY)))
-    for i, size in enumerate(sizes):
-        color = COLORS[i % len(COLORS)]
-        handles.append(Line2D([], [], linestyle=":", color=color, linewidth=2, label=f"maximum, N = {size:,}"))
+        handles.append(Line2D([], [], label=precision, **style.mark(style.families[0], precision, "#333333")))
+    for size in style.sizes:
+        handles.append(Line2D([], [], color=style.color(size), linewidth=4, label=f"N = {size:,}"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)

@@ -112,9 +112,9 @@ def capacity_table(
     measurement = read_measurement(result / NLL_FILE)
     facts, knowledge = read_facts(result / NLL_FILE, measurement), measurement["knowledge"]
     head = (
-        f"knowcap ({model}), dataset: {dataset_name or knowledge['name']}, scoring: {capacity['scoring']}, context: "
-        f"{capacity['context']}, start token: {capacity['start_token'] or 'none'}, limit: {limit}, "
-        f"batch_size: {batch_size or 'auto'}"
+        f"knowcap ({model}), architecture: {capacity['model_name']}, dataset: {dataset_name or knowledge['name']}, "
+        f"scoring: {capacity['scoring']}, context: {capacity['context']}, "
+        f"start token: {capacity['start_token'] or 'none'}, limit: {limit}, batch_size: {batch_size or 'auto'}"
     )
     rows = []
     for attribute, found in capacity["attributes"].items():

@@ -50,11 +50,12 @@ def write_page(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def results_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
     """The runs as a table for the terminal."""
-    head = ("run", "parameters", "N", "exposures", "bits/param", "max", *(["won"] if sweep.best_of else []))
+    head = ("run", "model", "parameters", "N", "exposures", "bits/param", "max", *(["won"] if sweep.best_of else []))
     won = {True: "won", False: "", None: "?"}
     lines = [
         [
             row["run"],
+            row["model_name"],
             *(number(row[key], ",") for key in ("num_parameters", "num_entities", "exposures")),
             f"{estimate(capacity_of(row))}, one seed",
             number(row["max_bits_per_parameter"]),
@@ -62,7 +63,7 @@ def results_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return text_table([head, *lines])
+    return text_table([head, *lines], left=(0, 1))
 
 
 def capacity_of(row: Mapping[str, Any]) -> dict[str, Any]:

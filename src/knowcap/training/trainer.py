@@ -121,8 +121,9 @@ class TrainingProgress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Updates the bar. Logs at each checkpoint, so that no mean loss spans an interruption."""
-        control.should_log |= control.should_save and state.global_step < state.max_steps
+        """Updates the bar. Logs at each checkpoint, so that no mean loss spans an interruption, and at the last step
+        and the one before it, so that the last loss is the last step's."""
+        control.should_log |= control.should_save or state.global_step >= state.max_steps - 1
         self.seconds = self._before + time.monotonic() - self._start
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)

@@ -12,6 +12,7 @@ from knowcap.recipe_file import METADATA_KEYS
 from knowcap.report.card.extraction import extractions, results_context
 from knowcap.report.card.results import (
     Sources,
+    architecture,
     bound_reason,
     caveat,
     control,
@@ -112,7 +113,18 @@ def _context(sources: Sources) -> dict[str, Any]:
     }
 
 
-_FUNCTIONS = (estimate, seeds, precision, per_stored_bit, caveat, bound_reason, control, setting, versions)
+_FUNCTIONS = (
+    architecture,
+    estimate,
+    seeds,
+    precision,
+    per_stored_bit,
+    caveat,
+    bound_reason,
+    control,
+    setting,
+    versions,
+)
 
 
 def _title(sources: Sources) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowcap.capacity.seeds import recipe_of
 from knowcap.files import CAPACITY_FILE, CARD_FILE, NLL_FILE, TRAINING_FILE, read_json, whole_file
+from knowcap.models.names import MODEL_FAMILIES, family_of
 from knowcap.report.table import half_width, number, percent, render
 from knowcap.scoring.measurement import read_measurement
 
@@ -186,6 +187,12 @@ def control(capacity: dict[str, Any]) -> str:
 def memorized(capacity: dict[str, Any]) -> str:
     """Memorizable accuracy, such as `83.2 %`."""
     return percent(capacity.get("memorizable_accuracy"), "unknown")
+
+
+def architecture(model_name: str) -> str:
+    """Such as `gpt2-rotary (rotary positions, standard MLP, tied embeddings)`; the name alone if it is not ours."""
+    family = family_of(model_name)
+    return f"{family} ({MODEL_FAMILIES[family].text})" if family in MODEL_FAMILIES else family
 
 
 def setting(value: Any) -> str:
