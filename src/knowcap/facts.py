@@ -127,6 +127,11 @@ class Knowledge:
                 problems.append(
                     f"{a.name!r}: log2_candidates={a.log2_candidates}, expected a finite number of bits >= 0"
                 )
+            if a.candidates is not None and not _is_log2(a.log2_candidates, a.candidates):
+                problems.append(
+                    f"{a.name!r}: log2_candidates={a.log2_candidates} is not log2 of its {a.candidates} candidates; "
+                    "correct one of them"
+                )
             if a.determined_by is not None and a.log2_candidates != 0:
                 problems.append(f"{a.name!r} is determined by {a.determined_by!r}, so log2_candidates must be 0")
         if self.num_people < 1:
@@ -197,6 +202,11 @@ class Knowledge:
             return cls(**content)
         except (KeyError, TypeError) as error:
             raise FactError(f"{path}: {error}; expected the fields of knowcap.facts.Knowledge") from error
+
+
+def _is_log2(bits: float, candidates: int) -> bool:
+    """Whether candidates have so many bits, up to rounding."""
+    return candidates >= 1 and math.isclose(bits, math.log2(candidates), rel_tol=1e-9, abs_tol=1e-9)
 
 
 def check_row(row: Row, knowledge: Knowledge) -> None:

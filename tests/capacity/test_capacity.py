@@ -47,7 +47,7 @@ def test_a_perfect_model_reaches_the_maximum_which_is_bits_per_person(tmp_path: 
     result = capacity(write(tmp_path, perfect_facts()))
     bits_per_person = NAME_BITS - math.log2(N) + sum(CANDIDATES.values())
     knowledge = Knowledge(
-        "bioS", "1", N, 0, "person_id", NAME_BITS, tuple(Attribute(a, 2, b) for a, b in CANDIDATES.items())
+        "bioS", "1", N, 0, "person_id", NAME_BITS, tuple(Attribute(a, 2 ** int(b), b) for a, b in CANDIDATES.items())
     )
     assert knowledge.bits_per_person == pytest.approx(bits_per_person)
     assert result["max_knowledge_bits"] == pytest.approx(N * bits_per_person)

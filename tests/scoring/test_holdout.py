@@ -57,7 +57,7 @@ def at_random(i: int, name: str) -> str:
 
 
 def test_a_value_that_follows_from_its_own_entitys_name_is_a_leak(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="knowcap.scoring.rows")
     with pytest.raises(LeakError, match=r"holds bits: color \+[12]\.\d+ ± .* over 30 control entities"):
         measured(table_recipe(tmp_path, by_last_letter, exposures=25))
     assert "null control: 30 entities outside the sample" in caplog.text

@@ -844,7 +844,7 @@ def test_more_entities_than_knowledge_json_knows_are_refused(tmp_path: Path) -> 
     model_dir, dataset_dir = make_folders(tmp_path)
     content = json.loads((dataset_dir / "knowledge.json").read_text())
     (dataset_dir / "knowledge.json").write_text(json.dumps(content | {"num_people": 7}))
-    with pytest.raises(ScoringError, match="12 entities have scored facts; expected 1 to 7"):
+    with pytest.raises(FactError, match="texts about 12 entities, but knowledge.json has num_people=7"):
         score(model_dir, dataset_dir, progress=False)
     assert "nll.parquet" not in files(model_dir)
 

@@ -10,19 +10,18 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.contract import check_contract
+from knowcap.dataset.folder import DatasetError, has_config
 from knowcap.dataset.head import Head
 from knowcap.dataset.holdout import hold_out
 from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, find_source
-from knowcap.facts import FactError, Knowledge, Row, Span, check_row
+from knowcap.facts import FactError
 from knowcap.files import read_json, whole_folder, write_json
 from knowcap.recipe import RENDERING_KEYS, Recipe
 
@@ -30,7 +29,6 @@ from knowcap.recipe import RENDERING_KEYS, Recipe
 logger = logging.getLogger(__name__)
 
 RECORD = ".source.json"  # hidden, so it is not published with the folder: it may have a local path
-_SAMPLED_FILES, _SAMPLED_ROWS = 8, 200
 _PIECE = 1 << 24  # bytes copied at a time
 _FIX = "choose another run_name or pass --overwrite_output_dir"
 
@@ -107,7 +105,7 @@ def sample_folder(recipe: Recipe, source: Source) -> Path:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Checks that a data set folder has all its files and that a sample of its rows meets the contract.
+    """Checks that a data set folder has all its files, and that they meet the contract.
 
     Raises:
         DatasetError: names the file and the problem.
@@ -119,9 +117,10 @@ def check_folder(folder: Path, name: str) -> None:
         files = sorted((folder / "biographies").glob("train-*.parquet"))
         if not files:
             raise FactError("it has no biographies/train-*.parquet")
-        for number in np.unique(np.linspace(0, len(files) - 1, _SAMPLED_FILES).astype(int)):
-            for row in _rows(files[number], knowledge):
-                check_row(row, knowledge)
+        check_contract(folder, knowledge)
+        if has_config(folder, "neutral"):
+            neutral = replace(knowledge, bound=True, missing_texts=0)
+            check_contract(folder, neutral, ("neutral", "neutral_control"))
     except (ValueError, OSError, TypeError) as error:
         raise DatasetError(f"dataset_name={name!r} does not meet the contract of data sets: {error}") from error
 
@@ -136,20 +135,6 @@ def _check_all_there(config: Path) -> None:
     for (split, expected), count in counts.items():
         if count != expected:
             raise FactError(f"{config.name} has {count} of the {expected} files of its split {split!r}")
-
-
-def _rows(file: Path, knowledge: Knowledge) -> Iterator[Row]:
-    """The first rows of a file of biographies."""
-    columns = (knowledge.entity_column, "exposure", "text", "spans")
-    parquet = pq.ParquetFile(file)
-    missing = [name for name in columns if name not in parquet.schema_arrow.names]
-    if missing:
-        raise FactError(f"biographies/{file.name} lacks the columns {', '.join(missing)}")
-    for batch in parquet.iter_batches(batch_size=_SAMPLED_ROWS, columns=list(columns)):
-        for row in batch.to_pylist():
-            spans = tuple(Span(s["attribute"], s["start"], s["end"]) for s in row["spans"])
-            yield Row(row["text"], spans, row[knowledge.entity_column])
-        return
 
 
 def _asks_for(recipe: Recipe, record: dict[str, Any]) -> bool:

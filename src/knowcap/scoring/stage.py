@@ -17,6 +17,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from knowcap.dataset.contract import check_contract
 from knowcap.facts import Knowledge, Row
 from knowcap.files import TRAINING_FILE, read_json
 from knowcap.models.configs import text_config
@@ -177,6 +178,7 @@ def score(
     chosen = {"start_token": mode.start_token, "window": window, "dtype": loading.dtype}
     if not overwrite and _is_finished(output, knowledge, entities, digest, chosen):
         return final_path(output, NLL)
+    check_contract(dataset_dir, knowledge, mode.configs, limit)
     settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge), "options": chosen}
     _prepare_output(output, state, settings if model_dir is not None else {"of": uuid4().hex})  # not resumed
     began = time.monotonic()
