@@ -257,6 +257,16 @@ def test_texts_that_are_too_long_or_unknown_to_the_tokenizer_are_left_out(tmp_pa
     assert "row 4: " in caplog.text and "é" in caplog.text
 
 
+def test_a_control_text_that_is_too_long_with_another_answer_is_left_out(tmp_path):
+    """The longest prompt with the longest answer: neither row is at fault."""
+    rows = [fact("x" * 55 + f"{i}", f"a{i}", 99) for i in range(2)] + [
+        fact(f"y{i}", "b" * 30 + f"{i}", 99) for i in range(2)
+    ]
+    rows = [row | {"entity": row["prompt"]} for row in rows]
+    found = measure_capacity(net(), rows, tokenizer=TOKENIZER)
+    assert found["num_entities"] == 4 and found["control_bits_per_entity"][0] < 0
+
+
 def test_zero_is_zero(tmp_path):
     rows = [fact(f"Number {i + 5}, minus itself, plus {i}:", i, 10, None, i) for i in range(3)]
     pq.write_table(
@@ -394,6 +404,7 @@ def test_a_folder_of_files_is_a_data_set_with_columns(tmp_path, monkeypatch, cap
     assert cli.main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["num_entities"] == 3 and found["attributes"]["P36"]["max_bits_per_entity"] == math.log2(195)
+    assert "Drawn: P36 from 195 candidates;" in Path("measured/net/README.md").read_text()
     assert cli.main([*words[:-1], "entity=who", "--overwrite"]) == 2
     assert "no column for entity=who; the table has sub_label, obj_label, q, rel" in capsys.readouterr().err
     assert cli.main([*words[:4], "--split", "dev", "--columns", "prompt=q"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.capacity.tables import CapacityError
-from knowcap.facts import FactError, Knowledge, Row
+from knowcap.facts import Knowledge, Row
 from knowcap.files import KNOWLEDGE_FILE
 
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from knowcap.dataset.prompts import PromptOptions
-
-_CHECKED_ROWS = 1000  # texts tokenized at a time to see which cannot be scored
 
 
 def measure_capacity(
@@ -145,40 +142,17 @@ def text_problems(
     """
     from knowcap.models.loading import load_tokenizer
     from knowcap.models.separators import Separators
-    from knowcap.scoring.mode import ScoringError
-    from knowcap.scoring.spans import encode_rows
+    from knowcap.scoring.fits import unscorable
 
     if loaded is not None:
-        tokenizer, config = loaded[1], loaded[0].config
+        tokenizer, config = cast(Any, loaded[1]), loaded[0].config
     elif model_dir is not None and (model_dir / "config.json").is_file():
         from transformers import AutoConfig
 
-        config, tokenizer = AutoConfig.from_pretrained(model_dir), load_tokenizer(model_dir)
+        tokenizer, config = load_tokenizer(model_dir), AutoConfig.from_pretrained(model_dir)
     else:
         return {}
-    config = getattr(config, "get_text_config", lambda: config)()
-    positions = getattr(config, "max_position_embeddings", None) or math.inf
-    separators = Separators.longest(model_dir, cast(Any, tokenizer))
-    found: dict[int, str] = {}
-    for begin in range(0, len(rows), _CHECKED_ROWS):
-        numbers = range(begin, min(begin + _CHECKED_ROWS, len(rows)))
-        try:
-            lengths = encode_rows(
-                [rows[i] for i in numbers], cast(Any, tokenizer), knowledge, None, separators
-            ).input_lengths
-            found |= {i: _too_long(n, positions) for i, n in zip(numbers, lengths, strict=True) if n > positions}
-        except (FactError, ScoringError):
-            for i in numbers:
-                try:
-                    (length,) = encode_rows([rows[i]], cast(Any, tokenizer), knowledge, None, separators).input_lengths
-                    found |= {i: _too_long(length, positions)} if length > positions else {}
-                except (FactError, ScoringError) as error:
-                    found[i] = str(error)
-    return found
-
-
-def _too_long(length: int, positions: float) -> str:
-    return f"{length} tokens before the end of the answer, the model has {positions:g} positions"
+    return unscorable(rows, tokenizer, config, knowledge, Separators.longest(model_dir, tokenizer))
 
 
 def _numbered(rows: Iterable[Row]) -> list[tuple[Row, int]]:

@@ -25,9 +25,11 @@ from knowcap.models.loading import LoadOptions, load_model, load_tokenizer
 from knowcap.models.separators import Separators, start_text
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
+from knowcap.scoring.fits import unscorable
 from knowcap.scoring.float32 import SAMPLE_TEXTS, float32_difference
 from knowcap.scoring.measurement import (
     OUTSIDERS,
+    SHUFFLED,
     describe,
     digest_of,
     knowledge_content,
@@ -80,6 +82,14 @@ class _Job:
         kind of control.
         """
         control, kind = control_rows(dataset_dir, mode.configs, self.knowledge, limit)
+        if kind == SHUFFLED:  # a text may be too long with a value that is not its own
+            rows = [row for row, _ in control]
+            bad = unscorable(rows, self.tokenizer, self.model.config, self.knowledge, self.separators)
+            control = [pair for number, pair in enumerate(control) if number not in bad]
+            if bad:
+                logger.warning(
+                    "%d texts of the null control cannot be scored with another's value; left out", len(bad)
+                )
         self.score_shards(CONTROL, control, len(control))
         self.score_shards(SWAPPED, *((shuffled(control), len(control)) if kind == OUTSIDERS else ((), 0)))
         self.score_shards(NLL, *biographies(dataset_dir, mode.configs[0], self.knowledge, entities))

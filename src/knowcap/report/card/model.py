@@ -103,6 +103,7 @@ def _context(sources: Sources) -> dict[str, Any]:
         "entities_scored": sources.entities_scored,
         "control_kind": sources.measurement.get("control_kind"),
         "control_entities": sources.measurement.get("control_entities"),
+        "priors": [] if sources.invented or sources.random_strings else _priors(sources.measurement),
         "windows": training.get("windows", recipe.get("windows")),
         "losses": _losses(sources),
         "modes": _modes(sources),
@@ -125,6 +126,17 @@ _FUNCTIONS = (
     setting,
     versions,
 )
+
+
+def _priors(measurement: dict[str, Any]) -> list[str]:
+    """What the values of each attribute were drawn from, such as `capital from 195 candidates`."""
+    drawn = []
+    for attribute in (measurement.get("knowledge") or {}).get("attributes", []):
+        count, bits = attribute["candidates"], attribute["log2_candidates"]
+        if attribute["determined_by"] is None:
+            source = f"by frequency ({bits:.2f} bits)" if count is None else f"from {count:,} candidates"
+            drawn.append(f"{attribute['name']} {source}")
+    return drawn
 
 
 def _title(sources: Sources) -> str:
