@@ -48,8 +48,7 @@ def measure_capacity(
             `knowcap.dataset.prompts`), read by `prompts`; or rows of `knowcap.facts` with `knowledge`.
         tokenizer, knowledge: of a model object; the number of candidates of each attribute of the rows.
         scoring, context, start_token: see `knowcap.scoring.ScoringMode`.
-        window: tokens of a window of packed texts; by default as in training, else at most 2,048.
-        dtype, device_map, attn_implementation: see `knowcap.models.LoadOptions`; for a folder or Hub id.
+        window, dtype, device_map, attn_implementation: see `knowcap.scoring.score` and `knowcap.models.LoadOptions`.
         limit, batch_size: entities to score, the first ones; texts per forward pass, by default as many as fit.
         output_dir: where nll.parquet, control.parquet and capacity.json are written; by default they are not kept.
         confidence_level, seed, progress: of the bootstrap interval; show progress bars.

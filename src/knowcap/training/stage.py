@@ -116,9 +116,9 @@ def _knowledge_callbacks(
         return []
     limit = min(recipe.measure_limit, corpus.num_people)
     rows = corpus.rows(np.arange(limit), 0) if recipe.dataset_name is None else run_dir / "knowledge"
-    wrapped = wrap(tokenizer, recipe.block_size)
-    every, batch_size = recipe.measure_every, recipe.eval_batch_size
-    return [KnowledgeCallback(rows, corpus.knowledge(), wrapped, every=every, limit=limit, batch_size=batch_size)]
+    options: dict[str, Any] = {"every": recipe.measure_every, "limit": limit, "batch_size": recipe.eval_batch_size}
+    options |= {"tokenizer": wrap(tokenizer, recipe.block_size), "start_token": recipe.start_token}
+    return [KnowledgeCallback(rows, corpus.knowledge(), **options)]
 
 
 def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
