@@ -157,6 +157,22 @@ def test_a_base_gets_as_many_rows_as_the_adapter_was_trained_with(tied, data, tm
     assert measurement["num_parameters"] == whole + LORA
 
 
+def test_added_tokens_may_be_trained_alone(tmp_path):
+    base = llama(tied=True)
+    saved(base, tmp_path / "base")
+    base.resize_token_embeddings(V + 5, mean_resizing=False)
+    added = {"embed_tokens": [V + 2, V + 4]}
+    model = trained(get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=added)))
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    loaded = load_model(tmp_path / "adapter")
+    assert count_parameters(loaded).num_parameters == size(llama(V + 5, tied=True)) + LORA
+    with torch.no_grad():
+        ids = torch.tensor([[0, 40, V + 2, 41, V + 4, 42]])
+        found, expected = (one(input_ids=ids).logits[..., [*range(V), V + 2, V + 4]] for one in (loaded, model))
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_added_rows_that_nothing_holds_are_an_error(tmp_path):
     base = llama()
     saved(base, tmp_path / "base")
