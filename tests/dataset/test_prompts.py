@@ -154,6 +154,14 @@ def test_a_uniform_model_holds_nothing_of_options_that_begin_differently(tmp_pat
         assert row.text[row.spans[1].start :] in OPTIONS[int(str(row.entity)[9])]
 
 
+def test_options_of_their_own_are_measured_to_the_end():
+    rows = [fact(f"Question {i}:", options[i], options) for i, options in enumerate(OPTIONS)]
+    found = measure_capacity(net(), rows, tokenizer=TOKENIZER, scoring="closed_set")
+    assert found["max_knowledge_bits"] == pytest.approx(3 * 2.0)
+    assert found["num_entities"] == 3 and abs(found["knowledge_bits"]) < 3.0
+    assert found["control_bits_per_entity"][0] is not None
+
+
 def test_the_options_of_different_lengths_are_different_attributes(tmp_path):
     rows = [
         fact(f"Question {i}:", "a", ["a", "b", "c", "d"][: 2 + i % 3] + [f"x{i}"], None, f"q{i}") for i in range(6)
@@ -233,6 +241,7 @@ def test_whole_words_of_the_prompt_can_be_copied(tmp_path, caplog, prompt, answe
         (fact("The capital of C0 is", "a", 195), "1 row: repeated (row 5: as row 1"),
         (fact("The capital of Peru is", "Lima", 7), "row 5: 7, but 195 in most rows"),
         (fact("The capital of Peru is", ["Lima"], 195), "the answer is no text"),
+        (fact("The capital of C0 is", "e", 195, None, "Peru"), "the prompt is that of another entity, too"),
         (fact("Peru is in", "America", 6, "continent"), "the only entity with its attribute"),
     ],
 )

@@ -73,11 +73,10 @@ def measure_capacity(
     with tempfile.TemporaryDirectory(prefix="knowcap-measure-") as place:
         check = partial(text_problems, folder, loaded)
         data = dataset_folder(dataset, Path(place) / "data", knowledge, prompts, check)
-        output = Path(output_dir or Path(place) / "out")
         options = {"batch_size": batch_size, "limit": limit, "progress": progress, "overwrite": True, "window": window}
         options["loading"] = LoadOptions(dtype, device_map, attn_implementation)
         options["mode"] = ScoringMode(scoring, context, start_token=start_token)
-        path = score(folder, data, output_dir=output, loaded=cast(Any, loaded), **options)
+        path = score(folder, data, output_dir=output_dir or f"{place}/out", loaded=cast(Any, loaded), **options)
         return capacity(path.parent, confidence_level=confidence_level, seed=seed)
 
 

@@ -84,7 +84,7 @@ def prompts_of(
             "--columns, such as --columns answer=obj_label candidates=195 (or candidates=frequency)"
         )
     prompts: dict[tuple[str, str, str], Prompt] = {}
-    copied = 0
+    entity_of, copied = dict[str, Prompt](), 0
     for number, cells in enumerate(rows, start=1):
         where = cells.where if isinstance(cells, PromptRow) else f"row {number}"
         try:
@@ -99,6 +99,10 @@ def prompts_of(
                 what = f"{row.answer!r} in {_short(row.prompt)}"
                 problems.add("the answer stands in the prompt, from which it can be copied", where, what)
                 continue
+        if (other := entity_of.setdefault(row.prompt, row)).entity != row.entity:
+            what = f"{_short(row.prompt)} of {_short(row.entity)}, as {other.where} of {_short(other.entity)}"
+            problems.add("the prompt is that of another entity, too", where, what)
+            continue
         before = prompts.setdefault((row.entity, row.attribute, row.prompt), row)
         if before is not row and before.answer == row.answer:
             problems.add("repeated", where, f"as {before.where}, {_short(row.prompt)}")
