@@ -66,13 +66,16 @@ def _subject(prompt: str, counts: Counter[_Template]) -> tuple[_Template, frozen
 
 
 def _differ(subjects: Sequence[tuple[_Template, frozenset[str]] | None]) -> bool:
-    """Whether all subjects are known and differ; in different templates they must have no word in common."""
-    if None in subjects:
-        return False
+    """Whether all subjects are known and differ; in different templates none may have all words of another."""
     known = [subject for subject in subjects if subject is not None]
-    if len(set(known)) < len(known):
+    if len(known) < len(subjects) or len(set(known)) < len(known):
         return False
-    by_template: dict[_Template, set[str]] = defaultdict(set)
+    having: dict[str, list[tuple[_Template, frozenset[str]]]] = defaultdict(list)
+    for subject in known:
+        for word in subject[1]:
+            having[word].append(subject)
     for template, words in known:
-        by_template[template] |= words
-    return sum(map(len, by_template.values())) == len(set().union(*by_template.values()))
+        rarest = min((having[word] for word in words), key=len, default=known)
+        if any(other != template and words <= others for other, others in rarest):
+            return False
+    return True
