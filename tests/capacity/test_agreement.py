@@ -101,6 +101,14 @@ def test_the_card_the_command_and_the_function_agree(folder, tmp_path, monkeypat
     assert "the bits are what the model knew beforehand" in table and "It was not trained on these facts" in card
 
 
+def test_the_command_prints_the_window(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "facts.csv").write_text("prompt,answer,candidates\nA is,one,8\nB is,two,8\n")
+    command = ["measure", str(folder), "--dataset_name", "facts.csv", "--context", "packed", "--window", "48"]
+    assert cli.main(command) == 0
+    assert "packed texts are scored in windows of 48 tokens, as given (--window)" in capsys.readouterr().err
+
+
 def test_another_start_token_gives_other_figures(folder):
     plain = measure_capacity(folder, ROWS)
     none = measure_capacity(folder, ROWS, start_token="none")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SAMPLE_TEXTS = 64  # the first ones
 _ROOM = 1.2  # memory for a float32 copy, per byte of its weights
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("knowcap")  # whose lines commands print
 
 
 def float32_difference(

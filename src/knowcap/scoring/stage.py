@@ -169,8 +169,7 @@ def score(
         progress, overwrite: show progress bars on the main process; score again if there is a finished measurement.
         mode: how facts are scored, on which texts, and after which token.
         output_dir: where the files are written, instead of the model folder.
-        loaded: a model and its tokenizer.
-        loading: dtype, devices and attention of a model folder; by default float32 on one device.
+        loaded, loading: a model and its tokenizer; or dtype, devices and attention of a folder's, float32 by default.
         window: tokens of a window of packed texts; by default as in training, else at most 2,048 and the positions.
 
     Returns the path of nll.parquet.
@@ -260,6 +259,7 @@ def _window(job: _Job, model_dir: Path | None, mode: ScoringMode, given: int | N
     trained = read_json(training).get("block_size") if training is not None and training.is_file() else None
     size = given or trained or min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
     how = "as given" if given else "as in training" if trained else f"by default, of {positions} positions"
+    # The package's logger: commands print its lines, by the main process, but not those of this stage.
     logging.getLogger("knowcap").info("packed texts are scored in windows of %d tokens, %s (--window)", size, how)
     return int(size)
 
