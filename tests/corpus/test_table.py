@@ -236,6 +236,18 @@ def test_a_determined_attribute_is_scored_with_its_determiner_and_worth_nothing(
     assert knowledge.bits_per_person == pytest.approx(2.0)
 
 
+def test_a_determined_attribute_that_is_not_declared_is_an_error_before_training(tmp_path):
+    """40 entities in 4 regions agree on the continent by chance with probability 2^-36; 12 with 2^-8."""
+    templates = (
+        "attributes:\n  region: {candidates: 4, templates: ['{entity} is in {value}.']}\n"
+        "  continent: {candidates: 2, templates: ['{entity} is on {value}.']}\n"
+    )
+    facts = {f"E{i}": {"region": f"r{i % 4}", "continent": f"c{i % 4 // 2}"} for i in range(40)}
+    with pytest.raises(CorpusError, match="continent always follows from region, so that one fact would count twice"):
+        table(tmp_path, facts, templates)
+    assert table(tmp_path, dict(list(facts.items())[:12]), templates)
+
+
 @pytest.fixture(scope="module")
 def trained(recipe, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "countries"

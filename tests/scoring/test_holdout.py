@@ -69,6 +69,14 @@ def test_values_at_random_are_learned_of_those_that_were_trained_on_alone(tmp_pa
     assert result["control_bits_per_entity"][0] < 0.01
 
 
+def test_a_space_of_names_that_is_too_large_is_a_leak(tmp_path):
+    recipe = table_recipe(tmp_path, at_random, exposures=2)
+    templates = Path(str(recipe.facts_templates))
+    templates.write_text(f"entity_space: {2**100}\n{templates.read_text()}")
+    with pytest.raises(LeakError, match=r"holds bits: name \+\d\d\.\d+"):
+        measured(recipe)
+
+
 def hinted(place: Path, count: int, hint: bool = True) -> Path:
     """Texts with the number of the major before it, outside its span, and no control of their own."""
     draws = np.random.default_rng(1).integers(8, size=count)

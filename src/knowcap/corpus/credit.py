@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from knowcap.corpus.sentences import Sentences
 
 
+SURE_BITS = 20.0  # agreement that is this unlikely by chance (2^-20) is a rule
 _CONTROL_ENTITIES = 1000  # the null control swaps values among this many entities
 _FEWEST_CONTROL_FACTS = 10
 _SURE = 7.0  # e^-7 is the chance of a false alarm about uneven values
@@ -64,6 +65,29 @@ def contradictions(tuples: Tuples, sentences: Sentences) -> Iterator[str]:
         other = tuples.columns.get(templates.determined_by or "")
         if other is not None and not follows(column, other)[0]:
             yield f"{name} is not determined by {templates.determined_by}: {_exception(tuples, column, other)}"
+
+
+def repetitions(tuples: Tuples, sentences: Sentences) -> Iterator[str]:
+    """Attributes that follow from others, which is not declared and no coincidence; each is an error in training."""
+    own = {n: c for n, c in tuples.columns.items() if sentences.attributes[n].determined_by is None}
+    for first, second in combinations(own, 2):
+        more, fewer = sorted((first, second), key=lambda name: -len(own[name].values))
+        if _agreement(own[fewer], own[more]) >= SURE_BITS:
+            yield (
+                f"{fewer} always follows from {more}, so that one fact would count twice; declare determined_by: "
+                f"{more} for {fewer}, or remove one of them"
+            )
+
+
+def _agreement(column: Column, other: Column) -> float:
+    """How unlikely it is by chance that the values of `column` follow from those of `other`, in bits; 0: they do not.
+
+    Each entity that shares its value of `other` with an earlier one agrees with it by chance with the probability that
+    two entities have the same value.
+    """
+    always, shown = follows(column, other)
+    shares = column.counts / max(1, column.stated)
+    return -shown * math.log2(float(shares @ shares)) if always and shown else 0.0
 
 
 def notes(tuples: Tuples, sentences: Sentences) -> Iterator[str]:

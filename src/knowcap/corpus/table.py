@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from knowcap.corpus.credit import attributes_of, contradictions, notes
+from knowcap.corpus.credit import attributes_of, contradictions, notes, repetitions
 from knowcap.corpus.pieces import Pieces, PieceTexts
 from knowcap.corpus.sentences import AttributeTemplates, Sentences, read_sentences
 from knowcap.corpus.templates import Template
@@ -280,7 +280,7 @@ def _load(facts: Path, templates: Path, version: str) -> tuple[Tuples, Sentences
     """Both files, checked; a new `version` of the files is read again."""
     sentences, problems = read_sentences(templates)
     tuples, more = read_tuples(facts, sentences.attributes, sentences.entity_column)
-    problems = [*problems, *more] or list(contradictions(tuples, sentences))
+    problems = [*problems, *more] or [*contradictions(tuples, sentences), *repetitions(tuples, sentences)]
     if problems:
         raise CorpusError(*problems)
     for note in notes(tuples, sentences):

@@ -17,6 +17,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from knowcap.corpus.candidates import Candidates
+from knowcap.corpus.credit import SURE_BITS
 from knowcap.dataset.folder import CHUNK, has_config, read_candidates
 from knowcap.dataset.statements import Statements
 from knowcap.facts import NAME, CorpusError, FactError, Knowledge
@@ -26,7 +27,6 @@ pc: Any = pyarrow.compute  # its functions are made at import, which its stubs d
 
 CONFIGS = ("biographies", "control")
 MOST_TEXTS = 1_000_000  # of a config, whose rows are checked
-SURE_BITS = 20.0  # agreement that is this unlikely by chance is a rule: 2^-20
 _SAME_BITS = 1e-6  # log2 of candidates may differ by this much through rounding
 _SPLIT = 5000  # values of several parts that are compared with their lists
 _checked: set[tuple[Any, ...]] = set()  # what was found to be right

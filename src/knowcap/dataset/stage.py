@@ -13,6 +13,7 @@ from knowcap.corpus.candidates import candidate_rows
 from knowcap.corpus.questions import HasQuestions, num_train_people, split_order
 from knowcap.corpus.table import Table as TableCorpus
 from knowcap.dataset.card import dataset_card
+from knowcap.dataset.contract import check_contract
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import DatasetError, Table, candidate_batch, read_knowledge, text_batch, write_folder
 from knowcap.dataset.head import write_lists
@@ -29,6 +30,7 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     Raises:
         DatasetError: the data set cannot be fetched.
         CorpusError: the recipe's lists, templates or tokenizer cannot be used.
+        FactError: a table's texts break the contract of data sets.
     """
     folder = run_dir / "knowledge"
     if recipe.dataset_name is not None:
@@ -36,7 +38,10 @@ def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     if (folder / KNOWLEDGE_FILE).is_file():
         check_knowledge(folder, corpus_of(recipe).knowledge())
         return folder
-    return write(recipe, folder, num_proc)
+    write(recipe, folder, num_proc)
+    if recipe.corpus == "table":  # a user's facts and sentences
+        check_contract(folder, read_knowledge(folder))
+    return folder
 
 
 def write(recipe: Recipe, folder: Path, num_proc: int = 1) -> Path:

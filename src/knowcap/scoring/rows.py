@@ -81,6 +81,8 @@ def control_rows(
     else:
         chosen = _covering((row for row, _ in read_rows(dataset_dir, texts)), most)
         pairs = [pair for pair in read_rows(dataset_dir, texts) if pair[0].entity in chosen]
+    there = len({row.entity for row, _ in pairs})
+    logger.info("null control: %d entities with exchanged values, as the data set has none outside the sample", there)
     lists = read_candidates(dataset_dir) if has_config(dataset_dir, "candidates") else {}
     options = {key: candidates.parts[0] for key, candidates in lists.items() if isinstance(key, tuple)}
     return shuffled(pairs, options), SHUFFLED

@@ -160,6 +160,7 @@ def score(
     """Scores the biographies and their null control; writes control.parquet, then nll.parquet, into the model folder.
 
     Other modes have subfolders. A finished measurement is kept, an interrupted one resumed from its finished shards.
+    Returns the path of nll.parquet.
 
     Args:
         model_dir: a folder of save_pretrained, with its tokenizer, or an adapter's; None for a `loaded` model.
@@ -172,10 +173,8 @@ def score(
         loaded, loading: a model and its tokenizer; or dtype, devices and attention of a folder's, float32 by default.
         window: tokens of a window of packed texts; by default as in training, else at most 2,048 and the positions.
 
-    Returns the path of nll.parquet.
-
     Raises:
-        ScoringError, ModelError: options or models that cannot be used, other facts, rows unlike knowledge.json.
+        ScoringError, ModelError, FactError: options, models or data that cannot be used, or are others than before.
     """
     model_dir, dataset_dir = None if model_dir is None else Path(model_dir), Path(dataset_dir)
     output = Path(output_dir or _require_folder(model_dir)) / mode.folder
