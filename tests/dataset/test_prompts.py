@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from hub_server import TOKEN, HubServer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from knowcap import cli, measure_capacity
@@ -421,3 +425,27 @@ def test_a_folder_of_files_is_a_data_set_with_columns(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         cli.main([*words[:4], "--columns", "prompt"])
     assert "expected KEY=COLUMN" in capsys.readouterr().err
+
+
+FROM_THE_HUB = """
+from huggingface_hub import HfApi
+from knowcap.dataset.prompts import PromptOptions, read_prompts
+
+HfApi().create_repo("me/lama", repo_type="dataset")
+HfApi().upload_folder(repo_id="me/lama", repo_type="dataset", folder_path="lama")
+columns = {"prompt": "question", "answer": "obj_label", "candidates": "n"}
+print([dict(row) for row in read_prompts("me/lama", PromptOptions(columns=columns, split="test"))])
+"""
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_columns(tmp_path):
+    (tmp_path / "lama").mkdir()
+    row = {"question": "The capital of Peru is", "obj_label": "Lima", "n": 195, "more": 1}
+    (tmp_path / "lama" / "test.jsonl").write_text(json.dumps(row) + "\n")
+    with HubServer() as hub:
+        settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        settings |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+        command, options = [sys.executable, "-c", FROM_THE_HUB], {"env": os.environ | settings, "cwd": tmp_path}
+        done = subprocess.run(command, **options, capture_output=True, text=True)
+    expected = {"prompt": "The capital of Peru is", "answer": "Lima", "candidates": 195}
+    assert done.stdout.strip() == str([expected]), done.stderr

@@ -19,6 +19,7 @@ from typing import Any
 
 from knowcap.corpus.templates import ARTICLES, Template
 from knowcap.facts import UNSPACED
+from knowcap.metrics.bits_per_parameter.table_text import decode
 from knowcap.recipe_file import parse_number
 
 
@@ -71,9 +72,9 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
 
     path = Path(path).expanduser()
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        return Sentences({}), [f"{path}: cannot be read as YAML in UTF-8: {' '.join(str(error).split())}"]
+        root = yaml.compose(decode(path.read_bytes())[0], Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return Sentences({}), [f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"]
     problems: list[str] = []
     top = _mapping(root, _TOP, "expected `attributes:` with one entry an attribute", problems)
     subject = _subject(top.get("subject"), problems)

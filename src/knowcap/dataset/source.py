@@ -129,7 +129,8 @@ def _no_knowledge(name: str, files: tuple[str, ...]) -> DatasetError:
     inside = sorted({path for path in files if path.endswith(f"/{KNOWLEDGE_FILE}")})
     hint = f"; did you mean {name.rstrip('/')}/{inside[0].rsplit('/', 1)[0]}?" if inside else f"; {_FIX}"
     found = ", ".join(sorted({path.split("/")[0] for path in files})[:8]) or "nothing"
-    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE_FILE}; it has {found}{hint}")
+    table = "to measure a model on a table of prompts, name its columns: --columns prompt=… answer=… candidates=…"
+    return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE_FILE}; it has {found}{hint}; {table}")
 
 
 def _listing(folder: Path) -> tuple[str, ...]:

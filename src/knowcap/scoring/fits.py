@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from knowcap.models.separators import Separators
+    from knowcap.scoring.closed_set import ClosedSets
 
 _ROWS = 1000  # tokenized at a time
 
@@ -25,6 +26,7 @@ def unscorable(
     config: Any,
     knowledge: Knowledge,
     separators: Separators | None = None,
+    closed_sets: ClosedSets | None = None,
 ) -> dict[int, str]:
     """What is wrong with texts, by index: too long for the model's positions, or not in the tokenizer's vocabulary.
 
@@ -34,13 +36,14 @@ def unscorable(
         config: of the model, or of its text decoder.
         knowledge: which facts are scored.
         separators: what stands around texts; by default what the tokenizer itself puts first.
+        closed_sets: the candidates, if values are scored among them.
     """
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     positions = getattr(config, "max_position_embeddings", None) or math.inf  # state-space models have none
     found: dict[int, str] = {}
 
     def check(numbers: Sequence[int]) -> None:
-        encoded = encode_rows([rows[i] for i in numbers], tokenizer, knowledge, separators=separators)
+        encoded = encode_rows([rows[i] for i in numbers], tokenizer, knowledge, closed_sets, separators)
         for i, length in zip(numbers, encoded.input_lengths.tolist(), strict=True):
             if length > positions:
                 found[i] = f"{length} tokens before the end of the answer, the model has {positions} positions"

@@ -82,9 +82,11 @@ class _Job:
         kind of control.
         """
         control, kind = control_rows(dataset_dir, mode.configs, self.knowledge, limit)
-        if kind == SHUFFLED:  # a text may be too long with a value that is not its own
-            rows = [row for row, _ in control]
-            bad = unscorable(rows, self.tokenizer, self.model.config, self.knowledge, self.separators)
+        if (
+            kind == SHUFFLED
+        ):  # a text may be too long with another's value, and errors are to name the data set's texts
+            rows, how = [row for row, _ in control], (self.separators, self.closed_sets)
+            bad = unscorable(rows, self.tokenizer, self.model.config, self.knowledge, *how)
             control = [pair for number, pair in enumerate(control) if number not in bad]
             if bad:
                 logger.warning(

@@ -62,7 +62,7 @@ class PromptOptions:
     @property
     def names_columns(self) -> bool:
         """Whether the options say that the data set is a table."""
-        return bool(self.columns or self.entity or self.dataset_config_name)
+        return bool(self.columns or self.entity or self.dataset_config_name or self.split != "train")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - {*COLUMNS, *OPTIONAL})
