@@ -16,12 +16,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, errors, get_token
-from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors, get_token
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import validate_repo_id
 
 from knowcap.provenance import __version__
 
@@ -32,8 +34,21 @@ Result = TypeVar("Result")
 ATTEMPTS = 6
 LONGEST_WAIT = 300.0  # seconds; a longer one that the Hub asks for is reported instead
 TEMPORARY = (408, 412, 429, 500, 502, 503, 504)  # statuses; 412: another commit came in between
+
+
+def _network_errors() -> tuple[Any, Any]:
+    """All errors of the network, and those without an answer: of httpx2, or what huggingface_hub used before it."""
+    for name in ("httpx2", "httpx"):
+        if find_spec(name) is not None:
+            return import_module(name).HTTPError, import_module(name).TransportError
+    requests = import_module("requests")
+    return requests.RequestException, requests.ConnectionError
+
+
+_HTTP_ERROR, _TRANSPORT_ERROR = _network_errors()
+_INCOMPLETE = getattr(errors, "IncompleteSnapshotError", errors.LocalEntryNotFoundError)  # new in huggingface_hub 1
 # What the calls of huggingface_hub raise. A failed LFS upload is a RuntimeError caused by one of the others.
-_ERRORS = (httpx2.HTTPError, OSError, RuntimeError, json.JSONDecodeError)
+_ERRORS = (_HTTP_ERROR, OSError, RuntimeError, json.JSONDecodeError)
 _TOKEN = re.compile(r"hf_\w{20,}")  # of any account, should an answer repeat one
 _READ = "`hf auth login` with a token that can read it"
 _AGAIN = "run the same command again later: it continues from there"
@@ -62,9 +77,9 @@ def fetch(what: str, kind: str, call: Callable[[], Result]) -> Result:
         why = f"is not a folder and not a public {kind} on the Hub; check the name, or run {_READ}"
     except errors.RevisionNotFoundError:
         why = "has no such revision; expected a branch, tag or commit"
-    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError, errors.OfflineModeIsEnabled) as error:
+    except (errors.LocalEntryNotFoundError, _INCOMPLETE, errors.OfflineModeIsEnabled) as error:
         why = f"is not in the cache, and the Hub is not reached ({_first_line(error)}); download it once while online"
-    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+    except (errors.HfHubHTTPError, _HTTP_ERROR) as error:
         why = f"cannot be downloaded: {_first_line(error)}; {_AGAIN}"
     raise HubError(without_tokens(f"{what} {why}")) from None
 
@@ -80,6 +95,8 @@ def without_tokens(text: str, token: str | None = None) -> str:
 
 def asked_to_wait(headers: Mapping[str, str]) -> float | None:
     """Seconds that an answer asks to wait, by its rate limit or Retry-After; None where it does not."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # new in huggingface_hub 1
+
     limit = parse_ratelimit_headers(headers)
     if limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds + 1.0
@@ -270,7 +287,7 @@ class Uploader:
 
 
 _PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
-_NO_ANSWER = (httpx2.TransportError, json.JSONDecodeError)
+_NO_ANSWER = (_TRANSPORT_ERROR, json.JSONDecodeError)
 
 
 def _may_pass(status: int | None) -> bool:

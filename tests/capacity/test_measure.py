@@ -89,6 +89,7 @@ def test_listed_candidates_close_the_set(folder):
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # in peft, of transformers
 def test_an_adapter_counts_with_its_base(folder, tmp_path):
+    pytest.importorskip("peft", reason='needs the extra: pip install -e ".[adapters]"')
     from peft import LoraConfig, get_peft_model
 
     base = load_model(folder)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from command_line import fails
 
-from knowcap.cli import main, train_main
+from knowcap.cli import EXTRAS, main, train_main
 from knowcap.cli.commands import COMMANDS
 from knowcap.run import pipeline as stages
 from knowcap.run.launch import Launcher, LaunchError
@@ -333,3 +335,22 @@ def test_a_reader_that_has_seen_enough_is_no_mistake():
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_missing_library_is_named_with_its_extra(capsys, monkeypatch, tmp_path):
+    def needs(library):
+        def do(*_, **__):
+            raise ModuleNotFoundError(f"No module named '{library}'", name=library)
+
+        monkeypatch.setattr("knowcap.report.stage.report_files", do)
+        return main(["report", str(tmp_path)])
+
+    assert needs("matplotlib.figure") == 2
+    assert "pip install 'knowcap[plot]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        needs("something_else")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    core = {re.split("[^a-z-]", line)[0] for line in project["dependencies"]}
+    for library, extra in EXTRAS.items():
+        assert library not in core
+        assert any(line.startswith(library) for line in project["optional-dependencies"][extra])

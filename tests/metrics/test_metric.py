@@ -59,6 +59,7 @@ BIOS_PERFECT = [
 @pytest.fixture(scope="module")
 def evaluate_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An `evaluate` that copies modules into a fresh folder and has no network, whatever was imported before."""
+    pytest.importorskip("evaluate", reason='needs the extra: pip install -e ".[evaluate]"')
     home = tmp_path_factory.mktemp("hf_home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(home))

@@ -11,7 +11,6 @@ from statistics import NormalDist
 from typing import Any, cast
 
 import numpy as np
-import scipy
 
 from knowcap.capacity.tables import CapacityError
 from knowcap.files import RECIPE_FILE
@@ -58,6 +57,8 @@ def seed_interval(
         raise CapacityError(f"confidence_level is {level}, expected a number between 0 and 1; pass 0.95 for example")
     runs, deviation = len(values), float(values.std(ddof=1))
     error = _entity_error(capacities, needed=same_entities)
+    import scipy  # of the extra `laws`; measuring does without it
+
     half = float(scipy.stats.t.ppf(0.5 + level / 2, runs - 1)) * deviation / math.sqrt(runs)
     if same_entities:
         half = math.hypot(half, NormalDist().inv_cdf(0.5 + level / 2) * cast(float, error))

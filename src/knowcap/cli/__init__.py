@@ -14,6 +14,15 @@ from knowcap.cli.parsers import CommandParser
 from knowcap.provenance import __version__
 
 
+# The extra of pyproject.toml that has a library.
+EXTRAS = {
+    "datasets": "evaluate",
+    "evaluate": "evaluate",
+    "peft": "adapters",
+    "optimum": "quantize",
+    "matplotlib": "plot",
+    "scipy": "laws",
+}
 FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 
@@ -74,7 +83,7 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, ModuleNotFoundError) as error:
         return _reported(error, show_traceback)
     return 0
 
@@ -86,6 +95,8 @@ def _reported(error: Exception, show_traceback: bool) -> int:
     from knowcap.sweep.run import CellsFailed
 
     failed = isinstance(error, (LaunchError, CellsFailed))
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").split(".")[0])):
+        error = ValueError(f"this needs {error.name}, which is not installed; pip install 'knowcap[{extra}]'")
     if not failed and not isinstance(error, (ValueError, OSError)):
         raise error
     if show_traceback:

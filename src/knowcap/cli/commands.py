@@ -26,6 +26,7 @@ COMMANDS = {
     "quantize": Command("quantize", "make quantized copies of a run's model"),
     "extract": Command("extract", "tune a run's model on questions about some people, and ask it about others"),
     "report": Command("report", "write cards and plots of runs, and one table of them all"),
+    "export": Command("export", "write a data set as a task of lm-evaluation-harness"),
     "push": Command("push", "publish a run's model, quantized copies and data set, or the metric, on the Hub"),
     "sweep": Command("sweep", "run all cells of a sweep file, with one table and one page of results"),
     "fit": Command("fit", "fit a scaling law to a table of runs"),
