@@ -236,6 +236,7 @@ def test_a_resumed_run_keeps_the_curve(once, tmp_path):
 
 
 def test_the_loss_plot_shows_the_curve(once, tmp_path):
+    pytest.importorskip("matplotlib", reason='needs the extra: pip install -e ".[plot]"')
     training = json.loads((once / "model" / "training.json").read_text())
     plain = plot_loss({k: v for k, v in training.items() if k != "knowledge_history"}, tmp_path / "plain.png")
     assert plot_loss(training, tmp_path / "both.png").read_bytes() != plain.read_bytes()
