@@ -1,4 +1,4 @@
-"""Seconds that `import knowcap` and `knowcap --help` take, the best of several processes: python tests/benchmarks/start.py
+"""Seconds that `import knowcap` and `knowcap --help` take, in processes of their own: python tests/benchmarks/start.py
 
 What they must not import is held by tests/cli/test_cli.py.
 """
