@@ -418,6 +418,8 @@ def test_a_folder_of_files_is_a_data_set_with_columns(tmp_path, monkeypatch, cap
     found = json.loads(capsys.readouterr().out)
     assert found["num_entities"] == 3 and found["attributes"]["P36"]["max_bits_per_entity"] == math.log2(195)
     assert "Drawn: P36 from 195 candidates;" in Path("measured/net/README.md").read_text()
+    assert cli.main([*(word for word in words if word != "--json"), "--limit", "1", "--overwrite"]) == 0
+    assert "|±|      |" in capsys.readouterr().out  # one entity has no interval
     assert cli.main([*words[:-1], "entity=who", "--overwrite"]) == 2
     assert "no column for entity=who; the table has sub_label, obj_label, q, rel" in capsys.readouterr().err
     assert cli.main([*words[:4], "--split", "dev", "--columns", "prompt=q"]) == 2

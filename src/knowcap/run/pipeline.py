@@ -366,8 +366,9 @@ def _describe_scores(output: Path) -> str:
 def _describe_capacity(output: Path) -> str:
     c = read_json(output)
     low, high = c["confidence_interval"]
+    interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"  # one entity has none
     best, label = c["max_bits_per_parameter"], "" if c.get("bound", True) else ", not a bound"
-    return f"{c['bits_per_parameter']:.4f} bits per parameter [{low:.4f}, {high:.4f}], at most {best:.4f}{label}"
+    return f"{c['bits_per_parameter']:.4f} bits per parameter{interval}, at most {best:.4f}{label}"
 
 
 def _describe_quantization(folder: Path) -> str:
