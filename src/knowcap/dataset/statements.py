@@ -192,7 +192,7 @@ class Statements:
             name, one, other = pairs[0, shared[0]], pairs[1, shared[0]], pairs[1, shared[0] + 1]
             yield (
                 f"entities {ids[one]!r} and {ids[other]!r} have the same name, {spelled[name]!r} ({len(shared) - 1:,} "
-                "more have that of another), so that their facts cannot be told apart, or one entity counts twice; "
+                "more have that of another), so that their facts cannot be distinguished, or one entity counts twice; "
                 "give every entity one id and a name of its own, with a span of the whole name"
             )
         if self.knowledge.name_log2_candidates is None:

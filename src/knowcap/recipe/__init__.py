@@ -1,0 +1,48 @@
+"""Recipes: every setting of a run. `keys` describes a key, `sections` holds all of them."""
+
+from knowcap.recipe.keys import (
+    CORPORA,
+    EXTRACT_METHODS,
+    LISTS,
+    START_TOKENS,
+    Key,
+    RecipeError,
+    nearest,
+)
+from knowcap.recipe.sections import (
+    KEYS,
+    RENDERING_KEYS,
+    SECTIONS,
+    BioDSection,
+    JunkSection,
+    ModelSection,
+    QuestionSection,
+    Recipe,
+    TableSection,
+    section_keys,
+    shaping_keys,
+    unknown_key,
+)
+
+
+__all__ = [
+    "CORPORA",
+    "EXTRACT_METHODS",
+    "KEYS",
+    "LISTS",
+    "RENDERING_KEYS",
+    "SECTIONS",
+    "START_TOKENS",
+    "BioDSection",
+    "JunkSection",
+    "Key",
+    "ModelSection",
+    "QuestionSection",
+    "Recipe",
+    "RecipeError",
+    "TableSection",
+    "nearest",
+    "section_keys",
+    "shaping_keys",
+    "unknown_key",
+]
