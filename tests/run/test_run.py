@@ -129,6 +129,11 @@ def test_quantize_and_measure_add_a_precision_to_a_finished_run(finished, tmp_pa
     ]
     assert main(["report", str(folder / "runs")]) == 0
     assert "int4" in capsys.readouterr().out
+    before = results(folder / "runs" / "mine")
+    assert main(["measure", run_dir, "--dtype", "bfloat16", "--overwrite"]) == 2
+    message = capsys.readouterr().err
+    assert "has quantized copies (int4" in message and "[score]" not in message and "model alone" in message
+    assert results(folder / "runs" / "mine") == before
 
 
 def test_a_model_folder_is_measured_alone_and_again_when_asked_to(finished, capsys):

@@ -25,6 +25,7 @@ from knowcap.files import (
     TRAINING_FILE,
     read_json,
 )
+from knowcap.models.names import ModelError
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
@@ -123,9 +124,19 @@ def measure_run(
 
     Returns:
         The folders with the results.
+
+    Raises:
+        ModelError: `loading` changes how models are computed, and the run has quantized copies.
     """
     place = results_place(run_dir, dataset_name, output_dir)
-    models = (run_dir / "model", *sorted((run_dir / "quantized").glob("int*")))
+    models = (run_dir / "model", *(copies := sorted((run_dir / "quantized").glob("int*"))))
+    loading: LoadOptions | None = options.get("loading")
+    if copies and loading is not None and (given := loading.options()):
+        names = ", ".join(copy.name for copy in copies)
+        raise ModelError(
+            f"{run_dir} has quantized copies ({names}), which are computed in float32 on one device: got "
+            f"{' '.join(given)}; measure {models[0]} alone"
+        )
     results = []
     with texts_to_score(run_dir, dataset_name, place, models[0], prompts) as dataset_dir:
         for model_dir in models:
