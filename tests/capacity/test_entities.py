@@ -115,6 +115,15 @@ def test_another_data_set_beside_the_results_gives_no_names(
     assert "Ada 00" in capsys.readouterr().out
 
 
+def test_a_table_has_no_names_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forgetful(tmp_path / "model")
+    table = tmp_path / "facts.csv"
+    table.write_text("prompt,answer,candidates\nThe capital of France is,Paris,195\n")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["entities", str(tmp_path / "model"), "--dataset_name", str(table)]) == 2
+    assert "give a data set folder or a Hub id" in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+
+
 def test_an_entity_whose_id_is_a_text_is_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = [fact(f"Ada {f['entity']}", f["attribute"], f["nll"]) for f in perfect_facts()]
     write(tmp_path / "model", texts)

@@ -37,7 +37,7 @@ def add(commands: Any, name: str) -> None:
 def _entities(args: argparse.Namespace, _: list[str]) -> None:
     """Prints the best and the least remembered entities, by name."""
     from knowcap.capacity.entities import bits_by_entity, dataset_of, entity_names
-    from knowcap.capacity.measure import dataset_folder
+    from knowcap.dataset.source import WHOLE, find_source
     from knowcap.report.table import text_table
     from knowcap.run.folder import is_run_dir
 
@@ -45,7 +45,7 @@ def _entities(args: argparse.Namespace, _: list[str]) -> None:
     found = bits_by_entity(results)
     best, least = found.ends(args.count)
     shown = found.entities[[*best, *least]].tolist()
-    data = dataset_of(results) if args.dataset_name is None else dataset_folder(args.dataset_name, results / "data")
+    data = dataset_of(results) if args.dataset_name is None else find_source(args.dataset_name).fetch(*WHOLE)
     known = {} if data is None else entity_names(data, shown)
     names = [known.get(entity, entity if isinstance(entity, str) else None) for entity in shown]
     if args.json:

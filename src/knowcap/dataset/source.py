@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,6 @@ HEAD = (KNOWLEDGE_FILE, RECIPE_FILE, TEMPLATES, f"{POOLS}/*.txt")
 # The files that a run depends on, and all files of a data set folder.
 DATA = (*HEAD, "*/*.parquet")
 WHOLE = (*DATA, CARD_FILE, "LICENSE*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIX = "make it with `knowcap data`, or publish it with `knowcap push`"
 
 
