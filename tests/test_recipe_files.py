@@ -20,7 +20,7 @@ from knowcap.models.quiet import quiet_empty_weights
 from knowcap.recipe import Recipe
 from knowcap.recipe_file import RECIPES_DIR, find_recipe, packaged_recipes, read_recipe
 from knowcap.run.preflight import checked_recipe, load_recipe
-from knowcap.training.stage import _arguments
+from knowcap.training.stage import training_arguments_of
 
 
 SWEEPS = {path.stem: path for path in sorted((RECIPES_DIR / "sweeps").glob("*.yaml"))}
@@ -82,7 +82,7 @@ def people(recipe: Recipe) -> int:
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_every_recipe_builds_its_training_arguments_and_its_model(name, tmp_path):
     recipe = load(name)
-    arguments = _arguments(recipe, tmp_path)
+    arguments = training_arguments_of(recipe, tmp_path)
     assert arguments.learning_rate == recipe.learning_rate and arguments.max_grad_norm == recipe.max_grad_norm
     with torch.device("meta"), quiet_empty_weights():
         model = AutoModelForCausalLM.from_config(recipe_config(recipe, recipe.vocab_size))

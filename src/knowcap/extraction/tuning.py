@@ -23,6 +23,7 @@ from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
 from knowcap.training.arguments import training_arguments
+from knowcap.training.kernels import faster_training
 from knowcap.training.trainer import ResumableSampler, TrainingProgress, newest_checkpoint
 
 
@@ -215,6 +216,7 @@ def tune(
     Raises:
         ExtractionError: LoRA does not support the architecture, or a rank exceeds the hidden size.
     """
+    base = model
     if tuning.method == "lora":
         from peft import get_peft_model
 
@@ -235,7 +237,7 @@ def tune(
         recipe.model_name, tuning.name, trainable, tuning.steps, tuning.batch_size, len(questions),
         f", resuming from step {step}" if step else "",
     )  # fmt: skip
-    with quiet_transformers():
+    with quiet_transformers(), faster_training(base, args):
         trainer.train(resume_from_checkpoint=checkpoint)
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     results = {

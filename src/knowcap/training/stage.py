@@ -30,6 +30,7 @@ from knowcap.recipe import Recipe
 from knowcap.scoring.measurement import facts_key
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
+from knowcap.training.kernels import faster_training
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES
 from knowcap.training.trainer import StreamTrainer, TrainingProgress, WindowDataset, newest_checkpoint
@@ -59,7 +60,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     model_dir = run_dir / "model"
     if (model_dir / TRAINING_FILE).is_file():
         return model_dir
-    args = _arguments(recipe, run_dir / "checkpoints")
+    args = training_arguments_of(recipe, run_dir / "checkpoints")
     with args.main_process_first(local=False, desc="data set"):
         source = _data_set(recipe, run_dir)
     corpus = corpus_of(recipe, run_dir / "knowledge", run_dir / TEXTS)
@@ -85,7 +86,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
         f", resuming from step {step}" if step else "",
     )  # fmt: skip
-    with quiet_transformers():
+    with quiet_transformers(), faster_training(model, trainer.args):
         trainer.train(resume_from_checkpoint=checkpoint)
         # FSDP's shards are gathered from all processes; otherwise every process has the whole model.
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
@@ -121,7 +122,7 @@ def _knowledge_callbacks(
     return [KnowledgeCallback(rows, corpus.knowledge(), **options)]
 
 
-def _arguments(recipe: Recipe, output_dir: Path) -> TrainingArguments:
+def training_arguments_of(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     """The recipe as TrainingArguments, for the number of processes running."""
     cuda, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
