@@ -326,7 +326,11 @@ def test_cells_that_differ_in_extraction_or_quantization_share_one_tokenization(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--gpus_per_cell", "0.5"],
+        ["--gpus_per_cell", "2"],
+        ["--cpus_per_cell", "2"],
+        ["--workers", "2", "--engine", "ray"],
+        ["--workers", "2", "--accelerate_config", "cpu_2"],
+        ["--workers", "auto", "--cell", "0"],
         ["--engine", "ray", "--accelerate_config", "cpu_2"],
         ["--measure_speed"],
         ["--cell", "4"],

@@ -43,7 +43,13 @@ class Stages:
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def here(monkeypatch):
+    """Cells run in this process, one after another."""
+    monkeypatch.setattr("knowcap.cli.sweep._engine", lambda args: None)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, here):
     """Runs the sweep of RATES with made-up stages; returns the status."""
     file = write_sweep(tmp_path, RATES)
     monkeypatch.setattr("knowcap.sweep.run.text_problems", lambda cells: [])  # seconds a call, and no texts are made
@@ -130,7 +136,7 @@ def test_a_failing_job_of_an_array_has_a_status_of_its_own(command, capsys):
     assert "seed0_lr0.002 failed: RuntimeError: out of luck" in capsys.readouterr().err
 
 
-def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path):
+def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path, here):
     file = write_sweep(
         tmp_path, "base: base.yaml\ngrid: {model_name: [gpt2-2-2, gpt2-rotary-2-2], warmup_steps: [3]}\n"
     )

@@ -6,8 +6,8 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from tqdm.auto import tqdm
 
+from knowcap.progress import progress_bar
 from knowcap.training import trainer as progress
 
 
@@ -34,7 +34,7 @@ def test_every_checkpoint_and_the_last_two_steps_come_with_a_log_entry():
 
 @pytest.mark.parametrize("disable", [True, False])
 def test_a_bar_may_be_switched_off(monkeypatch, disable):
-    monkeypatch.setattr(progress, "tqdm", partial(tqdm, disable=disable))
+    monkeypatch.setattr(progress, "progress_bar", partial(progress_bar, disable=disable))
     callback = progress.TrainingProgress(1000)
     assert steps(callback, 4, 10) == [9, 10]
     assert callback.seconds >= 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, launcher_of, positive
 from knowcap.recipe import RecipeError
@@ -12,9 +12,14 @@ from knowcap.run.launch import Launcher
 from knowcap.sweep import Sweep, load_sweep
 
 
+if TYPE_CHECKING:
+    from knowcap.sweep.run import Engine
+
+
 _EXAMPLES = (
     "knowcap sweep quickstart",
     "knowcap sweep recipes/sweeps/quickstart.yaml --dry_run",
+    "knowcap sweep my.yaml --workers 4              (cells at once; by default one a CPU core)",
     "knowcap sweep my.yaml --engine ray --gpus_per_cell 0.25",
     "knowcap sweep my.yaml --cell 7            (the job of a Slurm array: recipes/slurm/sweep.slurm)",
     "Run again, it skips finished cells, continues interrupted ones, and repeats failed ones.",
@@ -33,11 +38,20 @@ def add(commands: Any, name: str) -> None:
     one.add_argument("--report_only", action="store_true", help="only write table and page of the finished cells")
     parser.add_argument("--measure_speed", action="store_true", help="with --dry_run: time a step of every model here")
     parser.add_argument("--num_proc", type=positive, default=1, help="number of processes that write a data set")
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="auto|N",
+        help="cells that run at once on this machine, each in a process of its own with one thread; auto: one a CPU "
+        "core, or up to 8 a GPU for models of at most 10 M parameters, as far as memory is free [auto]",
+    )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where cells run")
     parser.add_argument("--ray_address", metavar="ADDRESS", help="address of a Ray cluster; by default a local one")
     parser.add_argument("--cpus_per_cell", type=float, default=1.0, help="CPUs of a Ray node for each cell [1]")
     parser.add_argument(
-        "--gpus_per_cell", type=float, default=0.0, help="GPUs of a Ray node for each cell, such as 0.25 [0]"
+        "--gpus_per_cell",
+        type=float,
+        help="GPUs for each cell: 0.25 lets four share one, 0 is the CPU [Ray: 0, here: by the models' sizes]",
     )
     add_launcher_options(parser)
 
@@ -54,12 +68,19 @@ def _sweep(args: argparse.Namespace, _: list[str]) -> None:
         return run.run_cells(sweep, args.cell, launcher, args.num_proc)
     if args.report_only:
         return _show(sweep, run.write_results(sweep))
-    engine = None
+    engine = _engine(args) if launcher is None else None
+    _show(sweep, run.run_sweep(sweep, engine, launcher, args.num_proc))
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    """Where cells run, unless accelerate starts their processes."""
     if args.engine == "ray":
         from knowcap.sweep.ray_engine import RayEngine
 
-        engine = RayEngine(args.ray_address, args.cpus_per_cell, args.gpus_per_cell, args.num_proc)
-    _show(sweep, run.run_sweep(sweep, engine, launcher, args.num_proc))
+        return RayEngine(args.ray_address, args.cpus_per_cell, args.gpus_per_cell or 0.0, args.num_proc)
+    from knowcap.sweep.pool import Pool
+
+    return Pool(args.workers or None, args.gpus_per_cell, args.num_proc)
 
 
 def _dry_run(sweep: Sweep, launcher: Launcher | None, measure_speed: bool) -> None:
@@ -73,13 +94,27 @@ def _dry_run(sweep: Sweep, launcher: Launcher | None, measure_speed: bool) -> No
         raise RecipeError(problems, sweep.file)
 
 
+def _workers(text: str) -> int:
+    """A number of workers; 0 for auto."""
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text}, expected auto, or 1 or more")
+    return 0 if text == "auto" else positive(text)
+
+
 def _check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that have no effect together."""
     ray = args.engine == "ray"
-    if not ray and (args.ray_address or args.cpus_per_cell != 1.0 or args.gpus_per_cell):
+    if not ray and (args.ray_address or args.cpus_per_cell != 1.0):
+        raise ValueError("--ray_address and --cpus_per_cell have no effect without --engine ray; give that too")
+    if args.workers is not None and ray:
+        raise ValueError("--workers is for this machine, --engine ray uses a cluster's nodes; remove one of them")
+    if args.accelerate_config and (args.workers is not None or args.gpus_per_cell is not None):
         raise ValueError(
-            "--ray_address, --cpus_per_cell and --gpus_per_cell have no effect without --engine ray; give that too"
+            "--accelerate_config starts several processes for each cell, and cells run one after another; remove it, "
+            "or --workers and --gpus_per_cell"
         )
+    if args.cell is not None and (args.workers is not None or args.gpus_per_cell is not None):
+        raise ValueError("--workers and --gpus_per_cell have no effect with --cell, which runs here; remove them")
     if ray and args.accelerate_config:
         raise ValueError(
             "--accelerate_config starts processes here, --engine ray on the cluster's nodes; give only one of them"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
 from knowcap.files import read_json, whole_file, write_json
+from knowcap.progress import progress_bar
 
 
 _BATCH = 10_000  # texts tokenized at a time
@@ -146,7 +146,7 @@ def _make(files: Sequence[Path], tokenizer: Tokenizer, place: Path, record: dict
     rows = record["files"].values()
     with (
         (partial / "ids.bin").open("ab") as ids,
-        tqdm(total=sum(rows), initial=sum(map(len, kept)), desc="tokenizing", unit=" texts", delay=2) as bar,
+        progress_bar(total=sum(rows), initial=sum(map(len, kept)), desc="tokenizing", unit=" texts", delay=2) as bar,
     ):
         ids.truncate(sum(int(lengths.sum(dtype=np.int64)) for lengths in kept) * _type_of(tokenizer).itemsize)
         for file, part in zip(files[done:], parts[done:], strict=True):

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from knowcap.corpus.candidates import CandidateRow, Candidates, ListOf, candidates_by_attribute
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, whole_folder
 from knowcap.processes import share_out
+from knowcap.progress import progress_bar
 
 
 ENTITIES_PER_FILE = 50_000
@@ -102,7 +102,7 @@ def write_folder(
     """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it after the tables."""
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
-        with tqdm(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
+        with progress_bar(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
             for config, count in write_tables(made, parts, num_proc):
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)

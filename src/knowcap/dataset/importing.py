@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
 
 from knowcap.dataset.contract import check_contract
 from knowcap.dataset.folder import DatasetError, has_config
@@ -23,6 +22,7 @@ from knowcap.dataset.holdout import hold_out
 from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, find_source
 from knowcap.facts import FactError
 from knowcap.files import read_json, whole_folder, write_json
+from knowcap.progress import progress_bar
 from knowcap.recipe import RENDERING_KEYS, Recipe
 
 
@@ -185,7 +185,7 @@ def _copy(folder: Path, made: Path, source: Source) -> None:
     """Copies a folder; files of the Hub's cache, which never change, are hard-linked if possible."""
     files = [(folder / path, made / path) for path in source.paths(*WHOLE)]
     total = sum(original.stat().st_size for original, _ in files)
-    with tqdm(total=total, desc="copying", unit="B", unit_scale=True, leave=False, delay=2) as bar:
+    with progress_bar(total=total, desc="copying", unit="B", unit_scale=True, leave=False, delay=2) as bar:
         for original, copy in files:
             copy.parent.mkdir(parents=True, exist_ok=True)
             if source.commit is None or not _linked(original.resolve(), copy):

@@ -14,7 +14,6 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from knowcap.dataset.folder import has_config, read_knowledge
@@ -35,6 +34,7 @@ from knowcap.files import (
 )
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.quiet import quiet_transformers
+from knowcap.progress import progress_bar
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
 
@@ -199,7 +199,7 @@ def _ask(
     if not questions:
         raise ExtractionError(f"{dataset} has no questions in split test; expected two people or more")
     tables = []
-    with tqdm(total=2 * len(questions), desc="answering", unit=" answers", unit_scale=True) as bar:
+    with progress_bar(total=2 * len(questions), desc="answering", unit=" answers", unit_scale=True) as bar:
         for first in range(0, len(questions), _PART):
             part, some = parts / f"answers-{limit}-{first}.parquet", questions[first : first + _PART]
             if not part.is_file():

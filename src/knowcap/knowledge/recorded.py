@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.diversity import Diversity
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import PRONOUNS, Pools, birth_dates
 from knowcap.processes import is_main_process
+from knowcap.progress import progress_bar
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -139,7 +139,7 @@ class PersonNumbers:
 def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of Parquet files, batch by batch. Raises CorpusError if a column is missing."""
     total = sum(pq.read_metadata(path).num_rows for path in files)
-    bar = tqdm(
+    bar = progress_bar(
         total=total, desc="reading people", unit_scale=True, leave=False, delay=2, disable=not is_main_process()
     )
     for path in files:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap import progress
 from knowcap.files import (
     ADAPTER_FILE,
     CAPACITY_FILE,
@@ -349,6 +350,7 @@ def recipe_of(run_dir: Path) -> Recipe:
 def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool) -> Path:
     """Runs a stage, which only checks an output that is kept, and logs one line about it."""
     began = time.perf_counter()
+    progress.begin(name)
     work()
     how_long = "finished before, kept" if kept else f"{time.perf_counter() - began:.1f} s"
     logger.info("[%s] %s → %s (%s)", name, describe(output), output, how_long)

@@ -15,7 +15,6 @@ from uuid import uuid4
 import pyarrow as pa
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from knowcap.dataset.contract import check_contract
 from knowcap.facts import Knowledge, Row
@@ -23,6 +22,7 @@ from knowcap.files import TRAINING_FILE, read_json
 from knowcap.models.configs import text_config
 from knowcap.models.loading import LoadOptions, load_model, load_tokenizer
 from knowcap.models.separators import Separators, start_text
+from knowcap.progress import progress_bar
 from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
 from knowcap.scoring.fits import unscorable
@@ -102,7 +102,7 @@ class _Job:
         """Scores this process's shards of rows into part files, unless they exist."""
         rank, world = self.state.process_index, self.state.num_processes
         off, pairs = not (self.progress and self.state.is_main_process), iter(rows)
-        with tqdm(total=num_rows, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
+        with progress_bar(total=num_rows, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
             for shard in range(-(-num_rows // SHARD_ROWS)):
                 mine = list(islice(pairs, SHARD_ROWS))
                 path = part_path(self.output_dir, kind, shard)

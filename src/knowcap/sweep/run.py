@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
@@ -132,10 +133,12 @@ def _run(sweep: Sweep, todo: Sequence[Cell], engine: Engine) -> list[Outcome]:
     from knowcap.sweep.table import rows_of, write_table
 
     failed, rows = [], {}
-    for number, outcome in enumerate(engine(todo), start=1):
-        record(sweep.folder, outcome)
-        failed += [outcome] if outcome.error else []
-        write_table(sweep, rows_of(sweep, rows))
-        how = "failed after" if outcome.error else "done in"
-        logger.info("[sweep] %d of %d: %s %s %.1f s", number, len(todo), outcome.name, how, outcome.seconds)
+    outcomes = engine(todo)
+    with closing(outcomes) if isinstance(outcomes, Generator) else nullcontext():  # ends its processes on Ctrl-C
+        for number, outcome in enumerate(outcomes, start=1):
+            record(sweep.folder, outcome)
+            failed += [outcome] if outcome.error else []
+            write_table(sweep, rows_of(sweep, rows))
+            how = "failed after" if outcome.error else "done in"
+            logger.info("[sweep] %d of %d: %s %s %.1f s", number, len(todo), outcome.name, how, outcome.seconds)
     return failed

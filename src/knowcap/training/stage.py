@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from knowcap.corpus.base import Corpus, tokenizer_of
@@ -25,6 +24,7 @@ from knowcap.dataset.stage import build, check_knowledge
 from knowcap.files import TRAINING_FILE, whole_file, whole_folder, write_json
 from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.models.quiet import quiet_transformers
+from knowcap.progress import progress_bar
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
 from knowcap.scoring.measurement import facts_key
@@ -162,7 +162,7 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
     biographies = stream.exposures * stream.corpus.num_people
     num_proc = max(1, min(os.cpu_count() or 1, _MAX_COUNTING_PROCESSES, biographies // _BIOGRAPHIES_PER_PROCESS))
     shards = stream.exposures * stream.shards
-    bar = tqdm(total=shards, desc="counting windows", unit=" shards", leave=False, delay=2)
+    bar = progress_bar(total=shards, desc="counting windows", unit=" shards", leave=False, delay=2)
     counts, tokens = stream.count(bar.update, num_proc)
     bar.close()
     cache.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from knowcap.files import FileError, read_json
+from knowcap.progress import Bar, progress_bar
 from knowcap.training.packing import Stream
 from knowcap.training.routing import AUX_LOSS, SHARES, Routing
 from knowcap.training.windows import Mixture
@@ -103,7 +103,7 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, num_tokens: int) -> None:
         self.num_tokens = num_tokens
         self.seconds = 0.0
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -114,7 +114,7 @@ class TrainingProgress(TrainerCallback):
         self._start = time.monotonic()
         self._rate, self._first = self.num_tokens / state.max_steps, state.global_step
         if state.is_world_process_zero:
-            self._bar = tqdm(
+            self._bar = progress_bar(
                 total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", mininterval=1
             )
 

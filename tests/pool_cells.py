@@ -1,0 +1,85 @@
+"""What workers do with cells in tests: quick, and in ways that a real cell does by accident."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from knowcap.progress import progress_bar
+from knowcap.sweep.cells import Cell
+from knowcap.sweep.workers import Outcome
+
+
+SEEDS = "base: base.yaml\nlist: [{quantize_bits: []}]\ngrid: {seed: [0, 1, 2, 3, 4, 5]}\n"
+SETTINGS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+
+
+def noted(cell: Cell, *_: Any) -> Outcome:
+    """Writes the process and its settings into the run folder."""
+    cell.run_dir.mkdir(parents=True, exist_ok=True)
+    found = {"pid": os.getpid()} | {name: os.environ.get(name) for name in SETTINGS}
+    (cell.run_dir / "process.json").write_text(json.dumps(found))
+    return Outcome(cell.name)
+
+
+def dying(cell: Cell, *_: Any) -> Outcome:
+    """By its seed, a cell fails, is killed, ends its process or crashes; the others are noted."""
+    seed = cell.recipe.seed
+    if seed == 1:
+        return Outcome(cell.name, "RuntimeError: out of luck", "a traceback")
+    with progress_bar(total=10, desc="training", unit=" steps") as bar:
+        bar.update(5)
+        print("half way", flush=True)
+        if seed == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if seed == 3:
+            sys.exit(3)
+        if seed == 4:
+            os.abort()
+    return noted(cell)
+
+
+def hanging(cell: Cell, *_: Any) -> Outcome:
+    """Starts a process, writes both ids into the run folder, reports and never ends."""
+    child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+    cell.run_dir.mkdir(parents=True, exist_ok=True)
+    file = cell.run_dir / "pids"
+    file.with_name("made").write_text(f"{os.getpid()} {child.pid}")
+    file.with_name("made").rename(file)
+    with progress_bar(total=10, desc="hanging") as bar:
+        bar.update()
+        threading.Event().wait()
+    return Outcome(cell.name)
+
+
+def killed_once(cell: Cell, *words: Any) -> Outcome:
+    """The real stages; the process of the cell of seed 0 is killed in training, after step 12."""
+    from knowcap.sweep.workers import run_cell
+    from knowcap.training.trainer import TrainingProgress
+
+    on_step_end = TrainingProgress.on_step_end
+
+    def then_die(self: TrainingProgress, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        on_step_end(self, args, state, control, **rest)
+        if cell.recipe.seed == 0 and state.global_step == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    TrainingProgress.on_step_end = then_die
+    try:
+        return run_cell(cell, *words)
+    finally:
+        TrainingProgress.on_step_end = on_step_end
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process is alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
