@@ -35,7 +35,7 @@ def dying(cell: Cell, *_: Any) -> Outcome:
         return Outcome(cell.name, "RuntimeError: out of luck", "a traceback")
     with progress_bar(total=10, desc="training", unit=" steps") as bar:
         bar.update(5)
-        print("half way", flush=True)
+        os.write(1, b"half way\n")
         if seed == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         if seed == 3:

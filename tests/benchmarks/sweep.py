@@ -1,6 +1,9 @@
-"""What a sweep adds to its runs, in seconds a cell, and how long a dry run of a thousand cells takes. Run by hand.
+"""What a sweep adds to its runs, what side by side gains, and how long a dry run of a thousand cells takes. By hand.
 
-What is wanted: less than 1 s a cell, and less than 5 s.
+What is wanted: less than 1 s a cell; 1.7 times the cells an hour on two cores; less than 5 s.
+
+    python tests/benchmarks/sweep.py [--cells 8]
+    python tests/benchmarks/sweep.py --workers 2 [--cells 6]     (only the gain: some minutes on a quiet machine)
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ windows: aligned
 train_batch_size: 8
 quantize_bits: [8]
 """
+LONG = BASE.replace("num_people: 60", "num_people: 400").replace("exposures: 8", "exposures: 40")  # 20 s, about
 THOUSAND = """
 base: gpt2/bios-1000-exposures
 grid:
@@ -49,17 +53,41 @@ grid:
 def main() -> None:
     """Prints seconds: of a dry run in a process of its own, and of a sweep outside its stages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--cells", type=int, help="[8, with --workers 6]")
+    parser.add_argument("--workers", type=int, help="time cells of some 20 s one after another, and this many at once")
     given = parser.parse_args()
+    count = given.cells or (6 if given.workers else 8)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "base.yaml").write_text(BASE)
-        (place / "grid.yaml").write_text(
-            f"base: base.yaml\ngrid: {{seed: [{', '.join(map(str, range(given.cells)))}]}}"
-        )
+        (place / "base.yaml").write_text(LONG if given.workers else BASE)
+        (place / "grid.yaml").write_text(f"base: base.yaml\ngrid: {{seed: [{', '.join(map(str, range(count)))}]}}")
+        if given.workers:
+            return side_by_side(place, count, given.workers)
         (place / "thousand.yaml").write_text(THOUSAND)
         dry_run(place / "thousand.yaml")
-        engine(place, given.cells)
+        engine(place, count)
+
+
+def side_by_side(place: Path, count: int, workers: int) -> None:
+    """Cells an hour of whole commands, with one worker and with several; and whether both end with the same table."""
+    walls, tables = [], []
+    for number in (1, workers):
+        output = place / f"workers{number}"
+        words = ["--workers", str(number), "--output_dir", str(output)]
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        command = [sys.executable, "-m", "knowcap.cli", "sweep", str(place / "grid.yaml"), *words]
+        subprocess.run(command, check=True, capture_output=True)
+        walls.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        tables.append(next(output.rglob("results.parquet")).read_bytes())
+        print(
+            f"workers {number}: {count} cells in {walls[-1]:.1f} s ({cpu:.1f} s on the CPU, {cpu / walls[-1]:.2f} "
+            f"cores busy), {3600 * count / walls[-1]:.0f} cells an hour",
+            flush=True,
+        )
+    same = "the same table" if tables[0] == tables[1] else "ANOTHER TABLE"
+    print(f"{workers} workers: {walls[0] / walls[1]:.2f} times the cells an hour, {same}; wanted on two cores: 1.7")
 
 
 def engine(place: Path, count: int) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from multiprocessing import active_children
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest

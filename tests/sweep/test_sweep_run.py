@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -181,3 +182,19 @@ def test_a_sweep_killed_in_any_cell_goes_on_and_ends_with_the_same_table(tmp_pat
     tables = [folder / "runs" / "sweeps" / "grid" / "results.parquet" for folder in (whole, broken)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
     assert len(pq.read_table(tables[1])) == 4
+
+
+def test_a_cell_leaves_the_environment_as_it_was(tmp_path, command, monkeypatch):
+    class Compiling(Stages):
+        """Sets what TrainingArguments sets for torch_compile."""
+
+        def run(self, recipe: Recipe, run_dir: Path, *rest: object) -> None:
+            """Looks for the variable of an earlier cell."""
+            found.append(os.environ.get("ACCELERATE_DYNAMO_BACKEND"))
+            os.environ["ACCELERATE_DYNAMO_BACKEND"] = "inductor"
+            super().run(recipe, run_dir, *rest)
+
+    found: list[str | None] = []
+    monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND", raising=False)
+    assert command(Compiling({}, ("seed0_lr0.002",))) == 1
+    assert found == [None] * 6 and "ACCELERATE_DYNAMO_BACKEND" not in os.environ

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-
 from knowcap.dataset.contract import check_contract
 from knowcap.dataset.folder import DatasetError, has_config
 from knowcap.dataset.head import Head

@@ -69,8 +69,8 @@ def place_problems(workers: int | None, gpus_per_cell: float | None) -> list[str
         return []
     if not 0 < gpus_per_cell <= 1:
         return [
-            f"gpus_per_cell={gpus_per_cell:g}: expected 0, a fraction of one GPU such as 0.25, or 1; a cell on several "
-            "GPUs needs --accelerate_config multi_gpu"
+            f"gpus_per_cell={gpus_per_cell:g}: expected 0, a fraction of one GPU such as 0.25, or 1; a cell on "
+            "several GPUs needs --accelerate_config multi_gpu"
         ]
     there = len(gpus())
     if not there:

@@ -33,7 +33,7 @@ from knowcap.sweep.workers import Outcome, run_cell
 
 
 # One thread each: as many cells as cores run at once, and results do not depend on the number of cores.
-_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",  # the bars of other libraries

@@ -1,9 +1,10 @@
-"""Running cells one after another in this process. A cell that fails is logged; the others are still run."""
+"""Running a cell in this process, whatever process that is, and recording how it ended."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import time
 import traceback
@@ -54,11 +55,13 @@ def quantized_dirs(cell: Cell) -> dict[int, Path]:
 def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) -> Outcome:
     """Runs all stages of a cell, from where it was stopped; an exception is in the outcome, not raised.
 
+    The process is left as it was found, so that a cell's result does not depend on those that it ran before.
+
     Args:
         cell: of a sweep without problems.
         launcher, num_proc: as for `knowcap.run.pipeline.run`.
     """
-    began = time.perf_counter()
+    began, environment = time.perf_counter(), dict(os.environ)
     try:
         with locked(cell.run_dir):
             if not is_finished(cell):  # another command may have finished it while this one waited
@@ -68,6 +71,8 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
         error_line, trace = f"{type(error).__name__}: {message}", traceback.format_exc()
         return Outcome(cell.name, error_line, trace, time.perf_counter() - began)
     finally:
+        os.environ.clear()
+        os.environ.update(environment)  # TrainingArguments writes there, for torch.compile
         _free_memory()
     return Outcome(cell.name, seconds=time.perf_counter() - began)
 
@@ -97,8 +102,10 @@ def record(folder: Path, outcome: Outcome) -> None:
 
 
 def _free_memory() -> None:
-    """Frees the memory of a cell's model, on a GPU too."""
+    """Frees the memory of a cell's model, on a GPU too, and what torch.compile keeps: its number is limited."""
+    torch, dynamo = sys.modules.get("torch"), sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()
     gc.collect()
-    torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
