@@ -71,8 +71,9 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
         error_line, trace = f"{type(error).__name__}: {message}", traceback.format_exc()
         return Outcome(cell.name, error_line, trace, time.perf_counter() - began)
     finally:
-        os.environ.clear()
-        os.environ.update(environment)  # TrainingArguments writes there, for torch.compile
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]  # TrainingArguments sets some, for torch.compile
+        os.environ.update(environment)
         _free_memory()
     return Outcome(cell.name, seconds=time.perf_counter() - began)
 
