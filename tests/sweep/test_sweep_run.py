@@ -16,6 +16,7 @@ from knowcap.recipe import Recipe
 from knowcap.sweep import load_sweep
 from knowcap.sweep.cells import choose, describe_winners
 from knowcap.sweep.run import write_results
+from knowcap.sweep.workers import run_cell
 
 
 FIT = (
@@ -184,17 +185,18 @@ def test_a_sweep_killed_in_any_cell_goes_on_and_ends_with_the_same_table(tmp_pat
     assert len(pq.read_table(tables[1])) == 4
 
 
-def test_a_cell_leaves_the_environment_as_it_was(tmp_path, command, monkeypatch):
-    class Compiling(Stages):
-        """Sets what TrainingArguments sets for torch_compile."""
-
-        def run(self, recipe: Recipe, run_dir: Path, *rest: object) -> None:
-            """Looks for the variable of an earlier cell."""
-            found.append(os.environ.get("ACCELERATE_DYNAMO_BACKEND"))
-            os.environ["ACCELERATE_DYNAMO_BACKEND"] = "inductor"
-            super().run(recipe, run_dir, *rest)
-
+def test_a_cell_leaves_the_environment_as_it_was(tmp_path, monkeypatch):
     found: list[str | None] = []
+
+    def compiling(*_: object) -> None:
+        """Sets what TrainingArguments sets for torch_compile."""
+        found.append(os.environ.get("ACCELERATE_DYNAMO_BACKEND"))
+        os.environ.update(ACCELERATE_DYNAMO_BACKEND="inductor", KNOWCAP_TEST="2")
+        raise RuntimeError("out of luck")
+
     monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND", raising=False)
-    assert command(Compiling({}, ("seed0_lr0.002",))) == 1
-    assert found == [None] * 6 and "ACCELERATE_DYNAMO_BACKEND" not in os.environ
+    monkeypatch.setenv("KNOWCAP_TEST", "1")
+    monkeypatch.setattr("knowcap.sweep.workers.stages.run", compiling)
+    for cell in load_sweep(write_sweep(tmp_path, RATES), tmp_path / "runs").cells[:2]:
+        assert run_cell(cell).error == "RuntimeError: out of luck"
+    assert found == [None, None] and os.environ["KNOWCAP_TEST"] == "1"
