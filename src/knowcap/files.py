@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # The files of run folders, model folders, data set folders and sweeps.
 RECIPE_FILE, LOCK_FILE = "recipe.yaml", ".lock"
+CORES_FILE = "cores.json"  # beside checkpoints
 KNOWLEDGE_FILE, TRAINING_FILE, CAPACITY_FILE = "knowledge.json", "training.json", "capacity.json"
 NLL_FILE, CONTROL_FILE, SWAPPED_FILE = "nll.parquet", "control.parquet", "control_swapped.parquet"
 ADAPTER_FILE, QUANTIZATION_FILE = "adapter_config.json", "quantization.json"

@@ -93,7 +93,7 @@ def ours(setting: Setting) -> np.ndarray:
     windows = WindowDataset(setting.stream, setting.recipe.train_batch_size)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         args = setting.arguments(folder)
-        stack.enter_context(faster_training(model, args))
+        stack.enter_context(faster_training(model, setting.compiled))
         trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=[clock])
         return _trained(trainer, clock)
 

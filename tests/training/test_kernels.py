@@ -8,7 +8,7 @@ import pytest
 import torch
 from architectures import CONFIGS, IDS, SIZES
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma2Config, GPTJConfig, TrainingArguments
+from transformers import AutoModelForCausalLM, Gemma2Config, GPTJConfig
 
 from knowcap.models import model_config
 from knowcap.training import loss as loss_module
@@ -23,11 +23,6 @@ REPLACED = {
 }
 LABELS = IDS.repeat(3, 1).clone()
 LABELS[1, 15:] = LABELS[2, 3:] = -100
-
-
-@pytest.fixture
-def args(tmp_path) -> TrainingArguments:
-    return TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
 
 
 def made(config) -> nn.Module:
@@ -51,34 +46,34 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 @pytest.mark.parametrize("options", [{}, {"num_items_in_batch": torch.tensor(50)}], ids=["mean", "sum"])
 @pytest.mark.parametrize("name", REPLACED)
-def test_losses_and_gradients_are_the_stock_ones(name, options, args):
+def test_losses_and_gradients_are_the_stock_ones(name, options):
     model = made(CONFIGS[name]())
     expected = step(model, **options)
-    with faster_training(model, args) as replaced:
+    with faster_training(model) as replaced:
         assert replaced == REPLACED[name]
         assert_equal(step(model, **options), expected, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt2-rotary", "llama"])
-def test_in_bf16_it_rounds_as_the_stock_step_does(name, args):
+def test_in_bf16_it_rounds_as_the_stock_step_does(name):
     model = made(CONFIGS[name]())
     exact = step(model)
     with torch.autocast("cpu", torch.bfloat16):
         stock = step(model)
-        with faster_training(model, args):
+        with faster_training(model):
             found = step(model)
     for key, value in exact.items():
         error, allowed = (found[key] - value).abs().max(), (stock[key] - value).abs().max()
         assert error <= 2 * allowed + 1e-6, key
 
 
-def test_evaluation_and_everything_afterwards_is_stock(args):
+def test_evaluation_and_everything_afterwards_is_stock():
     model = made(CONFIGS["gpt2-rotary"]())
     module = sys.modules[type(model).__module__]
     before, expected = module.apply_rotary_pos_emb, step(model)
     forwards = {name: m.forward for name, m in model.named_modules() if name}
     logits = model.eval()(IDS).logits
-    with faster_training(model, args):
+    with faster_training(model):
         assert module.apply_rotary_pos_emb is rotary
         torch.testing.assert_close(model(IDS, labels=IDS).logits, logits)
     assert module.apply_rotary_pos_emb is before
@@ -87,30 +82,28 @@ def test_evaluation_and_everything_afterwards_is_stock(args):
     assert_equal(step(model.train()), expected, 0.0)
 
 
-def test_a_model_that_caps_its_logits_keeps_its_loss(args):
+def test_a_model_that_caps_its_logits_keeps_its_loss():
     config = Gemma2Config(**SIZES, head_dim=32, final_logit_softcapping=0.5)
     model = made(config)
     expected = step(model)
-    with faster_training(model, args) as replaced:
+    with faster_training(model) as replaced:
         assert "loss" not in replaced
         assert_equal(step(model), expected, 1e-5)
 
 
-def test_a_head_with_a_bias_keeps_its_loss_and_other_rotary_positions_stay(args):
+def test_a_head_with_a_bias_keeps_its_loss_and_other_rotary_positions_stay():
     config = GPTJConfig(vocab_size=61, n_positions=24, n_embd=64, n_layer=2, n_head=2, rotary_dim=16)
     model = made(config)
-    with faster_training(model, args) as replaced:
+    with faster_training(model) as replaced:
         assert replaced == ("gelu",)
 
 
-def test_a_compiled_or_sharded_model_is_left_alone(args, monkeypatch):
+def test_a_compiled_or_sharded_model_is_left_alone(monkeypatch):
     model = made(CONFIGS["gpt2-rotary"]())
-    args.torch_compile = True
-    with faster_training(model, args) as replaced:
+    with faster_training(model, compiled=True) as replaced:
         assert replaced == ()
-    args.torch_compile = False
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with faster_training(model, args) as replaced:
+    with faster_training(model) as replaced:
         assert replaced == ()
 
 

@@ -13,6 +13,7 @@ from knowcap.files import locked
 from knowcap.processes import is_main_process
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run import pipeline as stages
+from knowcap.run.cores import Cores
 from knowcap.run.folder import claim_run_dir, folder_problems
 from knowcap.run.preflight import checked_recipe, load_recipe
 
@@ -89,7 +90,9 @@ def train_process(args: argparse.Namespace, words: list[str]) -> None:
     recipe = load_recipe(args.config, words)
     if is_main_process():
         claim_run_dir(recipe)  # not locked: the command that launched the processes may hold the lock
-    stages.train(recipe, recipe.run_dir)
+    import torch
+
+    stages.train(recipe, recipe.run_dir, cores=Cores(num_threads=torch.get_num_threads()))
 
 
 @contextmanager

@@ -237,7 +237,7 @@ def tune(
         recipe.model_name, tuning.name, trainable, tuning.steps, tuning.batch_size, len(questions),
         f", resuming from step {step}" if step else "",
     )  # fmt: skip
-    with quiet_transformers(), faster_training(base, args):
+    with quiet_transformers(), faster_training(base):
         trainer.train(resume_from_checkpoint=checkpoint)
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     results = {

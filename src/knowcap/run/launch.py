@@ -25,9 +25,10 @@ class Launcher:
 
     config_file: Path
     num_processes: int | None = None
+    num_threads: int | None = None  # of each process on a CPU; by default accelerate's choice
 
     @classmethod
-    def named(cls, name: str, num_processes: int | None = None) -> Launcher:
+    def named(cls, name: str, num_processes: int | None = None, num_threads: int | None = None) -> Launcher:
         """From a packaged configuration's name, such as `cpu_2`, or the path of a file.
 
         Raises:
@@ -37,7 +38,7 @@ class Launcher:
         path = packaged.get(name, Path(name))
         if not path.is_file():
             raise ValueError(f"accelerate_config={name!r}: expected a file or one of {', '.join(packaged)}")
-        return cls(path, num_processes)
+        return cls(path, num_processes, num_threads)
 
     @property
     def world_size(self) -> int:
@@ -68,6 +69,8 @@ class Launcher:
         options = ["--config_file", str(self.config_file), "--quiet"]
         if self.num_processes is not None:
             options += ["--num_processes", str(self.num_processes)]
+        if self.num_threads is not None:
+            options += ["--num_cpu_threads_per_process", str(self.num_threads)]
         return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, *arguments]
 
     def launch(self, module: str, arguments: Sequence[str]) -> None:

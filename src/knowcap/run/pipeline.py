@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from knowcap import progress
 from knowcap.files import (
@@ -30,6 +30,7 @@ from knowcap.models.names import ModelError
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
+from knowcap.run.cores import Cores, cores_of, threads_used
 from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
 from knowcap.run.places import RESULTS, output_of, replaced_results, results_place, subfolder, texts_to_score
@@ -88,15 +89,25 @@ def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     return _stage("knowledge", output, lambda: build(recipe, run_dir, num_proc), describe, kept)
 
 
-def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None) -> Path:
-    """The training stage: the model in `run_dir/model`."""
+def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, cores: Cores | None = None) -> Path:
+    """The training stage: the model in `run_dir/model`.
+
+    Args:
+        recipe, run_dir, launcher: as for `run`.
+        cores: the threads of this process; by default, and without a launcher, `cores_of` chooses.
+    """
     output = run_dir / "model"
     kept = (output / TRAINING_FILE).is_file()
+    if launcher is None and not kept:
+        cores = cores or cores_of(recipe, run_dir)
+        if cores.num_processes > 1:
+            launcher = Launcher.named("cpu_2", cores.num_processes, cores.num_threads)
 
     def work() -> None:
         from knowcap.training.stage import train
 
-        train(recipe, run_dir)
+        with threads_used(cast(Cores, cores).num_threads):
+            train(recipe, run_dir)
 
     if launcher is not None and not kept:
         launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])  # logs its own line

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
 from knowcap.training.loss import fused_loss
 
@@ -29,18 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def faster_training(model: PreTrainedModel, args: TrainingArguments) -> Iterator[tuple[str, ...]]:
+def faster_training(model: PreTrainedModel, compiled: bool = False) -> Iterator[tuple[str, ...]]:
     """Within it, `model` trains with the operations of this module in place of its own; weights have the same names.
 
-    Not if it is compiled, as torch's compiler replaces operations itself, nor if FSDP shards its weights.
+    Not if it is `compiled`, as torch's compiler replaces operations itself, nor if FSDP shards its weights.
 
     Yields:
         what is replaced, of loss, gelu and rotary.
     """
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    parts = (
-        {} if args.torch_compile or sharded else {"loss": fused_loss, "gelu": _faster_gelu, "rotary": _faster_rotary}
-    )
+    parts = {} if compiled or sharded else {"loss": fused_loss, "gelu": _faster_gelu, "rotary": _faster_rotary}
     with ExitStack() as stack:
         replaced = tuple(name for name, part in parts.items() if stack.enter_context(part(model)))
         logger.debug("operations replaced in training: %s", ", ".join(replaced) or "none")

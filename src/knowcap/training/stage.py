@@ -21,7 +21,7 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.dataset.stage import build, check_knowledge
-from knowcap.files import TRAINING_FILE, whole_file, whole_folder, write_json
+from knowcap.files import CORES_FILE, TRAINING_FILE, read_json, whole_file, whole_folder, write_json
 from knowcap.models import build_model, count_parameters, recipe_config
 from knowcap.models.quiet import quiet_transformers
 from knowcap.progress import progress_bar
@@ -86,7 +86,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
         f", resuming from step {step}" if step else "",
     )  # fmt: skip
-    with quiet_transformers(), faster_training(model, trainer.args):
+    with quiet_transformers(), faster_training(model, recipe.torch_compile):
         trainer.train(resume_from_checkpoint=checkpoint)
         # FSDP's shards are gathered from all processes; otherwise every process has the whole model.
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
@@ -195,6 +195,7 @@ def _save(
         "num_steps": steps,
         "train_seconds": round(seconds, 1),
         "world_size": trainer.args.world_size,
+        "num_threads": torch.get_num_threads(),
         "block_size": recipe.block_size,
         "windows": recipe.windows,
         "precision": recipe.precision,
@@ -218,6 +219,9 @@ def _save(
             {"step": e["step"], R: e[R], R_MAX: e[R_MAX], "tokens": round(num_tokens * e["step"] / steps)}
             for e in measured
         ]
+    cores = model_dir.parent / "checkpoints" / CORES_FILE
+    if cores.is_file():
+        content |= {"step_milliseconds": read_json(cores)["step_milliseconds"]}
     if recipe.junk_people:
         content |= {"junk_people": recipe.junk_people, "useful_share": recipe.useful_share}
     if recipe.qa_share:
