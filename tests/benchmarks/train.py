@@ -2,7 +2,7 @@
 plain `datasets` set; each also as a share of this machine's matrix peak. Run by hand, on a machine that does nothing
 else:
 
-    OMP_WAIT_POLICY=PASSIVE python tests/benchmarks/train.py [--config quickstart] [--threads 1] [--compile]
+    OMP_WAIT_POLICY=PASSIVE python tests/benchmarks/train.py [--config quickstart] [--threads 1] [--torch_compile true]
 
 The loops take turns, and the best of their turns counts. Padding is not counted as tokens. FLOP are 6 a parameter and
 token, those of attention left out.
@@ -56,7 +56,6 @@ class Setting:
     stream: Stream | Mixture
     rows: int
     steps: int
-    compiled: bool
 
     def model(self) -> PreTrainedModel:
         """The recipe's model, fresh."""
@@ -65,7 +64,7 @@ class Setting:
     def arguments(self, folder: str) -> TrainingArguments:
         """The recipe's, without checkpoints and logs."""
         args = training_arguments_of(self.recipe, Path(folder))
-        args.max_steps, args.torch_compile = self.steps + WARM_UP, self.compiled
+        args.max_steps = self.steps + WARM_UP
         args.set_save(strategy="no")
         args.set_logging(strategy="no")
         return args
@@ -90,10 +89,10 @@ def now() -> np.ndarray:
 def ours(setting: Setting) -> np.ndarray:
     """The training stage's Trainer and loss."""
     clock, model = Clock(), setting.model()
-    windows = WindowDataset(setting.stream, setting.recipe.train_batch_size)
+    windows = windows_of(setting)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         args = setting.arguments(folder)
-        stack.enter_context(faster_training(model, setting.compiled))
+        stack.enter_context(faster_training(model, setting.recipe.torch_compile))
         trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=[clock])
         return _trained(trainer, clock)
 
@@ -128,7 +127,7 @@ def _trained(trainer: Trainer, clock: Clock) -> np.ndarray:
 def bare(setting: Setting) -> np.ndarray:
     """A loop of PyTorch's own parts: the model's loss, clipping, AdamW, the learning rate."""
     r, model = setting.recipe, setting.model().train()
-    forward = torch.compile(model) if setting.compiled else model
+    forward = torch.compile(model) if setting.recipe.torch_compile else model
     betas = (r.adam_beta1, r.adam_beta2)
     optimizer = torch.optim.AdamW(
         model.parameters(), r.learning_rate, betas, r.adam_epsilon, r.weight_decay, fused=True
@@ -151,9 +150,15 @@ def bare(setting: Setting) -> np.ndarray:
 def batches(setting: Setting) -> Iterator[dict[str, torch.Tensor]]:
     """The windows of each step."""
     size = setting.recipe.train_batch_size
-    windows = WindowDataset(setting.stream, size)
+    windows = windows_of(setting)
     for step in range(setting.steps + WARM_UP):
         yield windows.__getitems__(list(range(step * size, (step + 1) * size)))
+
+
+def windows_of(setting: Setting) -> WindowDataset:
+    """The training stage's data set."""
+    r = setting.recipe
+    return WindowDataset(setting.stream, r.train_batch_size, r.block_size if r.torch_compile else 0)
 
 
 def matrix_peak() -> float:
@@ -180,11 +185,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--compile", action="store_true")
     args, words = parser.parse_known_args()
     torch.set_num_threads(args.threads)
     overrides = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
-    setting = make(load_recipe(args.config, overrides), args.steps, args.compile)
+    setting = make(load_recipe(args.config, overrides), args.steps)
     model = setting.model()
     parameters, size = model.num_parameters(), setting.recipe.train_batch_size
     real = setting.stream.windows(np.arange(WARM_UP * size, (args.steps + WARM_UP) * size))
@@ -207,7 +211,7 @@ def main() -> None:
         )
 
 
-def make(recipe: Recipe, steps: int, compiled: bool) -> Setting:
+def make(recipe: Recipe, steps: int) -> Setting:
     """The first windows of a recipe, as many exposures as the steps need."""
     corpus = sample_of(recipe, 1000)
     tokenizer, rows = tokenizer_of(recipe, corpus)
@@ -217,7 +221,7 @@ def make(recipe: Recipe, steps: int, compiled: bool) -> Setting:
     needed = (steps + WARM_UP) * recipe.train_batch_size
     stream = stream_of(replace(recipe, exposures=-(-needed // len(stream)) + 1), corpus, tokenizer)
     stream.count()
-    return Setting(recipe, stream, rows, steps, compiled)
+    return Setting(recipe, stream, rows, steps)
 
 
 if __name__ == "__main__":

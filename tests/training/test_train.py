@@ -198,3 +198,7 @@ def test_the_last_step_is_filled_with_masked_windows(once):
     last = windows.__getitems__([2, 3])
     assert (last["labels"][0] == 1).all() and (last["labels"][1] == -100).all()
     assert (windows.__getitems__([3])["labels"] == -100).all()
+    fixed = WindowDataset(Three(), 2, 7).__getitems__([2, 3])
+    assert fixed["input_ids"].shape == fixed["labels"].shape == (2, 7)
+    assert torch.equal(fixed["labels"][:, :5], last["labels"]) and (fixed["labels"][:, 5:] == -100).all()
+    assert torch.equal(WindowDataset(Three(), 2, 4).__getitems__([0, 1])["labels"], torch.ones(2, 5).long())

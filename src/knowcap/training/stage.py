@@ -70,7 +70,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     stream = stream_of(recipe, corpus, tokenizer)
     with args.main_process_first(desc="counting windows"):
         num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz")
-    windows = WindowDataset(stream, recipe.train_batch_size)
+    windows = WindowDataset(stream, recipe.train_batch_size, recipe.block_size if recipe.torch_compile else 0)
     args.max_steps = windows.steps
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
     model = build_model(recipe_config(recipe, rows), recipe.seed)

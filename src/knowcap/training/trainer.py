@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.files import FileError, read_json
 from knowcap.progress import Bar, progress_bar
 from knowcap.training.packing import Stream
@@ -24,10 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 class WindowDataset(Dataset):
-    """The stream's windows for a DataLoader, a whole batch at a time; masked windows fill up the last step."""
+    """The stream's windows for a DataLoader, a whole batch at a time; masked windows fill up the last step.
 
-    def __init__(self, stream: Stream | Mixture, batch_size: int) -> None:
-        self.stream = stream
+    Batches are padded to their longest window, or to `length`: a compiled model is compiled once for each shape.
+    """
+
+    def __init__(self, stream: Stream | Mixture, batch_size: int, length: int = 0) -> None:
+        self.stream, self.length = stream, length
         self.steps = -(-len(stream) // batch_size)
         self._size = self.steps * batch_size
 
@@ -41,10 +45,10 @@ class WindowDataset(Dataset):
         input_ids, labels = self.stream.batch(real)
         if real.size and windows[0] >= len(self.stream):
             labels[:] = -100
-        missing = len(windows) - len(real)
-        if missing:
-            input_ids = np.pad(input_ids, ((0, missing), (0, 0)))
-            labels = np.pad(labels, ((0, missing), (0, 0)), constant_values=-100)
+        missing = ((0, len(windows) - len(real)), (0, max(0, self.length - input_ids.shape[1])))
+        if missing != ((0, 0), (0, 0)):
+            input_ids = np.pad(input_ids, missing, constant_values=EOS_ID)
+            labels = np.pad(labels, missing, constant_values=-100)
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
 
