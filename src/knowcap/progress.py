@@ -54,7 +54,7 @@ class Bar(Protocol):
         """The bar."""
         ...
 
-    def __exit__(self, *_: Any) -> object:
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> object:
         """Ends the bar."""
         ...
 

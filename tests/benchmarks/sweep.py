@@ -86,6 +86,7 @@ def side_by_side(place: Path, count: int, workers: int) -> None:
             f"cores busy), {3600 * count / walls[-1]:.0f} cells an hour",
             flush=True,
         )
+    print(f"the largest process used {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
     same = "the same table" if tables[0] == tables[1] else "ANOTHER TABLE"
     print(f"{workers} workers: {walls[0] / walls[1]:.2f} times the cells an hour, {same}; wanted on two cores: 1.7")
 

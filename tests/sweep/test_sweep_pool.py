@@ -210,7 +210,8 @@ def test_the_view_counts_what_is_left(monkeypatch, lines):
     view.refresh()
     assert lines.messages == [f"[sweep] {line}" for line in view.lines()]
     view.end(0, failed=True)
-    assert "1 of 3 cells done, 1 failed, 0 running, 1 waiting" in view.total()
+    # a third of a was done before, and it failed: b's unit in 61 s, c's is left
+    assert view.total() == "1 of 3 cells done, 1 failed, 0 running, 1 waiting; 01:01 so far, about 01:01 left"
     assert describe("c", Progress("report")) == "c: report"
 
 

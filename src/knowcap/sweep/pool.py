@@ -132,7 +132,7 @@ class _Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, output, run, num_proc))
-        with _environment(_ENVIRONMENT | environment), _interrupts_blocked():
+        with _environment({**_ENVIRONMENT, **environment}), _interrupts_blocked():
             self.process.start()
         theirs.close()
 

@@ -35,6 +35,7 @@ class View:
         """A cell begins at a place."""
         self._running[place] = name, Progress("starting")
         self._shares[name] = 0.0, 0.0
+        self.refresh(now=True)
 
     def update(self, place: int, progress: Progress) -> None:
         """A report of the cell at a place."""
@@ -47,12 +48,14 @@ class View:
     def end(self, place: int, failed: bool) -> None:
         """The cell at a place has ended."""
         name, _ = self._running.pop(place)
-        self._shares[name] = self._shares[name][0], 1.0
+        self._shares[name] = 1.0 if failed else self._shares[name][0], 1.0  # a failure says nothing about the speed
         self._done, self._failed = self._done + (not failed), self._failed + failed
+        self.refresh(now=True)
 
     def refresh(self, now: bool = False) -> None:
-        """Shows the cells again, if it is time."""
-        if not now and time.monotonic() - self._last < (_REDRAWN if self._terminal else _LOGGED):
+        """Shows the cells again, if it is time, and on a terminal if it is to be now."""
+        wait = _REDRAWN if self._terminal else _LOGGED
+        if not (now and self._terminal) and time.monotonic() - self._last < wait:
             return
         self._last = time.monotonic()
         if not self._terminal:
