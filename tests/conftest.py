@@ -25,7 +25,10 @@ os.environ.update(
     OMP_NUM_THREADS="1",
     MPLBACKEND="agg",
 )
-for _name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_CPU", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+for _name in (
+    "ACCELERATE_USE_FSDP", "ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION", "RANK", "WORLD_SIZE", "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+):  # fmt: skip
     os.environ.pop(_name, None)
 
 

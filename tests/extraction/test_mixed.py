@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from made_tokenizers import foreign_bpe
 from read_windows import read_windows, texts_in
 from tokenizers import Tokenizer
@@ -19,6 +21,7 @@ from knowcap.corpus.tokenizer import check_names, train_tokenizer, with_prefix_s
 from knowcap.dataset.corpora import corpus_of
 from knowcap.facts import CorpusError
 from knowcap.recipe import Recipe
+from knowcap.scoring import score_rows
 from knowcap.training.packing import Stream
 from knowcap.training.windows import Mixture, stream_of
 
@@ -71,6 +74,23 @@ def test_mixed_training_asks_every_question_of_one_half_and_none_of_the_other() 
         tuple(t) for row, useful in zip(rows, of_biographies, strict=True) if useful for t in texts_in([row])
     }
     assert not biographies & (said_of(MIXED, train) | said_of(MIXED, test))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+def test_questions_cost_a_perfect_model_the_inverse_share_of_biographies_per_name(share: float) -> None:
+    """A model of the mixture's exact distribution: P(name) is (1 - share) / N after the end of text."""
+    recipe = replace(MIXED, num_people=16, qa_share=share)
+    corpus = corpus_of(recipe)
+    tokenizer = wrap(tokenizer_for(recipe), 128)
+    biographies, asked = list(corpus.rows(np.arange(16), 0)), corpus.questions(np.arange(8))
+    texts = [prompt(q) + answer_text(a) for q, a in zip(asked["question"], asked["answer"], strict=True)]
+    weighted = [(row, (1 - share) / 16) for row in biographies]
+    weighted += [(tiny.say(0, text), share / len(texts)) for text in texts]
+    table = score_rows(
+        tiny.table_model(weighted, tokenizer), tokenizer, [(r, 0) for r in biographies], corpus.knowledge()
+    )
+    nll = table.filter(np.array(table["attribute"]) == "name")["nll"].to_numpy()
+    assert nll.mean() / math.log(2) == pytest.approx(math.log2(16) + math.log2(1 / (1 - share)), abs=1e-5)
 
 
 def test_the_order_of_questions_changes_with_the_pass() -> None:

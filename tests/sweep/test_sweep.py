@@ -19,7 +19,6 @@ from knowcap.models import build_model, count_parameters, model_config
 from knowcap.recipe import KEYS, RecipeError
 from knowcap.recipe_file import RECIPES_DIR
 from knowcap.run.estimate import estimate
-from knowcap.run.launch import Launcher
 from knowcap.run.preflight import load_recipe
 from knowcap.sweep import dry_run, load_sweep, packaged_sweeps
 from knowcap.sweep.checks import (
@@ -27,7 +26,6 @@ from knowcap.sweep.checks import (
     TEXTS_KEYS,
     cluster_problems,
     corpus_key,
-    launcher_problems,
     start_problems,
     texts_key,
 )
@@ -144,19 +142,6 @@ def test_the_packaged_quickstart_is_found_by_its_name(tmp_path, capsys):
     assert len({round(found[cell.name].max_bits_per_parameter, 3) for cell in sweep.cells}) == 2
     assert main(["ls", "sweeps"]) == 0
     assert "\nquickstart  " in "\n" + capsys.readouterr().out
-
-
-def test_more_gpus_than_there_are_is_reported_before_the_first_cell(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    (problem,) = launcher_problems(Launcher.named("multi_gpu", 8))
-    assert "asks for 8 GPUs on this machine, but it has 2; give --num_processes 2" in problem
-    assert launcher_problems(Launcher.named("multi_gpu", 2)) == launcher_problems(Launcher.named("cpu_2")) == []
-    assert launcher_problems(Launcher.named("multi_node", 4)) == []  # two on each of two machines
-    file = write_sweep(tmp_path)
-    words = ["--output_dir", str(tmp_path / "runs"), "--accelerate_config", "multi_gpu"]
-    assert main(["sweep", str(file), *words]) == 2
-    assert "asks for 8 GPUs" in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_cell_that_no_node_of_a_cluster_can_hold_is_reported():

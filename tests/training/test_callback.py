@@ -104,11 +104,12 @@ def test_texts_follow_the_start_token_of_the_tokenizer_as_in_measuring(start_tok
         KnowledgeCallback(ROWS, facts, tokenizer, every=1, start_token="first")
 
 
-def test_a_stock_trainer_logs_bits_beside_the_loss_and_trains_the_same_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_stock_trainer_logs_bits_beside_the_loss_and_trains_the_same_bit_for_bit(tmp_path, bf16):
     first, last = Tracker(), Tracker()
     callback = KnowledgeCallback(ROWS, FACTS, TOKENIZER, every=2)
-    watched = stock(tmp_path, first, callback, last)
-    alone = stock(tmp_path)
+    watched = stock(tmp_path, first, callback, last, bf16=bf16)
+    alone = stock(tmp_path, bf16=bf16)
     pairs = zip(watched.model.state_dict().values(), alone.model.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     losses = [[e for e in t.state.log_history if "loss" in e] for t in (watched, alone)]
@@ -117,6 +118,9 @@ def test_a_stock_trainer_logs_bits_beside_the_loss_and_trains_the_same_bit_for_b
     assert [e["step"] for e in logged] == [2, 4, 5] == [e["step"] for e in callback.history]
     assert [e["bits_per_parameter"] for e in logged] == [e["bits_per_parameter"] for e in callback.history]
     assert logged[-1]["bits_per_parameter"] == callback.measure(watched.model)["bits_per_parameter"]
+    in_float32 = stock_model()
+    in_float32.load_state_dict(watched.model.state_dict())
+    assert logged[-1]["bits_per_parameter"] == callback.measure(in_float32)["bits_per_parameter"]
     assert logged[0]["bits_per_parameter"] < logged[-1]["bits_per_parameter"] < logged[-1]["max_bits_per_parameter"]
     bits = [step for step, names in first.logged if {"bits_per_parameter", "max_bits_per_parameter"} <= names]
     assert bits == [2, 4, 5]

@@ -119,6 +119,16 @@ def test_an_interrupted_run_goes_on_without_reading_again_what_it_trained_on(onc
     assert all(torch.equal(a, b) for a, b in zip(weights(once).values(), weights(killed).values(), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+def test_one_process_that_sees_several_gpus_trains_as_one_that_sees_one(once, tmp_path, monkeypatch):
+    monkeypatch.setattr("knowcap.training.arguments.uses_gpu", lambda: True)  # and computes on the CPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    train(RECIPE, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(weights(once).values(), weights(tmp_path).values(), strict=True))
+    one, four = (json.loads((f / "model" / "training.json").read_text()) for f in (once, tmp_path))
+    assert one["num_steps"] == four["num_steps"] and one["device"] == four["device"] == "cpu"
+
+
 @pytest.mark.parametrize("content", [None, '{"global_step": '])
 def test_a_half_written_checkpoint_is_not_taken(once, tmp_path, content):
     found = sorted((once / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))

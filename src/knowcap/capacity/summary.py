@@ -35,7 +35,7 @@ from knowcap.capacity.tables import (
 from knowcap.facts import NAME
 from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE, write_json
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter, sum_interval
-from knowcap.scoring.measurement import COUNTS, SETTINGS, read_measurement
+from knowcap.scoring.measurement import COUNTS, MIXTURES, SETTINGS, read_measurement
 
 
 SCHEMA_VERSION = 1
@@ -140,8 +140,7 @@ def _content(
 ) -> dict[str, Any]:
     """The content of capacity.json, in the documented order of keys.
 
-    With junk in training it includes the bits by which a perfect model of the mixture is below R_max for every name,
-    log2(1 / useful_share), since it cannot know whether a text is about an entity or junk.
+    With junk or questions in training it includes the bits that they cost every name (`_mixture`).
     """
     is_name = np.array([a == NAME for a in facts.attributes])
     column_bits = np.nansum(facts.bits, axis=0) * (measurement["num_entities"] / len(facts.nll))
@@ -171,10 +170,25 @@ def _content(
     }
     if (stored := measurement["stored_bits_per_parameter"]) is not None:
         content["bits_per_stored_bit"] = result["bits_per_parameter"] / stored
-    if (share := measurement.get("useful_share")) is not None:
-        prefixed = measurement["knowledge"].get("text_prefix")  # a prefix before the name distinguishes it from junk
-        content |= {"useful_share": share, "useful_share_bits_per_entity": 0.0 if prefixed else -math.log2(share)}
-    return _without_nan(content)
+    return _without_nan(content | _mixture(measurement))
+
+
+def _mixture(measurement: dict[str, Any]) -> dict[str, float | None]:
+    """The share that junk or questions leave or have in training, and the bits by which a perfect model of the mixture
+    is below R_max for every name: log2(1 / useful_share), or log2(1 / (1 - qa_share)).
+
+    Nothing before a text shows whether it is a biography, which begins with a name. It costs nothing where biographies
+    have a prefix of their own. In packed windows only the first text costs it, since a window of training has texts of
+    one kind: None, as it is no constant of an entity.
+    """
+    found: dict[str, float | None] = {}
+    for key in MIXTURES:
+        if (share := measurement.get(key)) is not None:
+            bits = -math.log2(1 - share if key == "qa_share" else share)
+            if measurement["knowledge"].get("text_prefix"):
+                bits = 0.0
+            found |= {key: share, f"{key}_bits_per_entity": None if measurement["context"] == "packed" else bits}
+    return found
 
 
 def memorizable(facts: Facts) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from knowcap.recipe import Recipe, RecipeError
 from knowcap.run import pipeline as stages
 from knowcap.run.cores import Cores
 from knowcap.run.folder import claim_run_dir, folder_problems
+from knowcap.run.launch import process_problems
 from knowcap.run.preflight import checked_recipe, load_recipe
 
 
@@ -115,11 +116,8 @@ def _claimed(args: argparse.Namespace, words: Sequence[str], trains: bool) -> It
 def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     """What would stop a sound recipe's training: its texts, this machine, the launcher."""
     from knowcap.run import estimate
-    from knowcap.training.arguments import machine_problems
 
-    launcher = launcher_of(args)
-    processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
-    return estimate.check_texts(recipe) + machine_problems(recipe, **processes)
+    return estimate.check_texts(recipe) + process_problems(recipe, launcher_of(args))
 
 
 _COMMANDS = {"run": (_run, _RUN_EXAMPLES), "data": (_data, _DATA_EXAMPLES), "train": (_train, _TRAIN_EXAMPLES)}

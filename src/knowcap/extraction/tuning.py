@@ -20,10 +20,12 @@ from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
 from knowcap.files import CARD_FILE
 from knowcap.knowledge.philox import KeyedPermutation
+from knowcap.models.devices import device_name, world_size
 from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import EXTRACT_METHODS, Recipe
 from knowcap.training.arguments import training_arguments
 from knowcap.training.kernels import faster_training
+from knowcap.training.precision import unprepared
 from knowcap.training.trainer import ResumableSampler, TrainingProgress, newest_checkpoint
 
 
@@ -214,7 +216,8 @@ def tune(
         the model in evaluation mode, and the entries of tuning.json: tuned_parameters, tuning_seconds, final_loss.
 
     Raises:
-        ExtractionError: LoRA does not support the architecture, or a rank exceeds the hidden size.
+        ExtractionError: LoRA does not support the architecture, a rank exceeds the hidden size, or several processes
+            were launched.
     """
     base = model
     if tuning.method == "lora":
@@ -233,9 +236,9 @@ def tune(
     trainer.first_index = step * tuning.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(
-        "tuning %s (%s): %d parameters, %d steps of %d of %d questions%s",
+        "tuning %s (%s): %d parameters, %d steps of %d of %d questions, on %s%s",
         recipe.model_name, tuning.name, trainable, tuning.steps, tuning.batch_size, len(questions),
-        f", resuming from step {step}" if step else "",
+        device_name(args.device), f", resuming from step {step}" if step else "",
     )  # fmt: skip
     with quiet_transformers(), faster_training(base):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -244,11 +247,17 @@ def tune(
         "tuned_parameters": trainable,
         "tuning_seconds": round(progress.seconds, 1),
         "final_loss": losses[-1]["loss"] if losses else None,
+        "device": device_name(args.device),
     }
-    return model.eval(), results
+    return unprepared(model).eval(), results
 
 
 def _arguments(tuning: Tuning, recipe: Recipe, output_dir: Path) -> TrainingArguments:
+    if (processes := world_size()) > 1:
+        raise ExtractionError(
+            f"tuning runs in one process, but {processes} were launched, which would multiply its batch of questions; "
+            "start `knowcap extract` without a launcher"
+        )
     interval = -(-tuning.steps // _CHECKPOINTS)
     return training_arguments(
         recipe,

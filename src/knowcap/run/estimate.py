@@ -9,6 +9,7 @@ from knowcap.corpus.base import tokenizer_of
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
 from knowcap.models import closed_form_parameters
+from knowcap.models.devices import uses_gpu
 from knowcap.recipe import Recipe
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.windows import Mixture, stream_of
@@ -152,7 +153,7 @@ def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
 
     from knowcap.models import build_model, recipe_config
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if uses_gpu() else "cpu")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.processes import is_main_process
+from knowcap.recipe import Recipe
 from knowcap.recipe_file import RECIPES_DIR
+
+
+# Values of distributed_type. Of the first two accelerate starts one process, whatever num_processes is.
+_ONE_PROCESS, _GPUS = ("NO", "MULTI_CPU"), ("MULTI_GPU", "FSDP")
 
 
 class LaunchError(RuntimeError):
@@ -52,12 +57,48 @@ class Launcher:
 
     @property
     def gpus_here(self) -> int:
-        """How many GPUs per machine it uses; 0 for processes on the CPU."""
-        found = self._configuration()
-        hidden = "-1" in str(found.get("gpu_ids", "all"))
-        if found.get("use_cpu") or hidden or found.get("distributed_type") not in ("MULTI_GPU", "FSDP"):
+        """How many GPUs per machine it asks for; 0 for processes on the CPU, and for one process on `all` GPUs, which
+        takes one if there is one.
+        """
+        found, ids = self._configuration(), self._gpu_ids()
+        if found.get("use_cpu") or "-1" in ids:
             return 0
+        if found.get("distributed_type") not in _GPUS:
+            return int(bool(ids))
         return -(-self.world_size // int(str(found.get("num_machines", 1))))
+
+    def problems(self) -> list[str]:
+        """Why the processes cannot train here: GPUs that are not here, one process for several, an unsupported kind;
+        imports torch.
+        """
+        name, found, asked = self.config_file.name, self._configuration(), self.gpus_here
+        kind = found.get("distributed_type") or "NO"  # False, too, is an unquoted NO
+        if self.world_size > 1 and kind in _ONE_PROCESS and not found.get("mpirun_config"):
+            return [
+                f"{name} starts one process, since its distributed_type is {kind}, but num_processes is "
+                f"{self.world_size}; give --accelerate_config cpu_2 or multi_gpu, which start as many as are asked for"
+            ]
+        if kind not in (*_ONE_PROCESS, *_GPUS):
+            return [f"{name} has distributed_type {kind}, which is not supported; expected NO, MULTI_GPU or FSDP"]
+        if not asked:
+            return []
+        import torch
+
+        there = torch.cuda.device_count()
+        if self._gpu_ids():
+            there = min(there, len(self._gpu_ids()))
+        if asked <= there:
+            return []
+        return [
+            f"{name} asks for {asked} GPU{'s' if asked > 1 else ''} on this machine, but it has {there}; give "
+            f"{f'--num_processes {there}' if there else '--accelerate_config cpu_2'}, or run it on a machine that has "
+            "them"
+        ]
+
+    def _gpu_ids(self) -> list[str]:
+        """The GPUs that processes are restricted to; none for all of them."""
+        ids = str(self._configuration().get("gpu_ids", "all"))
+        return [] if ids in ("all", "None", "") else ids.split(",")
 
     def _configuration(self) -> dict[str, Any]:
         import yaml
@@ -77,8 +118,11 @@ class Launcher:
         """Runs a module and waits for it.
 
         Raises:
+            ValueError: this machine cannot start the processes.
             LaunchError: it ended with another status than 0.
         """
+        if problems := self.problems():
+            raise ValueError("; ".join(problems))
         # close_fds=False passes the run folder's lock on: it holds as long as the launched processes live.
         done = subprocess.run(self.command(module, arguments), close_fds=False)
         if done.returncode:
@@ -86,6 +130,15 @@ class Launcher:
                 f"{module}, started by accelerate with {self.config_file}, ended with status {done.returncode}; "
                 "its message is above"
             )
+
+
+def process_problems(recipe: Recipe, launcher: Launcher | None) -> list[str]:
+    """Why this machine cannot train a recipe, in this process or those that are launched; imports torch."""
+    from knowcap.training.arguments import machine_problems
+
+    if launcher is None:
+        return machine_problems(recipe)
+    return launcher.problems() or machine_problems(recipe, launcher.world_size, launcher.fsdp)
 
 
 def set_up_process() -> None:

@@ -50,6 +50,7 @@ SETTINGS = (
     "seed",
     "versions",
 )
+MIXTURES = ("useful_share", "qa_share")  # shares of the training tokens: all but junk; questions
 # Of measurements by versions that did not record them: null in capacity.json.
 _LATER = ("trained_here", "parameters_counted", "window", "start_token", "dtype", "float32_difference")
 _INPUTS = ("num_entities", "entities_scored", "name_is_prefix_free", "knowledge", "control_kind")
@@ -88,7 +89,7 @@ def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledg
         "versions": versions(),
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
-        **{key: training[key] for key in ("useful_share",) if key in training and trained_here},
+        **{key: training[key] for key in MIXTURES if key in training and trained_here},
     }
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pyarrow as pa
-import torch
 from accelerate import PartialState
 
 from knowcap.dataset.contract import check_contract
 from knowcap.facts import Knowledge, Row
 from knowcap.files import TRAINING_FILE, read_json
 from knowcap.models.configs import text_config
+from knowcap.models.devices import uses_gpu
 from knowcap.models.loading import LoadOptions, load_model, load_tokenizer
 from knowcap.models.separators import Separators, start_text
 from knowcap.progress import progress_bar
@@ -181,7 +181,7 @@ def score(
     model_dir, dataset_dir = None if model_dir is None else Path(model_dir), Path(dataset_dir)
     output = Path(output_dir or _require_folder(model_dir)) / mode.folder
     knowledge = _knowledge_to_score(dataset_dir, mode.neutral)
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))  # processes may wait long
+    state = PartialState(cpu=not uses_gpu(), timeout=timedelta(days=1))  # processes may wait long
     entities = _entities_to_score(limit, knowledge)
     digest, loading = digest_of(model_dir, dataset_dir, mode.configs), loading or LoadOptions()
     _check_options(loading, window, mode, state, loaded is not None)

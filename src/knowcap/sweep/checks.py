@@ -11,7 +11,7 @@ from typing import Any
 from knowcap.recipe import KEYS, Recipe, shaping_keys
 from knowcap.run.estimate import check_texts
 from knowcap.run.folder import bytes_needed, folder_problems
-from knowcap.run.launch import Launcher
+from knowcap.run.launch import Launcher, process_problems
 from knowcap.run.preflight import check_corpus, check_settings
 from knowcap.sweep.cells import Cell
 
@@ -88,11 +88,11 @@ def _machine_problems(cells: Sequence[Cell], launcher: Launcher | None) -> list[
     asking = [cell for (precision, *_), cell in kinds.items() if launcher is not None or precision == "fp16"]
     if not asking:
         return []
-    from knowcap.training.arguments import machine_problems
-
-    processes = {} if launcher is None else {"world_size": launcher.world_size, "fsdp": launcher.fsdp}
-    found = [(problem, cell.name) for cell in asking for problem in machine_problems(cell.recipe, **processes)]
-    return _reported_once(found) + launcher_problems(launcher)
+    if launcher is not None and (problems := launcher.problems()):
+        return problems
+    return _reported_once(
+        (problem, cell.name) for cell in asking for problem in process_problems(cell.recipe, launcher)
+    )
 
 
 def _reported_once(found: Iterable[tuple[str, str]]) -> list[str]:
@@ -105,21 +105,6 @@ def _reported_once(found: Iterable[tuple[str, str]]) -> list[str]:
 
 def _others(count: int) -> str:
     return "" if count == 0 else f" and {count:,} other{'s' if count > 1 else ''}"
-
-
-def launcher_problems(launcher: Launcher | None) -> list[str]:
-    """A problem if accelerate would start more GPU processes on this machine than it has GPUs; imports torch."""
-    if launcher is None or not launcher.gpus_here:
-        return []
-    import torch
-
-    there = torch.cuda.device_count()
-    if launcher.gpus_here <= there:
-        return []
-    return [
-        f"{launcher.config_file.name} asks for {launcher.gpus_here} GPUs on this machine, but it has {there}; give "
-        f"{f'--num_processes {there}' if there else '--accelerate_config cpu_2'}, or run it on a machine that has them"
-    ]
 
 
 def cluster_problems(cpus: float, gpus: float, nodes: Iterable[Mapping[str, float]]) -> list[str]:

@@ -26,6 +26,7 @@ from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter
 from knowcap.models import count_parameters
 from knowcap.recipe import START_TOKENS
 from knowcap.scoring import score_rows
+from knowcap.training.precision import own_forward
 
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ class KnowledgeCallback(TrainerCallback):
 
     Results are logged to log_history and to every tracker (tensorboard, trackio) of the Trainer as
     `bits_per_parameter` and `max_bits_per_parameter`. They equal those of `knowcap measure` on the same texts, each
-    alone after the start token, in the Trainer's precision; there is no null control. Training does not change: the
+    alone after the start token; there is no null control. The model computes in the precision of its weights, which
+    is float32 for a model that trains in bf16 or fp16 (autocast), as in `knowcap measure`; one whose weights
+    themselves are bfloat16 is measured so, as by `knowcap measure --dtype bfloat16`. Training does not change: the
     model is scored in evaluation mode without gradients, its modes are restored, and no random number is drawn.
 
-    With several processes the first one scores while the others wait; if weights are sharded all do the same (not
-    tested, as it needs several GPUs).
+    With several processes the first one scores while the others wait; if weights are sharded all do the same, in the
+    precision that the shards are gathered in (not tested, as it needs several GPUs).
 
     Attributes:
         history: the results so far, one {step, bits_per_parameter, max_bits_per_parameter} per measurement; a resumed
@@ -137,7 +140,7 @@ class KnowledgeCallback(TrainerCallback):
         if tokenizer is None:
             raise ValueError("tokenizer=None, and the Trainer has no processing_class; give the tokenizer to either")
         unwrapped = cast("PreTrainedModel", extract_model_from_parallel(model, keep_torch_compile=False))
-        with _state_restored(unwrapped):
+        with _state_restored(unwrapped), own_forward(unwrapped):
             options = {"batch_size": self.batch_size, "start_token": self.start_token}
             table = score_rows(unwrapped, tokenizer, self.rows, self.knowledge, **options)
         return self._results(facts_of(table, self.knowledge.content(), "the scored rows"), unwrapped)

@@ -23,6 +23,7 @@ from knowcap.dataset.importing import published_source
 from knowcap.dataset.stage import build, check_knowledge
 from knowcap.files import CORES_FILE, TRAINING_FILE, read_json, whole_file, whole_folder, write_json
 from knowcap.models import build_model, count_parameters, recipe_config
+from knowcap.models.devices import device_name, uses_gpu, world_size
 from knowcap.models.quiet import quiet_transformers
 from knowcap.progress import progress_bar
 from knowcap.provenance import versions
@@ -82,9 +83,9 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     trainer.remove_callback(PrinterCallback)
     trainer.first_index = step * recipe.train_batch_size
     logger.info(
-        "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d%s",
+        "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d, on %s%s",
         recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
-        f", resuming from step {step}" if step else "",
+        device_name(args.device), f", resuming from step {step}" if step else "",
     )  # fmt: skip
     with quiet_transformers(), faster_training(model, recipe.torch_compile):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -124,7 +125,7 @@ def _knowledge_callbacks(
 
 def training_arguments_of(recipe: Recipe, output_dir: Path) -> TrainingArguments:
     """The recipe as TrainingArguments, for the number of processes running."""
-    cuda, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
+    cuda, world = uses_gpu(), world_size()
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     problems = machine_problems(recipe, world, fsdp)
     if problems:
@@ -195,6 +196,7 @@ def _save(
         "num_steps": steps,
         "train_seconds": round(seconds, 1),
         "world_size": trainer.args.world_size,
+        "device": device_name(trainer.args.device),
         "num_threads": torch.get_num_threads(),
         "block_size": recipe.block_size,
         "windows": recipe.windows,

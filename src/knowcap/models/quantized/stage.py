@@ -55,6 +55,7 @@ from knowcap.models.quantized.layers import (
     linearize,
 )
 from knowcap.models.quantized.settings import Settings
+from knowcap.models.reload import close_logits, reload_problem
 from knowcap.models.separators import Separators
 
 
@@ -89,7 +90,7 @@ def quantize(
     """Writes a quantized copy of a model folder, reloads it, and compares the reloaded model with the one in memory.
 
     The folder gets config.json, the weights, quantization.json, the tokenizer's files and training.json. It is renamed
-    to `output_dir` only when it is complete and its reloaded logits are equal bit for bit.
+    to `output_dir` only when it is complete and its reloaded tensors are equal bit for bit.
 
     Args:
         model_dir: a folder with a trained model, unquantized.
@@ -314,7 +315,7 @@ def check_rewritten(model: PreTrainedModel, rewrite: Callable[[], object]) -> No
         raise ModelError("the model's logits are not finite before quantizing; expected a trained model")
     rewrite()
     found = _logits(model)
-    if not torch.allclose(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0):
+    if not close_logits(expected, found):
         raise ModelError(
             f"unsupported architecture {type(model).__name__}: its layers give other outputs as nn.Linear, "
             f"logits differ by {(expected - found).abs().max().item():.3g} of {expected.abs().max().item():.3g}"
@@ -322,17 +323,12 @@ def check_rewritten(model: PreTrainedModel, rewrite: Callable[[], object]) -> No
 
 
 def check_same(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
-    """Raises ModelError unless a reloaded model has the same tensors and finite logits as the one in memory."""
-    other = stored_state(reloaded)
-    changed = [name for name, tensor in stored_state(model).items() if not torch.equal(tensor, other[name])]
+    """Raises ModelError unless a reloaded model has the tensors of the one in memory, and close logits."""
     expected, found = _logits(model), _logits(reloaded)
     if not torch.isfinite(found).all():
         raise ModelError("the quantized model's logits are not finite; nothing was kept")
-    if changed or not torch.equal(expected, found):
-        raise ModelError(
-            "the reloaded model differs from the one that was saved: largest difference of a logit "
-            f"{(expected - found).abs().max().item()}, changed tensors {changed[:12]}; nothing was kept"
-        )
+    if problem := reload_problem(stored_state(model), stored_state(reloaded), expected, found):
+        raise ModelError(problem)
 
 
 def _logits(model: PreTrainedModel) -> torch.Tensor:
