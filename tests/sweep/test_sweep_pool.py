@@ -13,7 +13,7 @@ from multiprocessing import active_children
 
 import pyarrow.parquet as pq
 import pytest
-from pool_cells import SEEDS, dying, hanging, is_there, killed_once, noted
+from pool_cells import SEEDS, dying, hanging, is_there, killed_once, noted, short_report
 from sweep_cells import write_sweep
 
 from knowcap.cli import main
@@ -232,7 +232,9 @@ def test_bars_report_to_a_listener():
 
 
 @pytest.mark.slow
-def test_side_by_side_and_one_after_another_end_with_the_same_table_whatever_dies(tmp_path, lines):
+def test_side_by_side_and_one_after_another_end_with_the_same_table_whatever_dies(tmp_path, lines, monkeypatch):
+    monkeypatch.setattr("knowcap.run.pipeline.report", short_report)
+    monkeypatch.setattr("knowcap.sweep.run.write_results", lambda sweep: sweep.folder / "report.html")
     text = "base: base.yaml\nlist: [{quantize_bits: [], num_people: 20, exposures: 8}]\ngrid: {seed: [0, 1]}\n"
     alone, broken = (load_sweep(write_sweep(tmp_path / name, text), tmp_path / name) for name in ("a", "b"))
     run_sweep(alone)
