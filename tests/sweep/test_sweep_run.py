@@ -155,8 +155,13 @@ def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path, here):
             assert row[key] == capacity[key]
         assert row["num_tokens"] == training["num_tokens"] and row["loss"] == training["final_loss"]
         assert row["flops"] == 6 * capacity["num_parameters"] * training["num_tokens"]
+        assert row["bits_per_flop"] == capacity["knowledge_bits"] / row["flops"]
+        assert row["num_active_parameters"] == capacity["num_parameters"]
+        assert row["bits_per_stored_bit"] == pytest.approx(capacity["bits_per_stored_bit"])
+        assert (row["optimizer"], row["lr_scheduler_type"]) == ("adamw_torch_fused", "cosine_with_min_lr")
         int8 = json.loads((cell.run_dir / "quantized" / "int8" / "capacity.json").read_text())
         assert row["int8_bits_per_parameter"] == int8["bits_per_parameter"]
+        assert row["int8_bits_per_stored_bit"] == pytest.approx(int8["bits_per_stored_bit"])
         assert row["int4_bits_per_parameter"] is None
         assert row["warmup_steps"] == 3 and row["won"] is True
     before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*.json")}

@@ -61,10 +61,13 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
     recipe, problems = checked_recipe(args.config, words)
     if not problems:
         from knowcap.run import estimate
+        from knowcap.training.optimizer import unusual_settings
 
         problems = _training_problems(args, recipe)
         if not problems:
-            print(f"{'run folder':<28}{recipe.run_dir}\n{estimate.describe(estimate.estimate(recipe))}")
+            rows = {"run folder": recipe.run_dir} | unusual_settings(recipe)
+            print("\n".join(f"{name.replace('_', ' '):<28}{value}" for name, value in rows.items()))
+            print(estimate.describe(estimate.estimate(recipe)))
     problems += folder_problems(recipe, args.overwrite_output_dir)
     if problems:
         raise RecipeError(problems, args.config)

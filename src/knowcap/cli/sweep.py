@@ -125,8 +125,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def _show(sweep: Sweep, page: Path) -> None:
     from knowcap.sweep.cells import describe_winners
-    from knowcap.sweep.page import results_table
+    from knowcap.sweep.page import result_tables, results_table
     from knowcap.sweep.table import rows_of
 
     rows = rows_of(sweep)
-    print("\n".join([results_table(sweep, rows), *describe_winners(sweep, rows), f"\n{page}"]))
+    tables = [f"\n{table.text()}" for table in result_tables(sweep, rows)]
+    print("\n".join([results_table(sweep, rows), *describe_winners(sweep, rows), *tables, f"\n{page}"]))

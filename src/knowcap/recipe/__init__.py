@@ -9,6 +9,7 @@ from knowcap.recipe.keys import (
     RecipeError,
     nearest,
 )
+from knowcap.recipe.optimizer import OptimizerSection
 from knowcap.recipe.sections import (
     KEYS,
     RENDERING_KEYS,
@@ -37,6 +38,7 @@ __all__ = [
     "JunkSection",
     "Key",
     "ModelSection",
+    "OptimizerSection",
     "QuestionSection",
     "Recipe",
     "RecipeError",

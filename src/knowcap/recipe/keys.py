@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +40,10 @@ class Range(NamedTuple):
 
     holds: Callable[[Any], bool]
     expected: str
+
+
+NOT_NEGATIVE = Range(lambda v: v >= 0, "0 or more")
+POSITIVE = Range(lambda v: v > 0, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Key:
         shapes: what its value changes first; what is made from that changes too.
         amount: it changes how many texts or shards there are, not what they are like.
         range, choices: the values that it may have; None and (): all of its type.
+        refused: values that might be expected among the choices, with the reason why they are not.
         required: it has no default, except with the corpora `given_by`, which have a value of their own.
         free: may change between two calls on one run folder.
         corpora: the corpora that it has an effect on.
@@ -101,6 +106,7 @@ class Key:
     amount: bool = False
     range: Range | None = None
     choices: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     required: bool = False
     given_by: tuple[str, ...] = ()
     free: bool = False
@@ -125,7 +131,9 @@ class Key:
     def wrong_value(self, value: Any) -> str | None:
         """The problem of a value that is out of range or none of the choices; None where there is none."""
         if self.choices and value not in self.choices:
-            return f"{self.name}={value!r}: expected {' or '.join(self.choices)}{nearest(value, self.choices)}"
+            reason = f"{self.refused[value]}; " if value in self.refused else ""
+            hint = "" if reason else nearest(value, self.choices)
+            return f"{self.name}={value!r}: {reason}expected {' or '.join(self.choices)}{hint}"
         if self.range is not None and not self.range.holds(value):
             return f"{self.name}={value!r}: expected {self.range.expected}"
         return None
@@ -135,6 +143,11 @@ class Key:
         *most, last = self.corpora
         why = why or f"without corpus: {', '.join(most)}{' or ' if most else ''}{last}"
         return f"{self.name}={value!r} has no effect {why}; leave it out"
+
+
+def key_field(default: Any, text: str, **metadata: Any) -> Any:
+    """A recipe key as a dataclass field; `metadata` are attributes of `Key`."""
+    return field(default=default, metadata={"help": text} | metadata)
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from knowcap.recipe.keys import (
     CORPORA,
@@ -21,11 +21,10 @@ from knowcap.recipe.keys import (
     Shapes,
     nearest,
 )
-
-
-def _key(default: Any, text: str, **metadata: Any) -> Any:
-    """A recipe key; `metadata` are attributes of `Key`."""
-    return field(default=default, metadata={"help": text} | metadata)
+from knowcap.recipe.keys import NOT_NEGATIVE as _NOT_NEGATIVE
+from knowcap.recipe.keys import POSITIVE as _POSITIVE
+from knowcap.recipe.keys import key_field as _key
+from knowcap.recipe.optimizer import OptimizerSection
 
 
 _run_key = partial(_key, shapes="run")
@@ -44,8 +43,6 @@ _bios_key = partial(_generated_key, corpora=("bioS",))
 
 _AT_LEAST_ONE = Range(lambda v: v >= 1, "1 or more")
 _AT_LEAST_TWO = Range(lambda v: v >= 2, "2 or more")
-_NOT_NEGATIVE = Range(lambda v: v >= 0, "0 or more")
-_POSITIVE = Range(lambda v: v > 0, "more than 0")
 _SHARE = Range(lambda v: 0 < v <= 1, "more than 0 and at most 1")
 _BETWEEN = Range(lambda v: 0 < v < 1, "more than 0 and less than 1")
 _BETA = Range(lambda v: 0 <= v < 1, "at least 0 and less than 1")
@@ -260,16 +257,6 @@ class TrainingSection:
 
     train_batch_size: int = _training_key(96, "windows per step, over all processes", range=_AT_LEAST_ONE)
     gradient_accumulation_steps: int = _training_key(1, "micro-batches per step", free=True, range=_AT_LEAST_ONE)
-    learning_rate: float = _training_key(1e-3, "peak learning rate", range=_POSITIVE)
-    min_learning_rate_ratio: float = _training_key(
-        0.1, "the cosine ends at this share of the peak", range=Range(lambda v: 0 <= v <= 1, "0 to 1")
-    )
-    warmup_steps: int = _training_key(1000, "steps of linear warm-up", range=_NOT_NEGATIVE)
-    weight_decay: float = _training_key(0.02, "weight decay of AdamW", range=_NOT_NEGATIVE)
-    adam_beta1: float = _training_key(0.9, "beta 1 of AdamW", range=_BETA)
-    adam_beta2: float = _training_key(0.999, "beta 2 of AdamW", range=_BETA)
-    adam_epsilon: float = _training_key(1e-8, "epsilon of AdamW", range=_POSITIVE)
-    max_grad_norm: float = _training_key(1.0, "gradient clipping; 0 is off", range=_NOT_NEGATIVE)
     precision: str = _training_key("fp32", "precision of training", choices=("fp32", "bf16", "fp16"))
     torch_compile: bool = _training_key(False, "compile the model", free=True)
     dataloader_num_workers: int = _training_key(0, "processes that assemble windows", free=True, range=_NOT_NEGATIVE)
@@ -348,9 +335,9 @@ class ExtractionSection:
 # Dataclasses take their fields from the last base first.
 @dataclass(frozen=True, kw_only=True)
 class Recipe(
-    ExtractionSection, QuantizationSection, ScoringSection, TrainingSection, ModelSection, PackingSection,
-    TokenizerSection, TextSection, QuestionSection, JunkSection, SentenceSection, TableSection, MorrisSection,
-    BioDSection, CorpusSection, DatasetSection, RunSection,
+    ExtractionSection, QuantizationSection, ScoringSection, TrainingSection, OptimizerSection, ModelSection,
+    PackingSection, TokenizerSection, TextSection, QuestionSection, JunkSection, SentenceSection, TableSection,
+    MorrisSection, BioDSection, CorpusSection, DatasetSection, RunSection,
 ):  # fmt: skip
     """All keys of a recipe, with the paper's defaults where the paper has one (Part 3.3, App. A)."""
 

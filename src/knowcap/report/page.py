@@ -11,7 +11,7 @@ from knowcap.files import whole_file
 from knowcap.provenance import __version__
 from knowcap.report.card.results import estimate, optional
 from knowcap.report.plots import frontier_svg, loss_svg
-from knowcap.report.table import half_width, render
+from knowcap.report.table import Table, half_width, render
 
 
 # Header, key of the row, format; None: text.
@@ -28,8 +28,12 @@ _COLUMNS = (
     ("seed", "seed", "d"),
     ("tokens", "num_tokens", ",d"),
     ("FLOP", "flops", ".2e"),
+    ("bits/FLOP", "bits_per_flop", ".2e"),
     ("int8", "int8_bits_per_parameter", ".3f"),
     ("int4", "int4_bits_per_parameter", ".3f"),
+    ("bits/stored bit", "bits_per_stored_bit", ".4f"),
+    ("int8 bits/stored bit", "int8_bits_per_stored_bit", ".4f"),
+    ("int4 bits/stored bit", "int4_bits_per_stored_bit", ".4f"),
     ("memorized", "memorizable_accuracy", ".1%"),
     ("train s", "train_seconds", ",.0f"),
 )
@@ -52,6 +56,7 @@ class Page:
         winners: a line for each comparison over `best_of`.
         best_of: the key whose values are compared, if any.
         seeds: the groups of `knowcap.capacity.seeds.seed_groups`.
+        tables: further tables, below the winners.
         results_file: the name of the file with all results.
     """
 
@@ -67,6 +72,7 @@ class Page:
     winners: Sequence[str]
     best_of: str | None
     seeds: Sequence[dict[str, Any]]
+    tables: Sequence[Table]
     results_file: str
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,27 @@ def text_table(
         rules = [f"{dash}{'-' if i in left else ':'}" for i, dash in enumerate(dashes)]
         lines.insert(1, f"|{'|'.join(rules)}|")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title and a note, for the terminal and for a page.
+
+    Attributes:
+        title: one line.
+        rows: of equally many cells; the first row is the header.
+        left: indices of the columns that are aligned left.
+        note: one line; "" for none.
+    """
+
+    title: str
+    rows: Sequence[Sequence[str]]
+    left: Collection[int] = (0,)
+    note: str = ""
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        return "\n".join([self.title, text_table(self.rows, self.left), *([self.note] if self.note else [])])
 
 
 def number(value: float | None, form: str = ".3f", missing: str = "") -> str:

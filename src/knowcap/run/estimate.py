@@ -148,15 +148,16 @@ def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
 
 
 def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
-    """Time of one training step: passes over a batch small enough to be quick, and AdamW's updates, are measured."""
+    """Time of one training step: passes over a batch small enough to be quick, and the updates, are measured."""
     import torch
 
     from knowcap.models import build_model, recipe_config
+    from knowcap.training.optimizer import optimizer_of
 
     device = torch.device("cuda" if uses_gpu() else "cpu")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
     model.to(device).train()  # pyright: ignore[reportArgumentType]
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer = optimizer_of(recipe, model)
     micro = recipe.train_batch_size // recipe.gradient_accumulation_steps
     batch = max(1, min(micro, int(_PROBE_FLOP / (6 * parameters * recipe.block_size))))
     ids = torch.arange(batch * recipe.block_size, device=device).reshape(batch, -1) % (rows - 1) + 1

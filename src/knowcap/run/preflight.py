@@ -20,6 +20,7 @@ from knowcap.recipe import (
     TableSection,
     section_keys,
 )
+from knowcap.recipe.optimizer import optim_args_problems
 from knowcap.recipe_file import Overrides, read_recipe
 
 
@@ -129,6 +130,8 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).expanduser().exists():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder, a vocab.json or a Hub id")
+    if not bad & {"optimizer", "optim_args"}:
+        problems += optim_args_problems(recipe.optimizer, recipe.optim_args)
     problems += _check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:

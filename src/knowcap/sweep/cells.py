@@ -14,6 +14,7 @@ from knowcap.recipe import Recipe
 
 
 _SHORT = {"model_name": "", "num_people": "N", "learning_rate": "lr", "train_batch_size": "batch", "seed": "seed"}
+EQUAL = ("num_parameters", "num_active_parameters", "flops")  # what cells that are compared may have in common
 Overrides = Mapping[str, Any]
 
 
@@ -47,8 +48,9 @@ class Sweep:
         base: the base recipe, as named in the file.
         folder: of its run folders, table and page: output_dir/sweeps/name.
         cells: in the order of the file, the last key changing fastest.
-        best_of: the key whose best value is chosen among cells that are equal in all other keys; None: cells are
-            not compared.
+        best_of: the key whose best value is chosen among cells that are equal in all other keys; None: of none.
+        compare: the column in which cells must be equal to be compared (`knowcap.sweep.compare`); None: they are not.
+        tolerance: the relative difference up to which they are equal.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Sweep:
     folder: Path
     cells: tuple[Cell, ...]
     best_of: str | None
+    compare: str | None = None
+    tolerance: float = 0.05
 
 
 def combine(items: Sequence[Overrides], grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -92,6 +96,12 @@ def _part(key: str, value: Any) -> str:
     if key == "run_name":
         return text
     return f"{_SHORT[key]}{text}" if key in _SHORT else f"{key}-{text}"
+
+
+def varied_keys(sweep: Sweep) -> list[str]:
+    """The keys in which cells differ."""
+    keys = dict.fromkeys(key for cell in sweep.cells for key in cell.overrides if key != "run_name")
+    return [key for key in keys if len({repr(getattr(cell.recipe, key)) for cell in sweep.cells}) > 1]
 
 
 def groups(sweep: Sweep) -> list[list[Cell]]:

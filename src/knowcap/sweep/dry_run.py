@@ -19,6 +19,7 @@ from knowcap.report.table import short_number, text_table
 from knowcap.run.estimate import SampleCounts, sample_counts, seconds_per_step
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import corpus_key, texts_key
+from knowcap.sweep.compare import expected_contests
 from knowcap.sweep.workers import is_finished
 from knowcap.training.packing import TrainingError
 
@@ -52,7 +53,16 @@ def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
             )
         )  # fmt: skip
     todo = [cell for cell in sweep.cells if states[cell.name] != "finished"]
-    return "\n".join([text_table(lines, _LEFT), "", *_totals(sweep, todo, counts, seconds, measure_speed)])
+    contests = expected_contests(sweep, {name: _size(sweep, count) for name, count in counts.items()})
+    totals = _totals(sweep, todo, counts, seconds, measure_speed)
+    return "\n".join([text_table(lines, _LEFT), "", *contests, *totals])
+
+
+def _size(sweep: Sweep, counts: CellCounts) -> float:
+    """What cells must have in common to be compared."""
+    if sweep.compare == "num_active_parameters":
+        return counts.flops / 6 / counts.num_tokens
+    return counts.flops if sweep.compare == "flops" else counts.num_parameters
 
 
 def _totals(

@@ -4,6 +4,8 @@
     grid: {model_name: [gpt2-rotary-2-2, gpt2-rotary-4-2], learning_rate: [1e-3, 5e-4], seed: [0, 1]}
     list: [{num_people: 10000, train_batch_size: 24}, {num_people: 20000, train_batch_size: 48}]
     best_of: learning_rate                # optional: the best of these is chosen, the others are shown
+    compare: num_parameters               # optional: winners of equal num_parameters, or flops, are compared
+    tolerance: 0.05                       # optional: relative difference up to which they are equal
 
 A grid is the product of its lists; every item of a list is combined with every combination of the grid. Overrides that
 are the same in all cells are a list of one item.
@@ -18,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
-from knowcap.recipe_file import RECIPES_DIR, convert, packaged_recipes, read_recipe
-from knowcap.sweep.cells import Cell, Sweep, cell_name, combine
+from knowcap.recipe_file import RECIPES_DIR, convert, packaged_recipes, parse_number, read_recipe
+from knowcap.sweep.cells import EQUAL, Cell, Sweep, cell_name, combine
 
 
 SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
-_PARTS = ("base", "grid", "list", "best_of")
+_PARTS = ("base", "grid", "list", "best_of", "compare", "tolerance")
 _NOT_OVERRIDES = {"output_dir": "cannot be overridden; pass --output_dir to the command"}
 _LONGEST_NAME = 200  # characters; file systems end at 255 bytes
 
@@ -34,6 +36,8 @@ class _Content:
     grid: dict[str, list[Any]] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=lambda: [{}])
     best_of: str | None = None
+    compare: str | None = None
+    tolerance: float = 0.05
 
 
 def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Sweep:
@@ -69,7 +73,8 @@ def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tupl
         folder, cells = _cells(base, file.stem, content, overrides, output_dir, problems)
         problems += _name_problems(cells)
         _check_best_of(content, overrides, problems)
-    return Sweep(file.stem, file, content.base, folder, cells, content.best_of), problems
+    options = {"compare": content.compare, "tolerance": content.tolerance}
+    return Sweep(file.stem, file, content.base, folder, cells, content.best_of, **options), problems
 
 
 def packaged_sweeps() -> dict[str, Path]:
@@ -124,7 +129,25 @@ def _read(file: Path, problems: list[str]) -> _Content:
         content.items = _items(raw["list"], content.grid, problems)
     if raw.get("best_of") is not None:
         content.best_of = str(raw["best_of"])
+    _read_compare(raw, content, problems)
     return content
+
+
+def _read_compare(raw: Mapping[str, Any], content: _Content, problems: list[str]) -> None:
+    """`compare` and `tolerance`."""
+    compare, tolerance = raw.get("compare"), raw.get("tolerance")
+    if compare is not None:
+        content.compare = str(compare)
+        if compare not in EQUAL:
+            problems.append(f"compare: got {compare!r}, expected {' or '.join(EQUAL)}{nearest(compare, EQUAL)}")
+    if tolerance is not None:
+        share = parse_number(str(tolerance))
+        if compare is None:
+            problems.append("tolerance has no effect without compare; leave it out, or add `compare: num_parameters`")
+        elif share is None or not 0 <= share <= 1:
+            problems.append(f"tolerance: got {tolerance!r}, expected a share from 0 to 1, such as 0.05")
+        else:
+            content.tolerance = float(share)
 
 
 def _plain(node: Any, where: str, problems: list[str]) -> Any:

@@ -10,8 +10,9 @@ from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.files import CAPACITY_FILE, PAGE_FILE, RESULTS_FILE, TRAINING_FILE
 from knowcap.report import page
 from knowcap.report.card.results import estimate, measurement_of, read_if_there
-from knowcap.report.table import number, text_table
-from knowcap.sweep.cells import Cell, Sweep, describe_winners
+from knowcap.report.table import Table, number, text_table
+from knowcap.sweep.cells import Cell, Sweep, describe_winners, varied_keys
+from knowcap.sweep.compare import architecture_table, comparison_tables
 from knowcap.sweep.file import packaged_sweeps
 from knowcap.sweep.workers import failure_file
 
@@ -32,7 +33,7 @@ def write_page(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
         config=sweep.name if packaged_sweeps().get(sweep.name) == sweep.file else str(sweep.file),
         file=sweep.file.read_text(encoding="utf-8-sig").strip(),
         num_cells=len(cells),
-        varied=_varied(sweep),
+        varied=varied_keys(sweep),
         rows=[capacity_of(row) for row in rows],
         trainings={cell.name: read_if_there(cell.run_dir / "model" / TRAINING_FILE) for cell in finished},
         failed={
@@ -43,6 +44,7 @@ def write_page(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
         winners=describe_winners(sweep, rows),
         best_of=sweep.best_of,
         seeds=seed_groups([_measured(cell) for cell in finished], [recipe_of(cell.run_dir) for cell in finished]),
+        tables=result_tables(sweep, rows),
         results_file=RESULTS_FILE,
     )
     return page.write_page(content, sweep.folder / PAGE_FILE)
@@ -66,15 +68,15 @@ def results_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
     return text_table([head, *lines], left=(0, 1))
 
 
+def result_tables(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """The tables that compare cells, and that of the architectures where there are several."""
+    architectures = architecture_table(sweep, rows)
+    return [*comparison_tables(sweep, rows), *([architectures] if architectures else [])]
+
+
 def capacity_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with its confidence interval as capacity.json has it."""
     return {**row, "confidence_interval": [row["bits_per_parameter_low"], row["bits_per_parameter_high"]]}
-
-
-def _varied(sweep: Sweep) -> list[str]:
-    """The keys in which cells differ."""
-    keys = dict.fromkeys(key for cell in sweep.cells for key in cell.overrides if key != "run_name")
-    return [key for key in keys if len({getattr(cell.recipe, key) for cell in sweep.cells}) > 1]
 
 
 def _measured(cell: Cell) -> dict[str, Any]:

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         "num_parameters": pa.int64(),
         "num_parameters_non_embedding": pa.int64(),
         "num_parameters_used_vocabulary": pa.int64(),
+        "num_active_parameters": pa.int64(),
         "num_entities": pa.int64(),
         "exposures": pa.int64(),
         "num_tokens": pa.int64(),
@@ -45,7 +46,13 @@ SCHEMA = pa.schema(
         "bits_per_parameter_high": pa.float64(),
         "int8_bits_per_parameter": pa.float64(),
         "int4_bits_per_parameter": pa.float64(),
+        "bits_per_flop": pa.float64(),
+        "bits_per_stored_bit": pa.float64(),
+        "int8_bits_per_stored_bit": pa.float64(),
+        "int4_bits_per_stored_bit": pa.float64(),
         "memorizable_accuracy": pa.float64(),
+        "optimizer": pa.string(),
+        "lr_scheduler_type": pa.string(),
         "learning_rate": pa.float64(),
         "seed": pa.int64(),
         "precision": pa.string(),
@@ -60,23 +67,34 @@ def row_of(cell: Cell) -> dict[str, Any]:
     capacity = read_json(cell.run_dir / "model" / CAPACITY_FILE)
     training = read_json(cell.run_dir / "model" / TRAINING_FILE)
     low, high = capacity["confidence_interval"]
+    flops = training_flops(cell.recipe, _vocabulary_rows(cell), training["num_tokens"])
     row = {key: capacity[key] for key in _CAPACITY}
     row |= {
         "run": cell.name,
+        "num_active_parameters": round(flops / 6 / training["num_tokens"]),
         "memorizable_accuracy": capacity.get("memorizable_accuracy"),  # an older capacity.json has none
         "num_tokens": training["num_tokens"],
         "num_steps": training["num_steps"],
-        "flops": training_flops(cell.recipe, _vocabulary_rows(cell), training["num_tokens"]),
+        "flops": flops,
+        "bits_per_flop": capacity["knowledge_bits"] / flops,
+        "bits_per_stored_bit": _per_stored_bit(capacity),
         "loss": training["final_loss"],
         "bits_per_parameter_low": low,
         "bits_per_parameter_high": high,
-        "learning_rate": cell.recipe.learning_rate,
-        "seed": cell.recipe.seed,
+        **{key: getattr(cell.recipe, key) for key in ("optimizer", "lr_scheduler_type", "learning_rate", "seed")},
     }
     for bits, folder in quantized_dirs(cell).items():
-        row[f"int{bits}_bits_per_parameter"] = read_json(folder / CAPACITY_FILE)["bits_per_parameter"]
+        quantized = read_json(folder / CAPACITY_FILE)
+        row[f"int{bits}_bits_per_parameter"] = quantized["bits_per_parameter"]
+        row[f"int{bits}_bits_per_stored_bit"] = _per_stored_bit(quantized)
     others = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
     return row | {key: str(value) if isinstance(value, tuple) else value for key, value in others.items()}
+
+
+def _per_stored_bit(capacity: Mapping[str, Any]) -> float | None:
+    """Bits of knowledge for each bit that the weights are stored in; None where that is unknown."""
+    stored = capacity["stored_bits_per_parameter"]
+    return None if stored is None else capacity["bits_per_parameter"] / stored
 
 
 def _vocabulary_rows(cell: Cell) -> int:

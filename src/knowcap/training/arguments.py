@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowcap.models.devices import launch_problems, unused_gpus, uses_gpu
 from knowcap.recipe import Recipe
+from knowcap.recipe.optimizer import MUON
 
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, **settings: Any) -> Tra
     Args:
         recipe: gives AdamW's settings, the precision, the seed and the number of kept checkpoints.
         output_dir: the folder of the checkpoints.
-        settings: further TrainingArguments, such as max_steps and learning_rate.
+        settings: further TrainingArguments, such as max_steps, learning_rate and optim (by default fused AdamW).
     """
     from transformers import TrainingArguments
 
@@ -41,7 +42,6 @@ def training_arguments(recipe: Recipe, output_dir: Path, **settings: Any) -> Tra
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
         tf32=False,  # else torch_compile turns it on for the whole process, for scoring in float32 too
-        optim="adamw_torch_fused",
         seed=recipe.seed,
         dataloader_pin_memory=cuda,
         logging_nan_inf_filter=False,
@@ -50,7 +50,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, **settings: Any) -> Tra
         remove_unused_columns=False,
         disable_tqdm=True,
         eval_strategy="no",
-        **settings,
+        **{"optim": "adamw_torch_fused"} | settings,
     )
     args.mixed_precision = "no" if recipe.precision == "fp32" else recipe.precision
     if not args.torch_compile:
@@ -79,6 +79,11 @@ def machine_problems(recipe: Recipe, world_size: int = 1, fsdp: bool = False) ->
         )
     else:
         problems += launch_problems()
+    if fsdp and recipe.optimizer == MUON:
+        problems.append(
+            "optimizer: muon makes updates of whole matrices, but FSDP divides them among processes; use the "
+            "accelerate configuration multi_gpu, or optimizer: adamw_torch_fused"
+        )
     if recipe.precision == "fp16" and not cuda:
         problems.append("precision: fp16 needs a GPU, but none was found; use fp32 or bf16")
     share = world_size * recipe.gradient_accumulation_steps

@@ -32,6 +32,7 @@ from knowcap.scoring.measurement import facts_key
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
 from knowcap.training.kernels import faster_training
+from knowcap.training.optimizer import muon_of, optimizer_arguments, set_steps, unusual_settings
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES
 from knowcap.training.trainer import StreamTrainer, TrainingProgress, WindowDataset, newest_checkpoint
@@ -72,14 +73,19 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     with args.main_process_first(desc="counting windows"):
         num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz")
     windows = WindowDataset(stream, recipe.train_batch_size, recipe.block_size if recipe.torch_compile else 0)
-    args.max_steps = windows.steps
+    set_steps(args, recipe, windows.steps)
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
-    if recipe.warmup_steps >= windows.steps:
-        logger.warning("warmup_steps=%d covers all %d steps: no cosine decay", recipe.warmup_steps, windows.steps)
     progress = TrainingProgress(num_tokens)
     callbacks = [progress, *_knowledge_callbacks(recipe, corpus, tokenizer, run_dir)]
-    trainer = StreamTrainer(model=model, args=args, train_dataset=windows, data_collator=dict, callbacks=callbacks)
+    trainer = StreamTrainer(
+        model=model,
+        args=args,
+        train_dataset=windows,
+        data_collator=dict,
+        callbacks=callbacks,
+        optimizer_cls_and_kwargs=muon_of(recipe),
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.first_index = step * recipe.train_batch_size
     logger.info(
@@ -140,11 +146,7 @@ def training_arguments_of(recipe: Recipe, output_dir: Path) -> TrainingArguments
         per_device_train_batch_size=recipe.train_batch_size // share,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         max_steps=1,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": recipe.min_learning_rate_ratio},
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
+        **optimizer_arguments(recipe),
         torch_compile=recipe.torch_compile,
         dataloader_num_workers=recipe.dataloader_num_workers,
         logging_steps=recipe.logging_steps,
@@ -204,6 +206,7 @@ def _save(
         "final_loss": log[-1]["loss"] if log else None,
         "num_parameters": count_parameters(model).num_parameters,
         "used_token_ids": used,
+        **unusual_settings(recipe),
         "versions": versions(),
         "log_history": [
             {
