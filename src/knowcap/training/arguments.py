@@ -50,7 +50,7 @@ def training_arguments(recipe: Recipe, output_dir: Path, **settings: Any) -> Tra
         remove_unused_columns=False,
         disable_tqdm=True,
         eval_strategy="no",
-        **{"optim": "adamw_torch_fused"} | settings,
+        **(dict[str, Any](optim="adamw_torch_fused") | settings),
     )
     args.mixed_precision = "no" if recipe.precision == "fp32" else recipe.precision
     if not args.torch_compile:

@@ -23,8 +23,8 @@ def muon_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     convolutions, biases, norms, and what is no linear map, such as a state space's A_log.
     """
     apart = [module for module in model.modules() if isinstance(module, (nn.Embedding, _ConvNd))]
-    apart.append(cast(nn.Module, model.get_output_embeddings()))
-    others = {id(p) for module in apart if module is not None for p in module.parameters()}
+    head = cast("nn.Module | None", model.get_output_embeddings())
+    others = {id(p) for module in (*apart, head) if module is not None for p in module.parameters()}
     decayed = _decayed(model)
     return {
         name: p
