@@ -22,7 +22,7 @@ from knowcap.run.preflight import check_settings
 from knowcap.training.arguments import machine_problems
 from knowcap.training.muon import StackedMuon, muon_parameters
 from knowcap.training.optimizer import muon_of, set_steps, unusual_settings
-from knowcap.training.stage import _arguments, train
+from knowcap.training.stage import train, training_arguments_of
 from knowcap.training.trainer import StreamTrainer
 
 
@@ -37,7 +37,7 @@ RATES = replace(RECIPE, learning_rate=PEAK, warmup_steps=WARMUP, min_learning_ra
 
 def trainer_of(recipe: Recipe, folder: Path, steps: int = STEPS) -> StreamTrainer:
     """The trainer of the training stage, with its optimizer and schedule."""
-    args = _arguments(recipe, folder)
+    args = training_arguments_of(recipe, folder)
     set_steps(args, recipe, steps)
     model = build_model(recipe_config(recipe, 50), 0)
     trainer = StreamTrainer(model=model, args=args, optimizer_cls_and_kwargs=muon_of(recipe))
