@@ -32,6 +32,19 @@ for _name in (
     os.environ.pop(_name, None)
 
 
+def pytest_configure() -> None:
+    """Plots are PNG files alone, which halves their time; `every_format` is for tests of the others."""
+    from knowcap.report import plots
+
+    plots.BESIDE_PNG = ()
+
+
+@pytest.fixture
+def every_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plot is PNG, PDF and SVG, as outside of tests."""
+    monkeypatch.setattr("knowcap.report.plots.BESIDE_PNG", (".pdf", ".svg"))
+
+
 def pytest_unconfigure() -> None:
     """Removes the Hugging Face cache of this session."""
     shutil.rmtree(_HF_HOME, ignore_errors=True)

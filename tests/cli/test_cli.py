@@ -16,8 +16,11 @@ from command_line import fails
 
 from knowcap.cli import EXTRAS, main, train_main
 from knowcap.cli.commands import COMMANDS
+from knowcap.run import estimate
 from knowcap.run import pipeline as stages
+from knowcap.run.folder import claim_run_dir
 from knowcap.run.launch import Launcher, LaunchError
+from knowcap.run.preflight import load_recipe
 
 
 RECIPE = """# A recipe to try things with.
@@ -194,8 +197,26 @@ def test_a_dry_run_tells_everything_and_makes_nothing(recipe, capsys):
         int(reported["bits in total"].replace(",", "")) / int(reported["parameters"].replace(",", "")), rel=1e-3
     )
     assert {"bits per person", "tokens per biography", "tokens in total, about", "steps, about"} <= reported.keys()
-    assert "seconds, roughly" in reported["training"]
+    assert reported["training"] == "not measured; --measure_speed times a few steps"
     assert not Path("runs").exists()
+
+
+def test_a_dry_run_times_steps_only_when_asked_to_and_takes_a_finished_runs_time(recipe, capsys, monkeypatch):
+    def training(*words: str) -> str:
+        assert main(["run", "--config=mine.yaml", "--dry_run", *words]) == 0
+        return capsys.readouterr().out.splitlines()[-1][28:]
+
+    timed: list[int] = []
+    monkeypatch.setattr(estimate, "seconds_per_step", lambda *shape: timed.append(1) or 1800.0)
+    steps = int(estimate.estimate(load_recipe("mine.yaml")).num_steps)
+    assert "not measured" in training() and not timed
+    assert training("--measure_speed").startswith(f"{steps / 2:.1f} h, roughly") and timed == [1]
+    stages.data(load_recipe("mine.yaml"), claim_run_dir(load_recipe("mine.yaml")))
+    Path("runs/mine/model").mkdir()
+    Path("runs/mine/model/training.json").write_text('{"train_seconds": 7200.0}')
+    assert training("--measure_speed") == "2.0 h, as it took; the model is trained" and timed == [1]
+    assert "not measured" in training("--seed=1", "--overwrite_output_dir")  # another run's time is not this one's
+    assert "has no effect without --dry_run" in fails(capsys, "run", "--config=mine.yaml", "--measure_speed")
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_budgets_are_spent_and_extrapolation_is_reported(tmp_path: Path, capsys)
     assert "extrapolated: 1e+02 times the largest run" in beyond
 
 
+@pytest.mark.usefixtures("every_format")
 def test_all_approaches_are_printed_and_written_side_by_side(tmp_path: Path, capsys) -> None:
     path = write(tmp_path / "runs.csv", isoflop(noise_of(0.001, seed=0))[0])
     out, plot = tmp_path / "all.json", tmp_path / "all.png"

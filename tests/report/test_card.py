@@ -64,7 +64,7 @@ def test_the_text_has_the_numbers_of_the_files(tmp_path: Path) -> None:
     assert "95 % interval" in text
     assert "| birth_date | 8.000 | 10.000 | 80.0 % |" in text
     assert "| training tokens, without padding | 17,000,000 |" in text
-    assert "| seconds | 241.5 |" in text
+    assert "| time | 4.0 min |" in text
     assert "It shows -1.250 ± 0.050 bits per entity" in text
     assert "all 800 entities" in text
     assert "training seeds" in text

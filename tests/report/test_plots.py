@@ -161,6 +161,7 @@ def test_a_mark_is_an_architecture_a_color_is_n_and_the_maxima_are_labeled_once(
         assert words.count(label) == 1, label
 
 
+@pytest.mark.usefixtures("every_format")
 def test_a_plot_is_png_pdf_and_svg_the_same_bytes_for_the_same_numbers(tmp_path: Path) -> None:
     for name in ("a", "b"):
         plot_attributes(make_capacity(), tmp_path / f"{name}.png")

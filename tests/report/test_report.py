@@ -7,12 +7,27 @@ import shutil
 from pathlib import Path
 
 import pytest
+from figures import PNG
 from run_folders import make_capacity, make_run
 
 from knowcap.cli import main
 from knowcap.report.stage import COLUMNS, ReportError, find_runs, report, report_table
+from knowcap.report.stamp import PNG_END
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are made, but what is written of them is a PNG file without pixels."""
+
+    def save(_: object, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG + PNG_END)
+        return path
+
+    monkeypatch.setattr("knowcap.report.plots.save_plot", save)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     make_run(tmp_path / "b")
     make_run(tmp_path / "sweep" / "a", share=0.5)
@@ -44,6 +59,7 @@ def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     assert report_table(tmp_path, recursive=True) in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_figures_are_in_report_json_in_full(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     report(tmp_path)
@@ -57,6 +73,7 @@ def test_the_figures_are_in_report_json_in_full(tmp_path: Path) -> None:
     assert {key: models[2][key] for key in capacity} == capacity
 
 
+@pytest.mark.usefixtures("every_format")
 def test_every_run_gets_plots_cards_and_a_copy_of_its_capacity(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     report(tmp_path)
@@ -77,6 +94,7 @@ def test_every_run_gets_plots_cards_and_a_copy_of_its_capacity(tmp_path: Path) -
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_run_folder_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = make_run(tmp_path / "tiny")
     assert report(run_dir) == run_dir / "report.md"
@@ -85,12 +103,32 @@ def test_one_run_folder_can_be_reported(tmp_path: Path, monkeypatch: pytest.Monk
     assert report_table(".") == report_table(run_dir)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_can_be_made_again(tmp_path: Path) -> None:
     make_run(tmp_path / "tiny")
     first = report(tmp_path).read_bytes()
     assert report(tmp_path).read_bytes() == first
 
 
+def test_a_plot_is_drawn_again_only_when_what_it_shows_has_changed(tmp_path: Path, drawn: list) -> None:
+    run_dir = make_run(tmp_path / "tiny")
+    report(run_dir)
+    first = len(drawn)
+    assert first == 5 and report(run_dir) and report(tmp_path) and len(drawn) == first + 1  # the frontier of all runs
+    copied = [(run_dir / name).read_bytes() for name in ("bits_vs_parameters.png", "plots/bits_vs_parameters.png")]
+    assert copied[0] == copied[1]
+    capacity = make_capacity("int4", 0.25)
+    (run_dir / "quantized" / "int4" / "capacity.json").write_text(json.dumps(capacity))
+    (run_dir / "plots" / "loss.png").unlink()
+    del drawn[:]
+    report(run_dir)
+    titles = {figure.axes[0].get_title().split(" of ")[0] for figure in drawn}
+    assert titles == {"Knowledge learned against model size", "Bits per entity", "Training loss"} and len(drawn) == 3
+    report(run_dir)
+    assert len(drawn) == 3
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_not_trained_here_has_no_loss_plot(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     (run_dir / "model" / "training.json").unlink()
@@ -108,6 +146,7 @@ def test_unfinished_and_unmeasured_runs_are_left_out(tmp_path: Path) -> None:
     assert report_table(tmp_path).count("int4") == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_deeper_runs_are_reported_only_when_asked_for(tmp_path: Path) -> None:
     for name in ("b", "a/deep", "a"):
         make_run(tmp_path / name)
@@ -123,6 +162,7 @@ def test_deeper_runs_are_reported_only_when_asked_for(tmp_path: Path) -> None:
         find_runs(tmp_path / "c")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_lists_the_files_that_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "a")
     make_run(tmp_path / "b" / "deep")
@@ -131,7 +171,9 @@ def test_the_command_lists_the_files_that_it_writes(tmp_path: Path, capsys: pyte
         assert main(["report", str(tmp_path), *words]) == 0
         written = {p for p in tmp_path.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns}
         lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
-        assert {Path(line) for line in lines if line.startswith(str(tmp_path))} == written
+        kept = {path for path in (tmp_path / "a" / "plots").iterdir() if path in before}  # those shown before
+        assert {Path(line) for line in lines if line.startswith(str(tmp_path))} == written | kept
+        assert not written & kept and bool(kept) == bool(words)
         assert any((tmp_path / "b") in path.parents for path in written) == bool(words)
 
 
@@ -149,6 +191,7 @@ def seed_rows(folder: Path) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: Path) -> None:
     for seed, share in enumerate((0.7, 0.8, 0.9)):
         recipe = {"seed": seed, "run_name": f"s{seed}", "versions": {"torch": str(seed)}}
@@ -170,6 +213,7 @@ def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: 
     assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_path: Path) -> None:
     for seed in range(2):
         recipe = {"seed": seed, "run_name": f"s{seed}", "dataset_name": "you/people"}

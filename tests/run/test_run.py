@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -92,6 +94,50 @@ def test_the_same_command_again_keeps_everything_and_shows_the_table(finished, c
     assert all(rest.endswith("(finished before, kept)") for name, rest in stage_lines(err) if name != "report")
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
     assert [row[5] for row in table[2:]] == ["fp32", "int8"]
+
+
+def test_neither_a_finished_run_nor_a_dry_run_imports_torch_or_draws(finished):
+    code = (
+        "import sys; from knowcap.cli import main; from knowcap.report import plots; plots.BESIDE_PNG = (); "
+        "status = main(sys.argv[1:]), main([*sys.argv[1:], '--dry_run']); "
+        "print(*status, {'torch', 'transformers', 'matplotlib', 'datasets', 'optimum'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command(finished[0])], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 0 set()", done.stderr
+    assert "as it took; the model is trained" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: flip(run / "model" / "model.safetensors"), "is a measurement of other weights"),
+        (lambda run: flip(run / "quantized" / "int8" / "quanto.safetensors"), "is a measurement of other weights"),
+        (lambda run: (run / "model" / "model.safetensors").unlink(), "has no *.safetensors"),
+        (lambda run: flip(next((run / "knowledge" / "biographies").glob("*"))), "other weights, another tokenizer or"),
+        (lambda run: swap(run / "knowledge" / "knowledge.json", '"num_people": 60', '"num_people": 61'), "holds 61"),
+        (lambda run: swap(run / "quantized" / "int8" / "training.json", '"seed"', '"Seed"'), "another training run"),
+        (lambda run: swap(run / "quantized" / "int8" / "quantization.json", '"quanto"', '"gptq"'), "other settings"),
+    ],
+    ids=["weights", "copy", "no weights", "texts", "knowledge", "training", "settings"],
+)
+def test_a_finished_run_that_was_changed_is_not_taken_for_the_recipes(finished, tmp_path, capsys, damage, message):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    damage(tmp_path / "runs" / "mine")
+    assert main(command(tmp_path)) == 2
+    assert message in capsys.readouterr().err
+
+
+def flip(path: Path) -> None:
+    """Changes the last byte of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def swap(path: Path, old: str, new: str) -> None:
+    """Changes a part of a text file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 def test_a_run_stopped_in_every_stage_goes_on_to_the_same_result(finished, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ def add(commands: Any, name: str) -> None:
         command.add_argument(
             "--dry_run", action="store_true", help="say what would be made and what is wrong; make nothing"
         )
+        command.add_argument("--measure_speed", action="store_true", help="with --dry_run: time a few training steps")
     if name != "train":
         text = "processes that write the data set; its files are the same"
         command.add_argument("--num_proc", type=positive, default=1, help=text)
@@ -49,6 +51,8 @@ def add(commands: Any, name: str) -> None:
 def _run(args: argparse.Namespace, words: list[str]) -> None:
     if args.dry_run:
         return _dry_run(args, words)
+    if args.measure_speed:
+        raise ValueError("--measure_speed has no effect without --dry_run; remove it")
     launcher = launcher_of(args)
     with _claimed(args, words, trains=True) as (recipe, run_dir):
         stages.run(recipe, run_dir, launcher, args.num_proc)
@@ -63,11 +67,14 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
         from knowcap.run import estimate
         from knowcap.training.optimizer import unusual_settings
 
-        problems = _training_problems(args, recipe)
+        counts, problems = estimate.sampled(recipe)
+        launcher = launcher_of(args)
+        if launcher or recipe.precision == "fp16" or any(name.startswith("ACCELERATE_") for name in os.environ):
+            problems += process_problems(recipe, launcher)  # imports torch, which takes seconds
         if not problems:
             rows = {"run folder": recipe.run_dir} | unusual_settings(recipe)
             print("\n".join(f"{name.replace('_', ' '):<28}{value}" for name, value in rows.items()))
-            print(estimate.describe(estimate.estimate(recipe)))
+            print(estimate.describe(estimate.estimate(recipe, args.measure_speed, counts)))
     problems += folder_problems(recipe, args.overwrite_output_dir)
     if problems:
         raise RecipeError(problems, args.config)

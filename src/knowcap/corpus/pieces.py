@@ -18,7 +18,7 @@ from knowcap.facts import CorpusError
 
 
 MARKER = "marker"  # the group of tokens that can stand in front of a text, each with the space after it
-_CHECKED = 4000  # pairs per junction, and members of a group with parts
+CHECKED = 4000  # pairs per junction, and members of a group with parts
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,13 @@ class Pieces:
         empty: a piece without tokens, for texts that have fewer pieces than others.
     """
 
-    def __init__(self, texts: PieceTexts, tokenizer: Tokenizer) -> None:
-        """Tokenizes every piece.
+    def __init__(self, texts: PieceTexts, tokenizer: Tokenizer, checked: int = CHECKED) -> None:
+        """Tokenizes every piece, and checks that it does not merge with its neighbours.
+
+        Args:
+            texts: of the pieces.
+            tokenizer: any.
+            checked: pairs that are checked at every junction, and members of every group with parts, at most.
 
         Raises:
             CorpusError: the tokenizer merges across pieces, or cannot encode a piece.
@@ -157,10 +162,10 @@ class Pieces:
             if length != 1:
                 raise CorpusError(f"the tokenizer makes {length} tokens of {text!r}, expected one")
         for group in texts.parts:
-            _check_members(texts, encoded, group, tokenizer)
+            _check_members(texts, encoded, group, tokenizer, checked)
         beside = {group: _checked_beside(texts, group) for group in set(chain.from_iterable(texts.junctions))}
         for left, right in texts.junctions:
-            _check_junction(texts, encoded, {g: beside[g] for g in (left, right)}, (left, right), tokenizer)
+            _check_junction(texts, encoded, {g: beside[g] for g in (left, right)}, (left, right), tokenizer, checked)
         self.eos, self.empty = number, number + 1
         every = [*encoded.values(), Ids.of([[EOS_ID], []])]
         self._ids = Ids(np.concatenate([i.tokens for i in every]), np.concatenate([i.lengths for i in every]))
@@ -229,13 +234,13 @@ def _checked_beside(texts: PieceTexts, group: str) -> np.ndarray:
     return np.unique(np.concatenate([np.unique(column, return_index=True)[1] for column in columns]))
 
 
-def _check_members(texts: PieceTexts, encoded: dict[str, Ids], group: str, tokenizer: Tokenizer) -> None:
+def _check_members(texts: PieceTexts, encoded: dict[str, Ids], group: str, tokenizer: Tokenizer, count: int) -> None:
     """Checks that members of a group with parts, tokenized whole, have the tokens of their parts.
 
-    Of longer groups a few thousand members, spread evenly, are checked.
+    Of longer groups `count` members, spread evenly, are checked.
     """
     size = len(texts.groups[group])
-    checked = np.linspace(0, size - 1, min(_CHECKED, size)).astype(int).tolist()
+    checked = np.linspace(0, size - 1, min(count, size)).astype(int).tolist()
     context = "" if group in texts.beginnings else "a"
     whole = _encode_after(context, [texts.groups[group][i] for i in checked], tokenizer)
     for i, ids in zip(checked, whole, strict=True):
@@ -252,14 +257,15 @@ def _check_junction(
     beside: dict[str, np.ndarray],
     groups: tuple[str, str],
     tokenizer: Tokenizer,
+    count: int,
 ) -> None:
     """Checks that every piece of `beside`, next to one of the other group, has the same tokens as alone.
 
-    Of more pieces a few thousand, spread evenly, are checked.
+    Of more pieces `count`, spread evenly, are checked.
     """
     left, right = groups
     sizes = len(beside[left]), len(beside[right])
-    count = min(_CHECKED, max(sizes))
+    count = min(count, max(sizes))
     places = [np.linspace(0, max(count, size) - 1, count).astype(int) for size in sizes]
     lefts = beside[left][places[0] % sizes[0]].tolist()
     rights = beside[right][places[1][::-1] % sizes[1]].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from knowcap.files import whole_file
 from knowcap.provenance import __version__
 from knowcap.report.card.results import estimate, optional
 from knowcap.report.plots import frontier_svg, loss_svg
+from knowcap.report.stamp import make_stamped
 from knowcap.report.table import Table, half_width, render
 
 
-# Header, key of the row, format; None: text.
+# Header, key of the row, format; None: text; "duration": of seconds, by which the column is sorted.
 _COLUMNS = (
     ("run", "run", None),
     ("model", "model_name", None),
@@ -35,7 +37,7 @@ _COLUMNS = (
     ("int8 bits/stored bit", "int8_bits_per_stored_bit", ".4f"),
     ("int4 bits/stored bit", "int4_bits_per_stored_bit", ".4f"),
     ("memorized", "memorizable_accuracy", ".1%"),
-    ("train s", "train_seconds", ",.0f"),
+    ("training", "train_seconds", "duration"),
 )
 
 
@@ -77,7 +79,12 @@ class Page:
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Writes the HTML file and returns its path; the same page gives the same bytes."""
+    """Writes the HTML file, unless it is there, and returns its path; the same page gives the same bytes."""
+    make_stamped([path], vars(page), partial(_write, page, path))
+    return path
+
+
+def _write(page: Page, path: Path) -> None:
     rows = [_shown(row, page.trainings.get(row["run"], {}), f"loss-{i}") for i, row in enumerate(page.rows)]
     columns = [c for c in _COLUMNS if c[1] == "train_seconds" or any(row[c[1]] is not None for row in rows)]
     known = {key for _, key, _ in _COLUMNS} | {"num_people", "run_name"}
@@ -93,7 +100,6 @@ def write_page(page: Page, path: Path) -> Path:
     )
     with whole_file(path) as made:
         made.write_text(text, encoding="utf-8")
-    return path
 
 
 def _shown(row: Mapping[str, Any], training: dict[str, Any], name: str) -> dict[str, Any]:

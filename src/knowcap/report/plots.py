@@ -31,6 +31,7 @@ PRECISIONS = {"int8": (10, False), "int4": (14, False)}
 FULL_PRECISION = (6, True)
 GREY = "#777777"
 DPI = 150
+BESIDE_PNG = (".pdf", ".svg")
 _CURVE_POINTS = 150  # of a curve in SVG, at most
 
 
@@ -234,7 +235,7 @@ def _figure(size: tuple[float, float], layout: Literal["constrained"] | None = "
 
 def formats_of(path: Path) -> list[Path]:
     """The files of a plot: a PNG file has a PDF and an SVG beside it; a path of another format stands alone."""
-    return [path, path.with_suffix(".pdf"), path.with_suffix(".svg")] if path.suffix == ".png" else [path]
+    return [path, *map(path.with_suffix, BESIDE_PNG)] if path.suffix == ".png" else [path]
 
 
 def save_plot(figure: Figure, path: str | Path) -> Path:

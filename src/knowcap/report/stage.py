@@ -40,6 +40,7 @@ from knowcap.report.card.results import (
     seeds,
 )
 from knowcap.report.plots import formats_of, plot_attributes, plot_entities, plot_frontier, plot_loss
+from knowcap.report.stamp import digest_of_file, make_stamped
 from knowcap.report.table import number, render, text_table
 from knowcap.scoring.mode import OTHER_MODES
 
@@ -52,6 +53,7 @@ COLUMNS = (
     "memorized",
 )  # fmt: skip
 _TEXT_COLUMNS = ("run", "model", "precision")
+_Plot = tuple[Callable[[Path], Any], Any]  # what draws it, and all that it shows
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ def report(output_dir: str | Path, recursive: bool = False) -> Path:
     """Writes plots and cards into every measured run folder, and a table and a plot of all runs into `output_dir`.
 
     A run folder gets plots/ as PNG, PDF and SVG, model/README.md, quantized/*/README.md, and capacity.json, a copy of
-    model's. `output_dir` gets report.md, report.json and bits_vs_parameters.*. Existing files are replaced.
+    model's. `output_dir` gets report.md, report.json and bits_vs_parameters.*. Existing files are replaced, plots only
+    where they would differ.
 
     Args:
         output_dir: one run folder, or a folder with run folders directly below it.
@@ -77,7 +80,13 @@ def report(output_dir: str | Path, recursive: bool = False) -> Path:
     for run_dir in runs:
         _report_run(run_dir)
     models, groups = _models(output_dir, runs)
-    plot_frontier(models, output_dir / FRONTIER_FILE)
+    frontier = output_dir / FRONTIER_FILE
+    if runs == [output_dir]:  # the plot of the run itself
+        for drawn, file in zip(formats_of(output_dir / "plots" / FRONTIER_FILE), formats_of(frontier), strict=True):
+            with whole_file(file) as made:
+                shutil.copyfile(drawn, made)
+    else:
+        make_stamped(formats_of(frontier), models, partial(plot_frontier, models, frontier))
     content = {"schema_version": SCHEMA_VERSION, "models": models, "seeds": groups}
     write_json(output_dir / REPORT_JSON_FILE, content)
     text = render(
@@ -107,7 +116,7 @@ def report_table(output_dir: str | Path, recursive: bool = False) -> str:
 
 
 def report_files(output_dir: str | Path, recursive: bool = False) -> list[Path]:
-    """The files that `report` writes, those that exist and are replaced included; writes nothing.
+    """The files that `report` writes, or keeps because they would be the same; writes nothing.
 
     Raises:
         ReportError: the folder has no measured run.
@@ -183,8 +192,8 @@ def _run_name(run_dir: Path, output_dir: Path) -> str:
 def _report_run(run_dir: Path) -> None:
     """Plots, cards and the copy of capacity.json of one run."""
     shown = _plots_of(run_dir, read_capacities(run_dir))
-    for plot, draw in {plot: draw for plots in shown.values() for plot, draw in plots.items()}.items():
-        draw(plot)
+    for plot, (draw, shows) in {plot: how for plots in shown.values() for plot, how in plots.items()}.items():
+        make_stamped(formats_of(plot), shows, partial(draw, plot))
     for folder, plots in shown.items():
         write_card(folder, plots=list(plots))
     for folder in extractions(run_dir):
@@ -193,23 +202,23 @@ def _report_run(run_dir: Path) -> None:
         shutil.copyfile(run_dir / "model" / CAPACITY_FILE, made)
 
 
-def _plots_of(
-    run_dir: Path, capacities: Mapping[Path, dict[str, Any]]
-) -> dict[Path, dict[Path, Callable[[Path], Any]]]:
-    """By model folder, the plots that its card shows: the PNG file of each, and what draws it."""
+def _plots_of(run_dir: Path, capacities: Mapping[Path, dict[str, Any]]) -> dict[Path, dict[Path, _Plot]]:
+    """By model folder, the plots that its card shows, by the PNG file of each."""
     plots = run_dir / "plots"
-    frontier = partial(plot_frontier, list(capacities.values()))
+    frontier = partial(plot_frontier, list(capacities.values())), list(capacities.values())
     training = read_if_there(run_dir / "model" / TRAINING_FILE)
     has_loss = any(entry.get("loss") is not None for entry in training.get("log_history", []))
     shown = {}
     for folder, capacity in capacities.items():
         trained = folder.name == "model"
         suffix = ".png" if trained else f"_{folder.name}.png"
-        own = {plots / FRONTIER_FILE: frontier, plots / f"attributes{suffix}": partial(plot_attributes, capacity)}
+        own: dict[Path, _Plot] = {plots / FRONTIER_FILE: frontier}
+        own[plots / f"attributes{suffix}"] = partial(plot_attributes, capacity), capacity
         if (folder / NLL_FILE).is_file():
-            own[plots / f"entities{suffix}"] = partial(_draw_entities, folder, capacity)
+            facts = digest_of_file(folder / NLL_FILE)
+            own[plots / f"entities{suffix}"] = partial(_draw_entities, folder, capacity), [capacity, facts]
         if trained and has_loss:
-            own[plots / "loss.png"] = partial(plot_loss, training)
+            own[plots / "loss.png"] = partial(plot_loss, training), training
         shown[folder] = own
     return shown
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from knowcap.capacity.tables import read_facts
 from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
+from knowcap.report.duration import duration
 from knowcap.scoring.measurement import read_measurement
 
 
@@ -95,7 +96,7 @@ def half_width(interval: Sequence[float | None], form: str = ".3f", sign: str = 
 
 
 def render(template: str, **context: Any) -> str:
-    """A Jinja template of this folder, with the filters `number` and `percent`; HTML is escaped in .html files.
+    """A Jinja template of this folder; HTML is escaped in .html files. Filters: `number`, `percent`, `duration`.
 
     Args:
         template: its path within this folder.
@@ -117,7 +118,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "percent": percent}
+    environment.filters |= {"number": number, "percent": percent, "duration": duration}
     return environment
 
 

@@ -6,16 +6,21 @@ import time
 from dataclasses import dataclass, replace
 
 from knowcap.corpus.base import tokenizer_of
+from knowcap.corpus.pieces import CHECKED
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
+from knowcap.files import TRAINING_FILE, read_json
 from knowcap.models import closed_form_parameters
 from knowcap.models.devices import uses_gpu
 from knowcap.recipe import Recipe
+from knowcap.report.duration import duration
+from knowcap.run.folder import is_run_of
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.windows import Mixture, stream_of
 
 
 _SAMPLE = 1000  # biographies that tokens and windows are counted on
+_FEW = 200  # pairs of pieces that are checked of our own tokenizer, which is made for them, before a dry run
 _PROBE_FLOP = 2e10  # of one forward and backward pass of the speed probe, about
 _PROBE_SECONDS = 2.0
 _LARGEST_PROBE = 300_000_000  # parameters; larger models are not built for an estimate
@@ -41,7 +46,8 @@ class SampleCounts:
 class Estimate:
     """A run in numbers; tokens include the ends of texts, and those of junk and questions where there are some.
 
-    `train_seconds` is rough: on this machine, in one process; None where it was not measured.
+    `train_seconds` are those of the finished run in the run folder, else roughly those of steps timed on this
+    machine in one process; None if neither is known. `time` says which.
     """
 
     num_people: int
@@ -54,6 +60,7 @@ class Estimate:
     num_windows: int
     num_steps: int
     train_seconds: float | None
+    time: str
 
 
 def check_texts(recipe: Recipe) -> list[str]:
@@ -61,36 +68,54 @@ def check_texts(recipe: Recipe) -> list[str]:
 
     Takes seconds, unlike `knowcap.run.preflight.check_recipe`, which should have found nothing before.
     """
-    try:
-        stream, _ = _sample_stream(recipe)
-    except (CorpusError, TrainingError) as error:
-        return [str(error)]
-    longest = stream.corpus.longest(stream.pieces)
-    if longest > recipe.block_size:
-        return [
-            f"block_size={recipe.block_size}, but a biography can have {longest} tokens and is scored in one piece; "
-            f"set block_size to {longest} or more"
-        ]
-    return []
+    return sampled(recipe, CHECKED)[1]
 
 
-def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
-    """Counts exactly what it can, and the rest on a sample of texts.
+def sampled(recipe: Recipe, checked: int = _FEW) -> tuple[SampleCounts | None, list[str]]:
+    """The counts of a sample of the texts, and the problems of `check_texts`; None if they cannot be counted.
 
     Args:
         recipe: a checked recipe.
-        measure_speed: build the model and time a few training steps (seconds).
+        checked: pairs of pieces that are checked at each place of a text, at most; all of a tokenizer of others.
     """
-    counts = sample_counts(recipe)
+    try:
+        stream, rows = _sample_stream(recipe, checked)
+        longest = stream.corpus.longest(stream.pieces)
+        counts = _counted(recipe, stream, rows)
+    except (CorpusError, TrainingError) as error:
+        return None, [str(error)]
+    if longest <= recipe.block_size:
+        return counts, []
+    return counts, [
+        f"block_size={recipe.block_size}, but a biography can have {longest} tokens and is scored in one piece; "
+        f"set block_size to {longest} or more"
+    ]
+
+
+def estimate(recipe: Recipe, measure_speed: bool = False, counts: SampleCounts | None = None) -> Estimate:
+    """Counts exactly what it can, and the rest on a sample of texts; without torch unless speed is measured.
+
+    Args:
+        recipe: a checked recipe.
+        measure_speed: build the model and time a few training steps (seconds); not of a finished run.
+        counts: from `sampled` or `sample_counts`, if they are known.
+    """
+    counts = counts or sample_counts(recipe)
     knowledge = knowledge_of(recipe)
     sizes = {"vocab_size": counts.rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
     parameters = closed_form_parameters(recipe.model_name, **sizes)
     biographies = knowledge.num_people * recipe.exposures
     windows = max(1, round(counts.windows * biographies))
     steps = -(-windows // recipe.train_batch_size)
-    seconds = None
-    if measure_speed and parameters <= _LARGEST_PROBE:
+    seconds, how = None, "not measured; --measure_speed times a few steps"
+    trained = recipe.run_dir / "model" / TRAINING_FILE
+    if trained.is_file() and is_run_of(recipe):
+        seconds, how = read_json(trained)["train_seconds"], "as it took; the model is trained"
+    elif measure_speed and parameters > _LARGEST_PROBE:
+        how = f"not measured; only models of {_LARGEST_PROBE:,} parameters or less are built for it"
+    elif measure_speed:
         seconds = steps * seconds_per_step(recipe, counts.rows, parameters)
+        how = "roughly, on this machine in one process; without the other stages"
     return Estimate(
         num_people=knowledge.num_people,
         bits_per_person=knowledge.bits_per_person,
@@ -102,16 +127,12 @@ def estimate(recipe: Recipe, measure_speed: bool = True) -> Estimate:
         num_windows=windows,
         num_steps=steps,
         train_seconds=seconds,
+        time=how if seconds is None else f"{duration(seconds)}, {how}",
     )
 
 
 def describe(e: Estimate) -> str:
     """The estimate as lines for a terminal."""
-    how_long = "not measured"
-    if e.train_seconds is not None:
-        in_minutes = e.train_seconds >= 120
-        how_long = f"{e.train_seconds / 60:,.0f} minutes" if in_minutes else f"{e.train_seconds:,.0f} seconds"
-        how_long += ", roughly, on this machine in one process; without the other stages"
     rows = {
         "people": f"{e.num_people:,}",
         "bits per person": f"{e.bits_per_person:.4f}",
@@ -122,7 +143,7 @@ def describe(e: Estimate) -> str:
         "tokens in total, about": f"{e.num_tokens:,}",
         "windows, about": f"{e.num_windows:,}",
         "steps, about": f"{e.num_steps:,}",
-        "training": how_long,
+        "training": e.time,
     }
     return "\n".join(f"{name:<28}{value}" for name, value in rows.items())
 
@@ -133,18 +154,21 @@ def sample_counts(recipe: Recipe) -> SampleCounts:
     Raises:
         CorpusError, TrainingError: texts that the tokenizer or the windows cannot hold.
     """
-    stream, rows = _sample_stream(recipe)
+    return _counted(recipe, *_sample_stream(recipe))
+
+
+def _counted(recipe: Recipe, stream: Stream | Mixture, rows: int) -> SampleCounts:
     counts, tokens = stream.count()
     sample = stream.corpus.num_people
     own = tokens * (recipe.useful_share if recipe.junk_people else 1 - recipe.qa_share)
     return SampleCounts(rows, tokens / sample, int(counts.sum()) / sample, own / sample)
 
 
-def _sample_stream(recipe: Recipe) -> tuple[Stream | Mixture, int]:
+def _sample_stream(recipe: Recipe, checked: int = _FEW) -> tuple[Stream | Mixture, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
     sample, corpus = replace(recipe, exposures=1), sample_of(recipe, _SAMPLE)
     tokenizer, rows = tokenizer_of(sample, corpus)
-    return stream_of(sample, corpus, tokenizer), rows
+    return stream_of(sample, corpus, tokenizer, checked if recipe.tokenizer_name is None else CHECKED), rows
 
 
 def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:

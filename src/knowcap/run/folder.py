@@ -43,6 +43,11 @@ def is_run_dir(folder: Path) -> bool:
     return (folder / RECIPE_FILE).is_file() and not (folder / KNOWLEDGE_FILE).is_file()
 
 
+def is_run_of(recipe: Recipe) -> bool:
+    """Whether the recipe's run folder has a run of the recipe, finished or not."""
+    return (recipe.run_dir / RECIPE_FILE).is_file() and not _foreign(recipe, recipe.run_dir)
+
+
 def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
     """Makes the run folder with its recipe.yaml, or reuses one of the same recipe; returns the folder.
 

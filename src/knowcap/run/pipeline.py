@@ -1,7 +1,8 @@
 """The stages of a run, chained: data → train → score → capacity → quantize → score → capacity → report.
 
 Every stage keeps finished outputs, so that the same call continues after an interruption, to the same result; kept
-outputs are still checked against the recipe. Heavy libraries are imported by the stages that need them.
+outputs are still checked against the recipe. Heavy libraries are imported by the stages that need them: torch by none
+that keeps its output.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from knowcap.files import (
     TRAINING_FILE,
     read_json,
 )
-from knowcap.models.names import ModelError
-from knowcap.models.quantized.settings import Settings
+from knowcap.models import ModelError, check_model_folder
+from knowcap.models.quantized.settings import Settings, check_kept
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
+from knowcap.report.duration import duration
 from knowcap.run.cores import Cores, cores_of, threads_used
 from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
@@ -104,10 +106,11 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, cores
             launcher = Launcher.named("cpu_2", cores.num_processes, cores.num_threads)
 
     def work() -> None:
-        from knowcap.training.stage import train
+        if not kept:
+            from knowcap.training.stage import train
 
-        with threads_used(cast(Cores, cores).num_threads):
-            train(recipe, run_dir)
+            with threads_used(cast(Cores, cores).num_threads):
+                train(recipe, run_dir)
 
     if launcher is not None and not kept:
         launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])  # logs its own line
@@ -286,14 +289,20 @@ def _measure_texts(
     summarized = scored and result.is_file() and read_json(result)["confidence_level"] == recipe.confidence_level
 
     def score() -> None:
+        if scored:
+            from knowcap.scoring.kept import Asked
+
+            asked = {key: options[key] for key in ("limit", "window", "loading")}
+            Asked.of(model_dir, dataset_dir, mode, **asked).is_kept(final)
+            return
         from knowcap.scoring import score
 
         score(model_dir, dataset_dir, **options, mode=mode)
 
     def summarize() -> None:
-        from knowcap.capacity import capacity
-
         if not summarized:
+            from knowcap.capacity import capacity
+
             capacity(final, confidence_level=recipe.confidence_level, seed=recipe.seed)
 
     if launcher is not None and not scored:
@@ -315,6 +324,9 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
     kept = (output / QUANTIZATION_FILE).is_file() and not overwrite
 
     def work() -> None:
+        if kept:
+            check_kept(check_model_folder(run_dir / "model"), output, settings)
+            return
         from knowcap.models.quantized.stage import quantize
 
         options = vars(settings) | {"start_token": recipe_of(run_dir).start_token, "overwrite": overwrite}
@@ -363,7 +375,7 @@ def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[
     began = time.perf_counter()
     progress.begin(name)
     work()
-    how_long = "finished before, kept" if kept else f"{time.perf_counter() - began:.1f} s"
+    how_long = "finished before, kept" if kept else duration(time.perf_counter() - began)
     logger.info("[%s] %s → %s (%s)", name, describe(output), output, how_long)
     return output
 

@@ -27,14 +27,8 @@ from knowcap.scoring.batches import score_chunks
 from knowcap.scoring.closed_set import ClosedSets
 from knowcap.scoring.fits import unscorable
 from knowcap.scoring.float32 import SAMPLE_TEXTS, float32_difference
-from knowcap.scoring.measurement import (
-    OUTSIDERS,
-    SHUFFLED,
-    describe,
-    digest_of,
-    knowledge_content,
-    read_measurement,
-)
+from knowcap.scoring.kept import Asked
+from knowcap.scoring.measurement import OUTSIDERS, SHUFFLED, describe, knowledge_content
 from knowcap.scoring.mode import DEFAULT_MODE, ScoringError, ScoringMode
 from knowcap.scoring.parts import (
     CONTROL,
@@ -56,8 +50,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The options of measurements by versions that did not record them.
-_UNRECORDED = {"start_token": "auto", "dtype": "float32"}
 LONGEST_WINDOW = 2048  # by default, of a model that was trained elsewhere
 SHARD_ROWS = PACKED_GROUP  # rows per part file; an interruption loses at most one shard per process
 
@@ -180,13 +172,11 @@ def score(
     """
     model_dir, dataset_dir = None if model_dir is None else Path(model_dir), Path(dataset_dir)
     output = Path(output_dir or _require_folder(model_dir)) / mode.folder
-    knowledge = _knowledge_to_score(dataset_dir, mode.neutral)
     state = PartialState(cpu=not uses_gpu(), timeout=timedelta(days=1))  # processes may wait long
-    entities = _entities_to_score(limit, knowledge)
-    digest, loading = digest_of(model_dir, dataset_dir, mode.configs), loading or LoadOptions()
-    _check_options(loading, window, mode, state, loaded is not None)
-    chosen = {"start_token": mode.start_token, "window": window, "dtype": loading.dtype}
-    if not overwrite and _is_finished(output, knowledge, entities, digest, chosen):
+    asked, loading = Asked.of(model_dir, dataset_dir, mode, limit, window, loading), loading or LoadOptions()
+    knowledge, entities, digest, chosen = asked.knowledge, asked.entities, asked.digest, asked.options
+    _check_options(loading, state, loaded is not None)
+    if not overwrite and asked.is_kept(output):
         return final_path(output, NLL)
     check_contract(dataset_dir, knowledge, mode.configs, limit)
     settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge), "options": chosen}
@@ -213,9 +203,7 @@ def _load(
     return model if loading.device_map is not None else model.to(state.device), load_tokenizer(model_dir)
 
 
-def _check_options(
-    loading: LoadOptions, window: int | None, mode: ScoringMode, state: PartialState, loaded: bool
-) -> None:
+def _check_options(loading: LoadOptions, state: PartialState, loaded: bool) -> None:
     """Raises ScoringError for options that have no effect here."""
     if loaded and loading != LoadOptions():
         raise ScoringError("dtype, device_map and attn_implementation are for model folders; load the model with them")
@@ -224,10 +212,6 @@ def _check_options(
             f"device_map={loading.device_map!r} with {state.num_processes} processes: each would load the model onto "
             "the same devices; start one process, or leave device_map out"
         )
-    if window is not None and mode.context != "packed":
-        raise ScoringError(f"window={window} has an effect on packed texts only; use context packed, or leave it out")
-    if window is not None and window < 1:
-        raise ScoringError(f"window={window}, expected the tokens of a window, 1 or more")
 
 
 def _require_folder(model_dir: Path | None) -> Path:
@@ -265,14 +249,6 @@ def _window(job: _Job, model_dir: Path | None, mode: ScoringMode, given: int | N
     return int(size)
 
 
-def _knowledge_to_score(dataset_dir: Path, neutral: bool) -> Knowledge:
-    """knowledge.json; neutral texts always give a bound, and none of them is missing."""
-    from knowcap.dataset.folder import read_knowledge
-
-    knowledge = read_knowledge(dataset_dir)
-    return replace(knowledge, bound=True, missing_texts=0) if neutral else knowledge
-
-
 def _prepare_output(output_dir: Path, state: PartialState, settings: dict[str, Any]) -> None:
     """Makes the output folder, with no part files of other settings, for all processes."""
     state.wait_for_everyone()
@@ -282,37 +258,3 @@ def _prepare_output(output_dir: Path, state: PartialState, settings: dict[str, A
         if kept:
             logger.info("resuming an interrupted scoring from %d finished shards", kept)
     state.wait_for_everyone()
-
-
-def _entities_to_score(limit: int | None, knowledge: Knowledge) -> int:
-    if limit is not None and limit < 1:
-        raise ScoringError(f"limit={limit}, expected 1 or more entities, or no limit")
-    return min(limit or knowledge.num_people, knowledge.num_people)
-
-
-def _is_finished(output_dir: Path, knowledge: Knowledge, entities: int, digest: str, options: dict[str, Any]) -> bool:
-    """Whether both tables exist. Raises ScoringError if they are a measurement of something else."""
-    path = final_path(output_dir, NLL)
-    if not (path.is_file() and final_path(output_dir, CONTROL).is_file()):
-        return False
-    found = read_measurement(path)
-    if found.get("digest") != digest:
-        raise ScoringError(
-            f"{path} is a measurement of other weights, another tokenizer or other texts; "
-            "score again: `knowcap measure … --overwrite`"
-        )
-    if found["entities_scored"] != entities or found["knowledge"] != knowledge_content(knowledge):
-        raise ScoringError(
-            f"{path} is a measurement of {found['entities_scored']} entities of {found['knowledge']['name']!r}; "
-            f"expected {entities} of {knowledge.name!r}, with the same knowledge.json; "
-            "score again: `knowcap measure … --overwrite`"
-        )
-    used = found.get("options") or dict.fromkeys(options) | _UNRECORDED
-    other = [f"{key}={used[key]}, expected {value}" for key, value in options.items() if used[key] != value]
-    if other:
-        raise ScoringError(
-            f"{path} was measured with {'; '.join(other)}; score again: `knowcap measure … --overwrite`, or give "
-            "another --output_dir"
-        )
-    logger.info("kept the finished measurement %s", path)
-    return True

@@ -15,6 +15,7 @@ from knowcap.facts import CorpusError
 from knowcap.files import RECIPE_FILE, TRAINING_FILE, read_json
 from knowcap.models import closed_form_active_parameters, closed_form_parameters
 from knowcap.recipe import Recipe, RecipeError
+from knowcap.report.duration import duration
 from knowcap.report.table import short_number, text_table
 from knowcap.run.estimate import SampleCounts, sample_counts, seconds_per_step
 from knowcap.sweep.cells import Cell, Sweep
@@ -49,7 +50,7 @@ def dry_run(sweep: Sweep, measure_speed: bool = False) -> str:
             (
                 str(place), cell.name, f"{c.num_parameters:,}", f"{c.max_bits_per_parameter:.3f}",
                 short_number(_round(c.num_tokens)), f"{c.num_steps:,}", f"{c.flops:.1e}",
-                _duration(seconds.get(cell.name)), states[cell.name],
+                duration(seconds.get(cell.name)), states[cell.name],
             )
         )  # fmt: skip
     todo = [cell for cell in sweep.cells if states[cell.name] != "finished"]
@@ -81,7 +82,7 @@ def _totals(
         return [summary, str(sweep.folder)]
     if seconds:
         from_what = "a step of each model, timed here" if measured else "the finished cells' speed"
-        whole = _duration(sum(seconds[cell.name] for cell in todo))
+        whole = duration(sum(seconds[cell.name] for cell in todo))
         summary += f", about {whole} of training one after another ({from_what})"
     else:
         summary += "; time unknown until a cell is finished, or with --measure_speed"
@@ -121,15 +122,6 @@ def _measured(cells: Sequence[Cell], counts: Mapping[str, CellCounts]) -> dict[s
             speeds[shape] = seconds_per_step(r, c.rows, c.num_parameters)
         found[cell.name] = c.num_steps * speeds[shape]
     return found
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:,.1f} {name}"
-    return f"{seconds:.0f} s"
 
 
 def _round(value: float) -> float:

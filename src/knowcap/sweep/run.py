@@ -12,6 +12,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from knowcap.files import SWEEP_FILE, locked
 from knowcap.recipe import RecipeError
+from knowcap.report.duration import duration
 from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import start_problems, text_problems
@@ -106,14 +107,16 @@ def run_cells(sweep: Sweep, numbers: Sequence[int], launcher: Launcher | None = 
 def write_results(sweep: Sweep) -> Path:
     """Writes results.parquet, bits_vs_parameters.png and report.html of the finished cells; returns the page."""
     from knowcap.files import FRONTIER_FILE
-    from knowcap.report.plots import plot_frontier
+    from knowcap.report.plots import formats_of, plot_frontier
+    from knowcap.report.stamp import make_stamped
     from knowcap.sweep.page import capacity_of, write_page
     from knowcap.sweep.table import rows_of, write_table
 
     rows = rows_of(sweep)
     write_table(sweep, rows)
     if rows:
-        plot_frontier([capacity_of(row) for row in rows], sweep.folder / FRONTIER_FILE)
+        shown, plot = [capacity_of(row) for row in rows], sweep.folder / FRONTIER_FILE
+        make_stamped(formats_of(plot), shown, lambda: plot_frontier(shown, plot))
     return write_page(sweep, rows)
 
 
@@ -140,5 +143,6 @@ def _run(sweep: Sweep, todo: Sequence[Cell], engine: Engine) -> list[Outcome]:
             failed += [outcome] if outcome.error else []
             write_table(sweep, rows_of(sweep, rows))
             how = "failed after" if outcome.error else "done in"
-            logger.info("[sweep] %d of %d: %s %s %.1f s", number, len(todo), outcome.name, how, outcome.seconds)
+            took = duration(outcome.seconds)
+            logger.info("[sweep] %d of %d: %s %s %s", number, len(todo), outcome.name, how, took)
     return failed

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.base import Corpus, WholeTexts
 from knowcap.corpus.bios import BioS
-from knowcap.corpus.pieces import Pieces
+from knowcap.corpus.pieces import CHECKED, Pieces
 from knowcap.corpus.questions import QuestionTexts
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
@@ -25,9 +25,9 @@ from knowcap.training.packing import Stream, TrainingError, padded
 _CHECKED_WHOLE = 256  # texts
 
 
-def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | Mixture:
-    """The recipe's windows, with pieces checked against whole texts; call `count` before use."""
-    pieces = _pieces_of(recipe, corpus, tokenizer)
+def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, checked: int = CHECKED) -> Stream | Mixture:
+    """The recipe's windows, with pieces checked against whole texts and each other; call `count` before use."""
+    pieces = _pieces_of(recipe, corpus, tokenizer, checked)
     packing = {"block_size": recipe.block_size, "windows": recipe.windows, "shard_size": recipe.shard_size}
     stream = Stream(corpus, pieces, exposures=recipe.exposures, **packing)
     if recipe.qa_share:
@@ -39,9 +39,9 @@ def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Stream | 
     return Mixture(stream, junk, recipe.useful_share)
 
 
-def _pieces_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> Pieces:
+def _pieces_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, checked: int) -> Pieces:
     if not isinstance(corpus, WholeTexts):
-        pieces = Pieces(corpus.piece_texts(), tokenizer)
+        pieces = Pieces(corpus.piece_texts(), tokenizer, checked)
         check_whole_texts(corpus, pieces, tokenizer)
         return pieces
     pieces = corpus.pieces(tokenizer)

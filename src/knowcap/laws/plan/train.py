@@ -22,6 +22,7 @@ from knowcap.laws.published import (
     USEFUL_SHARE,
 )
 from knowcap.laws.quantity import figure
+from knowcap.report.duration import duration
 
 
 LOSS_LAWS = (
@@ -73,7 +74,8 @@ class Training:
             Step("GPU-hours", hours, "", rate),
         ]
         if hardware.num_gpus != 1:
-            steps.append(Step("hours", hours / hardware.num_gpus, "", f"on {figure(hardware.num_gpus)} GPUs"))
+            took = duration(3600 * hours / hardware.num_gpus)
+            steps.append(Step("hours", hours / hardware.num_gpus, "", f"on {figure(hardware.num_gpus)} GPUs: {took}"))
         return steps
 
 
@@ -134,6 +136,7 @@ def train(
     training = Training(num_parameters, once.value or 0.0, replace(setting, exposures=exposures))
     hours = training.gpu_hours(hardware)
     share = f"{figure(content.bits)} bits / {figure(num_parameters)} parameters"
+    gpus = "one" if hardware.num_gpus == 1 else f"{figure(hardware.num_gpus)} of them"
     results = {
         "exposures": exposures, "tokens": training.tokens, "flops": training.flops, "gpu_hours": hours,
         "hours": hours / hardware.num_gpus, "bits_per_parameter_needed": needed,
@@ -154,7 +157,7 @@ def train(
     return Answer(
         "train",
         f"{figure(exposures)} exposures: {figure(training.tokens)} tokens, {figure(training.flops)} FLOPs, "
-        f"{figure(hours)} GPU-hours on {hardware.gpu}.",
+        f"{figure(hours)} GPU-hours on {hardware.gpu}: {duration(3600 * results['hours'])} on {gpus}.",
         results,
         _intervals(needed, setting, laws, {name: results[name] / exposures for name in tuple(results)[:5]}),
         steps,

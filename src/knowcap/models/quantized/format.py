@@ -7,19 +7,18 @@ quantization's settings. transformers' from_pretrained finds no model.safetensor
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from knowcap.files import QUANTIZATION_FILE, read_json
+from knowcap.files import QUANTIZATION_FILE
 from knowcap.models.configs import build_model
 from knowcap.models.folders import check_model_folder
 from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.layers import linearize, stored_tensors
-from knowcap.models.quantized.settings import METHODS, Settings
+from knowcap.models.quantized.settings import read_quantization, settings_of
 
 
 # quanto's scales of quantized activations; if only weights are quantized they are 1, and are not stored.
@@ -46,28 +45,6 @@ def stored_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def stored_bits(model: nn.Module) -> int:
     """Bits of all tensors of a model: packed integers, scales, shifts and zeros, and what is not quantized."""
     return sum(8 * t.numel() * t.element_size() for kept in stored_state(model).values() for t in stored_tensors(kept))
-
-
-def read_quantization(folder: Path) -> dict[str, Any]:
-    """The content of quantization.json.
-
-    Raises:
-        ModelError: the method is unknown, or a setting is missing.
-    """
-    path = folder / QUANTIZATION_FILE
-    record = read_json(path)
-    if record.get("method") not in METHODS:
-        raise ModelError(f"{path}: method={record.get('method')!r}; expected {' or '.join(METHODS)}")
-    missing = [key for key in Settings(bits=8).content() if key not in record]
-    if missing:
-        raise ModelError(f"{path} lacks {', '.join(missing)}; quantize the model again with this version of knowcap")
-    return record
-
-
-def settings_of(record: dict[str, Any]) -> Settings:
-    """The settings in the content of a quantization.json."""
-    known = {key: record[key] for key in Settings(bits=8).content()}
-    return Settings(**known | {"group_size": record["group_size"] or 0, "exclude": tuple(record["exclude"])})
 
 
 def load_quantized(folder: str | Path) -> PreTrainedModel:

@@ -1,12 +1,15 @@
-"""Settings of quantization and their checks, before anything is loaded. Imports no torch."""
+"""Settings of quantization, those of a finished copy, and their checks, before anything is loaded. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
+from knowcap.models.names import ModelError
 from knowcap.recipe import KEYS
 
 
@@ -108,6 +111,54 @@ class Settings:
             "embeddings": self.embeddings,
             "exclude": list(self.exclude),
         }
+
+
+def read_quantization(folder: Path) -> dict[str, Any]:
+    """The content of quantization.json.
+
+    Raises:
+        ModelError: the method is unknown, or a setting is missing.
+    """
+    path = folder / QUANTIZATION_FILE
+    record = read_json(path)
+    if record.get("method") not in METHODS:
+        raise ModelError(f"{path}: method={record.get('method')!r}; expected {' or '.join(METHODS)}")
+    missing = [key for key in Settings(bits=8).content() if key not in record]
+    if missing:
+        raise ModelError(f"{path} lacks {', '.join(missing)}; quantize the model again with this version of knowcap")
+    return record
+
+
+def settings_of(record: dict[str, Any]) -> Settings:
+    """The settings in the content of a quantization.json."""
+    known = {key: record[key] for key in Settings(bits=8).content()}
+    return Settings(**known | {"group_size": record["group_size"] or 0, "exclude": tuple(record["exclude"])})
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the folder has a complete quantized model; raises ModelError if it has other content."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not (folder / QUANTIZATION_FILE).is_file():
+        raise ModelError(f"{folder} exists and is not a quantized model; choose another output_dir, or remove it")
+    return True
+
+
+def check_kept(model_dir: Path, output_dir: Path, settings: Settings) -> None:
+    """Raises ModelError unless output_dir was made from this model's training run, with these settings."""
+    found, expected = read_quantization(output_dir), settings.content()
+    other = [f"{key}={found[key]!r}, expected {value!r}" for key, value in expected.items() if found[key] != value]
+    if other:
+        raise ModelError(
+            f"{output_dir} was quantized with other settings: {'; '.join(other)}; choose another output_dir, or "
+            "quantize again with --overwrite (overwrite=True)"
+        )
+    ours, theirs = model_dir / TRAINING_FILE, output_dir / TRAINING_FILE
+    if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
+        raise ModelError(
+            f"{output_dir} was made from another training run than {model_dir}: their training.json files differ; "
+            "quantize again with --overwrite (overwrite=True)"
+        )
 
 
 def check_recipe(recipe: Recipe, widths: Iterable[int]) -> list[str]:

@@ -42,7 +42,6 @@ from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.format import (
     load_quantized,
-    read_quantization,
     stored_bits,
     stored_state,
     weights_file,
@@ -54,7 +53,7 @@ from knowcap.models.quantized.layers import (
     layers_to_quantize,
     linearize,
 )
-from knowcap.models.quantized.settings import Settings
+from knowcap.models.quantized.settings import Settings, check_kept, is_quantized
 from knowcap.models.reload import close_logits, reload_problem
 from knowcap.models.separators import Separators
 
@@ -115,8 +114,8 @@ def quantize(
     check_model_folder(model_dir)
     if (model_dir / QUANTIZATION_FILE).exists():
         raise ModelError(f"{model_dir} is already quantized; expected the folder of the trained model")
-    if _is_quantized(output_dir) and not overwrite:
-        _check_kept(model_dir, output_dir, settings)
+    if is_quantized(output_dir) and not overwrite:
+        check_kept(model_dir, output_dir, settings)
         logger.info("kept %s, already quantized", output_dir)
         return output_dir
     _check_architecture(model_dir, settings)
@@ -137,32 +136,6 @@ def quantize(
         time.monotonic() - started,
     )
     return output_dir
-
-
-def _is_quantized(folder: Path) -> bool:
-    """Whether the folder has a complete quantized model; raises ModelError if it has other content."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not (folder / QUANTIZATION_FILE).is_file():
-        raise ModelError(f"{folder} exists and is not a quantized model; choose another output_dir, or remove it")
-    return True
-
-
-def _check_kept(model_dir: Path, output_dir: Path, settings: Settings) -> None:
-    """Raises ModelError unless output_dir was made from this model's training run, with these settings."""
-    found, expected = read_quantization(output_dir), settings.content()
-    other = [f"{key}={found[key]!r}, expected {value!r}" for key, value in expected.items() if found[key] != value]
-    if other:
-        raise ModelError(
-            f"{output_dir} was quantized with other settings: {'; '.join(other)}; choose another output_dir, or "
-            "quantize again with --overwrite (overwrite=True)"
-        )
-    ours, theirs = model_dir / TRAINING_FILE, output_dir / TRAINING_FILE
-    if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
-        raise ModelError(
-            f"{output_dir} was made from another training run than {model_dir}: their training.json files differ; "
-            "quantize again with --overwrite (overwrite=True)"
-        )
 
 
 def _check_architecture(model_dir: Path, settings: Settings) -> None:
