@@ -224,7 +224,7 @@ def test_a_dry_run_times_steps_only_when_asked_to_and_takes_a_finished_runs_time
     [
         (("--train_batch_size=15", "--accelerate_config=cpu_2"), "give a multiple of 2"),
         (("--precision=fp16",), "fp16 needs a GPU"),
-        (("--accelerate_config=fsdp2",), "there is no GPU"),
+        (("--accelerate_config=fsdp2",), "asks for 8 GPUs on this machine, but it has 0"),
         (("--accelerate_config=nope",), "expected a file or one of"),
         (("--tokenizer_name=/nope",), "no such folder"),
         (("--num_people=1", "--control_people=0"), "null control"),
