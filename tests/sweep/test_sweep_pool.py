@@ -124,7 +124,7 @@ def test_processes_end_with_the_one_that_started_them(sweep, tmp_path):
 def test_there_are_as_many_workers_as_cores_and_memory_allow(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
-    monkeypatch.setattr(places, "_CGROUP", tmp_path)
+    monkeypatch.setattr("knowcap.run.cores._CGROUP", tmp_path)
     monkeypatch.setattr(places, "free_memory", lambda: 1e12)
 
     def count(*words: int | float | None) -> int:
@@ -142,7 +142,7 @@ def test_there_are_as_many_workers_as_cores_and_memory_allow(sweep, tmp_path, mo
 
 
 def test_a_containers_memory_is_what_it_may_still_take(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "_CGROUP", tmp_path)
+    monkeypatch.setattr("knowcap.run.cores._CGROUP", tmp_path)
     machine = places.free_memory()
     (tmp_path / "memory.max").write_text("4000000\n")
     (tmp_path / "memory.current").write_text("3000000\n")

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from knowcap.files import CORES_FILE, read_json, write_json
 from knowcap.recipe import Recipe
-from knowcap.run.estimate import sample_counts
+from knowcap.run.estimate import sample_counts, seconds_per_pass
 
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _GAIN = 0.9  # of the time that one process takes: the most that several may tak
 _MOST = 8  # processes
 _SYNC = 2e-3  # seconds that gloo and DDP add to a step, and …
 _BYTES = 1e9  # … the bytes of gradients that they add up a second
-_STEPS = 3  # that are timed, after one that is not
+_CGROUP = Path("/sys/fs/cgroup")
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,9 @@ def cores_of(recipe: Recipe, run_dir: Path) -> Cores:
     """
     import torch
 
-    if torch.cuda.is_available():
+    from knowcap.models.devices import uses_gpu
+
+    if uses_gpu():
         return Cores(1, torch.get_num_threads())
     if "OMP_NUM_THREADS" in os.environ:
         return Cores(1, _set_threads(os.environ["OMP_NUM_THREADS"]))
@@ -84,7 +85,7 @@ def _set_threads(text: str) -> int:
 
 def _fastest(recipe: Recipe) -> Cores:
     """The fastest choice, for a training that is long enough to be worth it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpu_cores()
     if cores == 1:
         return Cores()
     if recipe.torch_compile:
@@ -122,24 +123,8 @@ def _name(processes: int, threads: int) -> str:
 
 
 def _seconds(model: PreTrainedModel, recipe: Recipe, windows: int, threads: int) -> float:
-    """The least seconds of a forward and backward pass over full windows."""
-    import torch
-
-    from knowcap.training.kernels import faster_training
-
-    rows = cast(Any, model.get_input_embeddings()).weight.shape[0]
-    ids = torch.arange(windows * recipe.block_size).reshape(windows, -1) % rows
-    precision = torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
-    least = float("inf")
-    with faster_training(model), threads_used(threads):
-        for number in range(1 + _STEPS):
-            began = time.perf_counter()
-            with precision:
-                loss = model(input_ids=ids, labels=ids)["loss"]
-            loss.backward()
-            model.zero_grad()
-            least = min(least, time.perf_counter() - began) if number else least
-    return least
+    with threads_used(threads):
+        return seconds_per_pass(model, recipe, windows)
 
 
 @contextmanager
@@ -153,3 +138,19 @@ def threads_used(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def cpu_cores() -> int:
+    """The CPU cores that this process may use, by its affinity and by its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota, *period = cgroup_limit("cpu.max").split()
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period[0])))
+
+
+def cgroup_limit(name: str) -> str:
+    """A file of the container's limits (version 2); "max" if there is none."""
+    try:
+        return (_CGROUP / name).read_text(encoding="utf-8").strip() or "max"
+    except OSError:
+        return "max"

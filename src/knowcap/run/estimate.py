@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.pieces import CHECKED
@@ -18,6 +19,9 @@ from knowcap.run.folder import is_run_of
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.windows import Mixture, stream_of
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SAMPLE = 1000  # biographies that tokens and windows are counted on
 _FEW = 200  # pairs of pieces that are checked of our own tokenizer, which is made for them, before a dry run
@@ -178,24 +182,38 @@ def seconds_per_step(recipe: Recipe, rows: int, parameters: int) -> float:
     from knowcap.models import build_model, recipe_config
     from knowcap.training.optimizer import optimizer_of
 
-    device = torch.device("cuda" if uses_gpu() else "cpu")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
-    model.to(device).train()  # pyright: ignore[reportArgumentType]
+    model.to(torch.device("cuda" if uses_gpu() else "cpu"))  # pyright: ignore[reportArgumentType]
     optimizer = optimizer_of(recipe, model)
     micro = recipe.train_batch_size // recipe.gradient_accumulation_steps
     batch = max(1, min(micro, int(_PROBE_FLOP / (6 * parameters * recipe.block_size))))
-    ids = torch.arange(batch * recipe.block_size, device=device).reshape(batch, -1) % (rows - 1) + 1
-    times, end = [], time.perf_counter() + _PROBE_SECONDS
-    while len(times) < 2 or (time.perf_counter() < end and len(times) < 10):
+    passes, updates = seconds_per_pass(model, recipe, batch), []
+    for _ in range(3):
         began = time.perf_counter()
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
-        loss.backward()
-        loss.item()  # waits for the device
-        passed = time.perf_counter()
         optimizer.step()
-        optimizer.zero_grad()
-        next(model.parameters()).sum().item()
-        times.append(((passed - began) / batch * recipe.train_batch_size, time.perf_counter() - passed))
-    passes, updates = zip(*times[1:], strict=True)  # the first one warms up
-    return min(passes) + min(updates)
+        next(model.parameters()).sum().item()  # waits for the device
+        updates.append(time.perf_counter() - began)
+    return passes / batch * recipe.train_batch_size + min(updates[1:])
+
+
+def seconds_per_pass(model: PreTrainedModel, recipe: Recipe, windows: int) -> float:
+    """The least seconds of a forward and backward pass over so many full windows, as in training; gradients stay."""
+    import torch
+
+    from knowcap.training.kernels import faster_training
+
+    device, rows = model.device, cast(Any, model.get_input_embeddings()).weight.shape[0]
+    ids = torch.arange(windows * recipe.block_size, device=device).reshape(windows, -1) % rows
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
+    times: list[float] = []
+    end = time.perf_counter() + _PROBE_SECONDS
+    with faster_training(model.train(), recipe.torch_compile):
+        while len(times) < 2 or (time.perf_counter() < end and len(times) < 10):
+            model.zero_grad()
+            began = time.perf_counter()
+            with torch.autocast(device.type, kind, enabled=kind is not None):
+                loss = model(input_ids=ids, labels=ids)["loss"]
+            loss.backward()
+            loss.item()  # waits for the device
+            times.append(time.perf_counter() - began)
+    return min(times[1:])  # the first one warms up

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from knowcap.models import ModelError, closed_form_parameters
 from knowcap.recipe import Recipe
+from knowcap.run.cores import cgroup_limit, cpu_cores
 from knowcap.sweep.cells import Cell
 
 
 _SHARING_PARAMETERS, _CELLS_PER_GPU = 10_000_000, 8
 _PROCESS_BYTES = 0.9e9  # of Python, torch and transformers, with the data of a small corpus
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,6 @@ def cells_per_gpu(cells: Iterable[Cell]) -> int:
     return _CELLS_PER_GPU if max(map(_parameters, _recipes(cells)), default=0) <= _SHARING_PARAMETERS else 1
 
 
-def cpu_cores() -> int:
-    """The CPU cores that this process may use, by its affinity and by its container's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    quota, *period = _cgroup("cpu.max").split()
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period[0])))
-
-
 def free_memory() -> float:
     """Bytes that processes can still take on this machine and in its container; infinite if that is unknown."""
     try:
@@ -113,10 +105,10 @@ def free_memory() -> float:
         free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return math.inf
-    most = _cgroup("memory.max")
+    most = cgroup_limit("memory.max")
     if most != "max":
-        stat = dict(line.split() for line in _cgroup("memory.stat").splitlines() if line != "max")
-        free = min(free, int(most) - int(_cgroup("memory.current")) + int(stat.get("inactive_file", 0)))
+        stat = dict(line.split() for line in cgroup_limit("memory.stat").splitlines() if line != "max")
+        free = min(free, int(most) - int(cgroup_limit("memory.current")) + int(stat.get("inactive_file", 0)))
     return max(0.0, free)
 
 
@@ -143,11 +135,3 @@ def _parameters(recipe: Recipe) -> int:
 
 def _recipes(cells: Iterable[Cell]) -> list[Recipe]:
     return [cell.recipe for cell in cells]
-
-
-def _cgroup(name: str) -> str:
-    """A file of the container's limits (version 2); "max" if there is none."""
-    try:
-        return (_CGROUP / name).read_text(encoding="utf-8").strip() or "max"
-    except OSError:
-        return "max"
