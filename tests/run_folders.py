@@ -111,6 +111,7 @@ def make_training(**changes: Any) -> dict[str, Any]:
         "num_steps": 9_000,
         "train_seconds": 241.5,
         "world_size": 2,
+        "device": "NVIDIA H200",
         "seed": 7,
         "windows": "cut",
         "block_size": 96,

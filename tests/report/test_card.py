@@ -90,6 +90,16 @@ def test_a_number_that_is_no_bound_has_its_reason_on_the_card_and_under_the_tabl
     assert f"- not a bound: the weights may hold less, because {reason}" in table
 
 
+def test_the_card_has_the_device_and_what_questions_cost(tmp_path: Path) -> None:
+    _, text = read_card(make_run(tmp_path / "plain") / "model")
+    assert "| device | NVIDIA H200 |" in text and "whether the text is a question" not in text
+    run = make_run(tmp_path / "mixed", qa_share=0.5, qa_share_bits_per_entity=1.0)
+    _, text = read_card(run / "model")
+    assert "whether the text is a question. This costs 1.000 bits per entity" in text
+    _, text = read_card(make_run(tmp_path / "packed", qa_share=0.5, qa_share_bits_per_entity=None) / "model")
+    assert "whether the text is a question" not in text
+
+
 def test_the_recipe_is_shown_without_folders_of_the_machine(tmp_path: Path) -> None:
     _, text = read_card(make_run(tmp_path / "tiny") / "model")
     block = text.split("```yaml\n")[1].split("```")[0]

@@ -147,11 +147,12 @@ def test_the_packaged_quickstart_is_found_by_its_name(tmp_path, capsys):
 def test_a_cell_that_no_node_of_a_cluster_can_hold_is_reported():
     nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 32.0}]
     assert cluster_problems(1, 0.25, nodes) == cluster_problems(32, 0, nodes) == []
-    for cpus, gpus in ((1, 2), (16, 1), (64, 0)):
+    for cpus, gpus in ((9, 0.25), (16, 1), (64, 0)):
         (problem,) = cluster_problems(cpus, gpus, nodes)
         assert f"needs {cpus:g} CPUs and {gpus:g} GPUs" in problem
         assert "8 CPUs and 1 GPUs, 32 CPUs and 0 GPUs" in problem
-    assert "a fraction of one GPU" in cluster_problems(1, 1.5, [{"CPU": 8.0, "GPU": 4.0}])[0]
+    for gpus in (1.5, 2):
+        assert "a cell is one process, which uses one GPU" in cluster_problems(1, gpus, [{"CPU": 8.0, "GPU": 4.0}])[0]
     assert "more than 0 CPUs" in cluster_problems(0, 0, nodes)[0]
 
 

@@ -118,8 +118,10 @@ def cluster_problems(cpus: float, gpus: float, nodes: Iterable[Mapping[str, floa
     problems = []
     if cpus <= 0 or gpus < 0:
         return [f"cpus_per_cell={cpus:g}, gpus_per_cell={gpus:g}: expected more than 0 CPUs and 0 GPUs or more"]
-    if gpus > 1 and gpus != int(gpus):
-        problems.append(f"gpus_per_cell={gpus:g}: expected a fraction of one GPU, such as 0.25, or a whole number")
+    if gpus > 1:
+        problems.append(
+            f"gpus_per_cell={gpus:g}: a cell is one process, which uses one GPU; expected 1 or a fraction of it"
+        )
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         most = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         problems.append(
