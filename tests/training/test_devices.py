@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from knowcap.cli import main
+from knowcap.cli import main, train_main
 from knowcap.extraction import ExtractionError, Tuning, tuning
 from knowcap.models import devices
 from knowcap.recipe import Recipe
@@ -106,6 +106,15 @@ def test_gpus_that_are_not_there_are_reported_before_any_work(command, monkeypat
     assert "asks for 8 GPUs on this machine, but it has 2; give --num_processes 2" in capsys.readouterr().err
     assert main([*words, "cpu", "--num_processes", "2"]) == 2
     assert "cpu.yaml starts one process, since its distributed_type is NO" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_that_accelerate_launched_for_a_missing_gpu_makes_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name, value in {"ACCELERATE_MIXED_PRECISION": "no", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    assert train_main(["--config", "quickstart", "--output_dir", str(tmp_path / "runs")]) == 2
+    assert "asks for 8 GPUs on this machine, but it has none" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from knowcap.cli.parsers import add_command, add_launcher_options, add_recipe_options, launcher_of, positive
 from knowcap.files import locked
+from knowcap.models.devices import launch_problems
 from knowcap.processes import is_main_process
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run import pipeline as stages
@@ -99,6 +100,8 @@ def train_process(args: argparse.Namespace, words: list[str]) -> None:
             "use `knowcap train --overwrite_output_dir --accelerate_config …` instead"
         )
     recipe = load_recipe(args.config, words)
+    if problems := launch_problems():
+        raise RecipeError(problems, args.config)
     if is_main_process():
         claim_run_dir(recipe)  # not locked: the command that launched the processes may hold the lock
     import torch
