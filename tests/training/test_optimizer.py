@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launched import launch
+from run_folders import make_run, make_training, read_card
 from safetensors.torch import load_file
+from transformers import Mamba2Config, RecurrentGemmaConfig
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
+from knowcap.cli import main
 from knowcap.models import build_model, recipe_config
 from knowcap.recipe import Recipe
 from knowcap.recipe.optimizer import MUON, OPTIMIZERS, REFUSED_OPTIMIZERS, REFUSED_SCHEDULES, SCHEDULES, WSD
@@ -292,6 +296,47 @@ def test_micro_batches_change_a_model_of_muon_by_rounding_only(once, tmp_path):
     for key in whole:
         moved = (whole[key] - start[key]).norm()
         assert (parts[key] - whole[key]).norm() < 0.1 * moved, key
+
+
+def test_two_processes_end_with_the_loss_of_one_under_muon(once, tmp_path):
+    launch(train, MUON_RECIPE, tmp_path, log=tmp_path / "log")
+    one, two = (json.loads((f / "model" / "training.json").read_text()) for f in (once, tmp_path))
+    assert (one["world_size"], two["world_size"], one["num_steps"]) == (1, 2, two["num_steps"])
+    losses = [[entry["loss"] for entry in training["log_history"]] for training in (one, two)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
+
+
+def test_the_card_and_a_dry_run_name_optimizer_and_schedule(tmp_path, capsys, monkeypatch):
+    run = make_run(tmp_path / "run")
+    training = run / "model" / "training.json"
+    _, plain = read_card(run / "model")
+    assert "| optimizer |" not in plain and "| learning-rate schedule |" not in plain
+    training.write_text(json.dumps(make_training(**unusual_settings(MUON_RECIPE))))
+    _, text = read_card(run / "model")
+    assert "| optimizer | muon |" in text and f"| learning-rate schedule | {WSD} |" in text
+    assert "of Muon, for the matrices of the blocks (AdamW for the rest) | 0.02 |" in text
+    monkeypatch.setattr("knowcap.run.estimate.seconds_per_step", lambda *_: 0.1)
+    words = ["--optimizer=muon", f"--lr_scheduler_type={WSD}", f"--output_dir={tmp_path}", "--dry_run"]
+    assert main(["run", "--config", "quickstart", *words]) == 0
+    lines = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:7])
+    assert lines["optimizer"] == "muon" and lines["lr scheduler type"] == WSD and lines["muon learning rate"] == "0.02"
+
+
+def test_gates_are_stacks_of_matrices_and_a_state_space_has_matrices_beside_adamws_parameters():
+    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 3}
+    hybrid = RecurrentGemmaConfig(
+        **sizes, intermediate_size=48, num_attention_heads=2, lru_width=16, attention_window_size=8
+    )
+    mamba = Mamba2Config(**sizes, num_heads=4, head_dim=8, state_size=8, n_groups=1)
+    found = []
+    for config in (hybrid, mamba):
+        model = build_model(config, 0)
+        names = {name for name in muon_parameters(model) if "layers.0." in name}
+        found.append({name.split("layers.0.")[1].removesuffix(".weight") for name in names})
+    assert {"temporal_block.rg_lru.input_gate_weight", "temporal_block.rg_lru.recurrent_gate_weight"} < found[0]
+    assert {"temporal_block.linear_x", "temporal_block.linear_out", "mlp_block.gate_proj"} < found[0]
+    assert not any("conv" in name or "bias" in name or "norm" in name for name in found[0])
+    assert found[1] == {"mixer.in_proj", "mixer.out_proj"}
 
 
 def test_a_decay_that_does_not_fit_beside_the_warm_up_is_cut_and_reported(tmp_path, caplog):
