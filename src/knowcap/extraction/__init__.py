@@ -5,10 +5,26 @@ A model trained on biographies alone is tuned on questions about half of the peo
 memorizable accuracy, of the same people, is that of continuing a training text.
 """
 
-from knowcap.extraction.answering import matches
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from knowcap.extraction.questions import ExtractionError
-from knowcap.extraction.stage import describe, extract, folder_of, is_finished
-from knowcap.extraction.tuning import Tuning
+from knowcap.extraction.settings import Tuning, describe, folder_of, is_finished, is_kept
 
 
-__all__ = ["ExtractionError", "Tuning", "describe", "extract", "folder_of", "is_finished", "matches"]
+if TYPE_CHECKING:
+    from knowcap.extraction.answering import matches
+    from knowcap.extraction.stage import extract
+
+__all__ = ["ExtractionError", "Tuning", "describe", "extract", "folder_of", "is_finished", "is_kept", "matches"]
+
+_MODULES = {"extract": "stage", "matches": "answering"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs torch when it is used, so that finished results are found without it."""
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from knowcap.dataset.folder import has_config, read_knowledge
+from knowcap.dataset.folder import read_knowledge
 from knowcap.extraction.answering import answer_nll, answers, matches
 from knowcap.extraction.questions import ExtractionError, questions_of
 from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summarize
-from knowcap.extraction.tuning import Tuning, is_tied, save_adapter, tune
+from knowcap.extraction.settings import Tuning, check_run, checkpoints_of, folder_of, is_kept
+from knowcap.extraction.tuning import is_tied, save_adapter, tune
 from knowcap.files import (
     ANSWERS_FILE,
     EXTRACTION_FILE,
@@ -43,7 +44,6 @@ from knowcap.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "extraction"
 BASE = "../../model"  # of an adapter, relative to its folder
 _PART = 2048  # questions per part file
 _TUNED_ON = 1200  # questions of the tuned half that are asked too, to check that tuning succeeded
@@ -69,20 +69,12 @@ def extract(
             loaded. The tokenizer or the architecture is not supported; raised before tuning.
     """
     folder = folder_of(run_dir, tuning)
-    checkpoints = run_dir / "checkpoints" / f"extract-{tuning.name}"
-    _check_run(run_dir)
+    checkpoints = checkpoints_of(run_dir, tuning)
     if overwrite:
+        check_run(run_dir)
         for path in (folder, checkpoints):
             shutil.rmtree(path, ignore_errors=True)
-    _check_same(folder / TUNING_FILE, tuning)
-    _check_same(checkpoints / TUNING_FILE, tuning)
-    if is_finished(folder):
-        asked = read_json(folder / EXTRACTION_FILE)["limit"]
-        if asked != limit:
-            raise ExtractionError(
-                f"{folder} has answers about {'all' if asked is None else f'the first {asked}'} people; give the same "
-                "--limit, or --overwrite"
-            )
+    if is_kept(run_dir, tuning, limit):
         return folder
     tokenizer = load_tokenizer(run_dir / "model")
     if not (folder / TUNING_FILE).is_file():
@@ -92,49 +84,6 @@ def extract(
     _ask(model, tokenizer, run_dir, recipe, folder, checkpoints, limit)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
-
-
-def folder_of(run_dir: Path, tuning: Tuning) -> Path:
-    """The folder of a tuning's results in a run folder."""
-    return run_dir / FOLDER / tuning.name
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the results are complete."""
-    return (folder / EXTRACTION_FILE).is_file()
-
-
-def describe(folder: Path) -> str:
-    """One line with the results."""
-    r = read_json(folder / EXTRACTION_FILE)
-    return (
-        f"{r['people_asked']:,} people asked: {r['extractable_accuracy']:.1%} extractable, "
-        f"{r['memorizable_accuracy']:.1%} memorizable"
-    )
-
-
-def _check_run(run_dir: Path) -> None:
-    """Raises ExtractionError with everything that a run lacks for extraction."""
-    problems = []
-    if not (run_dir / "model" / TRAINING_FILE).is_file():
-        problems.append(f"{run_dir} has no trained model; run `knowcap train`")
-    elif not (run_dir / "model" / NLL_FILE).is_file():
-        problems.append(f"{run_dir} is not measured; run `knowcap measure {run_dir}`")
-    if not has_config(run_dir / "knowledge", "qa"):
-        problems.append(f"{run_dir / 'knowledge'} has no questions (config qa); only bioS has them")
-    if problems:
-        raise ExtractionError("; ".join(problems))
-
-
-def _check_same(file: Path, tuning: Tuning) -> None:
-    """Raises ExtractionError if the file has other settings than `tuning`."""
-    if not file.is_file():
-        return
-    found = read_json(file)["settings"]
-    values = [(key, found.get(key), value) for key, value in tuning.settings().items()]
-    differing = [f"{key}={old}, expected {new}" for key, old, new in values if old != new]
-    if differing:
-        raise ExtractionError(f"{file.parent} has {'; '.join(differing)}; give the same settings, or --overwrite")
 
 
 def _tune(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence, Sized
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,11 +17,12 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
+from knowcap.extraction.settings import Tuning
 from knowcap.files import CARD_FILE
 from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.models.devices import device_name, world_size
 from knowcap.models.quiet import quiet_peft, quiet_transformers
-from knowcap.recipe import EXTRACT_METHODS, Recipe
+from knowcap.recipe import Recipe
 from knowcap.training.arguments import training_arguments
 from knowcap.training.kernels import faster_training
 from knowcap.training.precision import unprepared
@@ -39,64 +39,6 @@ _CHECKPOINTS = 10  # per tuning
 # The layers of query and value by architecture; the first two hold query, key and value in one matrix.
 FUSED = ("c_attn", "query_key_value")
 SEPARATE = ("q_proj", "v_proj")
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How a model is tuned on questions. The paper's: AdamW, no warm-up, linear to 0 (Part 3.3, Parameter 3).
-
-    Attributes:
-        method: lora; full, all weights; or as_trained, no tuning (for a model that was trained on questions).
-        rank, embedding_rank: of LoRA on query and value, and on the embedding.
-        steps, batch_size, learning_rate, weight_decay: of AdamW; its other settings are the recipe's.
-    """
-
-    method: str
-    rank: int
-    embedding_rank: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-
-    def __post_init__(self) -> None:
-        if self.method not in EXTRACT_METHODS:
-            raise ExtractionError(f"method={self.method!r}, expected {', '.join(EXTRACT_METHODS)}")
-        numbers = {key: getattr(self, key) for key in ("rank", "embedding_rank", "steps", "batch_size")}
-        problems = [f"{key}={value}, expected 1 or more" for key, value in numbers.items() if value < 1]
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
-            problems.append(
-                f"learning_rate={self.learning_rate} and weight_decay={self.weight_decay}, expected more than 0, and "
-                "0 or more"
-            )
-        if problems:
-            raise ExtractionError("; ".join(problems))
-
-    @classmethod
-    def of(cls, recipe: Recipe, **changes: Any) -> Tuning:
-        """A recipe's settings (LoRA if its `extract` is none), with `changes` that are not None applied."""
-        settings = {
-            "method": "lora" if recipe.extract == "none" else recipe.extract,
-            "rank": recipe.extract_rank,
-            "embedding_rank": recipe.extract_embedding_rank,
-            "steps": recipe.extract_steps,
-            "batch_size": recipe.extract_batch_size,
-            "learning_rate": recipe.extract_learning_rate,
-            "weight_decay": recipe.extract_weight_decay,
-        }
-        return cls(**settings | {key: value for key, value in changes.items() if value is not None})
-
-    @property
-    def name(self) -> str:
-        """The folder's name: lora-8-128 (rank, embedding rank), full or as_trained."""
-        return f"lora-{self.rank}-{self.embedding_rank}" if self.method == "lora" else self.method
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that affect the result: ranks only for lora, the method alone for as_trained."""
-        settings = asdict(self)
-        if self.method == "as_trained":
-            return {"method": self.method}
-        return settings if self.method == "lora" else {k: v for k, v in settings.items() if not k.endswith("rank")}
 
 
 class QuestionDataset(Dataset):

@@ -337,12 +337,15 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
 
 def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
     """The extraction stage, in `run_dir/extraction`; `how` are fields of `knowcap.extraction.Tuning`."""
-    from knowcap import extraction as extraction
+    from knowcap import extraction
 
     tuning = extraction.Tuning.of(recipe, **how)
     output = extraction.folder_of(run_dir, tuning)
-    do = partial(extraction.extract, run_dir, recipe, tuning, limit=limit, overwrite=overwrite)
-    return _stage("extract", output, do, extraction.describe, extraction.is_finished(output) and not overwrite)
+    kept = extraction.is_finished(output) and not overwrite
+    do = partial(extraction.is_kept, run_dir, tuning, limit)
+    if not kept:
+        do = partial(extraction.extract, run_dir, recipe, tuning, limit=limit, overwrite=overwrite)
+    return _stage("extract", output, do, extraction.describe, kept)
 
 
 def report(folder: Path, recursive: bool = False) -> Path:
