@@ -126,6 +126,7 @@ def test_nothing_is_compared_unless_asked_and_open_contests_wait(tmp_path):
     rows[-1]["won"] = rows[-2]["won"] = None  # one of its cells is not finished
     (alone,) = comparison_tables(sweep, rows)
     assert alone.title.startswith("Not comparable") and alone.rows[1][0] == "gpt2-2-2"
+    assert alone.note.startswith("2 of 4 cells are not finished") and "finished" not in whole.note
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -199,4 +200,4 @@ def test_terminal_and_page_have_the_comparison_and_a_line_for_each_architecture(
             spent = sum(row["knowledge_bits"] / row["flops"] for row in runs) / 2
             int8 = sum(row["int8_bits_per_parameter"] for row in runs) / 2 / 14.2  # stored bits of made-up int8
             assert line[place] == f"{bits:.3f}" and line[place + 1] == f"{spent:.2e}"
-            assert line[place + 2].split(", ")[0] == f"{bits / 32:.3f}" and line[place + 2].endswith(f"{int8:.3f}")
+            assert line[place + 2] == f"{bits / 32:.3f} (int8 {int8:.3f})"

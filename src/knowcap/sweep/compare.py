@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -99,6 +99,10 @@ def comparison_tables(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[T
         title = f"Not comparable: no other cell of equal {sweep.compare} (within {100 * sweep.tolerance:g} %)"
         head = (_named(_keys(sweep)[0]), sweep.compare, "the nearest")
         tables.append(Table(title, [head, *alone], left=(0, 2)))
+    finished = sum(row["won"] is not None for row in rows)
+    if tables and (waiting := len(sweep.cells) - finished):
+        note = f" {waiting:,} of {len(sweep.cells):,} cells are not finished, or not all of their `best_of`."
+        tables[-1] = replace(tables[-1], note=f"{tables[-1].note}{note}".strip())
     return tables
 
 
@@ -164,7 +168,7 @@ def expected_contests(sweep: Sweep, sizes: Mapping[str, float]) -> list[str]:
     for group in contests(sweep, found):
         keys = [key for key, _ in group[0].compared]
         here = ", ".join(_pair(key, value) for key, value in group[0].setting)
-        names = ", ".join(_label(entry, keys) for entry in group)
+        names = "; ".join(_label(entry, keys) for entry in group)
         if len(group) == 1:
             lines.append(f"not comparable: {' | '.join(_alone(sweep, group[0], found))}")
         else:
@@ -220,8 +224,8 @@ def architecture_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Table
     columns = ("bits/param", "bits/FLOP", "bits/stored bit")
     head = ("architecture", "parameters", *(f"{column} @ {count:,}" for count in counts for column in columns))
     note = (
-        "@: exposures. bits/FLOP: bits of knowledge per FLOP of training; bits/stored bit: of the model as trained, "
-        "int8, int4. Of several runs the best, a mean over seeds."
+        "@: exposures. bits/FLOP: bits of knowledge per FLOP of training; bits/stored bit: of the model as trained (and "
+        "quantized). Of several runs the best, a mean over seeds."
     )
     return Table("By architecture", [head, *lines], note=note)
 
@@ -231,9 +235,15 @@ def _mean_bits(runs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _figures(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Bits per parameter, FLOP and stored bit, such as `0.026 (int8 0.104, int4 0.145)`."""
     stored = []
     for key in ("bits_per_stored_bit", "int8_bits_per_stored_bit", "int4_bits_per_stored_bit"):
         values = [row[key] for row in runs if row.get(key) is not None]
-        stored += [f"{fmean(values):.3f}"] if values else []
+        stored.append(number(fmean(values)) if values else "")
+    copies = [f"{name} {value}" for name, value in zip(("int8", "int4"), stored[1:], strict=True) if value]
     flop = fmean(row["bits_per_flop"] for row in runs)
-    return [number(_mean_bits(runs)), number(flop, ".2e"), ", ".join(stored)]
+    return [
+        number(_mean_bits(runs)),
+        number(flop, ".2e"),
+        f"{stored[0]} ({', '.join(copies)})" if copies else stored[0],
+    ]
