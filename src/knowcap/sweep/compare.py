@@ -224,8 +224,8 @@ def architecture_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Table
     columns = ("bits/param", "bits/FLOP", "bits/stored bit")
     head = ("architecture", "parameters", *(f"{column} @ {count:,}" for count in counts for column in columns))
     note = (
-        "@: exposures. bits/FLOP: bits of knowledge per FLOP of training; bits/stored bit: of the model as trained (and "
-        "quantized). Of several runs the best, a mean over seeds."
+        "@: exposures. bits/FLOP: bits of knowledge per FLOP of training; bits/stored bit: of the model as trained "
+        "(and quantized). Of several runs the best, a mean over seeds."
     )
     return Table("By architecture", [head, *lines], note=note)
 
