@@ -239,6 +239,7 @@ def test_muon_updates_the_matrices_of_the_blocks_and_adamw_all_else_once(model_n
         layer, rest = name.split(".", 3)[2], name.split(".", 3)[3].removesuffix(".weight")
         in_layers.setdefault(layer, {})[rest] = shape
     assert in_layers == {"0": MATRICES[model_name], "1": MATRICES[model_name]}
+    assert trainer.args.to_dict()["optim"] == "muon"  # what trackers show
     adamw, muon = trainer.optimizer.parts.values()
     of = {id(p): name for name, p in trainer.model.named_parameters()}
     names = [[of[id(p)] for group in part.param_groups for p in group["params"]] for part in (adamw, muon)]

@@ -215,8 +215,8 @@ def architecture_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Table
     counts = sorted({exposures for _, exposures in best if exposures is not None})
     lines = []
     for name in names:
-        some = next(runs for (model, _), runs in best.items() if model == name)
-        line = [name, f"{some[0]['num_parameters']:,}"]
+        sizes = sorted({row["num_parameters"] for (model, _), runs in best.items() if model == name for row in runs})
+        line = [name, "; ".join(f"{size:,}" for size in sizes)]
         for exposures in counts:
             runs = best.get((name, exposures))
             line += ["", "", ""] if runs is None else _figures(runs)

@@ -58,6 +58,8 @@ def set_steps(args: TrainingArguments, recipe: Recipe, num_steps: int) -> None:
     """Sets the number of steps, and what of the schedule depends on it; warns if the learning rate cannot fall."""
     args.max_steps = num_steps
     args.lr_scheduler_kwargs = schedule_settings(recipe, num_steps)
+    if recipe.optimizer == MUON:
+        args.optim = MUON  # for trackers; the Trainer reads it for its own optimizers alone
     if recipe.lr_scheduler_type == "constant":
         return
     if recipe.warmup_steps >= num_steps:
