@@ -142,6 +142,8 @@ BAD_VALUES = {
     "block_size": "1",
     "windows": "alined",
     "shard_size": "0",
+    "num_parameters": "0",
+    "num_active_parameters": "0",
     "head_dim": "0",
     "rotary_fraction": "0",
     "initializer_range": "0",

@@ -27,6 +27,7 @@ KNOWLEDGE_FILE, TRAINING_FILE, CAPACITY_FILE = "knowledge.json", "training.json"
 NLL_FILE, CONTROL_FILE, SWAPPED_FILE = "nll.parquet", "control.parquet", "control_swapped.parquet"
 ADAPTER_FILE, QUANTIZATION_FILE = "adapter_config.json", "quantization.json"
 TUNING_FILE, ANSWERS_FILE, EXTRACTION_FILE = "tuning.json", "answers.parquet", "extraction.json"
+CONFIG_FILE = "config.json"  # of transformers
 CARD_FILE, REPORT_FILE, REPORT_JSON_FILE, PAGE_FILE = "README.md", "report.md", "report.json", "report.html"
 SWEEP_FILE, RESULTS_FILE, FRONTIER_FILE = "sweep.yaml", "results.parquet", "bits_vs_parameters.png"
 MEASURED = "measured"  # folder of results on other data sets than a run's own, and of models of others

@@ -43,7 +43,8 @@ def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, 
     """
     path = find_recipe(config)
     problems: list[str] = []
-    found = _from_yaml(path, problems) | _from_overrides(overrides, problems)
+    found = _located(_from_yaml(path, problems), path.parent)
+    found |= _located(_from_overrides(overrides, problems), Path())
     values: dict[str, Any] = {}
     for name, (value, where) in found.items():
         try:
@@ -58,6 +59,32 @@ def read_recipe(config: str | Path, overrides: Overrides = ()) -> tuple[Recipe, 
     return recipe, problems, {*missing, *(found.keys() - values.keys())}
 
 
+def _located(found: dict[str, tuple[Any, str]], folder: Path) -> dict[str, tuple[Any, str]]:
+    """The same, with model_name as the absolute path of its configuration, if it names a local one."""
+    name, where = found.get("model_name", (None, ""))
+    if isinstance(name, str):
+        found["model_name"] = (locate_model(name, folder), where)
+    return found
+
+
+def locate_model(name: str, folder: Path) -> str:
+    """A model_name with the path of a configuration, if it has one, made absolute; others, Hub ids too, as they are.
+
+    A path has a `/` or ends in `.json`. It is relative to the file that has the model_name; else to the current
+    folder; else to knowcap's recipes, which have `architectures/qwen3.json`.
+
+    Args:
+        name: the model_name.
+        folder: of the recipe or the sweep file; the current one for the command line.
+    """
+    if "/" not in name and not name.endswith(".json"):
+        return name
+    for place in (folder, Path(), RECIPES_DIR):
+        if (path := place / Path(name).expanduser()).exists():
+            return str(path.resolve())
+    return name
+
+
 def resolve(recipe: Recipe, config: str | Path) -> Recipe:
     """The recipe with its run_name, the recipe file's stem where none is given."""
     return recipe if recipe.run_name else replace(recipe, run_name=Path(config).stem)
@@ -67,6 +94,11 @@ def packaged_recipes() -> dict[str, Path]:
     """The recipes that come with knowcap, by the name that `--config` takes."""
     paths = {path.relative_to(RECIPES_DIR).with_suffix(""): path for path in sorted(RECIPES_DIR.rglob("*.yaml"))}
     return {name.as_posix(): path for name, path in paths.items() if name.parts[0] not in _NOT_RECIPES}
+
+
+def packaged_architectures() -> list[Path]:
+    """The configurations that come with knowcap: `architectures/qwen3.json` and so on, as model_name takes them."""
+    return sorted((RECIPES_DIR / "architectures").glob("*.json"))
 
 
 def find_recipe(config: str | Path) -> Path:
@@ -148,7 +180,7 @@ def _pairs(words: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any
             yield name, "".join(values)
         elif hint is bool and not values:
             yield name, "true"
-        elif hint in (tuple[int, ...], tuple[str, ...]):
+        elif hint in (tuple[int, ...], tuple[str, ...], dict[str, Any] | None):
             yield name, ",".join(values)
         else:
             problems.append(f"{name}: got {' '.join(values) or 'no value'}, expected one value (--{name})")
@@ -163,6 +195,8 @@ def convert(value: Any, hint: Any) -> Any:
     for kind in (int, str):
         if hint == tuple[kind, ...]:
             return tuple(convert(item, kind) for item in _items(value))
+    if hint == dict[str, Any] | None:
+        return _mapping(value)
     kind = next(k for k in (bool, int, float, str) if hint in (k, k | None))
     text = "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
     if hint != kind and (value is None or text.lower() in ("null", "none", "~")):
@@ -178,6 +212,39 @@ def convert(value: Any, hint: Any) -> Any:
         return number
     expected = {str: "text", bool: "true or false", int: "a whole number such as 1000", float: "a number such as 1e-3"}
     raise ValueError(f"expected {expected[kind]}{'' if hint == kind else ' or null'}")
+
+
+def _mapping(value: Any) -> dict[str, Any] | None:
+    """A mapping from YAML or Python, from JSON text or `a=1,b=[x, y]`; numbers, true, false and null are read."""
+    import yaml
+
+    if isinstance(value, str) and value.strip().lower() not in ("null", "none", "~"):
+        text = value.strip()
+        flow = text if text.startswith("{") else "{" + re.sub(r"(\w+)\s*=\s*", r"\1: ", text) + "}"
+        try:
+            value = yaml.safe_load(flow) if "=" in text or text.startswith("{") else text
+        except yaml.YAMLError:
+            value = text
+    elif isinstance(value, str):
+        return None
+    if value is None or (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        return _scalars(value)
+    raise ValueError("expected a mapping such as {num_hidden_layers: 2}, a=1,b=2 on the command line, or null")
+
+
+def _scalars(value: Any) -> Any:
+    """The same, with text that is a number, true, false or null read as such, at any depth."""
+    if isinstance(value, dict):
+        return {key: _scalars(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_scalars(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value.lower() in (words := {"true": True, "false": False, "null": None, "~": None}):
+        return words[value.lower()]
+    number = parse_number(value)
+    is_float = isinstance(number, int) and not re.fullmatch(r"[+-]?[\d_,]+", value.strip())
+    return value if number is None else float(number) if is_float else number
 
 
 def _items(value: Any) -> Sequence[Any]:

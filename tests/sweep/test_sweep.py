@@ -281,7 +281,8 @@ def test_the_slurm_array_runs_the_cell_of_its_job(tmp_path):
 
 # Keys that texts, tokens and windows do not depend on.
 OTHER_KEYS = (
-    "run_name output_dir seed model_name head_dim rotary_fraction activation initializer_range num_experts_per_tok "
+    "run_name output_dir seed model_name model_config_overrides num_parameters num_active_parameters head_dim "
+    "rotary_fraction activation initializer_range num_experts_per_tok "
     "router_aux_loss_coef optimizer learning_rate lr_scheduler_type min_learning_rate_ratio warmup_steps "
     "learning_rate_decay_share learning_rate_decay_type weight_decay adam_beta1 adam_beta2 adam_epsilon "
     "muon_learning_rate muon_momentum optim_args max_grad_norm train_batch_size gradient_accumulation_steps "

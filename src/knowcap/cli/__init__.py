@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, words = parser.parse_known_args(argv)
     if words and not args.takes_recipe:
         parser.error(f"unrecognized arguments: {' '.join(words)}")
-    return _guarded(lambda: args.command(args, words), show_traceback=args.traceback)
+    return _guarded(lambda: args.command(args, words), args)
 
 
 def train_main(argv: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def train_main(argv: Sequence[str]) -> int:
     parsers.add_recipe_options(parser)
     parsers.add_traceback(parser)
     args, words = parser.parse_known_args(argv)
-    return _guarded(lambda: run.train_process(args, words), show_traceback=args.traceback)
+    return _guarded(lambda: run.train_process(args, words), args)
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -69,12 +69,16 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
+def _guarded(command: Callable[[], None], args: argparse.Namespace) -> int:
     """Runs a command. Errors that a user can fix become one message and status 2; others keep their traceback."""
     from knowcap.run.launch import set_up_process
 
     set_up_process()
     try:
+        if args.imports:
+            from knowcap.models.registration import use_packages
+
+            use_packages(args.imports)
         command()
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -84,7 +88,7 @@ def _guarded(command: Callable[[], None], show_traceback: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except (RuntimeError, ValueError, OSError, ModuleNotFoundError) as error:
-        return _reported(error, show_traceback)
+        return _reported(error, args.traceback)
     return 0
 
 

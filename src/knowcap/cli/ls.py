@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from knowcap.cli.parsers import add_command
-from knowcap.recipe_file import packaged_recipes
+from knowcap.recipe_file import packaged_architectures, packaged_recipes
 from knowcap.sweep import packaged_sweeps
 
 
@@ -49,3 +49,7 @@ def _ls_models() -> None:
         rows.append([pattern(name), f"{size:,}", family.text])
         rows += [["", "", line] for line in wrap(f"in the paper: {family.paper}", 74)]
     print(text_table(rows, left=(0, 2)))
+    print(
+        "\nor the config.json of any causal language model of transformers, its path, folder or Hub id; packaged are"
+    )
+    print("  " + ", ".join(f"{path.parent.name}/{path.name}" for path in packaged_architectures()))

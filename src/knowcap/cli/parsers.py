@@ -102,7 +102,11 @@ def add_command(
 
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
-    """`--traceback`."""
+    """`--traceback` and `--import`."""
+    text = (
+        "a package that registers model classes of your own with AutoConfig and AutoModelForCausalLM; may be repeated"
+    )
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="PACKAGE", help=text)
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
 
 

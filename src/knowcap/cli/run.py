@@ -69,6 +69,7 @@ def _dry_run(args: argparse.Namespace, words: list[str]) -> None:
         from knowcap.training.optimizer import unusual_settings
 
         counts, problems = estimate.sampled(recipe)
+        problems = problems or estimate.check_model(recipe)
         launcher = launcher_of(args)
         if launcher or recipe.precision == "fp16" or any(name.startswith("ACCELERATE_") for name in os.environ):
             problems += process_problems(recipe, launcher)  # imports torch, which takes seconds
@@ -130,7 +131,8 @@ def _training_problems(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     """What would stop a sound recipe's training: its texts, this machine, the launcher."""
     from knowcap.run import estimate
 
-    return estimate.check_texts(recipe) + process_problems(recipe, launcher_of(args))
+    texts = estimate.check_texts(recipe) or estimate.check_model(recipe)
+    return texts + process_problems(recipe, launcher_of(args))
 
 
 _COMMANDS = {"run": (_run, _RUN_EXAMPLES), "data": (_data, _DATA_EXAMPLES), "train": (_train, _TRAIN_EXAMPLES)}

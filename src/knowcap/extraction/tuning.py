@@ -6,27 +6,28 @@ LoRA adapts query, value and embedding, with a rank of its own for the embedding
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PrinterCallback
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
 from knowcap.extraction.settings import Tuning
 from knowcap.files import CARD_FILE
 from knowcap.knowledge.philox import KeyedPermutation
+from knowcap.models import shown_name
 from knowcap.models.devices import device_name, world_size
 from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.training.arguments import training_arguments
 from knowcap.training.kernels import faster_training
 from knowcap.training.precision import unprepared
-from knowcap.training.trainer import ResumableSampler, TrainingProgress, newest_checkpoint
+from knowcap.training.trainer import ResumableTrainer, TrainingProgress, newest_checkpoint
 
 
 if TYPE_CHECKING:
@@ -66,15 +67,6 @@ def batch_of(questions: Sequence[Question]) -> dict[str, torch.Tensor]:
     ids = padded([[*q.prompt, *q.tokens] for q in questions], EOS_ID)
     labels = padded([q.labels() for q in questions], IGNORED)
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
-
-
-class QuestionTrainer(Trainer):
-    """The Trainer over questions that are already shuffled, starting at `first_index` of them."""
-
-    first_index = 0
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return ResumableSampler(self.first_index, len(cast(Sized, self.train_dataset)))
 
 
 def attention_targets(model: PreTrainedModel) -> tuple[str, ...]:
@@ -172,14 +164,14 @@ def tune(
     tokens = sum(len(q.prompt) + len(q.tokens) for q in questions) / len(questions)
     progress = TrainingProgress(round(tokens * len(dataset)))
     args = _arguments(tuning, recipe, checkpoints)
-    trainer = QuestionTrainer(model=model, args=args, train_dataset=dataset, data_collator=dict, callbacks=[progress])
+    trainer = ResumableTrainer(model=model, args=args, train_dataset=dataset, data_collator=dict, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     checkpoint, step = newest_checkpoint(checkpoints)
     trainer.first_index = step * tuning.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(
         "tuning %s (%s): %d parameters, %d steps of %d of %d questions, on %s%s",
-        recipe.model_name, tuning.name, trainable, tuning.steps, tuning.batch_size, len(questions),
+        shown_name(recipe), tuning.name, trainable, tuning.steps, tuning.batch_size, len(questions),
         device_name(args.device), f", resuming from step {step}" if step else "",
     )  # fmt: skip
     with quiet_transformers(), faster_training(base):

@@ -7,26 +7,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from knowcap.models.names import ModelError, ModelName, inner_size, key_value_heads, model_problems, parse_model_name
-from knowcap.models.quiet import quiet_empty_weights
-from knowcap.recipe import ModelSection, section_keys
+from knowcap.models.quiet import quiet_empty_weights, quiet_transformers
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from knowcap.recipe import Recipe
-
 _ROTARY_BASE = 10_000.0  # the same in every rotary family
-
-
-def recipe_config(recipe: Recipe, vocab_size: int) -> PreTrainedConfig:
-    """The configuration of a recipe's model with `vocab_size` vocabulary rows.
-
-    Raises:
-        ModelError: lists all problems at once.
-    """
-    settings = {key: getattr(recipe, key) for key in (*section_keys(ModelSection), "block_size")}
-    return model_config(vocab_size=vocab_size, **settings)
 
 
 def model_config(
@@ -147,6 +134,9 @@ def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
         # The CPU's generator alone: torch.manual_seed would seed the accelerators too.
         torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None  # else the token that begins and ends texts would not be trained
     if config.model_type == "gpt_neox":
         scale = 1 / math.sqrt(2 * config.num_hidden_layers)
         with torch.no_grad():
@@ -154,3 +144,35 @@ def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
                 layer.attention.dense.weight.mul_(scale)
                 layer.mlp.dense_4h_to_h.weight.mul_(scale)
     return model
+
+
+def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a configuration without weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet_transformers(), quiet_empty_weights():
+        try:
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        except Exception as error:  # the model's own code raises errors of many classes
+            raise ModelError(f"{config.model_type} cannot be built: {' '.join(str(error).split())}") from error
+
+
+def check_causal(model: PreTrainedModel) -> None:
+    """Raises ModelError if a token's logits depend on a later token: such a model would read what it has to recall.
+
+    Compared are two texts of 8 random tokens that differ in the last one; the model may be untrained.
+    """
+    import torch
+
+    training, vocabulary = model.training, text_config(model).vocab_size
+    ids = torch.randint(vocabulary, (1, 8), generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    ids[1, -1] = (ids[0, -1] + 1) % vocabulary
+    with torch.no_grad():
+        found = model.eval()(input_ids=ids.to(model.device), use_cache=False).logits[:, :-1].float()
+    model.train(training)
+    if not torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-5):
+        raise ModelError(
+            f"{model.config.model_type} is not causal: the logits of a token depend on the tokens after it; expected "
+            "a causal language model (of an encoder's architecture, model_config_overrides: {is_decoder: true})"
+        )

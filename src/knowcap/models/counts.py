@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +13,13 @@ from knowcap.models.names import ModelError, ModelName, inner_size, key_value_he
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
+
+
+# Keys of configurations: how many experts a mixture has, and how many a token goes to.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts")
+EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k", "experts_per_token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,42 @@ def count_parameters(model: PreTrainedModel, used_vocabulary: int | None = None)
     row_width = _count([tokens, head], used) // rows
     non_embedding = total - _count([*embeddings, tokens, head], used)
     return ParameterCounts(total, non_embedding, total - (rows - rows_used) * row_width)
+
+
+def count_active_parameters(model: PreTrainedModel) -> int:
+    """The parameters that one token passes through: all, but of a mixture only its share of every layer's experts.
+
+    A mixture's experts are in modules 0, 1, … of a module `experts`, or stacked: (experts, …).
+
+    Raises:
+        ModelError: a mixture whose configuration does not say how many experts a token goes to.
+    """
+    config, used = text_config(model), used_parameters(model)
+    total = sum(p.numel() for p in used.values())
+    experts = next((n for key in EXPERTS if isinstance(n := getattr(config, key, None), int) and n > 1), None)
+    if experts is None:
+        return total
+    names = {id(p): name for name, p in model.named_parameters()}
+    stacked = {
+        name.rpartition(".")[0] for key, name in names.items() if key in used and _is_stacked(used[key], experts)
+    }
+    of_experts = sum(
+        p.numel()
+        for key, p in used.items()
+        if re.search(r"\bexperts\.\d+\.", names[key])
+        or (names[key].rpartition(".")[0] in stacked and p.shape[0] == experts)
+    )
+    chosen = next((n for key in EXPERTS_PER_TOKEN if isinstance(n := getattr(config, key, None), int)), None)
+    if of_experts and chosen is None:
+        raise ModelError(
+            f"{config.model_type} is a mixture of {experts} experts, but has none of {', '.join(EXPERTS_PER_TOKEN)}, "
+            "so its active parameters are unknown"
+        )
+    return total - of_experts + of_experts * (chosen or 0) // experts
+
+
+def _is_stacked(parameter: nn.Parameter, experts: int) -> bool:
+    return parameter.dim() == 3 and parameter.shape[0] == experts
 
 
 def used_parameters(model: PreTrainedModel) -> dict[int, nn.Parameter]:

@@ -12,6 +12,7 @@ from knowcap.models.configs import text_config
 from knowcap.models.folders import MAKERS, base_of, check_model_folder, old_buffers
 from knowcap.models.names import ModelError
 from knowcap.models.quiet import quiet_empty_weights, quiet_transformers
+from knowcap.models.registration import read_model_config
 
 
 if TYPE_CHECKING:
@@ -67,8 +68,6 @@ def load_model(folder: str | Path, options: LoadOptions | None = None) -> PreTra
 
 def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
     """A model that is not an adapter."""
-    from transformers import AutoConfig
-
     check_model_folder(folder)
     if (folder / QUANTIZATION_FILE).is_file():
         from knowcap.models.quantized.format import load_quantized
@@ -79,7 +78,7 @@ def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
                 "and attn_implementation out"
             )
         return load_quantized(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_model_config(folder)
     chosen = {"device_map": options.device_map, "attn_implementation": options.attn_implementation}
     with quiet_transformers(), quiet_empty_weights():
         try:

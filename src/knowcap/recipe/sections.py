@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from knowcap.recipe.keys import (
     CORPORA,
@@ -42,6 +42,7 @@ _sentence_key = partial(_text_key, corpora=("bioS",), used_with=(TEXTS_GENERATED
 _bios_key = partial(_generated_key, corpora=("bioS",))
 
 _AT_LEAST_ONE = Range(lambda v: v >= 1, "1 or more")
+_AT_LEAST_ONE_OR_NULL = Range(lambda v: v is None or v >= 1, "1 or more, or null")
 _AT_LEAST_TWO = Range(lambda v: v >= 2, "2 or more")
 _SHARE = Range(lambda v: 0 < v <= 1, "more than 0 and at most 1")
 _BETWEEN = Range(lambda v: 0 < v < 1, "more than 0 and less than 1")
@@ -237,7 +238,19 @@ class ModelSection:
     """Model"""
 
     model_name: str = _training_key(
-        "", "such as gpt2-rotary-L-H (L layers, H heads); see `knowcap ls models`", required=True
+        "",
+        "such as gpt2-rotary-L-H (L layers, H heads), see `knowcap ls models`; or a config.json of transformers: its "
+        "path, its folder or a Hub id",
+        required=True,
+    )
+    model_config_overrides: dict[str, Any] | None = _training_key(
+        None, "changes to the config.json that model_name names, such as num_hidden_layers=2,hidden_act=silu"
+    )
+    num_parameters: int | None = _training_key(
+        None, "sets the model's width, at its depth, by the number of all parameters", range=_AT_LEAST_ONE_OR_NULL
+    )
+    num_active_parameters: int | None = _training_key(
+        None, "the same by the parameters that one token passes through (mixtures)", range=_AT_LEAST_ONE_OR_NULL
     )
     head_dim: int = _training_key(64, "width of a head; hidden size = heads x head_dim", range=_AT_LEAST_ONE)
     rotary_fraction: float = _training_key(0.25, "gpt2-rotary: share of each head that rotates", range=_SHARE)

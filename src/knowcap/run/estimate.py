@@ -11,8 +11,11 @@ from knowcap.corpus.pieces import CHECKED
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
 from knowcap.files import TRAINING_FILE, read_json
-from knowcap.models import closed_form_parameters
+from knowcap.models import ModelError, describe_size, is_config, parameters_of, parse_model_name, widths_of
 from knowcap.models.devices import uses_gpu
+from knowcap.models.names import inner_size
+from knowcap.models.quantized.settings import Settings
+from knowcap.models.quantized.settings import check_recipe as check_quantizing
 from knowcap.recipe import Recipe
 from knowcap.report.duration import duration
 from knowcap.run.folder import is_run_of
@@ -50,14 +53,16 @@ class SampleCounts:
 class Estimate:
     """A run in numbers; tokens include the ends of texts, and those of junk and questions where there are some.
 
-    `train_seconds` are those of the finished run in the run folder, else roughly those of steps timed on this
-    machine in one process; None if neither is known. `time` says which.
+    `widths` are those that the recipe's num_parameters picks, in words. `train_seconds` are those of the finished run in
+    the run folder, else roughly those of steps timed on this machine in one process; None if neither is known. `time`
+    says which.
     """
 
     num_people: int
     bits_per_person: float
     total_bits: float
     num_parameters: int
+    widths: str
     max_bits_per_parameter: float
     tokens_per_biography: float
     num_tokens: int
@@ -73,6 +78,36 @@ def check_texts(recipe: Recipe) -> list[str]:
     Takes seconds, unlike `knowcap.run.preflight.check_recipe`, which should have found nothing before.
     """
     return sampled(recipe, CHECKED)[1]
+
+
+def check_model(recipe: Recipe) -> list[str]:
+    """Problems that appear when the model is built for the vocabulary: no widths of that many parameters, logits that
+    see later tokens, weights that cannot be quantized. Imports torch only for configurations.
+
+    `check_texts` should have found nothing before.
+    """
+    try:
+        if is_config(recipe.model_name):
+            return _check_configuration(recipe, _sample_stream(recipe)[1])
+        if recipe.num_parameters is None and recipe.num_active_parameters is None:
+            return []
+        name = parse_model_name(recipe.model_name)
+        width = name.num_heads * widths_of(recipe, _sample_stream(recipe)[1])["head_dim"]
+        return check_quantizing(recipe, (width, inner_size(name.of, width)))
+    except ModelError as error:
+        return [str(error)]
+
+
+def _check_configuration(recipe: Recipe, rows: int) -> list[str]:
+    from knowcap.models import build_model, check_causal, recipe_config
+    from knowcap.models.quantized.stage import check_layers
+
+    config = recipe_config(recipe, rows)
+    if parameters_of(recipe, rows).num_parameters <= _LARGEST_PROBE:
+        check_causal(build_model(config, recipe.seed))
+    for bits in recipe.quantize_bits:
+        check_layers(config, Settings.of(recipe, bits))
+    return []
 
 
 def sampled(recipe: Recipe, checked: int = _FEW) -> tuple[SampleCounts | None, list[str]]:
@@ -106,8 +141,7 @@ def estimate(recipe: Recipe, measure_speed: bool = False, counts: SampleCounts |
     """
     counts = counts or sample_counts(recipe)
     knowledge = knowledge_of(recipe)
-    sizes = {"vocab_size": counts.rows, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
-    parameters = closed_form_parameters(recipe.model_name, **sizes)
+    parameters = parameters_of(recipe, counts.rows).num_parameters
     biographies = knowledge.num_people * recipe.exposures
     windows = max(1, round(counts.windows * biographies))
     steps = -(-windows // recipe.train_batch_size)
@@ -125,6 +159,7 @@ def estimate(recipe: Recipe, measure_speed: bool = False, counts: SampleCounts |
         bits_per_person=knowledge.bits_per_person,
         total_bits=knowledge.total_bits,
         num_parameters=parameters,
+        widths=describe_size(recipe, counts.rows),
         max_bits_per_parameter=knowledge.total_bits / parameters,
         tokens_per_biography=counts.own_tokens,
         num_tokens=round(counts.tokens * biographies),
@@ -142,6 +177,7 @@ def describe(e: Estimate) -> str:
         "bits per person": f"{e.bits_per_person:.4f}",
         "bits in total": f"{e.total_bits:,.0f}",
         "parameters": f"{e.num_parameters:,}",
+        **({"widths": e.widths} if e.widths else {}),
         "max bits per parameter": f"{e.max_bits_per_parameter:.4f}",
         "tokens per biography": f"{e.tokens_per_biography:.1f}",
         "tokens in total, about": f"{e.num_tokens:,}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from knowcap.files import (
     REPORT_JSON_FILE,
     SOFT_LOCK_FILE,
     not_writable,
+    write_json,
 )
-from knowcap.models import ModelError, closed_form_parameters
+from knowcap.models import is_config, parameters_of, snapshot_name
+from knowcap.models.architectures import read_config
 from knowcap.provenance import git_revision, versions
 from knowcap.recipe import KEYS, Recipe, RecipeError
-from knowcap.recipe_file import read_recipe
+from knowcap.recipe_file import locate_model, read_recipe
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,8 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
         if overwrite:
             _delete_outputs(run_dir)
         file = run_dir / RECIPE_FILE
-        if overwrite or not file.is_file() or read_recipe(file)[0] != recipe:
+        recipe = _with_snapshot(recipe, run_dir)
+        if overwrite or not file.is_file() or read_recipe(file)[0] != _located(recipe, run_dir):
             # Each process writes a file of its own, since several may start together.
             partial = run_dir / f".{RECIPE_FILE}.{os.getpid()}.partial"
             partial.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
@@ -110,9 +113,34 @@ def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
     if problems:
         return [f"{run_dir / RECIPE_FILE} cannot be used: {'; '.join(problems)}; {_FIX}"]
     fixed = [name for name, key in KEYS.items() if not key.free]
+    there, recipe = _compared(there), _compared(recipe)
     values = [(name, getattr(there, name), getattr(recipe, name)) for name in fixed]
     differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in values if old != new]
     return [f"{run_dir} belongs to another recipe: {', '.join(differing)}; {_FIX}"] if differing else []
+
+
+def _compared(recipe: Recipe) -> Recipe:
+    """The recipe with its configuration's model_name by content, so that its place does not matter."""
+    if not is_config(recipe.model_name):
+        return recipe
+    try:
+        return replace(recipe, model_name=snapshot_name(recipe.model_name))
+    except ValueError:
+        return recipe  # it is no longer there
+
+
+def _with_snapshot(recipe: Recipe, run_dir: Path) -> Recipe:
+    """The recipe of a run folder: the configuration that its model_name names is copied there, and named instead."""
+    if not is_config(recipe.model_name):
+        return recipe
+    name = snapshot_name(recipe.model_name)
+    if not (run_dir / name).is_file():
+        write_json(run_dir / name, read_config(recipe.model_name))
+    return replace(recipe, model_name=name)
+
+
+def _located(recipe: Recipe, run_dir: Path) -> Recipe:
+    return replace(recipe, model_name=locate_model(recipe.model_name, run_dir))
 
 
 def _delete_outputs(run_dir: Path) -> None:
@@ -128,10 +156,9 @@ def _delete_outputs(run_dir: Path) -> None:
 def bytes_needed(recipe: Recipe) -> int:
     """The approximate size of a run: texts, scored facts, checkpoints with AdamW's moments, quantized copies."""
     try:
-        sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
-        weights = 4 * closed_form_parameters(recipe.model_name, **sizes)
-    except ModelError:
-        weights = 0  # reported by the check of the recipe
+        weights = 4 * (recipe.num_parameters or parameters_of(recipe, recipe.vocab_size).num_parameters)
+    except ValueError:
+        weights = 0  # reported by the checks of the recipe and its model
     biographies = (recipe.num_people + recipe.control_people) * min(recipe.renderings, recipe.exposures)
     if recipe.dataset_name is not None:
         biographies = _texts_of(recipe)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +13,7 @@ from knowcap.recipe import (
     KEYS,
     BioDSection,
     JunkSection,
+    ModelSection,
     QuestionSection,
     Recipe,
     RecipeError,
@@ -84,13 +84,12 @@ def check_settings(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_model(recipe: Recipe, bad: set[str]) -> list[str]:
     """The model's name and settings; settings of mixtures of experts for a model that is none."""
-    from knowcap.models import model_problems, parse_model_name
+    from knowcap.models import architecture_problems, is_config, parse_model_name
 
-    names = signature(model_problems).parameters
-    if bad.intersection(names):
+    if bad.intersection(section_keys(ModelSection)):
         return []
-    problems = model_problems(**{name: getattr(recipe, name) for name in names})
-    if problems or parse_model_name(recipe.model_name).num_experts:
+    problems = architecture_problems(recipe)
+    if problems or is_config(recipe.model_name) or parse_model_name(recipe.model_name).num_experts:
         return problems
     why = f"on {recipe.model_name}, which is no mixture of experts"
     return [
@@ -168,17 +167,17 @@ def _check_questions(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_ranks(recipe: Recipe) -> list[str]:
     """Ranks of LoRA that exceed the hidden size."""
-    from knowcap.models import ModelError, parse_model_name
+    from knowcap.models import ModelError, hidden_size_of
 
     try:
-        width = parse_model_name(recipe.model_name).num_heads * recipe.head_dim
+        width = hidden_size_of(recipe)
     except ModelError:
         return []  # _check_model reports the name
-    ranks = {key: getattr(recipe, key) for key in _RANKS}
+    ranks = {} if width is None else {key: getattr(recipe, key) for key in _RANKS}
     return [
         f"{key}={rank} exceeds the hidden size {width} of {recipe.model_name}; give {width} or less"
         for key, rank in ranks.items()
-        if rank > width
+        if rank > (width or rank)
     ]
 
 
@@ -199,18 +198,19 @@ def _check_unused(recipe: Recipe, bad: set[str]) -> list[str]:
 
 def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
     """Whether a model of that width can be quantized so, with the packages that are installed."""
-    from knowcap.models import ModelError, parse_model_name
+    from knowcap.models import ModelError, hidden_size_of, parse_model_name
     from knowcap.models.names import inner_size
     from knowcap.models.quantized.settings import check_recipe
 
     if bad & {"quantize_bits", "quantization_method", "quantization_group_size", "quantization_symmetric"}:
         return []
     try:
-        name = parse_model_name(recipe.model_name)
+        width = hidden_size_of(recipe)
     except ModelError:
-        return check_recipe(recipe, ())  # _check_model reports the name
-    width = name.num_heads * recipe.head_dim
-    return check_recipe(recipe, (width, inner_size(name.of, width)))
+        width = None  # _check_model reports the name
+    if width is None:
+        return check_recipe(recipe, ())
+    return check_recipe(recipe, (width, inner_size(parse_model_name(recipe.model_name).of, width)))
 
 
 def check_corpus(recipe: Recipe, bad: set[str]) -> list[str]:

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from knowcap.files import CONFIG_FILE
 from knowcap.recipe import Recipe
 
 
-_SHORT = {"model_name": "", "num_people": "N", "learning_rate": "lr", "train_batch_size": "batch", "seed": "seed"}
+_SHORT = {
+    "model_name": "",
+    "num_people": "N",
+    "learning_rate": "lr",
+    "num_parameters": "P",
+    "train_batch_size": "batch",
+    "seed": "seed",
+}
 EQUAL = ("num_parameters", "num_active_parameters", "flops")  # what cells that are compared may have in common
 Overrides = Mapping[str, Any]
 
@@ -86,7 +94,12 @@ def cell_name(overrides: Overrides, grid: Mapping[str, Sequence[Any]], alone: bo
 
 
 def _part(key: str, value: Any) -> str:
-    if isinstance(value, tuple):
+    if key == "model_name" and Path(str(value)).is_absolute():  # a configuration
+        path = Path(value)
+        text = path.parent.name if path.name == CONFIG_FILE else path.stem
+    elif isinstance(value, dict):
+        text = "-".join(f"{name}-{item}" for name, item in value.items()) or "none"
+    elif isinstance(value, tuple):
         text = "-".join(map(str, value)) or "none"
     elif value is None or isinstance(value, bool):
         text = "null" if value is None else str(value).lower()

@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from knowcap.recipe import KEYS, Recipe, shaping_keys
-from knowcap.run.estimate import check_texts
+from knowcap.recipe import KEYS, ModelSection, QuantizationSection, Recipe, section_keys, shaping_keys
+from knowcap.run.estimate import check_model, check_texts
 from knowcap.run.folder import bytes_needed, folder_problems
 from knowcap.run.launch import Launcher, process_problems
 from knowcap.run.preflight import check_corpus, check_settings
@@ -18,6 +18,7 @@ from knowcap.sweep.cells import Cell
 
 CORPUS_KEYS = shaping_keys("texts", "tokens", "windows")
 TEXTS_KEYS = tuple(name for name in CORPUS_KEYS if not KEYS[name].amount)
+_model_values = attrgetter(*section_keys(ModelSection, QuantizationSection))
 _corpus_values, _texts_values = attrgetter(*CORPUS_KEYS), attrgetter(*TEXTS_KEYS)
 
 
@@ -61,12 +62,19 @@ def start_problems(cells: Sequence[Cell], launcher: Launcher | None = None) -> l
 
 
 def text_problems(cells: Iterable[Cell]) -> list[str]:
-    """Problems that appear only when texts are tokenized (`estimate.check_texts`): seconds for each kind of text."""
+    """Problems that appear only when texts are tokenized and models built (`estimate.check_texts`, `check_model`):
+    seconds for each kind of text and of model.
+    """
     kinds: dict[tuple[Any, ...], Cell] = {}
+    models: dict[str, Cell] = {}
     for cell in cells:
         if not (cell.run_dir / "model").is_dir():
             kinds.setdefault(texts_key(cell.recipe), cell)
-    return _reported_once([(problem, cell.name) for cell in kinds.values() for problem in check_texts(cell.recipe)])
+            models.setdefault(repr([texts_key(cell.recipe), _model_values(cell.recipe)]), cell)
+    found = [(problem, cell.name) for cell in kinds.values() for problem in check_texts(cell.recipe)]
+    if not found:
+        found = [(problem, cell.name) for cell in models.values() for problem in check_model(cell.recipe)]
+    return _reported_once(found)
 
 
 def _room_problems(cells: Sequence[Cell]) -> list[str]:

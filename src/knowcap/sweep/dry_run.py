@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from knowcap.dataset.corpora import knowledge_of
 from knowcap.facts import CorpusError
 from knowcap.files import RECIPE_FILE, TRAINING_FILE, read_json
-from knowcap.models import closed_form_active_parameters, closed_form_parameters
+from knowcap.models import ModelError, parameters_of
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.report.duration import duration
 from knowcap.report.table import short_number, text_table
@@ -163,24 +162,14 @@ def training_flops(recipe: Recipe, rows: int, num_tokens: int) -> float:
         rows: of its vocabulary.
         num_tokens: D.
     """
-    return (
-        6.0
-        * num_tokens
-        * closed_form_active_parameters(
-            recipe.model_name,
-            vocab_size=rows,
-            block_size=recipe.block_size,
-            head_dim=recipe.head_dim,
-            num_experts_per_tok=recipe.num_experts_per_tok,
-        )
-    )
+    return 6.0 * num_tokens * parameters_of(recipe, rows).num_active_parameters
 
 
 def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
     """The counts of every cell by its name.
 
     Raises:
-        RecipeError: the tokenizer or the windows cannot hold the texts.
+        RecipeError: the tokenizer or the windows cannot hold the texts, or a model cannot be built.
     """
     texts: dict[tuple[Any, ...], SampleCounts] = {}
     bits: dict[tuple[Any, ...], tuple[int, float]] = {}
@@ -196,12 +185,15 @@ def count_cells(cells: Iterable[Cell]) -> dict[str, CellCounts]:
         if corpus not in bits:
             knowledge = knowledge_of(recipe)
             bits[corpus] = knowledge.num_people, knowledge.total_bits
-        found[cell.name] = _counts(recipe, texts[kind], *bits[corpus])
+        try:
+            found[cell.name] = _counts(recipe, texts[kind], *bits[corpus])
+        except ModelError as error:
+            raise RecipeError([str(error)], cell.name) from error
     return found
 
 
 def _counts(recipe: Recipe, texts: SampleCounts, num_people: int, total_bits: float) -> CellCounts:
-    parameters = _parameters(recipe.model_name, texts.rows, recipe.block_size, recipe.head_dim)
+    parameters = parameters_of(recipe, texts.rows).num_parameters
     biographies = num_people * recipe.exposures
     tokens = round(biographies * texts.tokens)
     windows = max(1, round(biographies * texts.windows))
@@ -213,8 +205,3 @@ def _counts(recipe: Recipe, texts: SampleCounts, num_people: int, total_bits: fl
         num_steps=-(-windows // recipe.train_batch_size),
         flops=training_flops(recipe, texts.rows, tokens),
     )
-
-
-@lru_cache(maxsize=4096)
-def _parameters(model_name: str, rows: int, block_size: int, head_dim: int) -> int:
-    return closed_form_parameters(model_name, vocab_size=rows, block_size=block_size, head_dim=head_dim)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
-from knowcap.recipe_file import RECIPES_DIR, convert, packaged_recipes, parse_number, read_recipe
+from knowcap.recipe_file import RECIPES_DIR, convert, locate_model, packaged_recipes, parse_number, read_recipe
 from knowcap.sweep.cells import EQUAL, Cell, Sweep, cell_name, combine
 
 
@@ -65,6 +65,8 @@ def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tupl
     file = find_sweep(config)
     problems: list[str] = []
     content = _read(file, problems)
+    for values in (content.grid.get("model_name", []), *content.items):
+        _locate_models(values, file.parent)
     overrides = combine(content.items, content.grid)
     base = _find_base(file, content.base, problems)
     cells: tuple[Cell, ...] = ()
@@ -75,6 +77,13 @@ def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tupl
         _check_best_of(content, overrides, problems)
     options = {"compare": content.compare, "tolerance": content.tolerance}
     return Sweep(file.stem, file, content.base, folder, cells, content.best_of, **options), problems
+
+
+def _locate_models(values: list[Any] | dict[str, Any], folder: Path) -> None:
+    """Makes the paths of configurations among a grid's or an item's model_names absolute, in place."""
+    for key in range(len(values)) if isinstance(values, list) else {"model_name"} & values.keys():
+        if isinstance(name := values[key], str):
+            values[key] = locate_model(name, folder)
 
 
 def packaged_sweeps() -> dict[str, Path]:

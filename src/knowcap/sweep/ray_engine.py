@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knowcap.models.registration import IMPORTS
 from knowcap.recipe import RecipeError
 from knowcap.sweep.cells import Cell
 from knowcap.sweep.checks import cluster_problems
@@ -59,7 +60,12 @@ class RayEngine:
             raise RecipeError(problems, "--engine ray")
         ray = _connected(self.address)
         threads = max(1, int(self.cpus_per_cell))
-        environment = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {
+            "TQDM_DISABLE": "1",
+            IMPORTS: os.environ.get(IMPORTS, ""),
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         task = ray.remote(
             num_cpus=self.cpus_per_cell,
             num_gpus=self.gpus_per_cell,

@@ -88,7 +88,7 @@ def row_of(cell: Cell) -> dict[str, Any]:
         row[f"int{bits}_bits_per_parameter"] = quantized["bits_per_parameter"]
         row[f"int{bits}_bits_per_stored_bit"] = _per_stored_bit(quantized)
     others = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
-    return row | {key: str(value) if isinstance(value, tuple) else value for key, value in others.items()}
+    return row | {key: str(value) if isinstance(value, (tuple, dict)) else value for key, value in others.items()}
 
 
 def _per_stored_bit(capacity: Mapping[str, Any]) -> float | None:

@@ -22,7 +22,16 @@ from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.dataset.stage import build, check_knowledge
 from knowcap.files import CORES_FILE, TRAINING_FILE, read_json, whole_file, whole_folder, write_json
-from knowcap.models import build_model, count_parameters, recipe_config
+from knowcap.models import (
+    build_model,
+    check_causal,
+    count_parameters,
+    description,
+    is_config,
+    recipe_config,
+    shown_name,
+    text_config,
+)
 from knowcap.models.devices import device_name, uses_gpu, world_size
 from knowcap.models.quiet import quiet_transformers
 from knowcap.progress import progress_bar
@@ -76,6 +85,8 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     set_steps(args, recipe, windows.steps)
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
     model = build_model(recipe_config(recipe, rows), recipe.seed)
+    if is_config(recipe.model_name):
+        check_causal(model)
     progress = TrainingProgress(num_tokens)
     callbacks = [progress, *_knowledge_callbacks(recipe, corpus, tokenizer, run_dir)]
     trainer = StreamTrainer(
@@ -90,8 +101,8 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     trainer.first_index = step * recipe.train_batch_size
     logger.info(
         "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d, on %s%s",
-        recipe.model_name, model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens, args.world_size,
-        device_name(args.device), f", resuming from step {step}" if step else "",
+        shown_name(recipe), model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens,
+        args.world_size, device_name(args.device), f", resuming from step {step}" if step else "",
     )  # fmt: skip
     with quiet_transformers(), faster_training(model, recipe.torch_compile):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -190,7 +201,7 @@ def _save(
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     steps = trainer.state.global_step
     content = {
-        "model_name": recipe.model_name,
+        **description(recipe, text_config(model).vocab_size),
         **source,
         "seed": recipe.seed,
         "exposures": recipe.exposures,

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.files import FileError, read_json
 from knowcap.progress import Bar, progress_bar
-from knowcap.training.packing import Stream
+from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES, Routing
 from knowcap.training.windows import Mixture
 
@@ -67,35 +68,56 @@ class ResumableSampler(Sampler[int]):
         return self.size
 
 
-class StreamTrainer(Trainer):
+class ResumableTrainer(Trainer):
+    """The Trainer over a data set that is already shuffled, starting at `first_index` of it."""
+
+    first_index = 0
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return ResumableSampler(self.first_index, len(cast(Sized, self.train_dataset)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Loads the weights as from_pretrained does.
+
+        The Trainer looks for the model's own names only. A mixture's experts are saved one by one, but are one tensor
+        of the model: they would stay as they were initialized.
+        """
+        if self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):  # shards; an adapter
+            return super()._load_from_checkpoint(resume_from_checkpoint, cast(Any, model))
+        loaded, found = type(self.model).from_pretrained(
+            resume_from_checkpoint, dtype=self.model.dtype, use_safetensors=True, output_loading_info=True
+        )
+        if wrong := {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}:
+            raise TrainingError(f"{resume_from_checkpoint} does not match the model: {wrong}; delete this checkpoint")
+        self.model.load_state_dict(loaded.state_dict())
+
+
+class StreamTrainer(ResumableTrainer):
     """The Trainer over a data set that is already shuffled, starting at `first_index` of it.
 
     `loss` in the log is nats per token for every architecture: a mixture's auxiliary loss is logged separately as
-    `router_aux_loss` (unweighted), with the smallest and the largest share of a layer's tokens that an expert gets;
-    log_history holds all shares, (layers, experts), in `expert_shares`.
+    `router_aux_loss` (unweighted; none where the model has none), with the smallest and the largest share of a layer's
+    tokens that an expert gets; log_history holds all shares, (layers, experts), in `expert_shares`.
     """
-
-    first_index = 0
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, **kwargs)
         self.routing = Routing(model)
-        if self.routing.layers:
+        if self.routing.layers and hasattr(model, "router_aux_loss_coef"):
             # The Trainer sums the losses of processes and micro-batches, each a part of the mean over tokens but with
             # a whole auxiliary loss: without this its weight would grow with their number.
             cast(Any, model).router_aux_loss_coef /= self.accelerator.num_processes * args.gradient_accumulation_steps
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return ResumableSampler(self.first_index, len(cast(Sized, self.train_dataset)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs, with a mixture's routing since the last loss."""
         shares = None
         if self.routing.layers and "loss" in logs:
             aux, shares = self.routing.take(self.accelerator)
-            logs["loss"] -= cast(Any, self.model).config.router_aux_loss_coef * aux
+            if aux is not None:
+                logs["loss"] -= cast(Any, self.model).config.router_aux_loss_coef * aux
+                logs[AUX_LOSS] = aux
             flat = [share for layer in shares for share in layer]
-            logs |= {AUX_LOSS: aux, "expert_share_min": min(flat), "expert_share_max": max(flat)}
+            logs |= {"expert_share_min": min(flat), "expert_share_max": max(flat)}
         super().log(logs, start_time)
         if shares is not None:
             cast(Any, self.state.log_history[-1])[SHARES] = shares

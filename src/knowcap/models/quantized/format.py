@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from knowcap.files import QUANTIZATION_FILE
 from knowcap.models.configs import build_model
@@ -19,6 +19,7 @@ from knowcap.models.names import ModelError
 from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.layers import linearize, stored_tensors
 from knowcap.models.quantized.settings import read_quantization, settings_of
+from knowcap.models.registration import read_model_config
 
 
 # quanto's scales of quantized activations; if only weights are quantized they are 1, and are not stored.
@@ -60,7 +61,7 @@ def load_quantized(folder: str | Path) -> PreTrainedModel:
     folder = check_model_folder(folder, ("config.json", QUANTIZATION_FILE))
     settings = settings_of(read_quantization(folder))
     file = check_model_folder(folder, (weights_file(settings.method),)) / weights_file(settings.method)
-    model = build_model(AutoConfig.from_pretrained(folder, local_files_only=True), seed=0)
+    model = build_model(read_model_config(folder), seed=0)
     linearize(model)
     state = load_file(file)
     names = set(state)

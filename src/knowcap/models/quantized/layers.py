@@ -6,6 +6,7 @@ rewrites both exactly; `coverage` raises if a weight is still left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -218,7 +219,8 @@ def layers_to_quantize(model: PreTrainedModel, exclude: Collection[str]) -> dict
     """
     name, blocks = blocks_of(model)
     linear = {k: m for k, m in blocks.named_modules(prefix=name) if isinstance(m, nn.Linear) and m.weight.numel()}
-    idle = [pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in linear)]
+    names = {*linear, *(key.removesuffix(".weight") for key in block_weights(model))}
+    idle = [pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in names)]
     if idle:
         raise ModelError(
             f"exclude: no layer matches {', '.join(idle)}; {type(model).__name__} has {', '.join(_some(linear))}"
@@ -273,9 +275,17 @@ def coverage(weights: Mapping[str, int], done: Collection[str], exclude: Collect
         raise ModelError(
             f"unsupported architecture {model_name}: only {fraction:.1%} of the block weights can be quantized, "
             f"expected {LEAST_COVERAGE:.0%} or more; {len(missed)} of {len(weights)} would not be quantized: "
-            f"{_listed(missed)}; linearize() has to rewrite them as nn.Linear"
+            f"{_listed(missed)}; they are neither nn.Linear nor experts in Mixtral's layout: keep them in full "
+            f"precision by their patterns (quantization_exclude: {_patterns(missed)}), or make no copies "
+            "(quantize_bits: [])"
         )
     return 1 - sum(left.values()) / total
+
+
+def _patterns(names: Collection[str]) -> list[str]:
+    """Patterns of weights that are alike in all blocks: *.mixer.conv1d."""
+    ends = (re.sub(r".*\.\d+\.", "", name.removesuffix(".weight")) for name in names)
+    return [f"*.{end}" for end in dict.fromkeys(ends)]
 
 
 def stored_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

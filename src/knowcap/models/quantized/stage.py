@@ -29,12 +29,11 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from knowcap.dataset.folder import has_config, num_rows, read_rows
 from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json, whole_folder, write_json
-from knowcap.models.configs import text_config
+from knowcap.models.configs import meta_model, text_config
 from knowcap.models.counts import count_parameters
 from knowcap.models.folders import check_model_folder
 from knowcap.models.loading import load_model, load_tokenizer
@@ -54,6 +53,7 @@ from knowcap.models.quantized.layers import (
     linearize,
 )
 from knowcap.models.quantized.settings import Settings, check_kept, is_quantized
+from knowcap.models.registration import read_model_config
 from knowcap.models.reload import close_logits, reload_problem
 from knowcap.models.separators import Separators
 
@@ -140,16 +140,20 @@ def quantize(
 
 def _check_architecture(model_dir: Path, settings: Settings) -> None:
     """Raises ModelError if block weights cannot be quantized with these settings, before any weight is loaded."""
-    model_type = read_json(model_dir / "config.json").get("model_type")
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    config = read_model_config(model_dir)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(
-            f"{model_dir}: unsupported architecture, model_type={model_type!r}; expected a causal language model of "
-            "transformers, such as gpt2 or gpt_neox"
+            f"{model_dir}: unsupported architecture, model_type={config.model_type!r}; expected a causal language "
+            "model of transformers, such as gpt2 or gpt_neox"
         )
+    check_layers(config, settings)
+
+
+def check_layers(config: PreTrainedConfig, settings: Settings) -> None:
+    """Raises ModelError if the block weights of a configuration's model cannot be quantized with these settings."""
     _check_packages(settings)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir, local_files_only=True))
-        linearize(model)
+    model = meta_model(config)
+    linearize(model)
     done = [f"{name}.weight" for name in layers_to_quantize(model, settings.exclude)]
     coverage(_sizes(model), done, settings.exclude, type(model).__name__)
     (quanto if settings.method == "quanto" else gptq).check_layers(model, settings)
@@ -226,7 +230,7 @@ def _calibration(
         return None
     if dataset_dir is None:
         raise ModelError(f"gptq needs texts of training; give {model_dir}'s data set folder as dataset_dir")
-    config = AutoConfig.from_pretrained(model_dir, local_files_only=True).get_text_config()
+    config = read_model_config(model_dir).get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
     tokenizer = load_tokenizer(model_dir)
     separators = Separators.of_model(model_dir, tokenizer, start_token)
@@ -308,7 +312,7 @@ def _logits(model: PreTrainedModel) -> torch.Tensor:
     """Logits (4, up to 32, vocabulary) of fixed random token ids."""
     generator = torch.Generator().manual_seed(0)
     config = text_config(model)
-    length = min(32, config.max_position_embeddings)
+    length = min(32, getattr(config, "max_position_embeddings", 32))  # state-space models have none
     ids = torch.randint(config.vocab_size, (4, length), generator=generator)
     with torch.no_grad():  # int4 weights of quanto cannot be used in inference mode
         return model(ids, use_cache=False).logits

@@ -192,7 +192,8 @@ def memorized(capacity: dict[str, Any]) -> str:
 def architecture(model_name: str) -> str:
     """Such as `gpt2-rotary (rotary positions, standard MLP, tied embeddings)`; the name alone if it is not ours."""
     family = family_of(model_name)
-    return f"{family} ({MODEL_FAMILIES[family].text})" if family in MODEL_FAMILIES else family
+    ours = family in MODEL_FAMILIES and family != model_name  # a model_type such as llama may be configured otherwise
+    return f"{family} ({MODEL_FAMILIES[family].text})" if ours else family
 
 
 def setting(value: Any) -> str:

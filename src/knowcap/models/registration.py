@@ -1,0 +1,104 @@
+"""Classes of models that are not transformers' own: packages that register them with its Auto classes.
+
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    AutoConfig.register("my_type", MyConfig)
+    AutoModelForCausalLM.register(MyConfig, MyForCausalLM)
+
+Such a package is named by `knowcap COMMAND --import my_package`, or by an entry point of the group `knowcap.models`.
+Code is never loaded from the Hub or from a model folder (trust_remote_code is off).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knowcap.models.names import ModelError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+IMPORTS = "KNOWCAP_IMPORT"  # environment variable: names of packages, with commas; worker processes inherit it
+ENTRY_POINTS = "knowcap.models"
+
+
+def packages() -> tuple[str, ...]:
+    """The packages that are imported for their classes, besides those of entry points."""
+    return tuple(name for name in os.environ.get(IMPORTS, "").split(",") if name)
+
+
+def use_packages(names: Sequence[str]) -> None:
+    """Adds packages, for this process and those that it starts. They are imported when a configuration is first read.
+
+    Raises:
+        ModelError: there is no package of that name, neither installed nor in the current folder.
+    """
+    for name in names:
+        if not name.replace(".", "").isidentifier():
+            raise ModelError(f"--import {name}: expected the name of a package or module, such as my_package")
+        if not _is_importable(name):
+            raise ModelError(
+                f"--import {name}: no package or module of that name is installed or in {os.getcwd()}; install it, or "
+                "run the command in its folder"
+            )
+    os.environ[IMPORTS] = ",".join(dict.fromkeys((*packages(), *names)))
+
+
+def register_models() -> None:
+    """Imports the packages, so that their classes are known; once per process.
+
+    Raises:
+        ModelError: a package cannot be imported, or is not there.
+    """
+    _imported(packages())
+
+
+def read_model_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a model folder, of transformers' own class or one that a package registered.
+
+    Raises:
+        ModelError: no class is known for it.
+    """
+    from transformers import AutoConfig
+
+    register_models()
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ValueError as error:
+        raise ModelError(
+            f"{folder}: unsupported architecture: {' '.join(str(error).split())[:120]}…; code in a model's folder is "
+            "not run: give --import my_package, a package that registers its classes with AutoConfig and "
+            "AutoModelForCausalLM"
+        ) from error
+
+
+@lru_cache
+def _imported(names: tuple[str, ...]) -> None:
+    for name in names:
+        _is_importable(name)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ModelError(f"--import {name} cannot be imported: {error}") from error
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ModelError(f"the entry point {entry.value} of {ENTRY_POINTS} cannot be loaded: {error}") from error
+
+
+def _is_importable(name: str) -> bool:
+    """Whether there is such a module; looks in the current folder too, which console scripts leave out."""
+    top = name.split(".")[0]
+    if find_spec(top) is None and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return find_spec(top) is not None
