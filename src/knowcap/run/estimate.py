@@ -53,9 +53,9 @@ class SampleCounts:
 class Estimate:
     """A run in numbers; tokens include the ends of texts, and those of junk and questions where there are some.
 
-    `widths` are those that the recipe's num_parameters picks, in words. `train_seconds` are those of the finished run in
-    the run folder, else roughly those of steps timed on this machine in one process; None if neither is known. `time`
-    says which.
+    `widths` are those that num_parameters picks, in words. `train_seconds` are those of the finished run in the run
+    folder, else roughly those of steps timed on this machine in one process; None if neither is known. `time` says
+    which.
     """
 
     num_people: int

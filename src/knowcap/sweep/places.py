@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from knowcap.models import ModelError, closed_form_parameters
+from knowcap.models import parameters_of
 from knowcap.recipe import Recipe
 from knowcap.run.cores import cgroup_limit, cpu_cores
 from knowcap.sweep.cells import Cell
@@ -127,9 +127,8 @@ def work(recipe: Recipe) -> float:
 def _parameters(recipe: Recipe) -> int:
     """About how many parameters a recipe's model has, with all rows of its vocabulary; 0 if that is unknown."""
     try:
-        sizes = {"vocab_size": recipe.vocab_size, "block_size": recipe.block_size, "head_dim": recipe.head_dim}
-        return closed_form_parameters(recipe.model_name, **sizes)
-    except ModelError:
+        return recipe.num_parameters or parameters_of(recipe, recipe.vocab_size).num_parameters
+    except ValueError:
         return 0
 
 
