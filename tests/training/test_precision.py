@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from launched import launch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -67,11 +68,15 @@ def test_it_goes_on_after_an_interruption_to_the_same_float32_weights(run_dir, t
     assert [again[key] for key in keys] == [training[key] for key in keys]
 
 
+def callback_of(recipe: Recipe, run_dir: Path) -> KnowledgeCallback:
+    """What scores the texts that a run measures while it trains."""
+    corpus, tokenizer = corpus_of(recipe), load_tokenizer(run_dir / "model")
+    return KnowledgeCallback(corpus.rows(np.arange(30), 0), corpus.knowledge(), tokenizer, every=1)
+
+
 def test_bits_while_training_are_those_of_the_saved_model_in_float32(run_dir):
     last = content(run_dir / "model" / "training.json")["knowledge_history"][-1]
-    corpus, tokenizer = corpus_of(RECIPE), load_tokenizer(run_dir / "model")
-    callback = KnowledgeCallback(corpus.rows(np.arange(30), 0), corpus.knowledge(), tokenizer, every=1)
-    model = load_model(run_dir / "model")
+    callback, model = callback_of(RECIPE, run_dir), load_model(run_dir / "model")
     assert callback.measure(model)["bits_per_parameter"] == pytest.approx(last["bits_per_parameter"], rel=1e-6)
     with torch.autocast("cpu", torch.bfloat16):
         other = callback.measure(model)["bits_per_parameter"]
@@ -79,6 +84,17 @@ def test_bits_while_training_are_those_of_the_saved_model_in_float32(run_dir):
     result = content(run_dir / "model" / "capacity.json")
     assert (result["dtype"], result["precision"]) == ("float32", "fp32")
     assert last["bits_per_parameter"] < result["max_bits_per_parameter"]
+
+
+def test_two_processes_train_in_bf16_and_measure_in_float32(tmp_path):
+    recipe = replace(RECIPE, exposures=3, measure_every=4, save_steps=100)
+    launch(train, recipe, tmp_path, log=tmp_path / "log")
+    training = content(tmp_path / "model" / "training.json")
+    assert (training["world_size"], training["precision"]) == (2, "bf16")
+    assert training["log_history"][-1]["loss"] < 0.9 * training["log_history"][0]["loss"]
+    last = training["knowledge_history"][-1]
+    found = callback_of(recipe, tmp_path).measure(load_model(tmp_path / "model"))
+    assert found["bits_per_parameter"] == pytest.approx(last["bits_per_parameter"], rel=1e-6)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
