@@ -39,7 +39,7 @@ windows: aligned
 train_batch_size: 8
 quantize_bits: [8]
 """
-LONG = BASE.replace("num_people: 60", "num_people: 400").replace("exposures: 8", "exposures: 20")  # 20 s, about
+LONG = BASE.replace("num_people: 60", "num_people: 400").replace("exposures: 8", "exposures: 40")  # 20 s, about
 THOUSAND = """
 base: gpt2/bios-1000-exposures
 grid:
