@@ -197,13 +197,13 @@ def test_the_view_counts_what_is_left(monkeypatch, lines):
     monkeypatch.setattr("knowcap.sweep.view.time.monotonic", lambda: now[0])
     view = View({"a": 3.0, "b": 1.0, "c": 1.0}, 2)
     view.start(0, "a"), view.start(1, "b")
-    assert view.total() == "0 of 3 cells done, 2 running, 1 waiting; 00:00 so far"
+    assert view.total() == "0 of 3 cells done, 2 running, 1 waiting; 0.0 s so far"
     now[0] = 110.0
     # a: resumed from a third of its steps, now at two thirds; b done: 2 of 5 units in 10 s, 1 + 1 are left
     view.update(0, Progress("training", 20, 30, " steps", 10, 9.0, "loss 2.0, 4.0K tokens/s"))
     view.end(1, failed=False)
-    assert view.total() == "1 of 3 cells done, 1 running, 1 waiting; 00:10 so far, about 00:10 left"
-    assert view.lines()[0] == "a: training 20/30 steps, loss 2.0, 4.0K tokens/s, 00:09 left"
+    assert view.total() == "1 of 3 cells done, 1 running, 1 waiting; 10 s so far, about 10 s left"
+    assert view.lines()[0] == "a: training 20/30 steps, loss 2.0, 4.0K tokens/s, 9.0 s left"
     view.refresh()
     assert not lines.messages
     now[0] = 161.0
@@ -211,7 +211,7 @@ def test_the_view_counts_what_is_left(monkeypatch, lines):
     assert lines.messages == [f"[sweep] {line}" for line in view.lines()]
     view.end(0, failed=True)
     # a third of a was done before, and it failed: b's unit in 61 s, c's is left
-    assert view.total() == "1 of 3 cells done, 1 failed, 0 running, 1 waiting; 01:01 so far, about 01:01 left"
+    assert view.total() == "1 of 3 cells done, 1 failed, 0 running, 1 waiting; 61 s so far, about 61 s left"
     assert describe("c", Progress("report")) == "c: report"
 
 

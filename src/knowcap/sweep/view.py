@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from knowcap.progress import Progress
+from knowcap.report.duration import duration
 
 
 _TRAINING = "training"  # the stage that takes a cell's time
@@ -79,10 +80,10 @@ class View:
         done = sum(self._works[name] * (now - before) for name, (before, now) in shares.items())
         left = sum(self._works[name] * (1 - now) for name, (_, now) in shares.items())
         failed = f", {self._failed} failed" if self._failed else ""
-        about = f", about {_clock(passed * left / done)} left" if done and left else ""
+        about = f", about {duration(passed * left / done)} left" if done and left else ""
         return (
             f"{self._done} of {len(self._works)} cells done{failed}, {len(self._running)} running, {waiting} waiting; "
-            f"{_clock(passed)} so far{about}"
+            f"{duration(passed)} so far{about}"
         )
 
     def close(self) -> None:
@@ -100,15 +101,8 @@ def describe(name: str, progress: Progress) -> str:
         parts.append(progress.note)
     if progress.done > progress.first:
         rate = (progress.done - progress.first) / max(1e-9, progress.seconds)
-        parts.append(f"{_clock((progress.total - progress.done) / rate)} left")
+        parts.append(f"{duration((progress.total - progress.done) / rate)} left")
     return f"{name}: {progress.stage} {', '.join(parts)}".rstrip()
-
-
-def _clock(seconds: float) -> str:
-    """Minutes and seconds, such as 02:05, or hours too."""
-    from tqdm import tqdm
-
-    return tqdm.format_interval(max(0.0, seconds))
 
 
 def _line(place: int) -> Any:
