@@ -115,6 +115,30 @@ def test_any_key_of_training_is_compared(tmp_path):
     assert table.rows[2][-1] == "+0.100 ± 0.000"
 
 
+def test_settings_that_follow_from_the_model_neither_part_nor_name_what_is_compared(tmp_path):
+    text = (
+        'list: [{model_name: gpt2-2-2, quantization_exclude: ["*.c_fc"], adam_beta2: 0.9}, {model_name: llama-2-2}]\n'
+        "grid: {seed: [0, 1]}\ncompare: num_parameters"
+    )
+    sweep = sweep_of(tmp_path, text)
+    (table,) = comparison_tables(sweep, rows_of(sweep, lambda r: (1000, 0.5 + 0.1 * (r.model_name == "llama-2-2"))))
+    assert [row[0] for row in table.rows] == ["model_name", "llama-2-2", "gpt2-2-2"]
+    paired = (
+        "list: [{optimizer: sgd, weight_decay: 0.1}, {optimizer: muon, weight_decay: 0.2}]\ncompare: num_parameters"
+    )
+    sweep = sweep_of(tmp_path, paired)
+    (table,) = comparison_tables(sweep, rows_of(sweep, lambda r: (1000, r.weight_decay)))
+    assert [row[0] for row in table.rows] == ["optimizer", "optimizer muon", "optimizer sgd"]
+
+
+def test_two_configurations_of_one_model_type_have_a_line_each(tmp_path):
+    sweep = sweep_of(tmp_path, f"grid: {{{MODELS}}}")
+    shared = {"bits_per_flop": 1e-9, "bits_per_stored_bit": 0.01, "model_name": "qwen3"}
+    table = architecture_table(sweep, [row | shared for row in rows_of(sweep, lambda r: (1000, 0.5))])
+    assert table is not None
+    assert [row[0] for row in table.rows[1:]] == ["qwen3, gpt2-2-2", "qwen3, gpt2-rotary-2-2"]
+
+
 def test_nothing_is_compared_unless_asked_and_open_contests_wait(tmp_path):
     sweep = sweep_of(tmp_path, f"grid: {{{MODELS}}}")
     assert comparison_tables(sweep, rows_of(sweep, lambda r: (1000, 0.5))) == []

@@ -94,21 +94,24 @@ def cell_name(overrides: Overrides, grid: Mapping[str, Sequence[Any]], alone: bo
 
 
 def _part(key: str, value: Any) -> str:
-    if key == "model_name" and Path(str(value)).is_absolute():  # a configuration
-        path = Path(value)
-        text = path.parent.name if path.name == CONFIG_FILE else path.stem
-    elif isinstance(value, dict):
-        text = "-".join(f"{name}-{item}" for name, item in value.items()) or "none"
-    elif isinstance(value, tuple):
-        text = "-".join(map(str, value)) or "none"
-    elif value is None or isinstance(value, bool):
-        text = "null" if value is None else str(value).lower()
-    else:
-        text = repr(value) if isinstance(value, float) else str(value)
-    text = re.sub(r"[^A-Za-z0-9.+=-]+", "-", text).strip("-")
+    text = re.sub(r"[^A-Za-z0-9.+=-]+", "-", value_name(key, value)).strip("-")
     if key == "run_name":
         return text
     return f"{_SHORT[key]}{text}" if key in _SHORT else f"{key}-{text}"
+
+
+def value_name(key: str, value: Any) -> str:
+    """A key's value as text; of a configuration's path its folder or stem."""
+    if key == "model_name" and Path(str(value)).is_absolute():  # a configuration
+        path = Path(value)
+        return path.parent.name if path.name == CONFIG_FILE else path.stem
+    if isinstance(value, dict):
+        return "-".join(f"{name}-{item}" for name, item in value.items()) or "none"
+    if isinstance(value, tuple):
+        return "-".join(map(str, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def varied_keys(sweep: Sweep) -> list[str]:

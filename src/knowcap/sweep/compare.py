@@ -14,10 +14,11 @@ from typing import Any
 
 from knowcap.recipe import KEYS
 from knowcap.report.table import Table, number
-from knowcap.sweep.cells import Cell, Sweep, varied_keys
+from knowcap.sweep.cells import Cell, Sweep, value_name, varied_keys
 
 
 _LEVEL = 0.95
+_SHOWN = ("model_name", "optimizer", "lr_scheduler_type", "exposures")  # first, wherever they vary
 Values = tuple[tuple[str, Any], ...]
 
 
@@ -56,11 +57,26 @@ def _values(cell: Cell, keys: Sequence[str]) -> Values:
 
 
 def _keys(sweep: Sweep) -> tuple[list[str], list[str]]:
-    """The keys whose values are compared, and those that must be equal."""
-    varied = [key for key in varied_keys(sweep) if key not in ("seed", sweep.best_of)]
+    """The keys whose values are compared, and those that must be equal; neither those of what follows training."""
+    later = ("quantization", "extraction", "run", "draws")
+    varied = [key for key in varied_keys(sweep) if key != sweep.best_of and KEYS[key].shapes not in later]
     traded = ("exposures",) if sweep.compare == "flops" else ()  # fewer exposures pay for more parameters
     compared = [key for key in varied if KEYS[key].shapes == "training" or key in traded]
-    return compared, [key for key in varied if key not in compared]
+    return sorted(compared, key=lambda key: key not in _SHOWN), [key for key in varied if key not in compared]
+
+
+def _shown_keys(sweep: Sweep) -> list[str]:
+    """The compared keys without those that follow from others in every cell, such as a setting of one model."""
+    kept, _ = _keys(sweep)
+    for key in reversed(kept):
+        rest = [other for other in kept if other != key]
+        if key not in _SHOWN and len(_kinds(sweep, rest)) == len(_kinds(sweep, kept)):
+            kept = rest
+    return kept
+
+
+def _kinds(sweep: Sweep, keys: Sequence[str]) -> set[str]:
+    return {repr(_values(cell, keys)) for cell in sweep.cells}
 
 
 def contests(sweep: Sweep, found: Sequence[Entry]) -> list[list[Entry]]:
@@ -97,7 +113,7 @@ def comparison_tables(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[T
     alone = [_alone(sweep, group[0], found) for group in groups if len(group) == 1]
     if alone:
         title = f"Not comparable: no other cell of equal {sweep.compare} (within {100 * sweep.tolerance:g} %)"
-        head = (_named(_keys(sweep)[0]), sweep.compare, "the nearest")
+        head = (_named(_shown_keys(sweep)), sweep.compare, "the nearest")
         tables.append(Table(title, [head, *alone], left=(0, 2)))
     finished = sum(row["won"] is not None for row in rows)
     if tables and (waiting := len(sweep.cells) - finished):
@@ -112,7 +128,7 @@ def _table(sweep: Sweep, group: Sequence[Entry], by_name: Mapping[str, Mapping[s
         for entry in group
     ]
     order = sorted(range(len(group)), key=lambda i: -fmean(bits[i].values()))
-    keys = [key for key in _keys(sweep)[0] if len({dict(entry.compared)[key] for entry in group}) > 1]
+    keys = [key for key in _shown_keys(sweep) if len({repr(dict(entry.compared)[key]) for entry in group}) > 1]
     chosen = () if sweep.best_of is None else (sweep.best_of,)
     lines = []
     for i in order:
@@ -147,7 +163,7 @@ def difference(best: Mapping[int, float], other: Mapping[int, float]) -> str:
 
 def _alone(sweep: Sweep, entry: Entry, found: Sequence[Entry]) -> tuple[str, str, str]:
     """An entry without an equal: its name, its size, and the nearest entry of its setting."""
-    keys = [key for key, _ in entry.compared]
+    keys = _shown_keys(sweep)
     others = [other for other in found if other.setting == entry.setting and other is not entry]
     nearest = min(others, key=lambda other: abs(math.log(other.size / entry.size)), default=None)
     if nearest is None:
@@ -166,9 +182,8 @@ def expected_contests(sweep: Sweep, sizes: Mapping[str, float]) -> list[str]:
     found = entries(sweep, sizes)
     lines = []
     for group in contests(sweep, found):
-        keys = [key for key, _ in group[0].compared]
         here = ", ".join(_pair(key, value) for key, value in group[0].setting)
-        names = "; ".join(_label(entry, keys) for entry in group)
+        names = "; ".join(_label(entry, _shown_keys(sweep)) for entry in group)
         if len(group) == 1:
             lines.append(f"not comparable: {' | '.join(_alone(sweep, group[0], found))}")
         else:
@@ -187,11 +202,13 @@ def _named(keys: Sequence[str]) -> str:
 def _label(entry: Entry, keys: Sequence[str]) -> str:
     """The values of keys, such as `llama-2-2, optimizer muon`."""
     values = dict(entry.compared)
-    return ", ".join(f"{values[k]}" if k == "model_name" else _pair(k, values[k]) for k in keys) or "all cells"
+    return ", ".join(_pair(key, values[key]).removeprefix("model_name ") for key in keys) or "all cells"
 
 
 def _pair(key: str, value: Any) -> str:
-    return f"{key} {value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{key} {value}"
+    """Such as `num_people 1,000`; a configuration's name without its folder."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return f"{key} {f'{value:,}' if whole else value_name(key, value)}"
 
 
 def architecture_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -204,9 +221,15 @@ def architecture_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Table
     """
     cells = {cell.name: cell for cell in sweep.cells}
     found: dict[tuple[str, Any], dict[str, list[Mapping[str, Any]]]] = {}
+    kinds: dict[str, set[str]] = {}  # several configurations may have one model_type
+    for row in rows:
+        kinds.setdefault(row["model_name"], set()).add(cells[row["run"]].recipe.model_name)
     for row in rows:
         rest = {k: v for k, v in cells[row["run"]].overrides.items() if k not in ("seed", "run_name")}
-        groups = found.setdefault((row["model_name"], row["exposures"]), {})
+        name = row["model_name"]
+        if len(kinds[name]) > 1:
+            name = f"{name}, {value_name('model_name', cells[row['run']].recipe.model_name)}"
+        groups = found.setdefault((name, row["exposures"]), {})
         groups.setdefault(str(rest), []).append(row)
     if len(found) < 2:
         return None
