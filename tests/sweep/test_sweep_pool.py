@@ -56,6 +56,13 @@ def test_every_cell_is_run_once_by_processes_that_are_used_again(sweep, monkeypa
     assert gone(list(pids)) and active_children() == []
 
 
+def test_a_process_that_has_run_many_cells_is_replaced(sweep, monkeypatch):
+    monkeypatch.setattr("knowcap.sweep.pool._CELLS", 4)
+    assert len(list(Pool(1, run=noted)(sweep.cells))) == 6
+    pids = [json.loads((cell.run_dir / "process.json").read_text())["pid"] for cell in sweep.cells]
+    assert len(set(pids[:4])) == 1 == len(set(pids[4:])) and pids[0] != pids[4]
+
+
 def test_no_cells_are_no_work():
     assert list(Pool(2, run=noted)([])) == []
 

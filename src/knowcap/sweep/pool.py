@@ -38,6 +38,7 @@ _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NU
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",  # the bars of other libraries
 }
+_CELLS = 50  # of one process, which grows by about 1 MB a cell; then another takes its place
 _LINES = 100  # of a dead process's output that are kept
 _PATIENCE = 30.0  # seconds that a process without work has to end by itself
 
@@ -105,12 +106,15 @@ class Pool:
 
 
 def _give(crew: list[_Worker], number: int, waiting: deque[Cell], view: View) -> None:
-    """Gives a worker the next cell, if there is one; a worker that has died is replaced first."""
+    """Gives a worker the next cell, if there is one; a worker that has died, or run many cells, is replaced first."""
     if not waiting:
         return
-    if not crew[number].process.is_alive():
-        crew[number].kill()
-        crew[number] = crew[number].successor()
+    worker = crew[number]
+    if worker.num_cells >= _CELLS or not worker.process.is_alive():
+        worker.connection.close()
+        worker.process.join(_PATIENCE)
+        worker.kill()
+        crew[number] = worker.successor()
     cell = waiting.popleft()
     view.start(number, cell.name)
     crew[number].take(cell)
@@ -128,6 +132,7 @@ class _Worker:
         self._how = environment, output, run, num_proc
         self.output = output
         self.cell: Cell | None = None
+        self.num_cells = 0
         self._began = 0.0
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -143,6 +148,7 @@ class _Worker:
     def take(self, cell: Cell) -> None:
         """Sends a cell."""
         self.cell, self._began = cell, time.perf_counter()
+        self.num_cells += 1
         with contextlib.suppress(OSError):  # it has died: `outcome` says so
             self.connection.send(cell)
 
