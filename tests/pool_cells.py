@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ def noted(cell: Cell, *_: Any) -> Outcome:
 def dying(cell: Cell, *_: Any) -> Outcome:
     """By its seed, a cell fails, is killed, ends its process or crashes; the others are noted."""
     seed = cell.recipe.seed
+    logging.getLogger("knowcap.run").info("begun")
     if seed == 1:
         return Outcome(cell.name, "RuntimeError: out of luck", "a traceback")
     with progress_bar(total=10, desc="training", unit=" steps") as bar:

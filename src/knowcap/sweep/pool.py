@@ -38,7 +38,7 @@ _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NU
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",  # the bars of other libraries
 }
-_CELLS = 50  # of one process, which grows by about 1 MB a cell; then another takes its place
+_CELLS = 50  # of one process, then another takes its place: what libraries keep of earlier cells is bounded
 _LINES = 100  # of a dead process's output that are kept
 _PATIENCE = 30.0  # seconds that a process without work has to end by itself
 
