@@ -216,6 +216,8 @@ def test_the_view_counts_what_is_left(monkeypatch, lines):
     now[0] = 161.0
     view.refresh()
     assert lines.messages == [f"[sweep] {line}" for line in view.lines()]
+    view.update(0, Progress("training", 20, 30, " steps", 10, 400.0))
+    assert view.total().endswith("about 6.7 min left"), "a's last third"
     view.end(0, failed=True)
     # a third of a was done before, and it failed: b's unit in 61 s, c's is left
     assert view.total() == "1 of 3 cells done, 1 failed, 0 running, 1 waiting; 61 s so far, about 61 s left"

@@ -73,14 +73,17 @@ class View:
         return [describe(*running) for _, running in sorted(self._running.items())] + [self.total()]
 
     def total(self) -> str:
-        """How many cells have ended, run and wait; the time so far, and what is left at the speed so far."""
+        """How many cells have ended, run and wait; the time so far, and what is left at the speed so far, but not
+        less than a cell that runs still takes.
+        """
         passed = time.monotonic() - self._began
         waiting = len(self._works) - self._done - self._failed - len(self._running)
         shares = {name: self._shares.get(name, (0.0, 0.0)) for name in self._works}
         done = sum(self._works[name] * (now - before) for name, (before, now) in shares.items())
         left = sum(self._works[name] * (1 - now) for name, (_, now) in shares.items())
         failed = f", {self._failed} failed" if self._failed else ""
-        about = f", about {duration(passed * left / done)} left" if done and left else ""
+        longest = max((seconds_left(progress) or 0.0 for _, progress in self._running.values()), default=0.0)
+        about = f", about {duration(max(passed * left / done, longest))} left" if done and left else ""
         return (
             f"{self._done} of {len(self._works)} cells done{failed}, {len(self._running)} running, {waiting} waiting; "
             f"{duration(passed)} so far{about}"
@@ -99,10 +102,16 @@ def describe(name: str, progress: Progress) -> str:
         parts.append(f"{progress.done:,.0f}/{progress.total:,.0f}{progress.unit}")
     if progress.note:
         parts.append(progress.note)
-    if progress.done > progress.first:
-        rate = (progress.done - progress.first) / max(1e-9, progress.seconds)
-        parts.append(f"{duration((progress.total - progress.done) / rate)} left")
+    if (left := seconds_left(progress)) is not None:
+        parts.append(f"{duration(left)} left")
     return f"{name}: {progress.stage} {', '.join(parts)}".rstrip()
+
+
+def seconds_left(progress: Progress) -> float | None:
+    """What a stage still takes at its speed so far; None before its first step, and where its total is not known."""
+    if not progress.total or progress.done <= progress.first:
+        return None
+    return max(0.0, progress.total - progress.done) * progress.seconds / (progress.done - progress.first)
 
 
 def _line(place: int) -> Any:
