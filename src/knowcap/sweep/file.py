@@ -75,12 +75,12 @@ def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tupl
         folder, cells = _cells(base, file.stem, content, overrides, output_dir, problems)
         problems += _name_problems(cells)
         _check_best_of(content, overrides, problems)
-    options = {"compare": content.compare, "tolerance": content.tolerance}
-    return Sweep(file.stem, file, content.base, folder, cells, content.best_of, **options), problems
+    asked = (content.best_of, content.compare, content.tolerance)
+    return Sweep(file.stem, file, content.base, folder, cells, *asked), problems
 
 
-def _locate_models(values: list[Any] | dict[str, Any], folder: Path) -> None:
-    """Makes the paths of configurations among a grid's or an item's model_names absolute, in place."""
+def _locate_models(values: Any, folder: Path) -> None:
+    """Makes the paths of configurations among a grid's list of model_names, or an item's, absolute, in place."""
     for key in range(len(values)) if isinstance(values, list) else {"model_name"} & values.keys():
         if isinstance(name := values[key], str):
             values[key] = locate_model(name, folder)
