@@ -281,7 +281,7 @@ def test_our_own_faults_keep_their_traceback(recipe, monkeypatch):
 def test_a_stage_is_launched_by_accelerate_with_the_folders_recipe(recipe, monkeypatch):
     calls = []
     monkeypatch.setattr(Launcher, "launch", lambda self, module, words: calls.append((self, module, words)))
-    monkeypatch.setattr(stages, "_describe_training", lambda _: "")
+    monkeypatch.setattr(stages, "describe_training", lambda _: "")
     assert main(["train", "--config=mine.yaml", "--accelerate_config=cpu_2", "--seed=5"]) == 0
     ((launcher, module, words),) = calls
     assert launcher.config_file.name == "cpu_2.yaml"

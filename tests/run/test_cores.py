@@ -91,7 +91,7 @@ def test_chosen_processes_are_launched_and_chosen_threads_are_set(tmp_path, monk
     launched, used = [], []
     monkeypatch.setattr(Launcher, "launch", lambda self, *words: launched.append((self, words)))
     monkeypatch.setattr("knowcap.training.stage.train", lambda *_: used.append(torch.get_num_threads()))
-    monkeypatch.setattr(pipeline, "_describe_training", lambda _: "")
+    monkeypatch.setattr(pipeline, "describe_training", lambda _: "")
     monkeypatch.setattr(pipeline, "cores_of", lambda *_: Cores(2, 1))
     pipeline.train(RECIPE, tmp_path)
     ((launcher, words),) = launched

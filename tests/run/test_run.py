@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("knowcap.run.pipeline.logger.info", lambda text, *args: lines.append(text % args))
+        patch.setattr("knowcap.run.log.logger.info", lambda text, *args: lines.append(text % args))
         assert main(command(folder)) == 0
     return folder, lines
 

@@ -7,14 +7,10 @@ that keeps its output.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from knowcap import progress
 from knowcap.files import (
     ADAPTER_FILE,
     CAPACITY_FILE,
@@ -31,10 +27,16 @@ from knowcap.models import ModelError, check_model_folder
 from knowcap.models.quantized.settings import Settings, check_kept
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
-from knowcap.report.duration import duration
 from knowcap.run.cores import Cores, cores_of, threads_used
 from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
+from knowcap.run.log import (
+    describe_capacity,
+    describe_quantization,
+    describe_scores,
+    describe_training,
+    logged,
+)
 from knowcap.run.places import RESULTS, output_of, replaced_results, results_place, subfolder, texts_to_score
 
 
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
     from knowcap.dataset.prompts import PromptOptions
     from knowcap.models.loading import LoadOptions
     from knowcap.scoring.mode import ScoringMode
-
-
-logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_proc: int = 1) -> Path:
@@ -88,7 +87,7 @@ def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
 
     output = run_dir / "knowledge"
     kept = (output / KNOWLEDGE_FILE).is_file()
-    return _stage("knowledge", output, lambda: build(recipe, run_dir, num_proc), describe, kept)
+    return logged("knowledge", output, lambda: build(recipe, run_dir, num_proc), describe, kept)
 
 
 def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, cores: Cores | None = None) -> Path:
@@ -115,7 +114,7 @@ def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, cores
     if launcher is not None and not kept:
         launcher.launch("knowcap.train", ["--config", str(run_dir / RECIPE_FILE)])  # logs its own line
         return output
-    return _stage("train", output, work, _describe_training, kept)
+    return logged("train", output, work, describe_training, kept)
 
 
 def measure_run(
@@ -314,8 +313,8 @@ def _measure_texts(
         words += ["--overwrite"] * options["overwrite"] + mode.options()
         launcher.launch("knowcap.scoring", words)  # logs its own line
     else:
-        _stage("score", scores, score, _describe_scores, scored)
-    return _stage("capacity", result, summarize, _describe_capacity, summarized)
+        logged("score", scores, score, describe_scores, scored)
+    return logged("capacity", result, summarize, describe_capacity, summarized)
 
 
 def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path:
@@ -332,7 +331,7 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
         options = vars(settings) | {"start_token": recipe_of(run_dir).start_token, "overwrite": overwrite}
         quantize(run_dir / "model", output, dataset_dir=run_dir / "knowledge", **options)
 
-    return _stage("quantize", output, work, _describe_quantization, kept)
+    return logged("quantize", output, work, describe_quantization, kept)
 
 
 def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrite: bool = False, **how: Any) -> Path:
@@ -345,7 +344,7 @@ def extract(run_dir: Path, recipe: Recipe, *, limit: int | None = None, overwrit
     do = partial(extraction.is_kept, run_dir, tuning, limit)
     if not kept:
         do = partial(extraction.extract, run_dir, recipe, tuning, limit=limit, overwrite=overwrite)
-    return _stage("extract", output, do, extraction.describe, kept)
+    return logged("extract", output, do, extraction.describe, kept)
 
 
 def report(folder: Path, recursive: bool = False) -> Path:
@@ -353,7 +352,7 @@ def report(folder: Path, recursive: bool = False) -> Path:
     from knowcap.report import stage as reporting
 
     output = folder / REPORT_FILE
-    return _stage(
+    return logged(
         "report", output, lambda: reporting.report(folder, recursive), lambda _: "cards, plots, table", kept=False
     )
 
@@ -373,43 +372,7 @@ def recipe_of(run_dir: Path) -> Recipe:
     return recipe
 
 
-def _stage(name: str, output: Path, work: Callable[[], Any], describe: Callable[[Path], str], kept: bool) -> Path:
-    """Runs a stage, which only checks an output that is kept, and logs one line about it."""
-    began = time.perf_counter()
-    progress.begin(name)
-    work()
-    how_long = "finished before, kept" if kept else duration(time.perf_counter() - began)
-    logger.info("[%s] %s → %s (%s)", name, describe(output), output, how_long)
-    return output
-
-
 def _listing(folder: Path) -> str:
     if not folder.is_dir():
         return "but the folder does not exist"
     return f"but it has {', '.join(sorted(p.name for p in folder.iterdir())[:20]) or 'no files'}"
-
-
-def _describe_training(model_dir: Path) -> str:
-    t = read_json(model_dir / TRAINING_FILE)
-    loss = "" if t["final_loss"] is None else f", loss {t['final_loss']:.4f} nats per token"
-    model = f"{t['model_name']}, {t['num_parameters']:,} parameters"
-    return f"{model}, {t['num_steps']:,} steps, {t['num_tokens']:,} tokens{loss}"
-
-
-def _describe_scores(output: Path) -> str:
-    import pyarrow.parquet as pq
-
-    return f"{pq.read_metadata(output).num_rows:,} facts"
-
-
-def _describe_capacity(output: Path) -> str:
-    c = read_json(output)
-    low, high = c["confidence_interval"]
-    interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"  # one entity has none
-    best, label = c["max_bits_per_parameter"], "" if c.get("bound", True) else ", not a bound"
-    return f"{c['bits_per_parameter']:.4f} bits per parameter{interval}, at most {best:.4f}{label}"
-
-
-def _describe_quantization(folder: Path) -> str:
-    q = read_json(folder / QUANTIZATION_FILE)
-    return f"int{q['bits']} by {q['method']}, {q['quantized_fraction']:.0%} of the block weights"

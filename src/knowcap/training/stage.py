@@ -198,15 +198,13 @@ def _save(
 ) -> None:
     """Writes the model folder, complete or not at all."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    steps = trainer.state.global_step
     content = {
         **description(recipe, text_config(model).vocab_size),
         **source,
         "seed": recipe.seed,
         "exposures": recipe.exposures,
         "num_tokens": num_tokens,
-        "num_steps": steps,
+        "num_steps": trainer.state.global_step,
         "train_seconds": round(seconds, 1),
         "world_size": trainer.args.world_size,
         "device": device_name(trainer.args.device),
@@ -214,27 +212,12 @@ def _save(
         "block_size": recipe.block_size,
         "windows": recipe.windows,
         "precision": recipe.precision,
-        "final_loss": log[-1]["loss"] if log else None,
         "num_parameters": count_parameters(model).num_parameters,
         "used_token_ids": used,
         **unusual_settings(recipe),
         "versions": versions(),
-        "log_history": [
-            {
-                "step": e["step"],
-                "loss": e["loss"],
-                "learning_rate": e["learning_rate"],
-                "tokens": round(num_tokens * e["step"] / steps),
-                **{key: e[key] for key in (AUX_LOSS, SHARES) if key in e},
-            }
-            for e in log
-        ],
+        **_history(trainer, num_tokens),
     }
-    if measured := [entry for entry in trainer.state.log_history if R in entry]:
-        content["knowledge_history"] = [
-            {"step": e["step"], R: e[R], R_MAX: e[R_MAX], "tokens": round(num_tokens * e["step"] / steps)}
-            for e in measured
-        ]
     cores = model_dir.parent / "checkpoints" / CORES_FILE
     if cores.is_file():
         content |= {"step_milliseconds": read_json(cores)["step_milliseconds"]}
@@ -246,3 +229,26 @@ def _save(
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
         write_json(made / TRAINING_FILE, content, allow_nan=True)  # a diverged loss is NaN
+
+
+def _history(trainer: Trainer, num_tokens: int) -> dict[str, Any]:
+    """The entries of training.json of what was logged: losses, routing, bits per parameter."""
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    steps = trainer.state.global_step
+    content: dict[str, Any] = {"final_loss": log[-1]["loss"] if log else None}
+    content["log_history"] = [
+        {
+            "step": e["step"],
+            "loss": e["loss"],
+            "learning_rate": e["learning_rate"],
+            "tokens": round(num_tokens * e["step"] / steps),
+            **{key: e[key] for key in (AUX_LOSS, SHARES) if key in e},
+        }
+        for e in log
+    ]
+    if measured := [entry for entry in trainer.state.log_history if R in entry]:
+        content["knowledge_history"] = [
+            {"step": e["step"], R: e[R], R_MAX: e[R_MAX], "tokens": round(num_tokens * e["step"] / steps)}
+            for e in measured
+        ]
+    return content
