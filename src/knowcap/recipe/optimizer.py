@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from knowcap.recipe.keys import NOT_NEGATIVE, POSITIVE, Condition, Range, key_field, nearest
 
@@ -54,28 +56,33 @@ REFUSED_SCHEDULES = {
     "polynomial": "its power and end are no keys of a recipe; with the Trainer's it is linear",
 }
 
+_OTHER_NAMES = {
+    "adamw": "the Trainer's name of it is adamw_torch_fused",
+    "wsd": f"the Trainer's name of it is {WSD}",
+}
+
 _key = partial(key_field, shapes="training")
 _BETA = Range(lambda v: 0 <= v < 1, "at least 0 and less than 1")
+
+
+def _used(
+    holds: Callable[[Any], bool], otherwise: str, keys: tuple[str, ...], default: Any, text: str, **metadata: Any
+) -> Any:
+    """A key that has an effect where `holds`; a recipe whose base sets it can set it back to its default elsewhere."""
+    condition = Condition(holds, f"{otherwise} (its default, {default}, is accepted)", keys)
+    return _key(default, text, used_with=(condition,), **metadata)
+
+
 _adamw_key = partial(
-    _key,
-    used_with=(
-        Condition(
-            lambda recipe: recipe.optimizer in _ADAMW or recipe.extract != "none",
-            "with optimizer: {optimizer}",
-            ("optimizer", "extract"),
-        ),
-    ),
+    _used,
+    lambda recipe: recipe.optimizer in _ADAMW or recipe.extract != "none",
+    "with optimizer: {optimizer}",
+    ("optimizer", "extract"),
 )
-_muon_key = partial(
-    _key, used_with=(Condition(lambda recipe: recipe.optimizer == MUON, "without optimizer: muon", ("optimizer",)),)
-)
+_muon_key = partial(_used, lambda recipe: recipe.optimizer == MUON, "without optimizer: muon", ("optimizer",))
+_schedule = ("lr_scheduler_type",)
 _wsd_key = partial(
-    _key,
-    used_with=(
-        Condition(
-            lambda recipe: recipe.lr_scheduler_type == WSD, f"without lr_scheduler_type: {WSD}", ("lr_scheduler_type",)
-        ),
-    ),
+    _used, lambda recipe: recipe.lr_scheduler_type == WSD, f"without lr_scheduler_type: {WSD}", _schedule
 )
 
 
@@ -87,35 +94,30 @@ class OptimizerSection:
         "adamw_torch_fused",
         "by the Trainer's name, or muon: torch's Muon for the matrices of the blocks, AdamW for the rest",
         choices=OPTIMIZERS,
-        refused=REFUSED_OPTIMIZERS,
+        refused=REFUSED_OPTIMIZERS | _OTHER_NAMES,
     )
     learning_rate: float = _key(1e-3, "peak learning rate", range=POSITIVE)
     lr_scheduler_type: str = _key(
-        "cosine_with_min_lr", "schedule, by the Trainer's name", choices=SCHEDULES, refused=REFUSED_SCHEDULES
+        "cosine_with_min_lr",
+        "schedule, by the Trainer's name",
+        choices=SCHEDULES,
+        refused=REFUSED_SCHEDULES | _OTHER_NAMES,
     )
-    min_learning_rate_ratio: float = _key(
+    min_learning_rate_ratio: float = _used(
+        lambda recipe: recipe.lr_scheduler_type in _WITH_MINIMUM,
+        "with lr_scheduler_type: {lr_scheduler_type}",
+        _schedule,
         0.1,
         "the cosine, or the decay of warmup_stable_decay, ends at this share of the peak",
         range=Range(lambda v: 0 <= v <= 1, "0 to 1"),
-        used_with=(
-            Condition(
-                lambda recipe: recipe.lr_scheduler_type in _WITH_MINIMUM,
-                "with lr_scheduler_type: {lr_scheduler_type}",
-                ("lr_scheduler_type",),
-            ),
-        ),
     )
-    warmup_steps: int = _key(
+    warmup_steps: int = _used(
+        lambda recipe: recipe.lr_scheduler_type != "constant",
+        "with lr_scheduler_type: constant, unlike constant_with_warmup",
+        _schedule,
         1000,
         "steps of linear warm-up",
         range=NOT_NEGATIVE,
-        used_with=(
-            Condition(
-                lambda recipe: recipe.lr_scheduler_type != "constant",
-                "with lr_scheduler_type: constant, unlike constant_with_warmup",
-                ("lr_scheduler_type",),
-            ),
-        ),
     )
     learning_rate_decay_share: float = _wsd_key(
         0.2,
@@ -135,16 +137,12 @@ class OptimizerSection:
         range=Range(lambda v: v is None or v > 0, "more than 0, or null for learning_rate"),
     )
     muon_momentum: float = _muon_key(0.95, "Nesterov momentum of Muon", range=_BETA)
-    optim_args: str | None = _key(
+    optim_args: str | None = _used(
+        lambda recipe: recipe.optimizer in OPTIM_ARGS,
+        f"without optimizer: {' or '.join(OPTIM_ARGS)}",
+        ("optimizer",),
         None,
         "further settings, such as momentum=0.9,nesterov=true",
-        used_with=(
-            Condition(
-                lambda recipe: recipe.optimizer in OPTIM_ARGS,
-                f"without optimizer: {' or '.join(OPTIM_ARGS)}",
-                ("optimizer",),
-            ),
-        ),
     )
     max_grad_norm: float = _key(1.0, "gradient clipping; 0 is off", range=NOT_NEGATIVE)
 
