@@ -150,7 +150,7 @@ def works(bench: Bench, until: float) -> None:
     base = small | {
         "model_name": "gpt2-rotary-2-2", "head_dim": 8 if bench.smoke else 64, "block_size": 93, "windows": "aligned",
         "train_batch_size": 20 if bench.smoke else 250, "learning_rate": 2e-3, "warmup_steps": 10,
-        "precision": "bf16", "logging_steps": 5, "save_steps": 10 if bench.smoke else 400,
+        "precision": "bf16", "logging_steps": 5, "save_steps": 10 if bench.smoke else 100,
     }  # fmt: skip
     with bench.case("works", "bf16", until) as todo:
         if todo:
@@ -329,7 +329,8 @@ def frontier_files(bench: Bench, people: int, exposures: int) -> tuple[Path, lis
     """The sweep and its base, and the same with int8 and int4 in quantized/; the models' names."""
     base = BIOD | {
         "num_people": people, "exposures": exposures, "block_size": 93, "windows": "aligned",
-        "precision": "fp32" if bench.smoke else "bf16", "train_batch_size": 32 if bench.smoke else 256, "head_dim": 8, "learning_rate": 3e-3, "warmup_steps": 20,
+        "precision": "fp32" if bench.smoke else "bf16", "train_batch_size": 32 if bench.smoke else 256, "head_dim": 8,
+        "learning_rate": 3e-3, "warmup_steps": 20,
         "initializer_range": 0.1, "output_dir": str(bench.folder), "save_steps": 10**6, "logging_steps": 50,
         "quantization_group_size": 0,
     }  # fmt: skip
