@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -53,13 +53,15 @@ def words(keys: dict[str, object]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    """What each command line makes, in a process of its own; of bioD some keys are the named setting's."""
+    """What each command line makes; of bioD some keys are the named setting's."""
     made = {}
     for name, keys in SMALL.items():
         made[name] = tmp_path_factory.mktemp("script") / name
-        command = [sys.executable, str(SCRIPTS / f"{name}.py"), *words(keys), "--num_proc", "2"]
+        command = [str(SCRIPTS / f"{name}.py"), *words(keys), "--num_proc", "2", "--output_dir", str(made[name])]
         command += ["--config_name", "bioD-10k"] if name == "biod" else []
-        subprocess.run([*command, "--output_dir", str(made[name])], check=True, capture_output=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", command)
+            runpy.run_path(command[0], run_name="__main__")  # as `python SCRIPT …`, libraries being imported already
     return made
 
 
