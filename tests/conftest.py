@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,21 @@ def pytest_configure() -> None:
 def every_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plot is PNG, PDF and SVG, as outside of tests."""
     monkeypatch.setattr("knowcap.report.plots.BESIDE_PNG", (".pdf", ".svg"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are made, but what is written of them is a PNG file without pixels."""
+    from figures import PNG
+
+    from knowcap.report.stamp import PNG_END
+
+    def save(_: object, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG + PNG_END)
+        return path
+
+    monkeypatch.setattr("knowcap.report.plots.save_plot", save)
 
 
 def pytest_unconfigure() -> None:

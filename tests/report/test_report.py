@@ -7,24 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from figures import PNG
 from run_folders import make_capacity, make_run
 
 from knowcap.cli import main
 from knowcap.report.stage import COLUMNS, ReportError, find_runs, report, report_table
-from knowcap.report.stamp import PNG_END
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are made, but what is written of them is a PNG file without pixels."""
-
-    def save(_: object, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PNG + PNG_END)
-        return path
-
-    monkeypatch.setattr("knowcap.report.plots.save_plot", save)
 
 
 @pytest.mark.usefixtures("undrawn")
