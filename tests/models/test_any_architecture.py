@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from knowcap.dataset.folder import read_knowledge, read_rows
 from knowcap.facts import Row
-from knowcap.models import load_model, load_tokenizer, parameters_of
+from knowcap.models import build_model, load_model, load_tokenizer, parameters_of, recipe_config
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe import Recipe
 from knowcap.recipe_file import RECIPES_DIR
@@ -24,6 +24,7 @@ from knowcap.report.card import write_card
 from knowcap.run import pipeline
 from knowcap.run.folder import claim_run_dir
 from knowcap.scoring import score_rows
+from knowcap.training.kernels import faster_training
 
 
 # What cannot be quantized: convolutions, gates of recurrent units, routers.
@@ -89,9 +90,27 @@ def test_an_architecture_known_by_its_config_goes_through_every_stage(name, runs
         value, error = capacity["control_bits_per_entity"]
         assert value < 3 * error
     assert capacity["quantized_fraction"] > 0.5
-    assert f"The architecture is {name}" in (run_dir / "model" / "README.md").read_text()
     named = yaml.safe_load((run_dir / "recipe.yaml").read_text())["model_name"]
     assert json.loads((run_dir / named).read_text()) == json.loads(config_file(name).read_text())
+    card = (run_dir / "model" / "README.md").read_text()
+    assert f"The architecture is {name}. Its configuration is {named}.\n" in card
+
+
+@pytest.mark.parametrize("name", EXCLUDE)
+def test_training_has_the_models_own_loss_and_gradients(name):
+    """knowcap.training.kernels replaces operations of stock models where they are the same functions."""
+    config = recipe_config(replace(RECIPE, model_name=str(config_file(name))), 61)
+    own, faster = (build_model(config, 0).train() for _ in range(2))
+    ids = torch.randint(61, (3, 12), generator=torch.Generator().manual_seed(0))
+    labels = ids.masked_fill(torch.arange(12) > 9, -100)
+    with faster_training(faster):
+        losses = [model(input_ids=ids, labels=labels).loss for model in (own, faster)]
+        for loss in losses:
+            loss.backward()
+    assert torch.allclose(*losses, rtol=1e-5)
+    for (key, a), (_, b) in zip(own.named_parameters(), faster.named_parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), key
+        assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-6), key
 
 
 @pytest.mark.parametrize("name", EXCLUDE)

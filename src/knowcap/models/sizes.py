@@ -197,7 +197,7 @@ def _widths(key: str, vocab_size: int) -> tuple[tuple[str, int], ...]:
 def _head_dim(settings: dict[str, Any], vocab_size: int, target: str) -> int:
     """The width of a head with which a named model comes nearest to its target."""
     wanted = settings[target]
-    names = {key: settings[key] for key in signature(model_problems).parameters}
+    names: dict[str, Any] = {key: settings[key] for key in signature(model_problems).parameters}
 
     def count(head_dim: int) -> int:
         return getattr(_closed(settings | {"head_dim": head_dim}, vocab_size), target)

@@ -11,7 +11,7 @@ from knowcap.corpus.pieces import CHECKED
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
 from knowcap.files import TRAINING_FILE, read_json
-from knowcap.models import ModelError, describe_size, is_config, parameters_of, parse_model_name, widths_of
+from knowcap.models import describe_size, is_config, parameters_of, parse_model_name, widths_of
 from knowcap.models.devices import uses_gpu
 from knowcap.models.names import inner_size
 from knowcap.models.quantized.settings import Settings
@@ -94,12 +94,13 @@ def check_model(recipe: Recipe) -> list[str]:
         name = parse_model_name(recipe.model_name)
         width = name.num_heads * widths_of(recipe, _sample_stream(recipe)[1])["head_dim"]
         return check_quantizing(recipe, (width, inner_size(name.of, width)))
-    except ModelError as error:
+    except ValueError as error:
         return [str(error)]
 
 
 def _check_configuration(recipe: Recipe, rows: int) -> list[str]:
     from knowcap.models import build_model, check_causal, recipe_config
+    from knowcap.models.configs import meta_model
     from knowcap.models.quantized.stage import check_layers
 
     config = recipe_config(recipe, rows)
@@ -107,6 +108,10 @@ def _check_configuration(recipe: Recipe, rows: int) -> list[str]:
         check_causal(build_model(config, recipe.seed))
     for bits in recipe.quantize_bits:
         check_layers(config, Settings.of(recipe, bits))
+    if recipe.extract == "lora":
+        from knowcap.extraction.tuning import attention_targets
+
+        attention_targets(meta_model(config))
     return []
 
 

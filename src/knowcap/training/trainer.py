@@ -84,7 +84,7 @@ class ResumableTrainer(Trainer):
         """
         if self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):  # shards; an adapter
             return super()._load_from_checkpoint(resume_from_checkpoint, cast(Any, model))
-        loaded, found = type(self.model).from_pretrained(
+        loaded, found = cast(Any, type(self.model)).from_pretrained(
             resume_from_checkpoint, dtype=self.model.dtype, use_safetensors=True, output_loading_info=True
         )
         if wrong := {kind: sorted(map(str, keys)) for kind, keys in found.items() if keys}:

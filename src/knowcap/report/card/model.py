@@ -15,6 +15,7 @@ from knowcap.report.card.results import (
     architecture,
     bound_reason,
     caveat,
+    configured,
     control,
     estimate,
     optional,
@@ -116,6 +117,7 @@ def _context(sources: Sources) -> dict[str, Any]:
 
 _FUNCTIONS = (
     architecture,
+    configured,
     estimate,
     seeds,
     precision,

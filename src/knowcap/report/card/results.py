@@ -196,6 +196,19 @@ def architecture(model_name: str) -> str:
     return f"{family} ({MODEL_FAMILIES[family].text})" if ours else family
 
 
+def configured(content: dict[str, Any]) -> str:
+    """Where a model's architecture comes from, from `architecture` of training.json; empty where its name says all."""
+    changes = [f"{key} {value}" for key, value in content.get("overrides", {}).items()]
+    said = f" Its configuration is {content['config']}" if "config" in content else ""
+    said += f", with {', '.join(changes)}" if changes else ""
+    picked = ", ".join(f"{key} {value}" for key, value in content.get("widths", {}).items())
+    target = next((key for key in ("num_parameters", "num_active_parameters") if key in content), None)
+    said += f"; {picked} were picked for {target} {content[target]:,}" if target else ""
+    packages = ", ".join(content.get("imports", ()))
+    said += f"; its classes are those of {packages}, which has to be imported first" if packages else ""
+    return f" {said.lstrip(' ;,')}." if said else ""
+
+
 def setting(value: Any) -> str:
     """A setting or count of training as text."""
     if isinstance(value, float):
