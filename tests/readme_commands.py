@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 # The pages beside the code; the metric's and the planner's are Spaces' and have tests of their own.
-CHAPTERS = tuple(sorted((ROOT / "src" / "knowcap").glob("*/README.md")))
+CHAPTERS = tuple(sorted((ROOT / "src" / "knowcap").glob("*/*.md")))
 PAGES = (README, ROOT / "recipes" / "README.md", ROOT / "model_cards" / "README.md", *CHAPTERS)
 _COMMAND = r"(knowcap \w+|accelerate launch|python -m knowcap\S*|python dataset_scripts/\S+) \S"
 
