@@ -21,6 +21,7 @@ from knowcap.models import (
     check_causal,
     count_active_parameters,
     describe_size,
+    description,
     parameters_of,
     recipe_config,
     registration,
@@ -168,6 +169,23 @@ def test_a_configuration_that_is_not_there_is_refused():
     for name in ("/nowhere/config.json", "./nowhere/model", "a/b/c"):
         (problem,) = architecture_problems(Recipe(model_name=name))
         assert "no such file or folder" in problem
+
+
+def test_a_hub_id_is_read_for_its_configuration_alone(monkeypatch, tmp_path):
+    (problem,) = architecture_problems(Recipe(model_name="somebody/model"))  # tests are offline
+    assert "model 'somebody/model'" in problem
+    asked = []
+
+    def download(repo_id: str, filename: str) -> str:
+        asked.append((repo_id, filename))
+        return shipped("olmo2").model_name
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    recipe = Recipe(model_name="somebody/model", block_size=BLOCK)
+    assert architecture_problems(recipe) == [] and asked == [("somebody/model", "config.json")]
+    assert parameters_of(recipe, ROWS) == parameters_of(shipped("olmo2"), ROWS)
+    found = description(recipe, ROWS)
+    assert (found["model_name"], found["architecture"]["config"]) == ("olmo2", "somebody/model")
 
 
 def test_code_of_a_configuration_is_not_run_where_transformers_has_the_class(write):

@@ -202,13 +202,17 @@ def _head_dim(settings: dict[str, Any], vocab_size: int, target: str) -> int:
     def count(head_dim: int) -> int:
         return getattr(_closed(settings | {"head_dim": head_dim}, vocab_size), target)
 
+    def fits(head_dim: int) -> bool:
+        changed: dict[str, Any] = {**names, "head_dim": head_dim}
+        return not model_problems(**changed)
+
     low, high = 0, 1
     while high < _WIDEST and count(high) < wanted:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if count(middle) >= wanted else (middle, high)
-    possible = [d for d in range(max(1, high - 64), high + 65) if not model_problems(**(names | {"head_dim": d}))]
+    possible = [d for d in range(max(1, high - 64), high + 65) if fits(d)]
     best = min(possible, key=lambda d: abs(count(d) - wanted), default=None)
     if best is None or abs(count(best) / wanted - 1) > TOLERANCE:
         near = ", ".join(
