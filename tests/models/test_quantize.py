@@ -24,6 +24,7 @@ from knowcap.models.quantized.stage import quantize
 
 V, BLOCK, GROUP = 61, 24, 32
 # Inputs of 160, which quanto itself would cut into groups of 32, and of 640, which it would into groups of 128.
+WIDE_MODELS = ("gpt2-2-5", "gpt2-rotary-2-5")
 WIDE = {"vocab_size": V, "block_size": BLOCK, "head_dim": 32, "initializer_range": 0.2}
 NARROW = {"vocab_size": V, "block_size": BLOCK, "head_dim": 8, "initializer_range": 0.2}
 TRAINING = {"model_name": "tiny", "used_token_ids": 50}
@@ -42,15 +43,25 @@ def narrow(tmp_path):
     return save(build_model(model_config("gpt2-2-2", **NARROW), 0), tmp_path / "model")
 
 
-@pytest.fixture(scope="module", params=["gpt2-2-5", "gpt2-rotary-2-5"])
-def wide(request, tmp_path_factory):
-    """A model with noisy biases and layer norms, and its int8 and int4 copies."""
-    model = build_model(model_config(request.param, **WIDE), 0)
+@pytest.fixture(scope="module")
+def wides(tmp_path_factory):
+    """Models with noisy biases and layer norms, and their int8 and int4 copies."""
+    return {name: copies_of(name, tmp_path_factory.mktemp(name)) for name in WIDE_MODELS}
+
+
+@pytest.fixture(params=WIDE_MODELS)
+def wide(request, wides):
+    """One of these models, and its copies."""
+    return wides[request.param]
+
+
+def copies_of(name: str, root: Path) -> dict[int, Path]:
+    """A model's folder, and those of its copies by bits."""
+    model = build_model(model_config(name, **WIDE), 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():
             p += 0.05 * torch.randn(p.shape, generator=generator)
-    root = tmp_path_factory.mktemp(request.param)
     folder = save(model, root / "model")
     return {0: folder, **{bits: quantize(folder, root / "quantized" / f"int{bits}", bits) for bits in (8, 4)}}
 
@@ -302,7 +313,7 @@ def test_a_model_without_mlps_is_quantized_too(bits, tmp_path):
     assert made["excluded"] == ["gpt_neox.embed_in", "lm_head"], "an empty layer has no weights to leave out"
 
 
-def test_a_fresh_process_without_a_compiler_gives_the_same_logits(wide):
+def test_a_fresh_process_without_a_compiler_gives_the_same_logits(wides, tmp_path):
     """PATH is empty and torch's extension loader would raise: int4 is unpacked by torch alone."""
     code = """
 import sys, torch
@@ -314,16 +325,17 @@ ids = torch.arange(24).reshape(1, 24)
 with torch.no_grad():
     torch.save([load_model(folder)(ids).logits for folder in sys.argv[2:]], sys.argv[1])
 """
-    source, out = Path(__file__).parents[2] / "src", wide[0].parent / "logits.pt"
+    source, out = Path(__file__).parents[2] / "src", tmp_path / "logits.pt"
+    folders = [copies[bits] for copies in wides.values() for bits in (8, 4)]
     environment = {key: value for key, value in os.environ.items() if key != "PATH"}
-    environment |= {"PYTHONPATH": str(source), "PATH": str(wide[0].parent), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, str(out), str(wide[8]), str(wide[4])]
+    environment |= {"PYTHONPATH": str(source), "PATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code, str(out), *map(str, folders)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ids = torch.arange(BLOCK).reshape(1, BLOCK)
-    for bits, logits in zip((8, 4), torch.load(out, weights_only=True), strict=True):
+    for folder, logits in zip(folders, torch.load(out, weights_only=True), strict=True):
         with torch.no_grad():
-            assert torch.allclose(load_model(wide[bits])(ids).logits, logits, atol=1e-6)
+            assert torch.allclose(load_model(folder)(ids).logits, logits, atol=1e-6)
 
 
 def test_int8_hardly_changes_the_logits_and_int4_changes_them_more(wide):
