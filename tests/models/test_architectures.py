@@ -336,8 +336,8 @@ def test_a_package_registers_a_class_of_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv(registration.IMPORTS, "")
-    (tmp_path / "my_llama_package.py").write_text(PACKAGE.format(name="my_llama"))
-    source = {"model_type": "my_llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    (tmp_path / "my_llama_package.py").write_text(PACKAGE.format(name="registered_llama"))
+    source = {"model_type": "registered_llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
               "intermediate_size": 32}  # fmt: skip
     (tmp_path / "mine.json").write_text(json.dumps(source))
     recipe = Recipe(model_name=str(tmp_path / "mine.json"), block_size=BLOCK)
