@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_all_problems_of_a_model_are_reported_at_once():
     assert "did you mean gelu_new" in problems[1]
     assert len(model_problems(model_name="gtp2-2", head_dim=0, activation="none")) == 3
     assert model_problems(model_name="gpt2-rotary-2-2", head_dim=64) == []
+
+
+def test_the_rotary_fraction_that_a_problem_proposes_is_accepted_and_rotates_what_it_says():
+    for head_dim in range(2, 129):
+        for fraction in (0.3, 0.5, 0.7, 0.999):
+            for problem in model_problems(model_name="gpt2-rotary-2-2", head_dim=head_dim, rotary_fraction=fraction):
+                proposed, dimensions = re.search(r"rotary_fraction=(\S+) rotates (\d+)$", problem).groups()
+                assert int(head_dim * float(proposed)) == int(dimensions)  # as transformers truncates
+                assert not model_problems(
+                    model_name="gpt2-rotary-2-2", head_dim=head_dim, rotary_fraction=float(proposed)
+                )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Imports neither torch nor transformers, so that checking a recipe takes no secon
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -219,10 +220,11 @@ def _rotary_problems(head_dim: int, rotary_fraction: float) -> list[str]:
         return [f"rotary_fraction={rotary_fraction}; expected a share above 0 and up to 1, such as 0.25"]
     product = head_dim * rotary_fraction
     dims = int(product)  # truncated, as in transformers
-    if product - dims < 1e-6 and dims % 2 == 0 and dims >= 2:
+    if product - dims < 1e-3 and dims % 2 == 0 and dims >= 2:
         return []
     nearest = min(max(2, 2 * round(product / 2)), head_dim - head_dim % 2)
-    fix = f"rotary_fraction={nearest / head_dim:.6g} rotates {nearest}" if head_dim > 1 else "raise head_dim"
+    share = math.ceil(1e6 * nearest / head_dim - 1e-3) / 1e6  # rounded up, as the product is truncated
+    fix = f"rotary_fraction={share:g} rotates {nearest}" if head_dim > 1 else "raise head_dim"
     return [
         f"rotary_fraction={rotary_fraction} of head_dim={head_dim} makes {product:g} rotating dimensions; expected an "
         f"even whole number from 2 to head_dim; {fix}"
