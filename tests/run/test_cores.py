@@ -62,6 +62,14 @@ def test_a_long_training_is_timed_once_and_the_choice_is_kept(two_cores, tmp_pat
     assert len(two_cores) == 3
 
 
+def test_a_training_of_half_a_minute_is_worth_timing_threads_but_not_the_start_of_processes(two_cores, tmp_path):
+    short = replace(RECIPE, exposures=32)  # 80 steps of 0.4 s
+    assert cores_of(short, tmp_path) == Cores(
+        1, 2, {"1 process of 1 thread": 400.0, "1 process of 2 threads": pytest.approx(363.64)}
+    )
+    assert two_cores == [(8, 1), (8, 2)]
+
+
 def test_a_short_training_uses_one_thread(two_cores, tmp_path):
     assert cores_of(replace(RECIPE, exposures=2), tmp_path) == Cores(1, 1, {"1 process of 1 thread": 400.0})
     assert two_cores == [(8, 1)]

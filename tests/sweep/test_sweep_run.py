@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from run_folders import make_run
 from sweep_cells import kill, run_until, start, write_sweep
 
 from knowcap.cli import main
 from knowcap.recipe import Recipe
+from knowcap.run.cores import Cores, cores_of, threads_used
 from knowcap.sweep import load_sweep
 from knowcap.sweep.cells import choose, describe_winners
 from knowcap.sweep.run import write_results
@@ -91,6 +93,26 @@ def test_a_failed_cell_is_reported_and_tried_again_and_the_others_go_on(tmp_path
     skipped, before = Stages({}), (folder / "results.parquet").read_bytes()
     assert command(skipped) == 0
     assert skipped.ran == [] and (folder / "results.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [[], ["--cell", "0"]])
+@pytest.mark.parametrize(("variable", "expected"), [(None, 1), ("2", 2)])
+def test_a_cell_has_one_thread_as_in_a_pools_process_unless_set(words, variable, expected, command, monkeypatch):
+    class Noting(Stages):
+        found: set[tuple[str, int]] = set()
+
+        def run(self, recipe: Recipe, run_dir: Path, *_: object) -> None:
+            self.found.add((str(cores_of(recipe, run_dir)), torch.get_num_threads()))
+            super().run(recipe, run_dir)
+
+    Noting.found.clear()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    with threads_used(3):
+        assert command(Noting({}), *words) == 0
+        assert torch.get_num_threads() == 3 and os.environ.get("OMP_NUM_THREADS") == variable
+    assert Noting.found == {(str(Cores(1, expected)), expected)}
 
 
 def test_the_best_of_a_key_wins_and_the_others_are_shown(tmp_path, command, capsys):

@@ -22,7 +22,7 @@ from knowcap.run.estimate import sample_counts, seconds_per_pass
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_WORTH = 60.0  # seconds of training; shorter ones use one thread
+_WORTH = 10.0  # seconds of training; shorter ones use one thread
 _START = 20.0  # seconds that further processes must save, as they start
 _GAIN = 0.9  # of the time that one process takes: the most that several may take
 _MOST = 8  # processes
@@ -63,7 +63,7 @@ def cores_of(recipe: Recipe, run_dir: Path) -> Cores:
     if uses_gpu():
         return Cores(1, torch.get_num_threads())
     if "OMP_NUM_THREADS" in os.environ:
-        return Cores(1, _set_threads(os.environ["OMP_NUM_THREADS"]))
+        return Cores(1, threads_set())
     file = run_dir / "checkpoints" / CORES_FILE
     if file.is_file():
         return Cores(**read_json(file))
@@ -76,7 +76,9 @@ def cores_of(recipe: Recipe, run_dir: Path) -> Cores:
     return found
 
 
-def _set_threads(text: str) -> int:
+def threads_set() -> int:
+    """The threads that OMP_NUM_THREADS sets; 1 without it. Raises ValueError if that is not a number of 1 or more."""
+    text = os.environ.get("OMP_NUM_THREADS", "1")
     first = text.split(",")[0]  # OpenMP allows a list, for nested regions
     if not first.isdecimal() or int(first) < 1:
         raise ValueError(f"OMP_NUM_THREADS={text!r}, expected a number of threads, 1 or more; correct or unset it")
@@ -100,11 +102,13 @@ def _fastest(recipe: Recipe) -> Cores:
     windows = recipe.train_batch_size // recipe.gradient_accumulation_steps
     sync = _SYNC + 4 * model.num_parameters() / _BYTES
     times = {(1, 1): _seconds(model, recipe, windows, 1)}
-    if micro_steps * times[1, 1] >= _WORTH:
+    alone = micro_steps * times[1, 1]
+    if alone >= _WORTH:
         times[1, cores] = _seconds(model, recipe, windows, cores)
         for processes in (n for n in range(2, min(cores, _MOST) + 1) if cores % n == 0 and windows % n == 0):
-            threads = cores // processes
-            times[processes, threads] = _seconds(model, recipe, windows // processes, threads) + sync
+            if alone * (1 - 1 / cores) >= _START:  # the most that all cores can save
+                threads = cores // processes
+                times[processes, threads] = _seconds(model, recipe, windows // processes, threads) + sync
     return choose(times, micro_steps)
 
 

@@ -9,12 +9,14 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from knowcap.files import CAPACITY_FILE, REPORT_FILE, locked
 from knowcap.models.quantized.settings import Settings
 from knowcap.run import pipeline as stages
+from knowcap.run.cores import threads_set, threads_used
 from knowcap.run.folder import claim_run_dir
 from knowcap.run.launch import Launcher
 from knowcap.sweep.cells import Cell
@@ -55,7 +57,8 @@ def quantized_dirs(cell: Cell) -> dict[int, Path]:
 def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) -> Outcome:
     """Runs all stages of a cell, from where it was stopped; an exception is in the outcome, not raised.
 
-    The process is left as it was found, so that a cell's result does not depend on those that it ran before.
+    Without a launcher it has one thread, or as many as OMP_NUM_THREADS sets, whichever engine runs it: more sum in
+    another order. The process is left as it was found, so that a cell's result does not depend on those run before.
 
     Args:
         cell: of a sweep without problems.
@@ -65,7 +68,8 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
     try:
         with locked(cell.run_dir):
             if not is_finished(cell):  # another command may have finished it while this one waited
-                stages.run(cell.recipe, claim_run_dir(cell.recipe), launcher, num_proc)
+                with _threads() if launcher is None else nullcontext():
+                    stages.run(cell.recipe, claim_run_dir(cell.recipe), launcher, num_proc)
     except Exception as error:  # the other cells can still be run
         message = " ".join(str(error).split())
         error_line, trace = f"{type(error).__name__}: {message}", traceback.format_exc()
@@ -76,6 +80,14 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
         os.environ.update(environment)
         _free_memory()
     return Outcome(cell.name, seconds=time.perf_counter() - began)
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    """Within it, all of a cell's stages use the threads that are set, and training measures no others."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with threads_used(threads_set()):
+        yield
 
 
 def run_here(cells: Iterable[Cell], launcher: Launcher | None = None, num_proc: int = 1) -> Iterator[Outcome]:
