@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 ORDER = (
     "provenance", "facts", "recipe", "recipe_file", "files", "processes", "progress", "hub", "metrics", "knowledge",
     "corpus", "dataset", "models", "scoring", "capacity", "training", "extraction", "report", "laws", "run", "sweep",
-    "cli", "train",
+    "findings", "cli", "train",
 )  # fmt: skip
 
 

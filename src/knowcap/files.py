@@ -30,6 +30,7 @@ TUNING_FILE, ANSWERS_FILE, EXTRACTION_FILE = "tuning.json", "answers.parquet", "
 CONFIG_FILE = "config.json"  # of transformers
 CARD_FILE, REPORT_FILE, REPORT_JSON_FILE, PAGE_FILE = "README.md", "report.md", "report.json", "report.html"
 SWEEP_FILE, RESULTS_FILE, FRONTIER_FILE = "sweep.yaml", "results.parquet", "bits_vs_parameters.png"
+CELLS_FILE = "cells.json"  # of a sweep's collected results
 MEASURED = "measured"  # folder of results on other data sets than a run's own, and of models of others
 SOFT_LOCK_FILE = ".lock.soft"  # where the file system has no locks of its own
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)

@@ -29,6 +29,7 @@ COMMANDS = {
     "export": Command("export", "write a data set as a task of lm-evaluation-harness"),
     "push": Command("push", "publish a run's model, quantized copies and data set, or the metric, on the Hub"),
     "sweep": Command("sweep", "run all cells of a sweep file, with one table and one page of results"),
+    "findings": Command("findings", "the paper's findings and ours in one table, each with a verdict"),
     "fit": Command("fit", "fit a scaling law to a table of runs"),
     "plan": Command("plan", "plan the size of a model, its data and its training, by fitted laws or the papers'"),
     "ls": Command("ls", "list the packaged recipes, models or sweeps"),

@@ -31,6 +31,8 @@ def add(commands: Any, name: str) -> None:
     parser = add_command(commands, name, _sweep, _EXAMPLES)
     parser.add_argument("file", metavar="FILE", help="a sweep file, or a packaged sweep's name")
     parser.add_argument("--output_dir", help="where the sweep's folder is made; by default as in the base recipe")
+    text = "run every cell with each of these seeds; for a sweep file without seeds of its own"
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=text)
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--dry_run", action="store_true", help="print the cells and their cost; write nothing")
     text = "run only this cell, from 0, without table and page; may be repeated"
@@ -59,7 +61,7 @@ def add(commands: Any, name: str) -> None:
 def _sweep(args: argparse.Namespace, _: list[str]) -> None:
     launcher = launcher_of(args)
     _check(args)
-    sweep = load_sweep(args.file, args.output_dir)
+    sweep = _load(args)
     if args.dry_run:
         return _dry_run(sweep, launcher, args.measure_speed)
     from knowcap.sweep import run
@@ -70,6 +72,21 @@ def _sweep(args: argparse.Namespace, _: list[str]) -> None:
         return _show(sweep, run.write_results(sweep))
     engine = _engine(args) if launcher is None else None
     _show(sweep, run.run_sweep(sweep, engine, launcher, args.num_proc))
+
+
+def _load(args: argparse.Namespace) -> Sweep:
+    """The sweep, checked with its finding. Raises RecipeError, also if it has no cells of its own."""
+    sweep = load_sweep(args.file, args.output_dir, args.seeds or ())
+    if sweep.finding is not None:
+        from knowcap.findings import read_finding
+
+        problems = read_finding(sweep)[1]
+        if not problems and not sweep.cells:
+            others = ", ".join(map(str, sweep.finding["sweeps"]))
+            problems = [f"it has no cells of its own; run the sweeps that its finding rests on: {others}"]
+        if problems:
+            raise RecipeError(problems, sweep.file)
+    return sweep
 
 
 def _engine(args: argparse.Namespace) -> Engine:

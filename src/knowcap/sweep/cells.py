@@ -59,6 +59,7 @@ class Sweep:
         best_of: the key whose best value is chosen among cells that are equal in all other keys; None: of none.
         compare: the column in which cells must be equal to be compared (`knowcap.sweep.compare`); None: they are not.
         tolerance: the relative difference up to which they are equal.
+        finding: the file's `finding`, as text (`knowcap.findings` reads it); None: there is none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Sweep:
     best_of: str | None
     compare: str | None = None
     tolerance: float = 0.05
+    finding: Any = None
 
 
 def combine(items: Sequence[Overrides], grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

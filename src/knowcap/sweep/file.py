@@ -6,9 +6,11 @@
     best_of: learning_rate                # optional: the best of these is chosen, the others are shown
     compare: num_parameters               # optional: winners of equal num_parameters, or flops, are compared
     tolerance: 0.05                       # optional: relative difference up to which they are equal
+    finding: {…}                          # optional: what the results are expected to show (`knowcap.findings`)
 
 A grid is the product of its lists; every item of a list is combined with every combination of the grid. Overrides that
-are the same in all cells are a list of one item.
+are the same in all cells are a list of one item. A file with a finding that rests on other sweeps' cells
+(`finding: {sweeps: […]}`) may have no base, grid or list, and so no cells.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from knowcap.sweep.cells import EQUAL, Cell, Sweep, cell_name, combine
 
 
 SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
-_PARTS = ("base", "grid", "list", "best_of", "compare", "tolerance")
+_PARTS = ("base", "grid", "list", "best_of", "compare", "tolerance", "finding")
 _NOT_OVERRIDES = {"output_dir": "cannot be overridden; pass --output_dir to the command"}
 _LONGEST_NAME = 200  # characters; file systems end at 255 bytes
 
@@ -38,19 +40,21 @@ class _Content:
     best_of: str | None = None
     compare: str | None = None
     tolerance: float = 0.05
+    finding: Any = None
 
 
-def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Sweep:
+def load_sweep(config: str | Path, output_dir: str | Path | None = None, seeds: Sequence[int] = ()) -> Sweep:
     """Reads a sweep and checks it down to every cell's recipe (`knowcap.sweep.checks`).
 
     Args:
         config: a sweep file, or the name of a packaged sweep such as `quickstart`.
         output_dir: where the sweep's folder is made; by default, that of the base recipe.
+        seeds: every cell is run with each of them; for a sweep that has no seeds of its own.
 
     Raises:
         RecipeError: with every problem of the file and of its cells' recipes.
     """
-    sweep, problems = read_sweep(config, output_dir)
+    sweep, problems = read_sweep(config, output_dir, seeds)
     if not problems:
         from knowcap.sweep.checks import recipe_problems
 
@@ -60,11 +64,17 @@ def load_sweep(config: str | Path, output_dir: str | Path | None = None) -> Swee
     return sweep
 
 
-def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tuple[Sweep, list[str]]:
+def read_sweep(
+    config: str | Path, output_dir: str | Path | None = None, seeds: Sequence[int] = ()
+) -> tuple[Sweep, list[str]]:
     """Like `load_sweep`, but returns the problems, and does not check the recipes."""
     file = find_sweep(config)
     problems: list[str] = []
     content = _read(file, problems)
+    if seeds and ("seed" in content.grid or any("seed" in item for item in content.items)):
+        problems.append("seeds: the file has seeds of its own; remove one of the two")
+    elif seeds:
+        content.grid["seed"] = list(seeds)
     for values in (content.grid.get("model_name", []), *content.items):
         _locate_models(values, file.parent)
     overrides = combine(content.items, content.grid)
@@ -75,7 +85,7 @@ def read_sweep(config: str | Path, output_dir: str | Path | None = None) -> tupl
         folder, cells = _cells(base, file.stem, content, overrides, output_dir, problems)
         problems += _name_problems(cells)
         _check_best_of(content, overrides, problems)
-    asked = (content.best_of, content.compare, content.tolerance)
+    asked = (content.best_of, content.compare, content.tolerance, content.finding)
     return Sweep(file.stem, file, content.base, folder, cells, *asked), problems
 
 
@@ -123,7 +133,9 @@ def _read(file: Path, problems: list[str]) -> _Content:
         if name not in _PARTS:
             meant = nearest(name, _PARTS) or f"; expected {', '.join(_PARTS)}"
             problems.append(f"unknown key {name!r}{meant}")
-    content = _Content()
+    content = _Content(finding=raw.get("finding"))
+    if isinstance(content.finding, dict) and "sweeps" in content.finding and not raw.keys() - {"finding"}:
+        return content
     if isinstance(raw.get("base"), str):
         content.base = raw["base"]
     else:

@@ -1,0 +1,66 @@
+"""`knowcap findings`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from knowcap.cli.parsers import add_command
+from knowcap.files import FileError
+from knowcap.findings import judge, load_finding, packaged_findings
+
+
+_EXAMPLES = (
+    "knowcap findings",
+    "knowcap findings --scale small",
+    "knowcap findings 01-plateau my-finding.yaml --results results",
+)
+
+
+def add(commands: Any, name: str) -> None:
+    """Adds the command's parser."""
+    parser = add_command(commands, name, _findings, _EXAMPLES)
+    parser.add_argument("files", metavar="FINDING", nargs="*", help="finding files, or packaged ones' names [all]")
+    parser.add_argument("--scale", choices=("small", "paper"), help="only findings of this scale")
+    parser.add_argument("--results", metavar="FOLDER", type=Path, help="of collected results [model_cards/findings]")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _findings(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.findings.table import findings_json, findings_text
+
+    folder = results_folder(args.results)
+    found = [load_finding(name) for name in args.files or packaged_findings()]
+    kept = sorted((f for f in found if args.scale in (None, f.scale)), key=lambda f: (f.number, f.scale != "small"))
+    if not kept:
+        of = f" of scale {args.scale}" if args.scale else ""
+        raise ValueError(f"there is no finding{of} to show; give a file (`knowcap findings my-finding.yaml`)")
+    verdicts = [judge(finding, folder) for finding in kept]
+    if args.json:
+        print(json.dumps(findings_json(verdicts), indent=2, ensure_ascii=False))
+    else:
+        print(findings_text(verdicts, folder.as_posix()))
+
+
+def results_folder(given: Path | None) -> Path:
+    """The folder of collected results: the given one, or that of a checkout.
+
+    Raises:
+        FileError: the given folder does not exist, or knowcap is installed without a checkout.
+    """
+    from knowcap.recipe_file import RECIPES_DIR
+
+    if given is not None:
+        if not given.is_dir():
+            raise FileError(f"--results: there is no folder {given}; `knowcap findings --collect` makes one")
+        return given
+    cards = RECIPES_DIR.parent / "model_cards"
+    if not cards.is_dir():
+        raise FileError(
+            "an installed knowcap has no results of findings; give --results FOLDER, such as model_cards/findings "
+            "of a checkout"
+        )
+    folder = cards / "findings"
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
