@@ -9,7 +9,6 @@ from typing import Any
 
 from knowcap.cli.parsers import add_command
 from knowcap.files import FileError
-from knowcap.findings import judge, load_finding, packaged_findings
 
 
 _EXAMPLES = (
@@ -29,6 +28,7 @@ def add(commands: Any, name: str) -> None:
 
 
 def _findings(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.findings import judge, load_finding, packaged_findings
     from knowcap.findings.table import findings_json, findings_text
 
     folder = results_folder(args.results)
