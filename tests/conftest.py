@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,31 +33,28 @@ for _name in (
 
 
 def pytest_configure() -> None:
-    """Plots are PNG files alone, which halves their time; `every_format` is for tests of the others."""
+    """Plots are figures that are not drawn, which is most of a tiny run's time, and PNG files alone; tests of plots
+    use `rendered`, `every_format` or `drawn`.
+    """
+    from figures import undrawn
+
     from knowcap.report import plots
 
-    plots.BESIDE_PNG = ()
+    plots.BESIDE_PNG, plots._draw = (), undrawn
 
 
 @pytest.fixture
-def every_format(monkeypatch: pytest.MonkeyPatch) -> None:
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn."""
+    from figures import DRAW
+
+    monkeypatch.setattr("knowcap.report.plots._draw", DRAW)
+
+
+@pytest.fixture
+def every_format(monkeypatch: pytest.MonkeyPatch, rendered: None) -> None:
     """A plot is PNG, PDF and SVG, as outside of tests."""
     monkeypatch.setattr("knowcap.report.plots.BESIDE_PNG", (".pdf", ".svg"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are made, but what is written of them is a PNG file without pixels."""
-    from figures import PNG
-
-    from knowcap.report.stamp import PNG_END
-
-    def save(_: object, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PNG + PNG_END)
-        return path
-
-    monkeypatch.setattr("knowcap.report.plots.save_plot", save)
 
 
 def pytest_unconfigure() -> None:
@@ -92,7 +88,7 @@ def bior_made(tmp_path, monkeypatch) -> None:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+def drawn(monkeypatch: pytest.MonkeyPatch, rendered: None) -> list[Figure]:
     """The figures that are saved, for a look inside."""
     from matplotlib.figure import Figure
 

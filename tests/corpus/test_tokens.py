@@ -18,6 +18,7 @@ from knowcap.corpus.templates import SENTENCES, Template, load_templates
 from knowcap.corpus.tokenizer import (
     BPE_FILES,
     EOS_ID,
+    _trained,
     load_backend,
     minimum_vocab_size,
     reduce_tokenizer,
@@ -138,6 +139,7 @@ def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
         recipe = Recipe(
             run_name="x", model_name="gpt2-2-2", num_people=num_people, seed=seed, vocab_size=500, pools_fraction=0.2
         )
+        _trained.cache_clear()
         tokenizer, _ = tokenizer_of(recipe, corpus_of(recipe))
         texts.add(tokenizer.to_str())
     assert len(texts) == 1

@@ -41,6 +41,7 @@ def test_the_command_has_all_laws() -> None:
     assert command._LAWS == LAWS
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_command_prints_and_writes_what_the_function_finds(runs: Path, tmp_path: Path, capsys) -> None:
     out, plot = tmp_path / "new" / "fit.json", tmp_path / "new" / "fit.png"
     assert main(["fit", "kaplan-nd", str(runs), "--json", str(out), "--plot", str(plot), "--seed", "3", *FEW]) == 0

@@ -14,6 +14,9 @@ from run_folders import make_capacity, make_training
 from knowcap.report.plots import frontier_svg, loss_svg, plot_attributes, plot_frontier, plot_loss
 
 
+pytestmark = pytest.mark.usefixtures("rendered")
+
+
 def test_the_frontier_has_logarithmic_axes_both_lines_and_every_point(tmp_path: Path, drawn: list) -> None:
     capacities = [make_capacity(p, s) for p, s in (("fp32", 0.8), ("int8", 0.79), ("int4", 0.3))]
     capacities.append(make_capacity(num_entities=1600, num_parameters=10**6))

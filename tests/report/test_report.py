@@ -13,7 +13,6 @@ from knowcap.cli import main
 from knowcap.report.stage import COLUMNS, ReportError, find_runs, report, report_table
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     make_run(tmp_path / "b")
     make_run(tmp_path / "sweep" / "a", share=0.5)
@@ -45,7 +44,6 @@ def test_a_folder_of_runs_gets_a_table_of_every_model(tmp_path: Path) -> None:
     assert report_table(tmp_path, recursive=True) in text
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_figures_are_in_report_json_in_full(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     report(tmp_path)
@@ -80,7 +78,6 @@ def test_every_run_gets_plots_cards_and_a_copy_of_its_capacity(tmp_path: Path) -
     assert not list(tmp_path.rglob(".*"))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_one_run_folder_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = make_run(tmp_path / "tiny")
     assert report(run_dir) == run_dir / "report.md"
@@ -89,7 +86,6 @@ def test_one_run_folder_can_be_reported(tmp_path: Path, monkeypatch: pytest.Monk
     assert report_table(".") == report_table(run_dir)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_report_can_be_made_again(tmp_path: Path) -> None:
     make_run(tmp_path / "tiny")
     first = report(tmp_path).read_bytes()
@@ -114,7 +110,6 @@ def test_a_plot_is_drawn_again_only_when_what_it_shows_has_changed(tmp_path: Pat
     assert len(drawn) == 3
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_not_trained_here_has_no_loss_plot(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "tiny")
     (run_dir / "model" / "training.json").unlink()
@@ -132,7 +127,6 @@ def test_unfinished_and_unmeasured_runs_are_left_out(tmp_path: Path) -> None:
     assert report_table(tmp_path).count("int4") == 1
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_deeper_runs_are_reported_only_when_asked_for(tmp_path: Path) -> None:
     for name in ("b", "a/deep", "a"):
         make_run(tmp_path / name)
@@ -148,7 +142,6 @@ def test_deeper_runs_are_reported_only_when_asked_for(tmp_path: Path) -> None:
         find_runs(tmp_path / "c")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_command_lists_the_files_that_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "a")
     make_run(tmp_path / "b" / "deep")
@@ -177,7 +170,6 @@ def seed_rows(folder: Path) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: Path) -> None:
     for seed, share in enumerate((0.7, 0.8, 0.9)):
         recipe = {"seed": seed, "run_name": f"s{seed}", "versions": {"torch": str(seed)}}
@@ -199,7 +191,6 @@ def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: 
     assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_path: Path) -> None:
     for seed in range(2):
         recipe = {"seed": seed, "run_name": f"s{seed}", "dataset_name": "you/people"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figures import DRAW
 from run_folders import make_training
 
 from knowcap.report import stamp
@@ -25,6 +26,7 @@ def plot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stamps")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("knowcap.report.plots.BESIDE_PNG", (".pdf", ".svg"))
+        patch.setattr("knowcap.report.plots._draw", DRAW)
         plot_loss(make_training(), folder / "plain.png")
         make_stamped(formats_of(folder / "loss.png"), SHOWS, lambda: plot_loss(make_training(), folder / "loss.png"))
     return folder / "loss.png"

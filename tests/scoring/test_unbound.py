@@ -202,6 +202,7 @@ def test_the_report_puts_it_beside_every_figure(tmp_path):
     assert [model.get("neutral", {}).get("bound") for model in models] == [True] * 3 + [None] * 3
 
 
+@pytest.mark.usefixtures("rendered")
 def test_nothing_changes_for_a_run_whose_bits_are_a_bound(tmp_path):
     old, new = (make_run(tmp_path / name / "bios", **changes) for name, changes in (("a", {}), ("b", {"bound": True})))
     assert report_table(old) == report_table(new) and "bound" not in report_table(new)

@@ -32,6 +32,7 @@ def made_up(folder: Path) -> Sweep:
     return sweep
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_page_holds_everything_itself(tmp_path):
     sweep = made_up(tmp_path)
     text = (sweep.folder / "report.html").read_text()

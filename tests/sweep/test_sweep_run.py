@@ -21,7 +21,6 @@ from knowcap.sweep.run import write_results
 from knowcap.sweep.workers import run_cell
 
 
-pytestmark = pytest.mark.usefixtures("undrawn")  # plots of cells are tested in tests/report
 FIT = (
     "num_parameters", "num_parameters_non_embedding", "num_tokens", "flops", "loss", "knowledge_bits",
     "max_knowledge_bits", "exposures", "run",

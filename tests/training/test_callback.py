@@ -239,6 +239,7 @@ def test_a_resumed_run_keeps_the_curve(once, tmp_path):
     assert history(tmp_path) == history(once) and same(once, tmp_path)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_loss_plot_shows_the_curve(once, tmp_path):
     pytest.importorskip("matplotlib", reason='needs the extra: pip install -e ".[plot]"')
     training = json.loads((once / "model" / "training.json").read_text())

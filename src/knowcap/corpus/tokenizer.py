@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,12 @@ def train_tokenizer(
             f"vocab_size={vocab_size}, but the texts need {least - 1} distinct bytes and an end-of-text "
             f"token; give at least {least}"
         )
+    return Tokenizer.from_str(_trained(tuple(texts), vocab_size, every_byte, prefix_space))
+
+
+@lru_cache(maxsize=8)
+def _trained(texts: tuple[str, ...], vocab_size: int, every_byte: bool, prefix_space: bool) -> str:
+    """The tokenizer as JSON: a sweep's cells, and the checks before a run, need the same one again."""
     tokenizer = Tokenizer(BPE(unk_token=EOS))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=prefix_space)
     if any(map(UNSPACED.search, texts)):
@@ -64,7 +71,7 @@ def train_tokenizer(
     alphabet = sorted(ByteLevel.alphabet()) if every_byte else []
     trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], show_progress=False, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    return tokenizer.to_str()
 
 
 def with_prefix_space(tokenizer: Tokenizer) -> Tokenizer:

@@ -240,17 +240,21 @@ def formats_of(path: Path) -> list[Path]:
 
 def save_plot(figure: Figure, path: str | Path) -> Path:
     """Writes a figure to the files of `formats_of`, the same bytes for the same figure, and returns the path."""
-    from matplotlib import rc_context
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _draw(figure, formats_of(path))
+    return path
+
+
+def _draw(figure: Figure, files: Sequence[Path]) -> None:
+    from matplotlib import rc_context
+
     figure.draw_without_rendering()  # once for all formats: the layout is what takes time
     figure.set_layout_engine("none")
-    for file in formats_of(path):
+    for file in files:
         dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
         with whole_file(file) as made, rc_context({"svg.hashsalt": "knowcap", "svg.fonttype": "none"}):
             figure.savefig(made, dpi=DPI, format=file.suffix[1:], metadata=dated.get(file.suffix))
-    return path
 
 
 def _svg(figure: Figure, name: str, label: str, tips: Mapping[str, str]) -> str:
