@@ -132,6 +132,9 @@ BAD_VALUES = {
     "fixed_renderings": "0",
     "num_templates": "0",
     "exposures": "0",
+    "exposures_exponent": "4.5",
+    "warmup_exposures": "-1",
+    "warmup_people_share": "1",
     "renderings": "0",
     "control_people": "-1",
     "holdout_entities": "0.6",
@@ -351,7 +354,8 @@ def test_every_key_has_one_section_and_states_what_it_shapes():
     assert set(shaping_keys("run", "draws")) == {"run_name", "output_dir", "seed"}
     model = {"model_name", "head_dim", "learning_rate", "train_batch_size", "precision", "measure_every"}
     assert model < set(shaping_keys("training"))
-    assert set(shaping_keys("windows")) == {"block_size", "windows", "shard_size"}
+    frequencies = {"exposures_exponent", "warmup_exposures", "warmup_people_share"}
+    assert set(shaping_keys("windows")) == {"block_size", "windows", "shard_size"} | frequencies
 
 
 # What the recipe.yaml of a data set folder has.

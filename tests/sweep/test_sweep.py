@@ -298,6 +298,7 @@ OTHER_KEYS = (
 def test_all_keys_but_those_after_the_texts_are_compared_before_texts_are_shared():
     assert [key for key in KEYS if key not in CORPUS_KEYS] == OTHER_KEYS
     amounts = {"num_people", "exposures", "control_people", "holdout_entities", "renderings", "shard_size"}
+    amounts |= {"exposures_exponent", "warmup_exposures", "warmup_people_share"}
     assert set(CORPUS_KEYS) - set(TEXTS_KEYS) == amounts
 
 

@@ -1,4 +1,5 @@
-"""Every biography once an exposure, through the Trainer's own DataLoader, on one process and on several.
+"""Every biography once an exposure, or as its person's frequency says, through the Trainer's own DataLoader, on one
+process and on several.
 
 Run as a script under `accelerate launch`, it is one of the processes: python tests/training/test_exposures.py FOLDER
 """
@@ -21,9 +22,10 @@ from accelerate.data_loader import BatchSamplerShard
 from countries import write_table
 from launched import launch
 
-from knowcap.corpus.base import tokenizer_of
+from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.dataset.corpora import corpus_of
+from knowcap.knowledge.frequencies import frequencies_of
 from knowcap.recipe import Recipe
 from knowcap.training.stage import StreamTrainer, train
 from knowcap.training.windows import stream_of
@@ -41,8 +43,13 @@ RECIPES = {
         BIOS, corpus="bioD", num_templates=None, num_attributes=3, diversity=20, windows="cut", block_size=64
     ),
     "bioD, compact": replace(BIOS, corpus="bioD", num_templates=None, pools_fraction=1.0, diversity=20, compact=True),
+    "bioS, power law": replace(BIOS, windows="cut", block_size=64, exposures_exponent=1.0),
+    "bioD, power law, warm-up": replace(
+        BIOS, corpus="bioD", num_templates=None, pools_fraction=1.0, diversity=20, compact=True,
+        exposures_exponent=0.7, warmup_exposures=1, warmup_people_share=0.3,
+    ),
     "table": Recipe(run_name="table", vocab_size=250, block_size=120, windows="cut", shard_size=20, **MODEL),
-}
+}  # fmt: skip
 CONFIG = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu_2.yaml"
 Batches = list[np.ndarray]
 
@@ -76,9 +83,18 @@ def expected(recipe: Recipe) -> tuple[list[Counter], np.ndarray]:
     """The token ids of each exposure's texts, tokenized whole; and how many windows each shard has."""
     corpus = corpus_of(recipe)
     tokenizer, _ = tokenizer_of(recipe, corpus)
-    texts = [[row.text for row in corpus.rows(np.arange(corpus.num_people), e)] for e in range(recipe.exposures)]
+    texts = [_texts(recipe, corpus, exposure) for exposure in range(recipe.exposures)]
     counts, _ = stream_of(recipe, corpus, tokenizer).count()
     return [Counter(tuple(tokenizer.encode(text).ids) for text in of_one) for of_one in texts], counts
+
+
+def _texts(recipe: Recipe, corpus: Corpus, exposure: int) -> list[str]:
+    """The texts of an exposure: one of each person, or as many as it has there."""
+    people, law = np.arange(corpus.num_people), frequencies_of(recipe, corpus.num_people)
+    if law is None:
+        return [row.text for row in corpus.rows(people, exposure)]
+    pairs = zip(*law.texts(exposure, people), strict=True)
+    return [next(iter(corpus.rows(np.array([person]), number))).text for person, number in pairs]
 
 
 def texts_in(windows: list[list[int]], aligned: bool) -> Counter:

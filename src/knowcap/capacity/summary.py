@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.bands import bands
 from knowcap.capacity.checks import (
     bound_reason,
     check_control,
@@ -95,6 +96,7 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         raise
     result |= {"confidence_level": confidence_level, "control_bits_per_entity": control_bits}
     content = _content(result, facts, measurement, diversity_bits)
+    content |= _without_nan(bands(facts, measurement, confidence_level, seed))
     write_json(path, content)
     logger.info(
         "%s: %.4f bits per parameter, at most %.4f; %d of %d entities scored",

@@ -67,8 +67,8 @@ class Corpus(Protocol):
         """The pieces of all possible texts."""
         ...
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """The pieces of the texts of persons (n,) at one exposure: (n, pieces per text) int32."""
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
+        """The pieces of the texts of persons (n,) at one exposure, or at one each: (n, pieces per text) int32."""
         ...
 
     def longest(self, pieces: Pieces) -> int:

@@ -192,7 +192,7 @@ class BioD:
             junctions += [("symbol", "comma"), ("comma", "symbol"), ("symbol", "stop"), ("stop", "opener")]
         return PieceTexts(groups, junctions, frozenset({parts[0]}))
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of the texts of persons (n,) at one exposure, one per symbol: (n, pieces per text) int32.
 
         Raises:
@@ -213,7 +213,7 @@ class BioD:
         names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
         return np.concatenate([names, sentences, np.full((n, 1), pieces.eos)], axis=1).astype(np.int32)
 
-    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The tokens of the texts of persons (n,) at one exposure, end of text included: (n,) int64.
 
         They differ only in the name and in the opener of the first sentence.
@@ -258,11 +258,11 @@ class BioD:
         for codes in self._name_codes(persons).tolist():
             yield "".join(part[code] for part, code in zip(self.name_lists, codes, strict=True))
 
-    def _orders(self, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def _orders(self, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The order of the attributes in each text: (n, K), uniform permutations."""
         return np.argsort(self._order_keys(persons, exposure).T, axis=1, kind="stable")
 
-    def _order_keys(self, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def _order_keys(self, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The keys that attributes are sorted by: (K, n) random 32-bit words."""
         blocks = range(-(-self.diversity.num_attributes // 4))
         random = np.concatenate([words(self.seed, "biod/order", persons, exposure, block) for block in blocks])

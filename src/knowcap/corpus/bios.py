@@ -181,7 +181,7 @@ class BioS:
             junctions.append((MARKER, "first_name"))
         return PieceTexts(groups, junctions, frozenset(beginnings), parts)
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of the biographies of persons (n,) at one exposure: (n, 16) int32, end of text included.
 
         (n, 31) with full names in place of pronouns; one more with tokens in front of texts.

@@ -90,7 +90,7 @@ class Morris:
         groups = {"first": list(self.symbols), "symbol": [f" {symbol}" for symbol in self.symbols]}
         return PieceTexts(groups, [("first", "symbol"), ("symbol", "symbol")], frozenset({"first"}))
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of the strings (n,), each with its end of text: (n, S + 1) int32."""
         composed = self.strings.symbols(persons) + np.int32(pieces.groups["symbol"].start)
         composed[:, 0] += pieces.groups["first"].start - pieces.groups["symbol"].start

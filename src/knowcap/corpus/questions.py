@@ -104,7 +104,7 @@ class QuestionTexts:
         """The people that texts (n,) ask about: (n,) int64."""
         return split_order(self.people.num_people, self.seed, texts // len(QUESTIONS))
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of texts (n,), the same at every exposure: (n, 7) int32, end of text included."""
         codes, asked = self.people.codes(self.persons(persons)), persons % len(QUESTIONS)
         out = np.empty((len(persons), 7), dtype=np.int32)

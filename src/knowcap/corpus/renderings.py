@@ -39,7 +39,7 @@ class Variant:
                 "null for a new one at every exposure"
             )
 
-    def rendering(self, exposure: int) -> int:
+    def rendering(self, exposure: int | np.ndarray) -> int | np.ndarray:
         """The number of the rendering that an exposure has."""
         return exposure if self.fixed_renderings is None else exposure % self.fixed_renderings
 
@@ -60,11 +60,11 @@ class Forms:
 def draw_forms(
     seed: int,
     persons: np.ndarray,
-    exposure: int,
+    exposure: int | np.ndarray,
     templates: dict[str, tuple[Template, ...]],
     variant: Variant | None = None,
 ) -> Forms:
-    """The forms of persons (n,) at one exposure: uniform over templates, and over orders unless they are fixed.
+    """The forms of persons (n,) at one exposure, or at one each: uniform over templates, and orders unless fixed.
 
     Each is a function of seed, person and rendering (Part 3.3, 2.2).
     """

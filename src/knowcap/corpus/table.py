@@ -154,7 +154,7 @@ class Table:
         junctions = [("name", "first"), ("first", "tail"), ("tail", "later"), ("later", "tail")]
         return PieceTexts(groups, junctions, frozenset({"name"}))
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of the texts of entities (n,) at one exposure: (n, 2 + 2 x attributes) int32, end of text
         included; empty where an entity lacks an attribute.
         """
@@ -184,7 +184,7 @@ class Table:
             total += most[self._codes[a]]
         return int(total.max()) + 1
 
-    def _forms(self, persons: np.ndarray, exposure: int) -> tuple[np.ndarray, np.ndarray]:
+    def _forms(self, persons: np.ndarray, exposure: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The attribute at each place and its template, both (n, attributes): uniform, by seed, entity and exposure.
 
         Facts that an entity lacks come last.
@@ -197,7 +197,7 @@ class Table:
         chosen = below(draws, counts[:, None]).astype(np.intp).T
         return order, np.take_along_axis(chosen, order, axis=1)
 
-    def _words(self, stream: str, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def _words(self, stream: str, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """(attributes, n) 32-bit words."""
         blocks = range(-(-len(self.attributes) // 4))
         drawn = [words(self.seed, stream, persons, substream=exposure, block=block) for block in blocks]

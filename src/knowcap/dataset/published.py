@@ -131,7 +131,7 @@ class Published:
                 raise CorpusError(f"the reduced tokenizer encodes {text!r} differently; choose another tokenizer")
         return pieces
 
-    def compose(self, pieces: EncodedPieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: EncodedPieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The texts of persons (n,) at one exposure, each with the end of text: (n, 2) int32."""
         starts = self.first[persons]
         texts = self.order[starts + exposure % (self.first[persons + 1] - starts)]

@@ -39,14 +39,14 @@ def philox4x32(counter: Sequence[np.ndarray] | np.ndarray, key: tuple[int, int])
     return np.stack([c0, c1, c2, c3])
 
 
-def words(seed: int, stream: str, indices: np.ndarray, substream: int = 0, block: int = 0) -> np.ndarray:
+def words(seed: int, stream: str, indices: np.ndarray, substream: int | np.ndarray = 0, block: int = 0) -> np.ndarray:
     """128 random bits for each index, as four 32-bit words.
 
     Args:
         seed: the recipe's seed, below 2**32.
         stream: a name for what is drawn; distinct names give independent draws.
         indices: (n,) of integers below 2**32.
-        substream: a second index, such as an exposure's number, below 2**32.
+        substream: a second index, such as an exposure's number, below 2**32; one for all, or (n,).
         block: below 2**32; more blocks of 128 bits of the same index, where one is not enough.
 
     Returns:

@@ -18,7 +18,7 @@ from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_ka
 from knowcap.laws.law import LawError
 from knowcap.laws.parametric import fit_parametric
 from knowcap.laws.runs import Taken, read_runs, rename, take
-from knowcap.laws.warnings import add_fit_warnings, table_warnings
+from knowcap.laws.warnings import add_fit_warnings, check_even, table_warnings
 
 
 Runs = Mapping[str, Iterable[Any]] | str | Path
@@ -74,6 +74,7 @@ def fit_law(
     of = _LAWS[law]
     named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
     optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
+    check_even(law, named)
     taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
     taken.warnings += table_warnings(law, taken, named)
     if of.last:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from knowcap.laws.fit import Fit
-from knowcap.laws.runs import Taken
+from knowcap.laws.law import LawError
+from knowcap.laws.runs import Taken, some
 
 
 _NARROW = 4.0  # a column that spans less than this factor hardly bends a law
@@ -19,6 +20,19 @@ _STIFF = 1e9  # condition number
 _OUTLIER = 12.0  # residuals beyond this many times the median size
 _POOR = 0.2  # standard deviation of log residuals
 _OF_BITS = ("capacity", "exposures")
+
+
+def check_even(law: str, given: Mapping[str, Any]) -> None:
+    """Raises LawError if a law of bits is to be fitted to runs in which some people are seen more often than others.
+
+    The law's exposures are those of every fact; such runs have a top band in a sweep's table.
+    """
+    column = given.get("top_band_exposures", ()) if law in _OF_BITS else ()
+    if rows := [row for row, value in enumerate(column, 1) if np.isfinite(float(value or "nan"))]:
+        raise LawError(
+            f"{law}: rows {some(rows)} have people that are seen more often than others (top_band_exposures), "
+            "expected runs with equal exposures of all facts; leave them out, as by --where exposures_exponent=0"
+        )
 
 
 def table_warnings(law: str, taken: Taken, given: Mapping[str, object]) -> list[str]:

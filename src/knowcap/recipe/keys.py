@@ -72,6 +72,7 @@ TEXTS_GENERATED = Condition(
     "with dataset_texts: published, which trains on the texts of {dataset_name!r} as they are",
     ("dataset_name", "dataset_texts"),
 )
+WITH_WARMUP = Condition(lambda recipe: recipe.warmup_exposures > 0, "without warmup_exposures", ("warmup_exposures",))
 WITH_JUNK = Condition(lambda recipe: recipe.junk_people > 0, "without junk_people", ("junk_people",))
 
 

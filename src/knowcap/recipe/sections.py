@@ -16,6 +16,7 @@ from knowcap.recipe.keys import (
     TEXTS_GENERATED,
     WITH_DATASET,
     WITH_JUNK,
+    WITH_WARMUP,
     Key,
     Range,
     Shapes,
@@ -39,6 +40,9 @@ _generated_key = partial(_text_key, used_with=(GENERATED_HERE,))
 _biod_key = partial(_generated_key, corpora=("bioD",))
 _table_key = partial(_generated_key, corpora=("table",), path=True)
 _sentence_key = partial(_text_key, corpora=("bioS",), used_with=(TEXTS_GENERATED,))
+_frequency_key = partial(
+    _key, shapes="windows", amount=True, corpora=("bioS", "bioD", "morris"), used_with=(GENERATED_HERE,)
+)
 _bios_key = partial(_generated_key, corpora=("bioS",))
 
 _AT_LEAST_ONE = Range(lambda v: v >= 1, "1 or more")
@@ -191,6 +195,20 @@ class TextSection:
     """Number of texts"""
 
     exposures: int = _text_key(1000, "how often each person is seen in training", amount=True, range=_AT_LEAST_ONE)
+    exposures_exponent: float = _frequency_key(
+        0.0,
+        "a, for a power law: the person of rank r is seen proportional to r^-a, exposures times on average",
+        range=Range(lambda v: 0 <= v <= 4, "0 (all people equally often) to 4"),
+    )
+    warmup_exposures: int = _frequency_key(
+        0, "how many of the exposures, the first ones, show only some of the people", range=_NOT_NEGATIVE
+    )
+    warmup_people_share: float = _frequency_key(
+        0.5,
+        "share of the people that warmup_exposures show, each the more often",
+        used_with=(GENERATED_HERE, WITH_WARMUP),
+        range=_BETWEEN,
+    )
     renderings: int = _generated_key(
         4,
         "biographies per person that are published and scored",

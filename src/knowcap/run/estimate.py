@@ -11,6 +11,7 @@ from knowcap.corpus.pieces import CHECKED
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
 from knowcap.files import TRAINING_FILE, read_json
+from knowcap.knowledge.frequencies import EVEN, frequencies_of
 from knowcap.models import describe_size, is_config, parameters_of, parse_model_name, widths_of
 from knowcap.models.devices import uses_gpu
 from knowcap.models.names import inner_size
@@ -55,7 +56,7 @@ class Estimate:
 
     `widths` are those that num_parameters picks, in words. `train_seconds` are those of the finished run in the run
     folder, else roughly those of steps timed on this machine in one process; None if neither is known. `time` says
-    which.
+    which. `frequencies` are those of `knowcap.knowledge.frequencies` in JSON, if people are not equally frequent.
     """
 
     num_people: int
@@ -70,6 +71,7 @@ class Estimate:
     num_steps: int
     train_seconds: float | None
     time: str
+    frequencies: dict[str, Any] | None = None
 
 
 def check_texts(recipe: Recipe) -> list[str]:
@@ -150,6 +152,7 @@ def estimate(recipe: Recipe, measure_speed: bool = False, counts: SampleCounts |
     biographies = knowledge.num_people * recipe.exposures
     windows = max(1, round(counts.windows * biographies))
     steps = -(-windows // recipe.train_batch_size)
+    frequencies = frequencies_of(recipe, knowledge.num_people)
     seconds, how = None, "not measured; --measure_speed times a few steps"
     trained = recipe.run_dir / "model" / TRAINING_FILE
     if trained.is_file() and is_run_of(recipe):
@@ -172,6 +175,7 @@ def estimate(recipe: Recipe, measure_speed: bool = False, counts: SampleCounts |
         num_steps=steps,
         train_seconds=seconds,
         time=how if seconds is None else f"{duration(seconds)}, {how}",
+        frequencies=None if frequencies is None else frequencies.content(),
     )
 
 
@@ -188,9 +192,20 @@ def describe(e: Estimate) -> str:
         "tokens in total, about": f"{e.num_tokens:,}",
         "windows, about": f"{e.num_windows:,}",
         "steps, about": f"{e.num_steps:,}",
+        **_frequency_rows(e.frequencies),
         "training": e.time,
     }
     return "\n".join(f"{name:<28}{value}" for name, value in rows.items())
+
+
+def _frequency_rows(content: dict[str, Any] | None) -> dict[str, str]:
+    """The lines about frequencies."""
+    if content is None:
+        return {}
+    rows = {"exposures of a person": "{smallest:,} to {largest:,}, mean {exposures:,}".format(**content)}
+    if content["people_never_seen"]:
+        rows["people never seen"] = f"{content['people_never_seen']:,}; their facts count in the maximum"
+    return rows
 
 
 def sample_counts(recipe: Recipe) -> SampleCounts:
@@ -211,7 +226,7 @@ def _counted(recipe: Recipe, stream: Stream | Mixture, rows: int) -> SampleCount
 
 def _sample_stream(recipe: Recipe, checked: int = _FEW) -> tuple[Stream | Mixture, int]:
     """One exposure of the first people, as the recipe packs them; and the vocabulary rows."""
-    sample, corpus = replace(recipe, exposures=1), sample_of(recipe, _SAMPLE)
+    sample, corpus = replace(recipe, exposures=1, **EVEN), sample_of(recipe, _SAMPLE)
     tokenizer, rows = tokenizer_of(sample, corpus)
     return stream_of(sample, corpus, tokenizer, checked if recipe.tokenizer_name is None else CHECKED), rows
 

@@ -126,6 +126,11 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
             f"num_people={recipe.num_people} with control_people={recipe.control_people} leaves too few people for a "
             f"null control; give num_people of 2 or more, or control_people of {MIN_CONTROL} or more"
         )
+    if not bad & {"exposures", "warmup_exposures"} and recipe.warmup_exposures >= recipe.exposures:
+        problems.append(
+            f"warmup_exposures={recipe.warmup_exposures} of exposures={recipe.exposures}, but all people are shown "
+            f"after the warm-up; expected at most {recipe.exposures - 1}"
+        )
     if not bad & {"tokenizer_name"} and (name := recipe.tokenizer_name) is not None:
         if name.startswith(("/", ".", "~")) and not Path(name).expanduser().exists():
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder, a vocab.json or a Hub id")

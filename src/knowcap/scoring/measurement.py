@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from knowcap.facts import Knowledge
 from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE, TRAINING_FILE, read_json
+from knowcap.knowledge.frequencies import FREQUENCIES
 from knowcap.models.counts import count_parameters, counted_parameters, used_parameters
 from knowcap.models.folders import is_old_buffer, tensors_of, training_of, weight_files
 from knowcap.provenance import versions
@@ -89,7 +90,7 @@ def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledg
         "versions": versions(),
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
-        **{key: training[key] for key in MIXTURES if key in training and trained_here},
+        **{key: training[key] for key in (*MIXTURES, FREQUENCIES) if key in training and trained_here},
     }
 
 

@@ -24,6 +24,10 @@ _CAPACITY = (
     "num_parameters_used_vocabulary", "bits_per_parameter", "max_bits_per_parameter", "knowledge_bits",
     "max_knowledge_bits", "precision",
 )  # fmt: skip
+# The most and the least frequent tenth of the people, null if all are seen equally often.
+BAND_COLUMNS = (
+    "top_band_exposures", "top_band_bits_per_entity", "bottom_band_exposures", "bottom_band_bits_per_entity",
+)  # fmt: skip
 SCHEMA = pa.schema(
     {
         "run": pa.string(),
@@ -51,6 +55,7 @@ SCHEMA = pa.schema(
         "int8_bits_per_stored_bit": pa.float64(),
         "int4_bits_per_stored_bit": pa.float64(),
         "memorizable_accuracy": pa.float64(),
+        **dict.fromkeys(BAND_COLUMNS, pa.float64()),
         "optimizer": pa.string(),
         "lr_scheduler_type": pa.string(),
         "learning_rate": pa.float64(),
@@ -83,6 +88,9 @@ def row_of(cell: Cell) -> dict[str, Any]:
         "bits_per_parameter_high": high,
         **{key: getattr(cell.recipe, key) for key in ("optimizer", "lr_scheduler_type", "learning_rate", "seed")},
     }
+    if bands := capacity.get("bands"):
+        ends = [band[key] for band in (bands[0], bands[-1]) for key in ("exposures", "bits_per_entity")]
+        row |= dict(zip(BAND_COLUMNS, ends, strict=True))
     for bits, folder in quantized_dirs(cell).items():
         quantized = read_json(folder / CAPACITY_FILE)
         row[f"int{bits}_bits_per_parameter"] = quantized["bits_per_parameter"]

@@ -1,4 +1,5 @@
-"""Packing biographies into windows: every biography occurs once per exposure, and any window can be made alone.
+"""Packing biographies into windows: every text occurs once, as often as its person is seen, and any window can be made
+alone.
 
 An exposure is shuffled by a keyed permutation and divided into shards of people; a shard is end of text · biography ·
 end of text · … . `cut` windows split that anywhere (Part 3.3, 2.3), `aligned` ones begin at a biography and hold only
@@ -16,6 +17,7 @@ import numpy as np
 
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import EOS_ID
+from knowcap.knowledge.frequencies import Frequencies
 from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.processes import share_out
 
@@ -40,8 +42,8 @@ class Texts(Protocol):
         """The seed of the texts' order."""
         ...
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
-        """The pieces of the texts of persons (n,) at one exposure: (n, pieces per text) int32."""
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
+        """The pieces of the texts of persons (n,) at one exposure, or at one each: (n, pieces per text) int32."""
         ...
 
     def longest(self, pieces: Pieces) -> int:
@@ -53,7 +55,7 @@ class Texts(Protocol):
 class HasTextLengths(Protocol):
     """A corpus that gives the lengths of its texts without composing them."""
 
-    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The number of tokens of the texts of persons (n,) at one exposure, ends of text included: (n,) int64."""
         ...
 
@@ -84,8 +86,11 @@ class Stream:
         block_size: int,
         windows: str,
         shard_size: int = 65_536,
+        frequencies: Frequencies | None = None,
     ) -> None:
         """Checks that the windows can hold the texts; `count` must run before windows are looked up.
+
+        With `frequencies` an exposure has as many texts, but not one of each person.
 
         Raises:
             TrainingError: aligned windows are shorter than the longest possible biography.
@@ -96,7 +101,7 @@ class Stream:
                 f"block_size={block_size}, but a biography can have {longest} tokens and aligned windows hold "
                 f"whole ones; give block_size {longest + 1} or more, or windows: cut"
             )
-        self.corpus, self.pieces = corpus, pieces
+        self.corpus, self.pieces, self.frequencies = corpus, pieces, frequencies
         self.exposures, self.block_size, self.aligned, self.shard_size = (
             exposures,
             block_size,
@@ -108,13 +113,20 @@ class Stream:
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
         """The people of a shard of an exposure, in order: (n,) int64."""
+        return self.texts(exposure, shard)[0]
+
+    def texts(self, exposure: int, shard: int) -> tuple[np.ndarray, int | np.ndarray]:
+        """The people of a shard of an exposure, in order, and the number of the text of each: (n,) int64, or one
+        number for all.
+        """
         end = min(self.corpus.num_people, (shard + 1) * self.shard_size)
         order = KeyedPermutation(self.corpus.num_people, self.corpus.seed, "order", exposure)
-        return order(np.arange(shard * self.shard_size, end))
+        places = order(np.arange(shard * self.shard_size, end))
+        return (places, exposure) if self.frequencies is None else self.frequencies.texts(exposure, places)
 
     def composed(self, exposure: int, shard: int) -> np.ndarray:
         """The pieces of every biography of a shard: (n, pieces per text)."""
-        return self.corpus.compose(self.pieces, self.persons(exposure, shard), exposure)
+        return self.corpus.compose(self.pieces, *self.texts(exposure, shard))
 
     def shard(self, exposure: int, shard: int) -> Shard:
         """The windows of a shard; the last two shards are cached."""
@@ -145,7 +157,7 @@ class Stream:
     def lengths(self, exposure: int, shard: int) -> np.ndarray:
         """The number of tokens of every biography of a shard, ends of text included: (n,) int64."""
         if isinstance(self.corpus, HasTextLengths):
-            return self.corpus.text_lengths(self.pieces, self.persons(exposure, shard), exposure)
+            return self.corpus.text_lengths(self.pieces, *self.texts(exposure, shard))
         return self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
 
     def sizes(self, exposure: int, shard: int) -> np.ndarray:

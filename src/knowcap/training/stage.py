@@ -22,6 +22,7 @@ from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.dataset.stage import build, check_knowledge
 from knowcap.files import CORES_FILE, TRAINING_FILE, read_json, whole_file, whole_folder, write_json
+from knowcap.knowledge.frequencies import FREQUENCIES, frequencies_of
 from knowcap.models import (
     build_model,
     check_causal,
@@ -225,6 +226,8 @@ def _save(
         content |= {"junk_people": recipe.junk_people, "useful_share": recipe.useful_share}
     if recipe.qa_share:
         content |= {"qa_share": recipe.qa_share}
+    if (frequencies := frequencies_of(recipe, source["knowledge"]["num_people"])) is not None:
+        content |= {FREQUENCIES: frequencies.content()}
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)

@@ -18,6 +18,7 @@ from knowcap.corpus.pieces import CHECKED, Pieces
 from knowcap.corpus.questions import QuestionTexts
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
+from knowcap.knowledge.frequencies import frequencies_of
 from knowcap.recipe import Recipe
 from knowcap.training.packing import Stream, TrainingError, padded
 
@@ -29,7 +30,8 @@ def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, checked: int
     """The recipe's windows, with pieces checked against whole texts and each other; call `count` before use."""
     pieces = _pieces_of(recipe, corpus, tokenizer, checked)
     packing = {"block_size": recipe.block_size, "windows": recipe.windows, "shard_size": recipe.shard_size}
-    stream = Stream(corpus, pieces, exposures=recipe.exposures, **packing)
+    frequencies = frequencies_of(recipe, corpus.num_people)
+    stream = Stream(corpus, pieces, exposures=recipe.exposures, frequencies=frequencies, **packing)
     if recipe.qa_share:
         questions = Stream(QuestionTexts(cast(BioS, corpus).people), pieces, exposures=1, **packing)
         return Mixture(stream, questions, 1 - recipe.qa_share)
@@ -76,7 +78,7 @@ class JunkTexts:
     def __init__(self, corpus: BioS) -> None:
         self.corpus, self.num_people, self.seed = corpus, corpus.junk.num_people, corpus.seed
 
-    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int) -> np.ndarray:
+    def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of the texts of junk persons (n,) at one exposure: (n, pieces per text) int32."""
         return self.corpus.compose(pieces, persons + self.corpus.num_people, exposure)
 

@@ -1,0 +1,76 @@
+"""Bits by how often people were seen in training, where that differs: ten bands of people, the most frequent first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from knowcap.capacity.tables import Facts, mean
+from knowcap.facts import NAME
+from knowcap.knowledge.frequencies import FREQUENCIES, Frequencies
+from knowcap.metrics.bits_per_parameter.bits import sum_interval
+
+
+NUM_BANDS = 10  # with (almost) equally many people each
+
+
+def bands(facts: Facts, measurement: dict[str, Any], confidence_level: float, seed: int) -> dict[str, Any]:
+    """The entries of capacity.json where people are not seen equally often; {} where they are.
+
+    Band b of 10 has the people of ranks b N / 10 to (b + 1) N / 10: of equally many people, so that each has an
+    interval, and of the same people in every recipe of one seed and N, whatever the power law.
+
+    The people are drawn as ever, and their ranks independently of their facts: the sum over bands is the same lower
+    bound as without them (Part 3.3, Lemma F.1). It is not one for a band's names alone: a model that expects frequent
+    people has more bits of their names than log2 N0 - log2 N, and fewer of the others'.
+
+    Args:
+        facts: of the scored people, without first chunks.
+        measurement: whose frequencies they are.
+        confidence_level, seed: of the bootstrap over the people of a band.
+
+    Returns:
+        `frequencies`; `bands`, a list of `num_entities`, the mean, smallest and largest number of `exposures` of a
+        person, `bits_per_entity` with `confidence_interval`, its parts `name_bits_per_entity` and
+        `value_bits_per_entity`, `max_bits_per_entity` (a name's: log2 N0 - log2 N) and `share_of_max`, NaN for a band
+        without scored people; and `frequencies_bits_per_entity`: what a perfect model of the stream is below R_max
+        for every name, log2 N less the cross entropy of the frequencies after the warm-up, NaN if that is infinite.
+        The sum of num_entities x bits_per_entity is name_bits + value_bits, if all people are scored.
+    """
+    if (content := measurement.get(FREQUENCIES)) is None:
+        return {}
+    law = Frequencies.of_content(content)
+    n, counts = law.num_people, law.by_rank
+    ranks = np.empty(n, dtype=np.int64)
+    ranks[law.people] = np.arange(n)
+    found, number = ranks[facts.entities.astype(np.int64)], min(NUM_BANDS, n)
+    made = []
+    for band in range(number):
+        first, end = -(-band * n // number), -(-(band + 1) * n // number)
+        rows = np.flatnonzero((found >= first) & (found < end))
+        exposures = {"exposures": float(counts[first:end].mean())}
+        exposures |= {"exposures_least": int(counts[end - 1]), "exposures_most": int(counts[first])}
+        made.append({"num_entities": end - first, **exposures, **_bits(facts, rows, n, confidence_level, seed)})
+    return {FREQUENCIES: content, "frequencies_bits_per_entity": law.bits_below_maximum, "bands": made}
+
+
+def _bits(facts: Facts, rows: np.ndarray, num_people: int, confidence_level: float, seed: int) -> dict[str, Any]:
+    """The bits of a person of a band, means over its scored people (rows)."""
+    names = np.array([attribute == NAME for attribute in facts.attributes])
+    bits, most = facts.bits[rows], facts.references[rows].copy()
+    most[:, names] -= math.log2(num_people)
+    of_name, of_values, largest = (np.nansum(t, axis=1) for t in (bits[:, names], bits[:, ~names], most))
+    interval = np.full(2, np.nan)
+    if rows.size:
+        interval = sum_interval(bits, 1, confidence_level, seed)
+    known, best = mean(of_name + of_values), mean(largest)
+    return {
+        "bits_per_entity": known,
+        "confidence_interval": interval.tolist(),
+        "name_bits_per_entity": mean(of_name),
+        "value_bits_per_entity": mean(of_values),
+        "max_bits_per_entity": best,
+        "share_of_max": known / best if best else math.nan,
+    }
