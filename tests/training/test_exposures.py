@@ -93,8 +93,8 @@ def _texts(recipe: Recipe, corpus: Corpus, exposure: int) -> list[str]:
     people, law = np.arange(corpus.num_people), frequencies_of(recipe, corpus.num_people)
     if law is None:
         return [row.text for row in corpus.rows(people, exposure)]
-    pairs = zip(*law.texts(exposure, people), strict=True)
-    return [next(iter(corpus.rows(np.array([person]), number))).text for person, number in pairs]
+    persons, numbers = law.texts(exposure, people)
+    return [row.text for number in set(numbers.tolist()) for row in corpus.rows(persons[numbers == number], number)]
 
 
 def texts_in(windows: list[list[int]], aligned: bool) -> Counter:
