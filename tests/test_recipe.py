@@ -180,6 +180,8 @@ BAD_VALUES = {
     "quantize_bits": "[8, 2]",
     "quantization_group_size": "-1",
     "quantization_method": "gtpq",
+    "fake_quantization_bits": "2",
+    "fake_quantization_start": "1",
     "qa_share": "1",
     "extract": "lore",
     "extract_rank": "0",

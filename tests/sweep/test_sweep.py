@@ -290,7 +290,8 @@ OTHER_KEYS = (
     "dataloader_num_workers logging_steps save_steps save_total_limit report_to measure_every measure_limit "
     "eval_batch_size start_token confidence_level quantize_bits quantization_method "
     "quantization_group_size "
-    "quantization_symmetric quantization_exclude quantize_embeddings extract extract_rank extract_embedding_rank "
+    "quantization_symmetric quantization_exclude quantize_embeddings fake_quantization_bits fake_quantization_start "
+    "extract extract_rank extract_embedding_rank "
     "extract_steps extract_batch_size extract_learning_rate extract_weight_decay"
 ).split()
 

@@ -36,7 +36,7 @@ from knowcap.capacity.tables import (
 from knowcap.facts import NAME
 from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE, write_json
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter, sum_interval
-from knowcap.scoring.measurement import COUNTS, MIXTURES, SETTINGS, read_measurement
+from knowcap.scoring.measurement import COUNTS, MIXTURES, ROUNDED, SETTINGS, read_measurement
 
 
 SCHEMA_VERSION = 1
@@ -172,6 +172,7 @@ def _content(
     }
     if (stored := measurement["stored_bits_per_parameter"]) is not None:
         content["bits_per_stored_bit"] = result["bits_per_parameter"] / stored
+    content |= {key: measurement[key] for key in ROUNDED if key in measurement}
     return _without_nan(content | _mixture(measurement))
 
 

@@ -10,6 +10,7 @@ from knowcap.recipe.keys import (
     nearest,
 )
 from knowcap.recipe.optimizer import OptimizerSection
+from knowcap.recipe.quantization import FAKE_QUANTIZER, QuantizationSection
 from knowcap.recipe.sections import (
     KEYS,
     RENDERING_KEYS,
@@ -17,7 +18,6 @@ from knowcap.recipe.sections import (
     BioDSection,
     JunkSection,
     ModelSection,
-    QuantizationSection,
     QuestionSection,
     Recipe,
     TableSection,
@@ -30,6 +30,7 @@ from knowcap.recipe.sections import (
 __all__ = [
     "CORPORA",
     "EXTRACT_METHODS",
+    "FAKE_QUANTIZER",
     "KEYS",
     "LISTS",
     "RENDERING_KEYS",

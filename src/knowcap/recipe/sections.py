@@ -26,6 +26,7 @@ from knowcap.recipe.keys import NOT_NEGATIVE as _NOT_NEGATIVE
 from knowcap.recipe.keys import POSITIVE as _POSITIVE
 from knowcap.recipe.keys import key_field as _key
 from knowcap.recipe.optimizer import OptimizerSection
+from knowcap.recipe.quantization import QuantizationSection
 
 
 _run_key = partial(_key, shapes="run")
@@ -33,7 +34,6 @@ _text_key = partial(_key, shapes="texts")
 _window_key = partial(_key, shapes="windows")
 _training_key = partial(_key, shapes="training")
 _scoring_key = partial(_key, shapes="scoring")
-_quantization_key = partial(_key, shapes="quantization", free=True)
 _extraction_key = partial(_key, shapes="extraction", free=True)
 _dataset_key = partial(_text_key, used_with=(WITH_DATASET,))
 _generated_key = partial(_text_key, used_with=(GENERATED_HERE,))
@@ -314,32 +314,6 @@ class ScoringSection:
         "auto", "what stands before each text; auto: EOS, as in training", free=True, choices=START_TOKENS
     )
     confidence_level: float = _scoring_key(0.95, "of the interval over people", range=_BETWEEN)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizationSection:
-    """Quantization"""
-
-    quantize_bits: tuple[int, ...] = _quantization_key(
-        (8, 4),
-        "bits per weight of the quantized copies; [] for none",
-        range=Range(lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
-    )
-    quantization_method: str = _quantization_key(
-        "quanto", "round to nearest (quanto) or calibrated (gptq)", choices=("quanto", "gptq")
-    )
-    quantization_group_size: int = _quantization_key(
-        32,
-        "weights of a row that share a scale; 0: the whole row. quanto: for int4 only",
-        range=Range(lambda v: v >= 0, "a number of weights, or 0 for a whole row"),
-    )
-    quantization_symmetric: bool | None = _quantization_key(
-        None, "symmetric quantization; default: true, but false for quanto's int4"
-    )
-    quantization_exclude: tuple[str, ...] = _quantization_key(
-        (), "layers of the blocks that are not quantized, as patterns: *.mlp.*"
-    )
-    quantize_embeddings: bool = _quantization_key(False, "quantize embeddings and output head too (quanto)")
 
 
 @dataclass(frozen=True, kw_only=True)

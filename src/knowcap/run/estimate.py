@@ -108,8 +108,9 @@ def _check_configuration(recipe: Recipe, rows: int) -> list[str]:
     config = recipe_config(recipe, rows)
     if parameters_of(recipe, rows).num_parameters <= _LARGEST_PROBE:
         check_causal(build_model(config, recipe.seed))
-    for bits in recipe.quantize_bits:
-        check_layers(config, Settings.of(recipe, bits))
+    fake = Settings.fake(recipe)
+    for settings in [Settings.of(recipe, bits) for bits in recipe.quantize_bits] + ([] if fake is None else [fake]):
+        check_layers(config, settings)
     if recipe.extract == "lora":
         from knowcap.extraction.tuning import attention_targets
 

@@ -25,7 +25,7 @@ from knowcap.files import (
 from knowcap.models import is_config, parameters_of, snapshot_name
 from knowcap.models.architectures import read_config
 from knowcap.provenance import git_revision, versions
-from knowcap.recipe import KEYS, Recipe, RecipeError
+from knowcap.recipe import FAKE_QUANTIZER, KEYS, Recipe, RecipeError
 from knowcap.recipe_file import locate_model, read_recipe
 
 
@@ -112,7 +112,8 @@ def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
     there, problems, _ = read_recipe(run_dir / RECIPE_FILE)
     if problems:
         return [f"{run_dir / RECIPE_FILE} cannot be used: {'; '.join(problems)}; {_FIX}"]
-    fixed = [name for name, key in KEYS.items() if not key.free]
+    rounded = FAKE_QUANTIZER if recipe.fake_quantization_bits is not None else ()
+    fixed = [name for name, key in KEYS.items() if not key.free or name in rounded]
     there, recipe = _compared(there), _compared(recipe)
     values = [(name, getattr(there, name), getattr(recipe, name)) for name in fixed]
     differing = [f"{name} is {old!r} there and {new!r} here" for name, old, new in values if old != new]

@@ -7,6 +7,7 @@ that keeps its output.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +40,8 @@ from knowcap.run.log import (
 )
 from knowcap.run.places import RESULTS, output_of, replaced_results, results_place, subfolder, texts_to_score
 
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from knowcap.dataset.prompts import PromptOptions
@@ -321,6 +324,8 @@ def quantize(run_dir: Path, settings: Settings, overwrite: bool = False) -> Path
     """The quantization stage: a copy of fewer bits per weight, in `run_dir/quantized/int8`, `int4-gptq`."""
     output = run_dir / "quantized" / settings.folder
     kept = (output / QUANTIZATION_FILE).is_file() and not overwrite
+    if other := settings.unlike_training(recipe_of(run_dir)):
+        logger.warning("%s: the model was trained with fake quantization of %s", output, other)
 
     def work() -> None:
         if kept:

@@ -14,6 +14,7 @@ from knowcap.recipe import (
     BioDSection,
     JunkSection,
     ModelSection,
+    QuantizationSection,
     QuestionSection,
     Recipe,
     RecipeError,
@@ -136,6 +137,12 @@ def _check_together(recipe: Recipe, bad: set[str]) -> list[str]:
             problems.append(f"tokenizer_name={name!r}: no such folder; give a folder, a vocab.json or a Hub id")
     if not bad & {"optimizer", "optim_args"}:
         problems += optim_args_problems(recipe.optimizer, recipe.optim_args)
+    bits = None if "fake_quantization_bits" in bad else recipe.fake_quantization_bits
+    if bits is not None and recipe.torch_compile and "torch_compile" not in bad:
+        problems.append(
+            f"fake_quantization_bits={bits} replaces weights in each forward pass, which a compiled model would not "
+            "see; leave out torch_compile"
+        )
     problems += _check_questions(recipe, bad)
     tracker = recipe.report_to
     if "report_to" not in bad and tracker != "none" and find_spec(tracker) is None:
@@ -207,7 +214,7 @@ def _check_quantizing(recipe: Recipe, bad: set[str]) -> list[str]:
     from knowcap.models.names import inner_size
     from knowcap.models.quantized.settings import check_recipe
 
-    if bad & {"quantize_bits", "quantization_method", "quantization_group_size", "quantization_symmetric"}:
+    if bad.intersection(section_keys(QuantizationSection)):
         return []
     try:
         width = hidden_size_of(recipe)

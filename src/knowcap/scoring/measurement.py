@@ -52,6 +52,7 @@ SETTINGS = (
     "versions",
 )
 MIXTURES = ("useful_share", "qa_share")  # shares of the training tokens: all but junk; questions
+ROUNDED = ("fake_quantization_bits", "fake_quantization_start")  # of training, which had weights of so many bits
 # Of measurements by versions that did not record them: null in capacity.json.
 _LATER = ("trained_here", "parameters_counted", "window", "start_token", "dtype", "float32_difference")
 _INPUTS = ("num_entities", "entities_scored", "name_is_prefix_free", "knowledge", "control_kind")
@@ -91,6 +92,7 @@ def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledg
         "name_column": "name",
         "knowledge": knowledge_content(knowledge),
         **{key: training[key] for key in (*MIXTURES, FREQUENCIES) if key in training and trained_here},
+        **{key: training[key] for key in ROUNDED if key in training},
     }
 
 

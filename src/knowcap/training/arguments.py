@@ -84,6 +84,11 @@ def machine_problems(recipe: Recipe, world_size: int = 1, fsdp: bool = False) ->
             "optimizer: muon makes updates of whole matrices, but FSDP divides them among processes; use the "
             "accelerate configuration multi_gpu, or optimizer: adamw_torch_fused"
         )
+    if fsdp and recipe.fake_quantization_bits is not None:
+        problems.append(
+            f"fake_quantization_bits={recipe.fake_quantization_bits} rounds whole matrices, but FSDP divides them "
+            "among processes; use the accelerate configuration multi_gpu"
+        )
     if recipe.precision == "fp16" and not cuda:
         problems.append("precision: fp16 needs a GPU, but none was found; use fp32 or bf16")
     share = world_size * recipe.gradient_accumulation_steps

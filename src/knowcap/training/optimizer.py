@@ -92,7 +92,7 @@ def _falling(recipe: Recipe, num_steps: int) -> int:
 
 
 def unusual_settings(recipe: Recipe) -> dict[str, Any]:
-    """The optimizer and the schedule with their own settings, where they are not the default ones, by recipe key."""
+    """Optimizer, schedule and fake quantization with their settings, where they are not the default, by recipe key."""
     found: dict[str, Any] = {}
     if recipe.optimizer != KEYS["optimizer"].default:
         found["optimizer"] = recipe.optimizer
@@ -105,4 +105,6 @@ def unusual_settings(recipe: Recipe) -> dict[str, Any]:
         found["lr_scheduler_type"] = recipe.lr_scheduler_type
         if recipe.lr_scheduler_type == WSD:
             found |= {key: getattr(recipe, key) for key in ("learning_rate_decay_share", "learning_rate_decay_type")}
+    if recipe.fake_quantization_bits is not None:
+        found |= {key: getattr(recipe, key) for key in ("fake_quantization_bits", "fake_quantization_start")}
     return found

@@ -41,6 +41,7 @@ from knowcap.recipe import Recipe
 from knowcap.scoring.measurement import facts_key
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
+from knowcap.training.fake_quantization import fake_quantized
 from knowcap.training.kernels import faster_training
 from knowcap.training.optimizer import muon_of, optimizer_arguments, set_steps, unusual_settings
 from knowcap.training.packing import Stream, TrainingError
@@ -105,7 +106,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         shown_name(recipe), model.num_parameters(), windows.steps, recipe.train_batch_size, num_tokens,
         args.world_size, device_name(args.device), f", resuming from step {step}" if step else "",
     )  # fmt: skip
-    with quiet_transformers(), faster_training(model, recipe.torch_compile):
+    with quiet_transformers(), faster_training(model, recipe.torch_compile), fake_quantized(trainer, model, recipe):
         trainer.train(resume_from_checkpoint=checkpoint)
         # FSDP's shards are gathered from all processes; otherwise every process has the whole model.
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
 from knowcap.models.names import ModelError
-from knowcap.recipe import KEYS
+from knowcap.recipe.quantization import METHODS
 
 
 if TYPE_CHECKING:
     from knowcap.recipe import Recipe
 
 
-METHODS = KEYS["quantization_method"].choices
 BITS = (8, 4)
 GPTQ_INPUTS = 32  # gptqmodel's kernels pack rows of a multiple of 32 weights
 # The module that each method needs, and the command that installs it.
@@ -60,6 +59,20 @@ class Settings:
     def of(cls, recipe: Recipe, bits: int) -> Settings:
         """The settings of a recipe for a copy with `bits` bits."""
         return cls(bits=bits, **{name: getattr(recipe, key) for name, key in _NAMES.items()})
+
+    @classmethod
+    def fake(cls, recipe: Recipe) -> Settings | None:
+        """Those of the copy whose weights the recipe trains with; None without fake quantization."""
+        bits = recipe.fake_quantization_bits
+        return None if bits is None else replace(cls.of(recipe, bits), method="quanto")
+
+    def unlike_training(self, recipe: Recipe) -> str:
+        """How the recipe's fake quantization differs, of quanto's copy with as many bits; "" if it does not."""
+        fake = self.fake(recipe)
+        if fake is None or (fake.bits, fake.method) != (self.bits, self.method):
+            return ""
+        found, ours = fake.content(), self.content()
+        return ", ".join(f"{key}={value}" for key, value in found.items() if value != ours[key])
 
     @property
     def is_symmetric(self) -> bool:
@@ -168,7 +181,8 @@ def check_recipe(recipe: Recipe, widths: Iterable[int]) -> list[str]:
         recipe: with valid values.
         widths: of the rows of the model's weights (hidden size and MLP); empty if the model is unknown.
     """
-    copies = [Settings.of(recipe, bits) for bits in recipe.quantize_bits]
+    fake = Settings.fake(recipe)
+    copies = [Settings.of(recipe, bits) for bits in recipe.quantize_bits] + ([] if fake is None else [fake])
     found = [problem for settings in copies for problem in settings.problems()]
     found += [problem for settings in copies for problem in _width_problems(settings, [w for w in widths if w])]
     return list(dict.fromkeys(_with_keys(problem) for problem in found))
