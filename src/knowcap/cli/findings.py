@@ -15,6 +15,7 @@ _EXAMPLES = (
     "knowcap findings",
     "knowcap findings --scale small",
     "knowcap findings 01-plateau my-finding.yaml --results results",
+    "knowcap findings --collect runs/sweeps/01-plateau     (its finished cells' small files, to be committed)",
 )
 
 
@@ -24,6 +25,8 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("files", metavar="FINDING", nargs="*", help="finding files, or packaged ones' names [all]")
     parser.add_argument("--scale", choices=("small", "paper"), help="only findings of this scale")
     parser.add_argument("--results", metavar="FOLDER", type=Path, help="of collected results [model_cards/findings]")
+    text = "folders of sweeps: copy the results of their finished cells, and print nothing else"
+    parser.add_argument("--collect", metavar="FOLDER", type=Path, nargs="+", default=[], help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -31,6 +34,13 @@ def _findings(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.findings import judge, load_finding, packaged_findings
     from knowcap.findings.table import findings_json, findings_text
 
+    if args.collect:
+        from knowcap.findings.collect import collect
+
+        results = results_folder(args.results, make=True)
+        for sweep_dir in args.collect:
+            print(collect(sweep_dir, results))
+        return
     folder = results_folder(args.results)
     found = [load_finding(name) for name in args.files or packaged_findings()]
     kept = sorted((f for f in found if args.scale in (None, f.scale)), key=lambda f: (f.number, f.scale != "small"))
@@ -44,8 +54,8 @@ def _findings(args: argparse.Namespace, _: list[str]) -> None:
         print(findings_text(verdicts, folder.as_posix()))
 
 
-def results_folder(given: Path | None) -> Path:
-    """The folder of collected results: the given one, or that of a checkout.
+def results_folder(given: Path | None, make: bool = False) -> Path:
+    """The folder of collected results: the given one, or that of a checkout; `make`: it need not exist.
 
     Raises:
         FileError: the given folder does not exist, or knowcap is installed without a checkout.
@@ -53,7 +63,7 @@ def results_folder(given: Path | None) -> Path:
     from knowcap.recipe_file import RECIPES_DIR
 
     if given is not None:
-        if not given.is_dir():
+        if not given.is_dir() and not make:
             raise FileError(f"--results: there is no folder {given}; `knowcap findings --collect` makes one")
         return given
     cards = RECIPES_DIR.parent / "model_cards"

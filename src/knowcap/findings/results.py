@@ -57,21 +57,12 @@ class Result:
         Raises:
             FileError: there is no such number; the message names what there is.
         """
-        where, value = self.folder.name, self.row.get(column)
-        file, _, path = column.partition(".")
+        value, (file, _, path) = self.row.get(column), column.partition(".")
         if path:
-            source = self.folder / CAPACITY_FILE if file == "capacity" else self._extraction()
-            value = read_json(source)
-            for name in path.split("."):
-                there = dict(enumerate(value)) if isinstance(value, list) else value
-                key = int(name) if isinstance(value, list) and name.isdecimal() else name
-                if not isinstance(there, Mapping) or key not in there:
-                    names = ", ".join(map(str, there)) if isinstance(there, Mapping) else f"the value {there!r}"
-                    raise FileError(f"{source} has no {path}: at {name!r} there is {names}")
-                value = there[key]
+            value = _inside(self.folder / CAPACITY_FILE if file == "capacity" else self._extraction(), path)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             there = ", ".join(name for name, found in self.row.items() if isinstance(found, (int, float)))
-            raise FileError(f"cell {where} has no number {column!r} ({value!r}); its columns are {there}")
+            raise FileError(f"cell {self.folder.name} has no number {column!r} ({value!r}); its columns are {there}")
         return float(value)
 
     def _extraction(self) -> Path:
@@ -81,6 +72,18 @@ class Result:
             names = ", ".join(path.parent.name for path in found) or "none"
             raise FileError(f"{self.folder} has {len(found)} extraction results ({names}), expected one")
         return found[0]
+
+
+def _inside(file: Path, path: str) -> Any:
+    """What a JSON file has at a path of names and, in lists, of positions from 0."""
+    value: Any = read_json(file)
+    for name in path.split("."):
+        items = {str(n): item for n, item in enumerate(value)} if isinstance(value, list) else value
+        if not isinstance(items, dict) or name not in items:
+            there = ", ".join(items) if isinstance(items, dict) else f"the value {items!r}"
+            raise FileError(f"{file} has no {path}: at {name!r} there is {there}")
+        value = items[name]
+    return value
 
 
 def read_results(folder: Path, sweep: Sweep) -> dict[str, Result]:

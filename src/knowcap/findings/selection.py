@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from knowcap.sweep.cells import value_name
 
 SWEEP, RUN_NAME = "sweep", "run_name"  # what selects cells besides recipe keys
 FIRST_SEED = 10  # seeds 0 to 9 are for development: no verdict uses them
-_NOT_COMPARED = shaping_keys("run")
+_NOT_COMPARED = (  # what changes no result
+    *shaping_keys("run"), "logging_steps", "save_steps", "save_total_limit", "report_to", "dataloader_num_workers",
+    "measure_every", "measure_limit", "eval_batch_size",
+)  # fmt: skip
 Selection = Mapping[str, tuple[Any, ...]]  # key: the values of which a cell has one
 
 
@@ -85,8 +89,9 @@ def settings(recipe: Recipe, without: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if name == "model_name":
-        return value_name(name, value)
+    if name == "model_name":  # a run folder has its configuration as NAME-<digest>.json
+        plain = value_name(name, value).removesuffix(".json")
+        return re.sub(r"-[0-9a-f]{8}$", "", plain) if value.endswith(".json") else plain
     if KEYS[name].path and value is not None:
         return Path(value).name
     return json.loads(json.dumps(value, default=str))
