@@ -16,6 +16,7 @@ _EXAMPLES = (
     "knowcap findings --scale small",
     "knowcap findings 01-plateau my-finding.yaml --results results",
     "knowcap findings --collect runs/sweeps/01-plateau     (its finished cells' small files, to be committed)",
+    "knowcap findings --page model_cards/findings.html --markdown README.md model_cards/README.md",
 )
 
 
@@ -27,11 +28,16 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--results", metavar="FOLDER", type=Path, help="of collected results [model_cards/findings]")
     text = "folders of sweeps: copy the results of their finished cells, and print nothing else"
     parser.add_argument("--collect", metavar="FOLDER", type=Path, nargs="+", default=[], help=text)
+    text = "write the table as an HTML page"
+    parser.add_argument("--page", metavar="FILE", type=Path, help=text)
+    text = "Markdown files: write the table between their two marks"
+    parser.add_argument("--markdown", metavar="FILE", type=Path, nargs="+", default=[], help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _findings(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.findings import judge, load_finding, packaged_findings
+    from knowcap.findings.file import order
     from knowcap.findings.table import findings_json, findings_text
 
     if args.collect:
@@ -43,11 +49,15 @@ def _findings(args: argparse.Namespace, _: list[str]) -> None:
         return
     folder = results_folder(args.results)
     found = [load_finding(name) for name in args.files or packaged_findings()]
-    kept = sorted((f for f in found if args.scale in (None, f.scale)), key=lambda f: (f.number, f.scale != "small"))
+    kept = sorted((finding for finding in found if args.scale in (None, finding.scale)), key=order)
     if not kept:
         of = f" of scale {args.scale}" if args.scale else ""
         raise ValueError(f"there is no finding{of} to show; give a file (`knowcap findings my-finding.yaml`)")
     verdicts = [judge(finding, folder) for finding in kept]
+    if args.page or args.markdown:
+        from knowcap.findings.pages import write_pages
+
+        write_pages(verdicts, folder, args.page, args.markdown)
     if args.json:
         print(json.dumps(findings_json(verdicts), indent=2, ensure_ascii=False))
     else:

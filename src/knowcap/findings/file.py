@@ -53,6 +53,7 @@ class Finding:
         paper: the paper's figure in words.
         statements: one or more.
         sweeps: those whose cells it rests on, its own first if it has cells.
+        given_seeds: the names of those that have their seeds from the finding (`knowcap sweep --seeds`).
     """
 
     name: str
@@ -63,6 +64,12 @@ class Finding:
     paper: str
     statements: tuple[Statement, ...]
     sweeps: tuple[Sweep, ...]
+    given_seeds: tuple[str, ...] = ()
+
+
+def order(finding: Finding) -> tuple[int, int]:
+    """What findings are sorted by: their number, the small scale first."""
+    return finding.number, SCALES.index(finding.scale)
 
 
 def packaged_findings() -> dict[str, Path]:
@@ -103,7 +110,8 @@ def read_finding(sweep: Sweep) -> tuple[Finding | None, list[str]]:
         problems.append(f"finding: number: got {raw.get('number')!r}, expected 1 or more")
         number = 0
     problems += _development_seeds(sweep)
-    sweeps = _sweeps(sweep, raw, problems)
+    given: list[str] = []
+    sweeps = _sweeps(sweep, raw, given, problems)
     items = raw.get("statements")
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         problems.append("finding: statements: expected a list of mappings, such as [{says: …, statistic: value, …}]")
@@ -113,7 +121,7 @@ def read_finding(sweep: Sweep) -> tuple[Finding | None, list[str]]:
         return None, problems
     kept = tuple(statement for statement in statements if statement is not None)
     title, paper, scale = texts["title"], texts["paper"], texts["scale"]
-    return Finding(sweep.name, sweep.file, number, title, scale, paper, kept, sweeps), []
+    return Finding(sweep.name, sweep.file, number, title, scale, paper, kept, sweeps, tuple(given)), []
 
 
 def _development_seeds(sweep: Sweep) -> list[str]:
@@ -127,8 +135,8 @@ def _development_seeds(sweep: Sweep) -> list[str]:
     ]
 
 
-def _sweeps(sweep: Sweep, raw: Mapping[str, Any], problems: list[str]) -> tuple[Sweep, ...]:
-    """The sweeps of a finding; those without seeds of their own get the finding's."""
+def _sweeps(sweep: Sweep, raw: Mapping[str, Any], given: list[str], problems: list[str]) -> tuple[Sweep, ...]:
+    """The sweeps of a finding; those without seeds of their own get the finding's, and their names go to `given`."""
     seeds = _seeds(raw, problems)
     names = raw.get("sweeps", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -146,6 +154,7 @@ def _sweeps(sweep: Sweep, raw: Mapping[str, Any], problems: list[str]) -> tuple[
         other, wrong = read_sweep(file)
         if not wrong and not any("seed" in cell.overrides for cell in other.cells):
             other, wrong = read_sweep(file, seeds=seeds)
+            given.append(other.name)
         problems += [f"finding: sweeps: {name}: {problem}" for problem in wrong]
         if other.name in [known.name for known in found]:
             problems.append(f"finding: sweeps: {name!r} is given twice; remove one")
