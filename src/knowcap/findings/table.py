@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 from knowcap.findings.statement import Statement
@@ -11,6 +12,7 @@ from knowcap.findings.verdicts import Judged, Verdict
 from knowcap.report.table import text_table
 
 
+_WIDTH = 64  # characters of the terminal table's second column
 NOTE = (
     f"Ours: mean over seeds with the {100 * LEVEL:g} % t interval. holds: the interval is wholly within the limits; "
     "does not hold: wholly outside; undecided: neither, or fewer than 3 seeds."
@@ -27,16 +29,23 @@ def findings_text(verdicts: Sequence[Verdict], cards: str) -> str:
     lines = [("", "finding", "ours", "expected", "seeds", "verdict")]
     for found in verdicts:
         finding = found.finding
-        lines.append((str(finding.number), f"{finding.title} ({finding.scale})", "", "", "", found.verdict))
-        lines.append(("", f"  paper: {finding.paper}", "", "", "", ""))
+        title, number = f"{finding.title} ({finding.scale})", str(finding.number)
+        lines += _wrapped(title, "", (number, "", "", "", found.verdict))
+        lines += _wrapped(f"paper: {finding.paper}")
         for one in found.statements:
-            limits, seeds = one.statement.limits, seeds_text(one)
-            lines.append(("", f"  {one.statement.says}", ours_text(one), limits, seeds, f"  {one.verdict}"))
+            rest = ("", ours_text(one), one.statement.limits, seeds_text(one), f"  {one.verdict}")
+            lines += _wrapped(one.statement.says, "  ", rest)
             if one.missing and one.verdict != NOT_RUN:
-                lines.append(("", f"    missing: {missing_text(one)}", "", "", "", ""))
+                lines += _wrapped(f"missing: {missing_text(one)}", "    ")
         shown = [f"{cards}/{sweep}" for sweep in dict.fromkeys(sweep for sweep, _ in found.results)]
-        lines += [("", f"  cards: {', '.join(shown)}", "", "", "", "")] if shown else []
+        lines += _wrapped(f"cards: {', '.join(shown)}") if shown else []
     return f"{text_table(lines, left=(1, 2, 3, 4, 5))}\n{NOTE}"
+
+
+def _wrapped(text: str, indent: str = "  ", rest: Sequence[str] = ("",) * 5) -> list[tuple[str, ...]]:
+    """A row with its text in the second column, which goes on in rows below if it is long."""
+    first, *more = wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+    return [(rest[0], first, *rest[1:]), *(("", line, "", "", "", "") for line in more)]
 
 
 def ours_text(one: Judged) -> str:
