@@ -129,7 +129,7 @@ def test_the_page_has_every_statement_with_its_interval_limits_cost_and_cards(tm
     text, one = page.read_text(), found.statements[0]
     for part in (one.ours, one.statement.limits, "Result 4: half", "a half", "10, 11, 12, 13", "holds"):
         assert part in text
-    assert "8 of 8 cells run, trained in 8 min 0 s of one process" in text
+    assert "8 of 8 cells run, trained in 8.0 min of one process" in text
     links = [line.split('"')[1] for line in text.splitlines() if line.startswith('<li><a href="')]
     assert len(links) == 8 and all((page.parent / link).is_file() for link in links)
     first = page.read_bytes()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from finding_files import FINDING, SWEEP, write_finding
 
+import knowcap.findings
 from knowcap.cli import main
 from knowcap.findings import load_finding, packaged_findings
 from knowcap.recipe import RecipeError
@@ -128,3 +130,10 @@ def test_packaged_findings_have_no_problems(name):
     finding = load_finding(name)
     assert name.startswith(f"{finding.number:02}-") and (finding.scale == "paper") == name.endswith("-paper")
     load_sweep(finding.file)
+
+
+def test_the_example_of_the_page_has_no_problems(tmp_path):
+    page = Path(knowcap.findings.__file__).parent / "README.md"
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    (tmp_path / "example.yaml").write_text(example)
+    assert len(load_finding(tmp_path / "example.yaml").statements) == 3
