@@ -20,7 +20,7 @@ from knowcap.sweep import packaged_sweeps
 from knowcap.sweep.cells import value_name
 
 
-BEGIN, END = "<!-- findings: written by `knowcap findings --markdown` -->", "<!-- end of findings -->"
+BEGIN, END = "<!-- findings: written by knowcap findings -->", "<!-- end of findings -->"
 _OVERVIEW = ("", "finding", "scale", "the paper", "ours", "verdict")
 
 

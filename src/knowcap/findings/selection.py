@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,9 @@ def settings(recipe: Recipe, without: Sequence[str] = ()) -> dict[str, Any]:
     So recipes of before a key existed are equal to those that have its default.
     """
     left_out = {*_NOT_COMPARED, *without}
-    found = asdict(recipe)
     return {
         name: _plain(name, value)
-        for name, value in found.items()
+        for name, value in vars(recipe).items()
         if name not in left_out and value != KEYS[name].default
     }
 
@@ -94,7 +93,7 @@ def _plain(name: str, value: Any) -> Any:
         return re.sub(r"-[0-9a-f]{8}$", "", plain) if value.endswith(".json") else plain
     if KEYS[name].path and value is not None:
         return Path(value).name
-    return json.loads(json.dumps(value, default=str))
+    return json.loads(json.dumps(value, default=str)) if isinstance(value, (tuple, dict)) else value
 
 
 def _values(sweep: Sweep, cell: Cell) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def _read(file: Path, problems: list[str]) -> _Content:
     import yaml
 
     try:
-        root = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
+        root = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
         return _Content()
