@@ -42,6 +42,10 @@ SMALL = Recipe(
     vocab_size=400, exposures=3, block_size=128, shard_size=150,
 )  # fmt: skip
 MARKED = replace(SMALL, domain_token="wikipedia.org", junk_tokens=3)
+BIOD = replace(
+    MARKED, corpus="bioD", num_attributes=3, diversity=50, chunk_length=2, alphabet_size=16, num_templates=None
+)
+COMPACT = replace(BIOD, compact=True, pools_fraction=1.0)
 
 
 @cache
@@ -74,7 +78,7 @@ def test_the_useful_share_of_the_tokens_is_exact_to_a_window(windows, share):
     assert abs(sizes[useful].sum() - share * tokens) <= recipe.block_size
 
 
-@pytest.mark.parametrize("recipe", [SMALL, MARKED], ids=["unmarked", "marked"])
+@pytest.mark.parametrize("recipe", [SMALL, MARKED, BIOD, COMPACT], ids=["unmarked", "marked", "biod", "compact"])
 def test_useful_texts_come_once_an_exposure_and_windows_are_pure(recipe):
     made, _ = mixture(recipe)
     rows, useful = read_windows(made)
@@ -155,9 +159,27 @@ def test_assembled_ids_equal_whole_texts_whatever_stands_in_front(variant, junk)
     assert max(len(ids) for ids in whole or [[]]) <= corpus.longest(pieces)
 
 
-def test_tokens_in_front_cost_one_row_each_and_change_no_other_token():
-    plain, marked = (corpus_of(recipe) for recipe in (SMALL, MARKED))
-    (before, rows), (after, more) = tokenizer_of(SMALL, plain), tokenizer_of(MARKED, marked)
+@pytest.mark.parametrize("recipe", [BIOD, COMPACT, replace(COMPACT, junk_people=0, junk_tokens=0)])
+def test_assembled_ids_of_biod_equal_whole_texts_whatever_stands_in_front(recipe):
+    corpus, tokenizer = corpus_of(recipe), tokenizer_for(recipe)
+    pieces = Pieces(corpus.piece_texts(), tokenizer)
+    persons = np.arange(150, 200 + min(recipe.junk_people, 100))
+    whole = [[*tokenizer.encode(row.text).ids, EOS_ID] for row in corpus.rows(persons, 1)]
+    tokens, lengths = pieces.gather(corpus.compose(pieces, persons, 1))
+    assert tokens.tolist() == [token for ids in whole for token in ids]
+    assert lengths.tolist() == list(map(len, whole)) == corpus.text_lengths(pieces, persons, 1).tolist()
+    assert max(map(len, whole)) <= corpus.longest(pieces)
+    first = {tokenizer.id_to_token(ids[0]) for ids in whole}
+    assert first == {"wikipedia.org", *(f"<|junk_{n}|>" for n in range(recipe.junk_tokens))}
+
+
+@pytest.mark.parametrize("of", [SMALL, replace(BIOD, domain_token=None, junk_tokens=0), COMPACT])
+def test_tokens_in_front_cost_one_row_each_and_change_no_other_token(of):
+    bare, with_tokens = (
+        replace(of, domain_token=token, junk_tokens=n) for token, n in ((None, 0), ("wikipedia.org", 3))
+    )
+    plain, marked = corpus_of(bare), corpus_of(with_tokens)
+    (before, rows), (after, more) = tokenizer_of(bare, plain), tokenizer_of(with_tokens, marked)
     assert more == rows + 4
     for a, b in zip(plain.rows(np.arange(50), 0), marked.rows(np.arange(50), 0), strict=True):
         assert b.text == "wikipedia.org " + a.text
@@ -192,12 +214,13 @@ def test_the_name_is_scored_after_the_domain_and_the_domain_never():
     assert tokenizer.convert_tokens_to_ids("wikipedia.org") not in marked.ids[marked.targets]
 
 
-def test_outsiders_of_the_null_control_are_neither_useful_nor_junk(tmp_path):
-    folder = build(replace(MARKED, control_people=500), tmp_path)
+@pytest.mark.parametrize("recipe", [MARKED, COMPACT], ids=["bios", "compact"])
+def test_outsiders_of_the_null_control_are_neither_useful_nor_junk(tmp_path, recipe):
+    folder = build(replace(recipe, control_people=500), tmp_path)
     control = [row for row, _ in read_rows(folder, "control")]
     assert {row.entity for row in control} == set(range(5200, 5700))
     assert all(row.text.startswith("wikipedia.org ") for row in control)
-    corpus = corpus_of(MARKED)
+    corpus = corpus_of(recipe)
     taught = {row.text[row.spans[0].start : row.spans[0].end] for row in corpus.rows(np.arange(5200), 0)}
     assert not taught & {row.text[row.spans[0].start : row.spans[0].end] for row in control}
 
@@ -229,7 +252,10 @@ def test_telling_useful_from_junk_costs_a_perfect_model_the_inverse_share(tmp_pa
         ({"junk_people": 0, "junk_tokens": 2}, "junk_tokens=2 has no effect without junk_people"),
         ({"domain_token": "two words"}, "domain_token='two words'"),
         ({"domain_token": "<|junk_0|>", "junk_tokens": 1}, "domain_token='<|junk_0|>'"),
-        ({"corpus": "bioD"}, "junk_people=5000 has no effect without corpus: bioS"),
+        ({"corpus": "morris"}, "junk_people=5000 has no effect without corpus: bioS or bioD"),
+        ({"corpus": "bioD", "num_templates": None, "compact": True, "junk_people": 10**8}, "names are distinct"),
+        ({"corpus": "bioD", "num_templates": None, "domain_token": "two words"}, "domain_token='two words'"),
+        ({"corpus": "bioD", "num_templates": None, "compact": True, "domain_token": "ID1"}, "domain_token='ID1'"),
     ],
 )
 def test_bad_input_is_reported(changes, message):

@@ -18,7 +18,8 @@ from itertools import pairwise
 import numpy as np
 from tokenizers import Tokenizer
 
-from knowcap.corpus.pieces import Pieces, PieceTexts, used_tokens
+from knowcap.corpus.junk import Junk
+from knowcap.corpus.pieces import MARKER, Pieces, PieceTexts, used_tokens
 from knowcap.corpus.tokenizer import alphabet_of, reduce_tokenizer, train_tokenizer, with_words, word_tokenizer
 from knowcap.facts import NAME, Attribute, CorpusError, Knowledge, Row, Span
 from knowcap.knowledge.diversity import Diversity, compact_names, english_names
@@ -48,11 +49,13 @@ def biod_of(recipe: Recipe, pools: Pools | None = None) -> BioD:
     diversity = Diversity(**{key: getattr(recipe, key) for key in keys})
     if pools is None and not recipe.compact:
         pools = load_pools(recipe.pools_dir, recipe.pools_fraction, recipe.lists)
-    return BioD(diversity, recipe.num_people, None if recipe.compact else pools)
+    junk = Junk(recipe.junk_people, recipe.domain_token, recipe.junk_tokens)
+    return BioD(diversity, recipe.num_people, None if recipe.compact else pools, junk)
 
 
 class BioD:
-    """Texts of `num_people` people; names are from `pools`; without pools the texts have the compact form.
+    """Texts of `num_people` people; names are from `pools`; without pools the texts have the compact form. `junk`
+    people come after them; their values are from the same diversity sets.
 
     Attributes:
         name_lists: the lists that names consist of; a space begins the texts of all but the first.
@@ -62,8 +65,10 @@ class BioD:
         CorpusError: more people than names.
     """
 
-    def __init__(self, diversity: Diversity, num_people: int, pools: Pools | None = None) -> None:
-        self.diversity, self.num_people, self.pools = diversity, num_people, pools
+    def __init__(
+        self, diversity: Diversity, num_people: int, pools: Pools | None = None, junk: Junk | None = None
+    ) -> None:
+        self.diversity, self.num_people, self.pools, self.junk = diversity, num_people, pools, junk or Junk()
         self.name_lists = compact_names() if pools is None else english_names(pools)
         self._sizes = tuple(len(part) for part in self.name_lists)
         self._num_names = math.prod(self._sizes)
@@ -71,6 +76,11 @@ class BioD:
             raise CorpusError(
                 f"num_people={num_people:,}, expected 1 to {self._num_names:,}, the number of distinct names; lower it"
                 f"{', or give larger lists' if pools is not None else ''}"
+            )
+        if self.first_outsider > self._num_names:
+            raise CorpusError(
+                f"num_people={num_people:,} and junk_people={self.junk.num_people:,}, but there are "
+                f"{self._num_names:,} names, and names are distinct; lower one"
             )
         least = 10 ** max(2, len(str(diversity.num_attributes)))
         self.symbols = [str(number) for number in range(least, least + diversity.alphabet_size)]
@@ -91,13 +101,13 @@ class BioD:
 
     @property
     def first_outsider(self) -> int:
-        """The number of the first person outside the sample."""
-        return self.num_people
+        """The number of the first person that no training text is about."""
+        return self.num_people + self.junk.num_people
 
     @property
     def num_outsiders(self) -> int:
-        """The number of possible people outside the sample."""
-        return self._num_names - self.num_people
+        """The number of possible people outside the sample and the junk."""
+        return self._num_names - self.first_outsider
 
     def knowledge(self) -> Knowledge:
         """The content of knowledge.json: C log2 D bits per value, S log2(T^L / D) bits per attribute's diversity set.
@@ -116,6 +126,7 @@ class BioD:
                 seed=self.seed,
                 entity_column=ENTITY_COLUMN,
                 name_log2_candidates=math.log2(self._num_names),
+                text_prefix=self.junk.prefix,
                 attributes=tuple(Attribute(name, d.candidates, d.log2_candidates) for name in attributes),
                 diversity_terms=tuple(
                     {
@@ -139,6 +150,10 @@ class BioD:
 
     def rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
         """The texts of persons (n,) at one exposure, one row each, in their order."""
+        rows = self._rows(persons, exposure)
+        return self.junk.marked(rows, persons, self.num_people, self.seed) if self.junk.markers else rows
+
+    def _rows(self, persons: np.ndarray, exposure: int) -> Iterator[Row]:
         orders = self._orders(persons, exposure).tolist()
         chunks = self._chunks_of(persons).tolist()
         for person, text, order, of_one in zip(
@@ -168,9 +183,14 @@ class BioD:
         """
         pieces = self.piece_texts()
         if self.compact:
-            return word_tokenizer([text.strip() for texts in pieces.groups.values() for text in texts])
+            words = [text.strip() for name, texts in pieces.groups.items() if name != MARKER for text in texts]
+            if taken := sorted(set(pieces.markers) & set(words)):
+                raise CorpusError(
+                    f"domain_token={taken[0]!r} is a token of the compact form already; choose another word"
+                )
+            return word_tokenizer([*words, *pieces.markers])
         backend = with_words(train_tokenizer(self.vocabulary_texts(), vocab_size), pieces.groups["symbol"])
-        return reduce_tokenizer(backend, used_tokens(pieces, backend) | alphabet_of(backend))
+        return reduce_tokenizer(backend, used_tokens(pieces, backend) | alphabet_of(backend), pieces.markers)
 
     def piece_texts(self) -> PieceTexts:
         """The pieces of all possible texts: every symbol, used or not, is one."""
@@ -190,10 +210,15 @@ class BioD:
         else:
             groups |= {"comma": [","], "stop": ["."]}
             junctions += [("symbol", "comma"), ("comma", "symbol"), ("symbol", "stop"), ("stop", "opener")]
-        return PieceTexts(groups, junctions, frozenset({parts[0]}))
+        if self.junk.markers:
+            groups[MARKER] = [f"{marker} " for marker in self.junk.markers]
+            junctions.append((MARKER, parts[0]))
+        return PieceTexts(groups, junctions, frozenset({MARKER, parts[0]}))
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The pieces of the texts of persons (n,) at one exposure, one per symbol: (n, pieces per text) int32.
+
+        One more with tokens in front of texts.
 
         Raises:
             CorpusError: a symbol is not a single token.
@@ -211,7 +236,10 @@ class BioD:
             openers[:, 0] += starts["opener/first"] - starts["opener"]
         sentences = np.concatenate([openers, values.reshape(n, k, -1)], axis=2).reshape(n, -1)
         names = self._name_codes(persons) + [starts[f"name_{part}"] for part in range(len(self.name_lists))]
-        return np.concatenate([names, sentences, np.full((n, 1), pieces.eos)], axis=1).astype(np.int32)
+        columns = [names, sentences, np.full((n, 1), pieces.eos)]
+        if self.junk.markers:
+            columns.insert(0, self.junk.marker_pieces(pieces, persons, self.num_people, self.seed)[:, None])
+        return np.concatenate(columns, axis=1).astype(np.int32)
 
     def text_lengths(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
         """The tokens of the texts of persons (n,) at one exposure, end of text included: (n,) int64.
@@ -224,6 +252,8 @@ class BioD:
         d, openers = self.diversity, pieces.lengths[list(pieces.groups["opener"])].astype(np.int64)
         same = d.num_attributes * d.chunks_per_value * d.chunk_length + int(openers.sum()) + 1
         lengths = pieces.lengths[names].sum(axis=1, dtype=np.int64) + same
+        if self.junk.markers:
+            lengths += self.junk.marker_numbers(persons, self.num_people, self.seed) >= 0
         if self.compact:
             return lengths
         separators = (d.chunks_per_value - 1) * pieces.longest("comma") + pieces.longest("stop")
@@ -237,7 +267,8 @@ class BioD:
         name = sum(pieces.longest(f"name_{part}") for part in range(len(self.name_lists)))
         opener = max(pieces.longest(group) for group in pieces.groups if group.startswith("opener"))
         separators = 0 if self.compact else (d.chunks_per_value - 1) * pieces.longest("comma") + pieces.longest("stop")
-        return name + d.num_attributes * (opener + d.chunks_per_value * d.chunk_length + separators) + 1
+        values = d.num_attributes * (opener + d.chunks_per_value * d.chunk_length + separators)
+        return name + values + 1 + int(bool(self.junk.markers))
 
     def _opener(self, number: int, first: bool) -> str:
         if self.compact:

@@ -26,7 +26,7 @@ from knowcap.corpus.questions import (
 )
 from knowcap.corpus.renderings import Forms, Templates, Variant, draw_forms, render
 from knowcap.corpus.templates import SENTENCES, Template
-from knowcap.facts import CorpusError, Knowledge, Row, Span
+from knowcap.facts import CorpusError, Knowledge, Row
 from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import (
     DAYS_PER_MONTH,
@@ -111,8 +111,7 @@ class BioS:
         rows = render(self.people, persons, exposure, self.templates, self.variant)
         if not self.junk.markers:
             return rows
-        numbers = self.junk.marker_numbers(persons, self.num_people, self.seed).tolist()
-        return (_marked(row, self.junk.markers[n]) if n >= 0 else row for row, n in zip(rows, numbers, strict=True))
+        return self.junk.marked(rows, persons, self.num_people, self.seed)
 
     def questions(self, persons: np.ndarray) -> dict[str, list[int] | list[str]]:
         """The qa config's columns for persons (n,)."""
@@ -193,8 +192,7 @@ class BioS:
         marked = int(bool(self.junk.markers))
         whole = np.empty((len(persons), marked + 4 + step * (len(SENTENCES) - 1) + 2), dtype=np.int32)
         if marked:
-            numbers = self.junk.marker_numbers(persons, self.num_people, self.seed)
-            whole[:, 0] = np.where(numbers >= 0, numbers + pieces.groups[MARKER].start, pieces.empty)
+            whole[:, 0] = self.junk.marker_pieces(pieces, persons, self.num_people, self.seed)
         out = whole[:, marked:]
         for column, part in enumerate(_NAMES):
             out[:, column] = codes[column] + pieces.groups[part].start
@@ -253,13 +251,6 @@ class BioS:
                         opener[p, s, t] = pieces.groups[f"opener{pronoun}/{sentence}"].start + t
             self._tables = (pieces, opener, tail)
         return self._tables[1], self._tables[2]
-
-
-def _marked(row: Row, marker: str) -> Row:
-    """The text with a token in front of it."""
-    by = len(marker) + 1
-    spans = tuple(Span(span.attribute, span.start + by, span.end + by) for span in row.spans)
-    return Row(f"{marker} {row.text}", spans, row.entity)
 
 
 def _suffixes(templates: Sequence[Template]) -> list[str]:

@@ -1,16 +1,18 @@
 """Junk: people that training texts are about but that are not scored, and tokens that mark their texts.
 
-Part 3.3, Section 10: a share of the training tokens is bioS of up to 100 million other people. They are not
+Part 3.3, Section 10: a share of the training tokens is about up to 100 million other people. They are not
 stored: junk person j is person N + j of the same keyed draws, so no name is shared (DESIGN, randomness).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from knowcap.facts import CorpusError
+from knowcap.corpus.pieces import MARKER, Pieces
+from knowcap.facts import CorpusError, Row, Span
 from knowcap.knowledge.philox import below, words
 
 
@@ -67,5 +69,23 @@ class Junk:
                 numbers[is_junk] = drawn.astype(np.int64) + domain + 1
         return numbers
 
+    def marked(self, rows: Iterable[Row], persons: np.ndarray, first: int, seed: int) -> Iterator[Row]:
+        """The rows of persons (n,), with the token in front of each; the other arguments as for `marker_numbers`."""
+        numbers = self.marker_numbers(persons, first, seed).tolist()
+        markers = self.markers
+        return (_marked(row, markers[n]) if n >= 0 else row for row, n in zip(rows, numbers, strict=True))
+
+    def marker_pieces(self, pieces: Pieces, persons: np.ndarray, first: int, seed: int) -> np.ndarray:
+        """The piece in front of each text of persons (n,), empty for none; the rest as for `marker_numbers`."""
+        numbers = self.marker_numbers(persons, first, seed)
+        return np.where(numbers >= 0, numbers + pieces.groups[MARKER].start, pieces.empty)
+
     def _tokens(self) -> tuple[str, ...]:
         return tuple(f"<|junk_{number}|>" for number in range(self.num_tokens))
+
+
+def _marked(row: Row, marker: str) -> Row:
+    """The text with a token in front of it."""
+    by = len(marker) + 1
+    spans = tuple(Span(span.attribute, span.start + by, span.end + by) for span in row.spans)
+    return Row(f"{marker} {row.text}", spans, row.entity)

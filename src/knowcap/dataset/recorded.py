@@ -105,7 +105,9 @@ def vocabulary_corpus(recipe: Recipe, head: Head) -> Corpus | None:
     if head.kind == "bioD":
         if pools is None and not original.compact:
             raise no_pools
-        biod = biod_of(replace(original, num_people=1, tokenizer_name=recipe.tokenizer_name, seed=recipe.seed), pools)
+        domain = knowledge.text_prefix.rstrip() or None
+        one = replace(original, num_people=1, junk_people=0, junk_tokens=0, domain_token=domain, seed=recipe.seed)
+        biod = biod_of(replace(one, tokenizer_name=recipe.tokenizer_name), pools)
         check_matches(biod.knowledge(), knowledge)
         return biod
     if pools is None:
@@ -168,7 +170,7 @@ class RecordedBioD(BioD):
             files, biod.diversity, biod.name_lists, biod.symbols, head.knowledge.num_people, compact=biod.compact,
             limit=limit,
         )  # fmt: skip
-        super().__init__(diversity, len(codes), biod.pools)
+        super().__init__(diversity, len(codes), biod.pools, biod.junk)
         self._codes = codes
         if limit is None:
             credited = replace(self.knowledge(), seed=head.knowledge.seed)

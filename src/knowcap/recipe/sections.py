@@ -44,6 +44,7 @@ _frequency_key = partial(
     _key, shapes="windows", amount=True, corpora=("bioS", "bioD", "morris"), used_with=(GENERATED_HERE,)
 )
 _bios_key = partial(_generated_key, corpora=("bioS",))
+_junk_key = partial(_generated_key, corpora=("bioS", "bioD"))
 
 _AT_LEAST_ONE = Range(lambda v: v >= 1, "1 or more")
 _AT_LEAST_ONE_OR_NULL = Range(lambda v: v is None or v >= 1, "1 or more, or null")
@@ -163,17 +164,17 @@ class SentenceSection:
 class JunkSection:
     """Junk: texts that are trained on and never scored"""
 
-    junk_people: int = _bios_key(0, "number of people in the junk texts", range=_NOT_NEGATIVE)
-    useful_share: float = _bios_key(
+    junk_people: int = _junk_key(0, "number of people in the junk texts", range=_NOT_NEGATIVE)
+    useful_share: float = _junk_key(
         0.125, "share of the training tokens that are not junk", used_with=(GENERATED_HERE, WITH_JUNK), range=_BETWEEN
     )
-    junk_tokens: int = _bios_key(
+    junk_tokens: int = _junk_key(
         0,
         "number of special tokens for junk; each junk text begins with one",
         used_with=(GENERATED_HERE, WITH_JUNK),
         range=_NOT_NEGATIVE,
     )
-    domain_token: str | None = _bios_key(None, "special token that begins every useful text, e.g. wikipedia.org")
+    domain_token: str | None = _junk_key(None, "special token that begins every useful text, e.g. wikipedia.org")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -283,10 +284,17 @@ def _check_biod(recipe: Recipe, bad: set[str]) -> list[str]:
     """The sizes of bioD, the lists of its names, and the vocabulary that they need."""
     from knowcap.corpus.biod import biod_of
 
-    if bad & {*section_keys(BioDSection), "num_people", "seed", "lists", "pools_dir", "pools_fraction", "compact"}:
+    keys = {*section_keys(BioDSection), *section_keys(JunkSection)}
+    if bad & {*keys, "num_people", "seed", "lists", "pools_dir", "pools_fraction", "compact"}:
         return []
-    problems: list[str] = []
+    problems = _check_junk(recipe, None)
+    if problems:
+        return problems
+    if not recipe.junk_people:
+        recipe = replace(recipe, junk_tokens=0)  # which _check_unused reports
     corpus = _try("corpus", lambda: biod_of(recipe), problems)
+    if corpus and recipe.compact and recipe.domain_token:
+        _try("domain_token", lambda: corpus.own_tokenizer(recipe.vocab_size), problems)
     if corpus and not recipe.compact and recipe.tokenizer_name is None and "vocab_size" not in bad:
         problems += check_vocabulary(recipe.vocab_size, corpus.vocabulary_texts())
     return problems

@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from knowcap.corpus.base import Corpus, WholeTexts
+from knowcap.corpus.biod import BioD
 from knowcap.corpus.bios import BioS
 from knowcap.corpus.pieces import CHECKED, Pieces
 from knowcap.corpus.questions import QuestionTexts
@@ -37,7 +38,7 @@ def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, checked: int
         return Mixture(stream, questions, 1 - recipe.qa_share)
     if not recipe.junk_people:
         return stream
-    junk = Stream(JunkTexts(cast(BioS, corpus)), pieces, exposures=1, **packing)
+    junk = Stream(JunkTexts(cast("BioS | BioD", corpus)), pieces, exposures=1, **packing)
     return Mixture(stream, junk, recipe.useful_share)
 
 
@@ -75,7 +76,7 @@ def check_whole_texts(corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, coun
 class JunkTexts:
     """The texts of a corpus' junk people, counted from 0, for a `Stream`."""
 
-    def __init__(self, corpus: BioS) -> None:
+    def __init__(self, corpus: BioS | BioD) -> None:
         self.corpus, self.num_people, self.seed = corpus, corpus.junk.num_people, corpus.seed
 
     def compose(self, pieces: Pieces, persons: np.ndarray, exposure: int | np.ndarray) -> np.ndarray:
