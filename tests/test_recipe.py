@@ -382,7 +382,7 @@ def test_a_data_set_records_what_its_content_depends_on():
 # Values of each corpus that have no effect on the others.
 UNUSED = {
     "bioS": {"diversity": 10, "compact": True, "string_length": 6, "facts_file": "x.csv", "useful_share": 0.25},
-    "bioD": {"permute": False, "num_templates": 1, "junk_people": 5, "questions": True, "facts_file": "x.csv"},
+    "bioD": {"permute": False, "full_name": True, "num_templates": 1, "questions": True, "facts_file": "x.csv"},
     "morris": {
         "renderings": 2,
         "lists": "paper",

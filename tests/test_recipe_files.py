@@ -85,9 +85,10 @@ def test_every_recipe_builds_its_training_arguments_and_its_model(name, tmp_path
     recipe = load(name)
     arguments = training_arguments_of(recipe, tmp_path)
     assert arguments.learning_rate == recipe.learning_rate and arguments.max_grad_norm == recipe.max_grad_norm
+    rows = tokenizer_of(recipe, corpus_of(recipe))[1] if recipe.compact else recipe.vocab_size
     with torch.device("meta"), quiet_empty_weights():
-        model = AutoModelForCausalLM.from_config(recipe_config(recipe, recipe.vocab_size))
-    assert count_parameters(model).num_parameters == parameters_of(recipe, recipe.vocab_size).num_parameters
+        model = AutoModelForCausalLM.from_config(recipe_config(recipe, rows))
+    assert count_parameters(model).num_parameters == parameters_of(recipe, rows).num_parameters
 
 
 def test_the_recipe_of_a_data_set_has_no_problem_once_that_is_made(bior_made):
