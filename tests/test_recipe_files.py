@@ -15,6 +15,8 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from knowcap.cli import main
+from knowcap.corpus.base import tokenizer_of
+from knowcap.dataset.corpora import corpus_of
 from knowcap.models import closed_form_active_parameters, count_parameters, parameters_of, recipe_config
 from knowcap.models.quiet import quiet_empty_weights
 from knowcap.recipe import Recipe
