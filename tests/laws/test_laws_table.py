@@ -211,6 +211,19 @@ def test_what_the_data_cannot_pin_is_a_warning() -> None:
     assert any("D_c" in text for text in fit_law("kaplan-nd", endless, **FEW).warnings)
 
 
+@pytest.mark.parametrize("law", ["capacity", "exposures"])
+def test_runs_with_unequal_exposures_are_no_points_of_a_law_of_bits(law) -> None:
+    sizes = np.geomspace(1e4, 1e6, 6)
+    exposures = np.array([30, 30, 100, 100, 1000, 1000]) if law == "exposures" else np.full(6, 1000)
+    bits = 2 * sizes / (1 + 100 / exposures)
+    runs = {"num_parameters": sizes, "knowledge_bits": bits, "max_knowledge_bits": np.full(6, 1e8)}
+    runs |= {"exposures": exposures, "top_band_exposures": [None] * 6}
+    fit_law(law, runs, **FEW)
+    unequal = runs | {"top_band_exposures": [None, 200.0, None, "", 5, np.nan]}
+    with pytest.raises(LawError, match=rf"{law}: rows 2, 5 have people that are seen more often than others"):
+        fit_law(law, unequal, **FEW)
+
+
 def test_repeated_data_repeated_rows_and_outliers_are_a_warning() -> None:
     table, _ = kaplan_nd(noise_of(0.003, seed=0))
     warned = fit_law("kaplan-nd", table | {"exposures": np.full(25, 100.0)}, **FEW).warnings

@@ -162,7 +162,9 @@ def test_a_failing_job_of_an_array_has_a_status_of_its_own(command, capsys):
 
 def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path, here):
     file = write_sweep(
-        tmp_path, "base: base.yaml\ngrid: {model_name: [gpt2-2-2, gpt2-rotary-2-2], warmup_steps: [3]}\n"
+        tmp_path,
+        "base: base.yaml\ngrid: {model_name: [gpt2-2-2, gpt2-rotary-2-2], warmup_steps: [3], "
+        "exposures_exponent: [0.5]}\n",
     )
     assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs")]) == 0
     rows = table(tmp_path)
@@ -186,6 +188,9 @@ def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path, here):
         assert row["int8_bits_per_stored_bit"] == pytest.approx(int8["bits_per_stored_bit"])
         assert row["int4_bits_per_parameter"] is None
         assert row["warmup_steps"] == 3 and row["won"] is True
+        for band, name in ((capacity["bands"][0], "top"), (capacity["bands"][-1], "bottom")):
+            assert row[f"{name}_band_exposures"] == band["exposures"]
+            assert row[f"{name}_band_bits_per_entity"] == band["bits_per_entity"]
     before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*.json")}
     assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs")]) == 0
     assert {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*.json")} == before

@@ -13,6 +13,7 @@ from knowcap.knowledge.frequencies import FREQUENCIES, Frequencies
 from knowcap.metrics.bits_per_parameter.bits import sum_interval
 
 
+UNEQUAL = "frequencies_bits_per_entity"  # in capacity.json where people are not seen equally often, for any seed
 NUM_BANDS = 10  # with (almost) equally many people each
 
 
@@ -53,7 +54,7 @@ def bands(facts: Facts, measurement: dict[str, Any], confidence_level: float, se
         exposures = {"exposures": float(counts[first:end].mean())}
         exposures |= {"exposures_least": int(counts[end - 1]), "exposures_most": int(counts[first])}
         made.append({"num_entities": end - first, **exposures, **_bits(facts, rows, n, confidence_level, seed)})
-    return {FREQUENCIES: content, "frequencies_bits_per_entity": law.bits_below_maximum, "bands": made}
+    return {FREQUENCIES: content, UNEQUAL: law.bits_below_maximum, "bands": made}
 
 
 def _bits(facts: Facts, rows: np.ndarray, num_people: int, confidence_level: float, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from knowcap.recipe.frequencies import FrequencySection
 from knowcap.recipe.keys import (
     CORPORA,
     EXTRACT_METHODS,
@@ -16,7 +17,6 @@ from knowcap.recipe.keys import (
     TEXTS_GENERATED,
     WITH_DATASET,
     WITH_JUNK,
-    WITH_WARMUP,
     Key,
     Range,
     Shapes,
@@ -40,9 +40,6 @@ _generated_key = partial(_text_key, used_with=(GENERATED_HERE,))
 _biod_key = partial(_generated_key, corpora=("bioD",))
 _table_key = partial(_generated_key, corpora=("table",), path=True)
 _sentence_key = partial(_text_key, corpora=("bioS",), used_with=(TEXTS_GENERATED,))
-_frequency_key = partial(
-    _key, shapes="windows", amount=True, corpora=("bioS", "bioD", "morris"), used_with=(GENERATED_HERE,)
-)
 _bios_key = partial(_generated_key, corpora=("bioS",))
 _junk_key = partial(_generated_key, corpora=("bioS", "bioD"))
 
@@ -196,20 +193,6 @@ class TextSection:
     """Number of texts"""
 
     exposures: int = _text_key(1000, "how often each person is seen in training", amount=True, range=_AT_LEAST_ONE)
-    exposures_exponent: float = _frequency_key(
-        0.0,
-        "a, for a power law: the person of rank r is seen proportional to r^-a, exposures times on average",
-        range=Range(lambda v: 0 <= v <= 4, "0 (all people equally often) to 4"),
-    )
-    warmup_exposures: int = _frequency_key(
-        0, "how many of the exposures, the first ones, show only some of the people", range=_NOT_NEGATIVE
-    )
-    warmup_people_share: float = _frequency_key(
-        0.5,
-        "share of the people that warmup_exposures show, each the more often",
-        used_with=(GENERATED_HERE, WITH_WARMUP),
-        range=_BETWEEN,
-    )
     renderings: int = _generated_key(
         4,
         "biographies per person that are published and scored",
@@ -342,8 +325,8 @@ class ExtractionSection:
 @dataclass(frozen=True, kw_only=True)
 class Recipe(
     ExtractionSection, QuantizationSection, ScoringSection, TrainingSection, OptimizerSection, ModelSection,
-    PackingSection, TokenizerSection, TextSection, QuestionSection, JunkSection, SentenceSection, TableSection,
-    MorrisSection, BioDSection, CorpusSection, DatasetSection, RunSection,
+    PackingSection, TokenizerSection, FrequencySection, TextSection, QuestionSection, JunkSection, SentenceSection,
+    TableSection, MorrisSection, BioDSection, CorpusSection, DatasetSection, RunSection,
 ):  # fmt: skip
     """All keys of a recipe, with the paper's defaults where the paper has one (Part 3.3, App. A)."""
 

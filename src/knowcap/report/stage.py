@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from knowcap.capacity.bands import UNEQUAL
 from knowcap.capacity.entities import bits_by_entity
 from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.files import (
@@ -241,7 +242,7 @@ def _row(model: dict[str, Any], mode: str = "") -> list[str]:
         str(model["model_name"]),
         f"{model['num_parameters']:,}",
         _entities(model["entities_scored"], model["num_entities"]),
-        number(model["exposures"], ",", "unknown"),
+        number(model["exposures"], ",", "unknown") + (" on average" if UNEQUAL in model else ""),
         precision(model) + mode,
         f"{estimate(model)}, {seeds(model)}{caveat(model)}",
         number(model["max_bits_per_parameter"]),
