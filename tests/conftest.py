@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -41,6 +42,13 @@ def pytest_configure() -> None:
     from knowcap.report import plots
 
     plots.BESIDE_PNG, plots._draw = (), undrawn
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """Garbage is not looked for in what was imported: a million objects, at the end of every training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,31 @@ def biography(number: int, employer: str, major: str) -> Row:
 TRUE = [biography(i, EMPLOYERS[i * 5 % 6], MAJORS[i * 7 // 2 % 4]) for i in range(len(NAMES))]
 
 
-def trained(tokenizer: PreTrainedTokenizerFast, rows: list[Row], steps: int) -> GPT2LMHeadModel:
-    """A small model, trained on rows for some steps."""
+STEPS = (25, 45, 140)
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer: PreTrainedTokenizerFast) -> dict[int, GPT2LMHeadModel]:
+    """A small model as it is after some steps of training on TRUE."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=len(tokenizer), n_positions=96, n_embd=48, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
         attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
     )  # fmt: skip
     model = GPT2LMHeadModel(config)
-    encoded = [[0, *tokenizer(row.text, add_special_tokens=False)["input_ids"], 0] for row in rows]
+    encoded = [[0, *tokenizer(row.text, add_special_tokens=False)["input_ids"], 0] for row in TRUE]
     width = max(map(len, encoded))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in encoded])
     labels = torch.tensor([row + [-100] * (width - len(row)) for row in encoded])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(steps):
+    found = {}
+    for step in range(1, STEPS[-1] + 1):
         optimizer.zero_grad()
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
-    return model.eval()
+        if step in STEPS:
+            found[step] = copy.deepcopy(model).eval()
+    return found
 
 
 def generated(model: GPT2LMHeadModel, prompt: torch.Tensor, count: int) -> list[int]:
@@ -74,9 +82,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-@pytest.mark.parametrize("steps", [25, 45, 140])
-def test_a_greedy_match_is_a_value_that_the_model_generates(tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
-    model = trained(tokenizer, TRUE, steps)
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_greedy_match_is_a_value_that_the_model_generates(
+    tokenizer: PreTrainedTokenizerFast, trained: dict[int, GPT2LMHeadModel], steps: int
+) -> None:
+    model = trained[steps]
     table = score_rows(model, tokenizer, [(row, 0) for row in TRUE], KNOWN).to_pylist()
     encoded = encode_rows(TRUE, tokenizer, KNOWN)
     matches = 0
@@ -95,9 +105,9 @@ def test_a_greedy_match_is_a_value_that_the_model_generates(tokenizer: PreTraine
 
 
 def test_a_value_that_is_a_prefix_of_another_needs_closed_sets(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast, trained: dict[int, GPT2LMHeadModel]
 ) -> None:
-    model = trained(tokenizer, TRUE, 140)
+    model = trained[STEPS[-1]]
     shorter = {"Disney+": "Disney", "Caterpillar Inc.": "Caterpillar"}
     asked = [(i, EMPLOYERS[i * 5 % 6]) for i in range(len(NAMES)) if EMPLOYERS[i * 5 % 6] in shorter]
     rows = [biography(i, shorter[employer], "Art") for i, employer in asked]
