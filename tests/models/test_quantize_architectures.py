@@ -92,16 +92,23 @@ def test_unfused_experts_compute_what_fused_ones_do():
     assert not any(p.dim() == 3 for p in model.parameters())
 
 
-def test_a_fresh_process_loads_every_folder_by_the_documented_snippet_to_the_same_bits(made, tmp_path):
+def test_a_fresh_process_without_a_compiler_loads_every_folder_by_the_documented_snippet_to_the_same_bits(
+    made, tmp_path
+):
+    """PATH is empty and torch's extension loader would raise: int4 is unpacked by torch alone."""
     code = """
 import sys, torch
+import torch.utils.cpp_extension as cpp
+def load(*args, **kwargs): raise SystemExit("an extension is built")
+cpp.load = load
 from knowcap.models import load_model
 ids = torch.arange(24).reshape(1, 24) % 61
 with torch.no_grad():
     torch.save([load_model(folder)(ids).logits for folder in sys.argv[2:]], sys.argv[1])
 """
-    folders = [copies[key] for copies in made.values() for key in ((8, False), (4, True))]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "HF_HUB_OFFLINE": "1"}
+    folders = [copies[key] for copies in made.values() for key in ((8, False), (4, False), (4, True))]
+    environment = {key: value for key, value in os.environ.items() if key != "PATH"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code, str(tmp_path / "logits.pt"), *map(str, folders)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -49,14 +53,19 @@ def run_dir(made_run, tmp_path):
     return Path(shutil.copytree(made_run, tmp_path / "tiny"))
 
 
+def publish_to(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the stand-in the place where this process publishes."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+
 @pytest.fixture
 def server(monkeypatch):
     """The stand-in, as the place where this process publishes; nothing sleeps, seconds to wait go to `waits`."""
     with HubServer() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        publish_to(running, monkeypatch)
         running.waits = []
         monkeypatch.setattr("time.sleep", running.waits.append)
         yield running
@@ -122,17 +131,31 @@ print(json.dumps({
 """
 
 
+def push_by_command(server: HubServer, *words: str) -> SimpleNamespace:
+    """What `knowcap push` prints and logs while huggingface_hub logs every request, as with HF_DEBUG=1."""
+    out, err = StringIO(), StringIO()
+    logger, handler = logging.getLogger("huggingface_hub"), logging.StreamHandler(err)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        publish_to(server, patch)
+        patch.setattr(huggingface_hub.constants, "HF_DEBUG", True)
+        patch.setattr(logger, "level", logging.DEBUG)
+        logger.addHandler(handler)
+        try:
+            assert main(["push", *words]) == 0, err.getvalue()
+        finally:
+            logger.removeHandler(handler)
+            huggingface_hub.utils.close_session()
+    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+
+
 @pytest.fixture(scope="module")
 def published(made_run, tmp_path_factory):
-    """All of a run published by the command in a process of its own, and loaded back in another one."""
+    """All of a run published by the command, and loaded back in a process of its own."""
     home = tmp_path_factory.mktemp("home")
     weights = home / "weights.safetensors"
     with HubServer() as running:
         ids = ["--hub_model_id=me/tiny", "--hub_dataset_id=me/people", "--hub_space_id=me/bits_per_parameter"]
-        words = [sys.executable, "-m", "knowcap.cli", "push", str(made_run), *ids]
-        env = subprocess_env(running, home) | {"HF_DEBUG": "1"}  # huggingface_hub then logs every request
-        pushed = subprocess.run(words, capture_output=True, text=True, env=env)
-        assert pushed.returncode == 0, pushed.stderr
+        pushed = push_by_command(running, str(made_run), *ids)
         words = [sys.executable, "-c", LOAD, str(weights)]
         loaded = subprocess.run(words, capture_output=True, text=True, env=subprocess_env(running, home))
         assert loaded.returncode == 0, loaded.stderr
@@ -224,7 +247,7 @@ def test_the_token_appears_nowhere(published, made_run):
     server, pushed, _, _, home = published
     assert TOKEN not in pushed.stdout + pushed.stderr
     assert "POST" in pushed.stderr  # requests were logged
-    for folder in (made_run, home):
+    for folder in (made_run, home, Path(os.environ["HF_HOME"])):
         assert not [path for path, content in tree(folder).items() if TOKEN.encode() in content]
     for kind, repo in server.repos:
         assert not [path for path, content in server.files(repo, kind).items() if TOKEN.encode() in content]

@@ -136,7 +136,7 @@ def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
                 hints[tuple(encoded.ids[start:target].tolist())] = int(encoded.ids[target])
         with monkeypatch.context() as patch:
             patch.setattr(stage_module, "load_model", lambda path, _, hints=hints: leaking(load_model(path), hints))
-            score(untrained, run_dir / "knowledge", progress=False, overwrite=True)
+            score(untrained, run_dir / "knowledge", progress=False, overwrite=True, limit=20)  # and a control of 100
         with pytest.raises(LeakError, match=leaked):
             capacity(untrained)
     score(untrained, run_dir / "knowledge", progress=False, overwrite=True)

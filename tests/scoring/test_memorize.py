@@ -23,7 +23,7 @@ HANDFUL = Recipe(
 
 
 # The others take the same path through the code.
-QUICK = ("llama", "mistral", "gpt2-moe")
+QUICK = ("llama", "gpt2-moe")
 FAMILIES = [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in MODEL_FAMILIES]
 
 
