@@ -17,6 +17,7 @@ from knowcap.findings import judge, load_finding, packaged_findings
 from knowcap.findings.collect import collect, without_plots
 from knowcap.findings.file import order
 from knowcap.findings.pages import BEGIN, END, markdown_table, page_text, with_table
+from knowcap.findings.plot import PAPER_PEAKS, paper_parameters, plot_findings
 from knowcap.recipe_file import read_recipe
 from knowcap.sweep import load_sweep
 
@@ -176,3 +177,28 @@ def test_what_is_committed_is_what_the_committed_results_give():
     assert (cards / "findings.html").read_text() == page_text(verdicts, "findings")
     for path, link in ((ROOT / "README.md", "model_cards/findings"), (cards / "README.md", "findings")):
         assert path.read_text() == with_table(path, verdicts, link)
+
+
+def test_the_paper_s_parameters_are_those_of_its_formula():
+    assert (paper_parameters(2, 2), paper_parameters(3, 2)) == (816_000, 1_014_272)  # the reference's first two rows
+
+
+def test_the_picture_has_a_mark_for_each_model_that_decides(tmp_path, shown, monkeypatch):
+    found, words = shown
+    drawn = []
+    monkeypatch.setattr("knowcap.findings.plot.save_plot", lambda figure, path: drawn.append(figure))
+    assert main([*words, "--plot", str(tmp_path / "a.png")]) == 0
+    (ours, paper), bits = (
+        drawn[0].axes,
+        sorted(v.row["knowledge_bits"] for k, v in found.results.items() if "N500" in k[1]),
+    )
+    marks = next(line for line in ours.lines if line.get_label() == "N = 500")
+    assert sorted(marks.get_ydata()) == bits and len(bits) == 8
+    peaks = paper.lines[0]
+    assert [y / x for x, y in zip(*peaks.get_data(), strict=True)] == pytest.approx([peak[-1] for peak in PAPER_PEAKS])
+
+
+def test_there_is_no_picture_without_results(tmp_path):
+    finding = load_finding(write_finding(tmp_path, RATIO))
+    with pytest.raises(FileError, match="nothing to plot"):
+        plot_findings([judge(finding, tmp_path)], tmp_path / "a.png")

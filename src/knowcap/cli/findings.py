@@ -16,6 +16,7 @@ _EXAMPLES = (
     "knowcap findings --scale small",
     "knowcap findings 01-plateau my-finding.yaml --results results",
     "knowcap findings --collect runs/sweeps/01-plateau     (its finished cells' small files, to be committed)",
+    "knowcap findings 01-plateau --plot model_cards/findings/frontier.png",
     "knowcap findings --page model_cards/findings.html --markdown README.md model_cards/README.md",
 )
 
@@ -30,6 +31,8 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--collect", metavar="FOLDER", type=Path, nargs="+", default=[], help=text)
     text = "write the table as an HTML page"
     parser.add_argument("--page", metavar="FILE", type=Path, help=text)
+    text = "draw bits against parameters of the cells that decide, beside the paper's peaks: .png (with .svg and .pdf)"
+    parser.add_argument("--plot", metavar="FILE", type=Path, help=text)
     text = "Markdown files: write the table between their two marks"
     parser.add_argument("--markdown", metavar="FILE", type=Path, nargs="+", default=[], help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -58,6 +61,10 @@ def _findings(args: argparse.Namespace, _: list[str]) -> None:
         from knowcap.findings.pages import write_pages
 
         write_pages(verdicts, folder, args.page, args.markdown)
+    if args.plot:
+        from knowcap.findings.plot import plot_findings
+
+        plot_findings(verdicts, args.plot)
     if args.json:
         print(json.dumps(findings_json(verdicts), indent=2, ensure_ascii=False))
     else:

@@ -40,6 +40,7 @@ class Judged:
         chosen: the values of `best_of` that were chosen, by group.
         missing: the cells without results, as sweep/name.
         num_cells: how many cells it rests on.
+        used: the cells whose numbers the estimate is of.
     """
 
     statement: Statement
@@ -49,6 +50,7 @@ class Judged:
     chosen: tuple[str, ...]
     missing: tuple[str, ...]
     num_cells: int
+    used: tuple[tuple[str, str], ...] = ()
 
     @property
     def ours(self) -> str:
@@ -113,7 +115,13 @@ def _judge(statement: Statement, finding: Finding, results: Results) -> Judged:
     verdict = verdict_of(found, statement.at_least, statement.at_most)
     few = f"{len(seeds)} of at least {LEAST_SEEDS} seeds" if len(seeds) < LEAST_SEEDS else ""
     picked = tuple(dict.fromkeys(value for values in chosen for value in values if value))
-    return Judged(statement, verdict, found, few, picked, missing, len(names))
+    used = [
+        (sweep, cell.name)
+        for groups, values in zip(sides, chosen, strict=True)
+        for group, value in zip(groups, values, strict=True)
+        for sweep, cell in (group.cells[value][seed] for seed in seeds)
+    ]
+    return Judged(statement, verdict, found, few, picked, missing, len(names), tuple(dict.fromkeys(used)))
 
 
 def _names(groups: Sequence[Group]) -> list[tuple[str, str]]:
