@@ -110,6 +110,11 @@ def test_a_warm_up_shows_the_people_of_the_first_ranks_and_then_all_are_shown(na
         assert max(during.values()) - min(during.values()) <= 1
 
 
+def test_a_tiny_exponent_shows_all_people_equally_often():
+    law = Frequencies(num_people=100_000, exposures=30, seed=5, exponent=1e-9)
+    assert set(law.by_rank.tolist()) == {30}
+
+
 def test_ranks_are_drawn_from_the_seed_and_are_not_the_order_of_the_people():
     law = Frequencies(num_people=5000, exposures=1, seed=0)
     assert sorted(law.people.tolist()) == list(range(5000))

@@ -217,9 +217,11 @@ def test_runs_with_unequal_exposures_are_no_points_of_a_law_of_bits(law) -> None
     exposures = np.array([30, 30, 100, 100, 1000, 1000]) if law == "exposures" else np.full(6, 1000)
     bits = 2 * sizes / (1 + 100 / exposures)
     runs = {"num_parameters": sizes, "knowledge_bits": bits, "max_knowledge_bits": np.full(6, 1e8)}
-    runs |= {"exposures": exposures, "top_band_exposures": [None] * 6}
+    runs |= {"exposures": exposures, "top_band_exposures": [None, "", 5, None, None, 7]}
+    runs |= {"bottom_band_exposures": [None, "", 5, None, None, 7]}
     fit_law(law, runs, **FEW)
-    unequal = runs | {"top_band_exposures": [None, 200.0, None, "", 5, np.nan]}
+    unequal = runs | {"top_band_exposures": [None, 200.0, 5, "", 5, np.nan]}
+    unequal |= {"bottom_band_exposures": [None, 0.0, 5, "", 4, np.nan]}
     with pytest.raises(LawError, match=rf"{law}: rows 2, 5 have people that are seen more often than others"):
         fit_law(law, unequal, **FEW)
 

@@ -191,6 +191,14 @@ def test_runs_that_differ_in_their_seed_alone_get_a_row_of_their_mean(tmp_path: 
     assert "- mean of seeds:" in (tmp_path / "report.md").read_text()
 
 
+def test_exposures_of_people_that_are_seen_unequally_are_called_a_mean(tmp_path: Path) -> None:
+    for seed in range(2):
+        unequal = {"frequencies_bits_per_entity": 0.5, "frequencies": {"seed": seed}}
+        make_run(tmp_path / f"s{seed}", recipe={"seed": seed, "exposures_exponent": 1.0}, seed=seed, **unequal)
+    assert [row[4] for row in seed_rows(tmp_path)][:1] == ["465 on average"]
+    assert report_table(tmp_path).count("465 on average") == 9  # two models and their mean, in three precisions
+
+
 def test_a_data_set_that_all_seeds_share_widens_the_interval_of_their_mean(tmp_path: Path) -> None:
     for seed in range(2):
         recipe = {"seed": seed, "run_name": f"s{seed}", "dataset_name": "you/people"}

@@ -187,6 +187,7 @@ def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path, here):
         assert row["int8_bits_per_parameter"] == int8["bits_per_parameter"]
         assert row["int8_bits_per_stored_bit"] == pytest.approx(int8["bits_per_stored_bit"])
         assert row["int4_bits_per_parameter"] is None
+        assert [band["exposures"] for band in int8["bands"]] == [band["exposures"] for band in capacity["bands"]]
         assert row["warmup_steps"] == 3 and row["won"] is True
         for band, name in ((capacity["bands"][0], "top"), (capacity["bands"][-1], "bottom")):
             assert row[f"{name}_band_exposures"] == band["exposures"]

@@ -25,13 +25,16 @@ _OF_BITS = ("capacity", "exposures")
 def check_even(law: str, given: Mapping[str, Any]) -> None:
     """Raises LawError if a law of bits is to be fitted to runs in which some people are seen more often than others.
 
-    The law's exposures are those of every fact; such runs have a top band in a sweep's table.
+    The law's exposures are those of every fact. A sweep's table has those of its top and bottom band where people have
+    frequencies.
     """
-    column = given.get("top_band_exposures", ()) if law in _OF_BITS else ()
-    if rows := [row for row, value in enumerate(column, 1) if np.isfinite(float(value or "nan"))]:
+    ends = [given.get(f"{end}_band_exposures", ()) if law in _OF_BITS else () for end in ("top", "bottom")]
+    pairs = [[float("nan" if end in (None, "") else end) for end in pair] for pair in zip(*ends, strict=False)]
+    if rows := [row for row, (top, bottom) in enumerate(pairs, 1) if top > bottom]:
         raise LawError(
-            f"{law}: rows {some(rows)} have people that are seen more often than others (top_band_exposures), "
-            "expected runs with equal exposures of all facts; leave them out, as by --where exposures_exponent=0"
+            f"{law}: rows {some(rows)} have people that are seen more often than others (top_band_exposures is above "
+            "bottom_band_exposures), expected equal exposures of all facts; leave them out, as by --where "
+            "exposures_exponent=0"
         )
 
 
