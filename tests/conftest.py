@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,13 +36,18 @@ for _name in (
 
 def pytest_configure() -> None:
     """Plots are figures that are not drawn, which is most of a tiny run's time, and PNG files alone; tests of plots
-    use `rendered`, `every_format` or `drawn`.
+    use `rendered`, `every_format` or `drawn`. Processes that share work are forked from one that has the imports which
+    they need; tests/test_processes.py starts them as outside of tests.
     """
     from figures import undrawn
 
+    from knowcap import processes
     from knowcap.report import plots
 
     plots.BESIDE_PNG, plots._draw = (), undrawn
+    server = get_context("forkserver")
+    server.set_forkserver_preload(["knowcap.dataset.stage", "knowcap.training.windows"])
+    processes.get_context = lambda _: server
 
 
 @pytest.fixture(autouse=True, scope="module")

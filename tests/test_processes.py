@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from functools import partial
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 
 import pytest
 
 from knowcap.processes import ProcessError, share_out
+
+
+@pytest.fixture(autouse=True)
+def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As outside of tests."""
+    monkeypatch.setattr("knowcap.processes.get_context", get_context)
 
 
 def squares(offset: int, job: range):

@@ -16,7 +16,7 @@ from knowcap.knowledge.people import People, full_name
 from knowcap.knowledge.pools import load_pools
 
 
-@pytest.mark.parametrize(("pools", "count"), [(load_pools(), 80_000), (NASTY, 18)], ids=["ours", "nasty"])
+@pytest.mark.parametrize(("pools", "count"), [(load_pools(), 24_000), (NASTY, 18)], ids=["ours", "nasty"])
 def test_spans_cut_out_the_exact_values(pools, count):
     people, templates = People(pools, count, seed=4), load_templates()
     knowledge = people.knowledge()

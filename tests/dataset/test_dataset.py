@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from broken_tables import failing, killed
 from countries import TEMPLATES, write_table
 from huggingface_hub import DatasetCardData
 from tiny import bpe_tokenizer
@@ -351,14 +350,6 @@ def test_a_folder_that_is_there_is_kept_and_another_knowledge_refused(tmp_path):
         build(replace(RECIPE, num_people=252), tmp_path)
 
 
-def failing(first: int, end: int):
-    raise ValueError(f"no rows {first} to {end}")
-
-
-def killed(first: int, end: int):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_what_goes_wrong_in_a_writer_is_reported(tmp_path, num_proc):
     broken = [Table("people", split, 0, 5, failing) for split in ("train", "test")]
@@ -408,7 +399,7 @@ def running(pid: int) -> bool:
         return False
 
 
-def until(condition, seconds: float = 30) -> None:
+def until(condition, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
