@@ -340,7 +340,7 @@ def test_ls_lists_recipes_by_their_first_line_and_models(capsys, monkeypatch, tm
     assert "gpt2-rotary-L-H" in out
 
 
-@pytest.mark.parametrize("command", ["run", "data", "train", "measure", "quantize", "report", "ls"])
+@pytest.mark.parametrize("command", ["run", "data", "train", "measure", "quantize", "report", "findings", "ls"])
 def test_every_command_has_help_with_examples(capsys, command):
     with pytest.raises(SystemExit) as error:
         main([command, "--help"])

@@ -132,6 +132,15 @@ def test_packaged_findings_have_no_problems(name):
     load_sweep(finding.file)
 
 
+def test_an_installed_knowcap_has_no_results(tmp_path, capsys, monkeypatch):
+    file = write_finding(tmp_path / "sweeps", VALUE)
+    monkeypatch.setattr("knowcap.recipe_file.RECIPES_DIR", tmp_path / "knowcap" / "recipes")
+    assert main(["findings", str(file)]) == 2
+    assert "no results of findings; give --results" in capsys.readouterr().err
+    assert main(["findings", str(file), "--results", str(tmp_path / "none")]) == 2
+    assert f"there is no folder {tmp_path}/none" in capsys.readouterr().err
+
+
 def test_the_example_of_the_page_has_no_problems(tmp_path):
     page = Path(knowcap.findings.__file__).parent / "README.md"
     (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)

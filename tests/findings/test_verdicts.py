@@ -220,15 +220,16 @@ def test_a_finding_uses_the_cells_of_other_sweeps_once(tmp_path):
     assert found.verdict == HOLDS and found.statements[0].num_cells == 8
 
 
-def test_changed_results_are_an_error(tmp_path):
-    judged(tmp_path, RATIO, halves(0.5))
+@pytest.mark.parametrize("column", ["bits_per_parameter", "int8_bits_per_parameter", "knowledge_bits", "exposures"])
+def test_changed_results_are_an_error(tmp_path, column):
+    judged(tmp_path, RATIO, lambda cell: halves(0.5)(cell) | {"int8_bits_per_parameter": 0.5})
     finding, results = load_finding(tmp_path / "04-half.yaml"), tmp_path / "results"
     file = results / "04-half" / "cells.json"
     content = json.loads(file.read_text())
     name = "N500_exposures-100_seed10"
-    content["cells"][name]["row"]["bits_per_parameter"] = 1.9
+    content["cells"][name]["row"][column] *= 1.01
     file.write_text(json.dumps(content))
-    with pytest.raises(FileError, match=f"bits_per_parameter of cell {name} is 1.9, but 0.7"):
+    with pytest.raises(FileError, match=f"{column} of cell {name} is .*, but .* in .*; one of them was changed"):
         judge(finding, results)
 
 

@@ -139,7 +139,7 @@ def _row(one: Judged) -> dict[str, str]:
         "says": one.statement.says,
         "statistic": describe(one.statement),
         "cells": " / ".join(selection_text(side) for side in sides),
-        "ours": ours_text(one),
+        "ours": f"{one.ours}, {one.reason}" if one.reason and one.estimate else one.ours,
         "seeds": seeds_text(one),
         "limits": one.statement.limits,
         "verdict": one.verdict,

@@ -29,13 +29,16 @@ class Group:
 
     Attributes:
         cells: by the value of `best_of` as text ("" without), then by seed; each with its sweep's name.
-        recipe: of one of them.
-        values: what selects the group, by key.
+        first: one of them, with its sweep.
     """
 
     cells: Mapping[str, Mapping[int, tuple[str, Cell]]]
-    recipe: Recipe
-    values: Mapping[str, Any]
+    first: tuple[Sweep, Cell]
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of one of the cells."""
+        return self.first[1].recipe
 
     @property
     def seeds(self) -> frozenset[int]:
@@ -62,7 +65,7 @@ def selected(sweeps: Iterable[Sweep], selection: Selection) -> list[Group]:
             first.setdefault(key, (sweep, cell))
             chosen = value_name(best, getattr(cell.recipe, best)) if best else ""
             found.setdefault(key, {}).setdefault(chosen, {}).setdefault(cell.recipe.seed, (sweep.name, cell))
-    return [Group(cells, first[key][1].recipe, _values(*first[key])) for key, cells in found.items()]
+    return [Group(cells, first[key]) for key, cells in found.items()]
 
 
 def value_of(sweep: Sweep, cell: Cell, key: str) -> Any:
@@ -106,8 +109,9 @@ def _values(sweep: Sweep, cell: Cell) -> dict[str, Any]:
 def differing(groups: Sequence[Group]) -> dict[str, list[str]]:
     """The keys in which groups differ, with their values."""
     found: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for group in groups for key in group.values):
-        values = list(dict.fromkeys(str(group.values.get(key)) for group in groups))
+    shown = [_values(*group.first) for group in groups]
+    for key in dict.fromkeys(key for values in shown for key in values):
+        values = list(dict.fromkeys(str(of_group.get(key)) for of_group in shown))
         if len(values) > 1:
             found[key] = values
     return found

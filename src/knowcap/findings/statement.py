@@ -124,12 +124,12 @@ def _cell_problems(statement: Statement, sweeps: Sequence[Sweep]) -> list[str]:
     sides = statement.sides(sweeps)
     several = statement.statistic in ("spread", "slope")
     for name, groups in zip(("of", "to"), sides, strict=False):
-        varied = "; ".join(f"{key} {', '.join(values)}" for key, values in differing(groups).items())
         if not groups:
             problems.append(f"{name}: no cell has these values together")
         elif several and len(groups) < 2:
             problems.append(f"{name}: {statement.statistic} needs cells that differ in more than their seed")
         elif not several and len(groups) > 1 and statement.over is None:
+            varied = "; ".join(f"{key} {', '.join(values)}" for key, values in differing(groups).items())
             problems.append(
                 f"{name}: {len(groups)} cells have one seed ({varied}); select one, or give `over` (mean, best, worst)"
             )

@@ -52,8 +52,7 @@ def ours_text(one: Judged) -> str:
     """Such as `ratio 0.52 [0.47, 0.58]`."""
     if one.estimate is None:
         return one.ours
-    few = f", {one.reason}" if one.reason else ""
-    return f"{describe(one.statement)} {one.ours}{few}"
+    return f"{one.statement.statistic} {one.ours}{f', {one.reason}' if one.reason else ''}"
 
 
 def describe(statement: Statement) -> str:
@@ -61,8 +60,8 @@ def describe(statement: Statement) -> str:
     column = " / ".join(statement.columns)
     of = "" if column == "bits_per_parameter" else f" of {column}"
     along = f" along {statement.along}" if statement.along else ""
-    over = f"{statement.over} " if statement.over else ""
-    return f"{over}{statement.statistic}{of}{along}"
+    over = f", {statement.over} of several cells" if statement.over else ""
+    return f"{statement.statistic}{of}{along}{over}"
 
 
 def seeds_text(one: Judged) -> str:
