@@ -188,19 +188,36 @@ with torch.no_grad():
 
 
 @needs_gptq
-@pytest.mark.parametrize(("group", "symmetric"), [(0, True), (64, True), (32, False)])
+@pytest.mark.parametrize(("group", "symmetric"), [(0, True), (64, True), (32, False), (8, True), (16, False)])
 def test_whole_rows_other_groups_and_affine_steps_can_be_had(group, symmetric, made, data, tmp_path):
     options = {"method": "gptq", "dataset_dir": data, "group_size": group, "symmetric": symmetric}
     copy = quantize(made["gpt2"]["model"], tmp_path / "q", 4, **options)
     model, record = load_model(copy), json.loads((copy / "quantization.json").read_text())
     layer = model.transformer.h[0].mlp.c_fc
     assert record["group_size"] == (group or None) and record["symmetric"] is symmetric
-    assert layer.scale.shape == (256, 1 if group in (0, 64) else 2)
+    assert layer.scale.shape == (256, 64 // (group or 64))
     assert (layer.zero is None) == symmetric
     weight = rows_of(load_model(made["gpt2"]["model"]))["transformer.h.0.mlp.c_fc.weight"]
     x = inputs_of(model, read_calibration(data, byte_tokenizer(), 24).batches)["transformer.h.0.mlp.c_fc"]
     expected = reference_gptq(weight, x, 4, group or 64, symmetric)
     assert np.mean(np.isclose(layer.weight.numpy(), expected, atol=1e-4)) > 0.97
+
+
+@needs_gptq
+@pytest.mark.parametrize(("heads", "group"), [(3, 0), (3, 12), (6, 8)])
+def test_narrow_models_can_be_quantized(heads, group, data, tmp_path):
+    tokenizer = byte_tokenizer()
+    config = model_config(f"gpt2-rotary-2-{heads}", vocab_size=len(tokenizer), block_size=24, head_dim=8)
+    build_model(config, 0).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    options = {"method": "gptq", "dataset_dir": data, "group_size": group}
+    model = load_model(quantize(tmp_path / "model", tmp_path / "q", 4, **options))
+    inputs = inputs_of(model, read_calibration(data, tokenizer, 24).batches)
+    for key in ("gpt_neox.layers.0.mlp.dense_h_to_4h", "gpt_neox.layers.1.attention.query_key_value"):
+        weight, found = rows_of(load_model(tmp_path / "model"))[f"{key}.weight"], model.get_submodule(key).weight
+        assert weight.shape[1] == 8 * heads
+        expected = reference_gptq(weight, inputs[key], 4, group or 8 * heads, True)
+        assert np.mean(np.isclose(found.numpy(), expected, atol=1e-4)) > 0.97, key
 
 
 @needs_gptq
@@ -242,9 +259,9 @@ def test_texts_that_are_missing_are_reported_before_weights_are_loaded(made, tmp
 @needs_gptq
 def test_widths_that_gptq_cannot_pack_are_an_error_that_names_the_layers(data, tmp_path):
     config = CONFIGS["llama"]()
-    config.intermediate_size = 80
+    config.intermediate_size = 81
     build_model(config, 0).save_pretrained(tmp_path / "model")
-    with pytest.raises(ModelError, match=r"model.layers.0.mlp.down_proj \(80\)"):
+    with pytest.raises(ModelError, match=r"model.layers.0.mlp.down_proj \(81\)"):
         quantize(tmp_path / "model", tmp_path / "q", 4, method="gptq", group_size=0, dataset_dir=data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from knowcap.models.quantized.stage import quantize
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.run.folder import recipe_yaml
 from knowcap.run.preflight import load_recipe
+from knowcap.sweep.cells import Cell
+from knowcap.sweep.table import SCHEMA
+from knowcap.sweep.workers import quantized_dirs
 
 
 RECIPE = "num_people: 1000\nmodel_name: gpt2-2-2\n"
@@ -44,7 +48,6 @@ def without_gptq(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"bits": True}, "bits=True; expected 8 or 4"),
         ({"bits": 4, "method": "awq"}, "method 'awq': expected quanto or gptq"),
         ({"bits": 4, "group_size": -1}, "group_size=-1; expected"),
-        ({"bits": 4, "group_size": 48, "method": "gptq"}, "a multiple of 32"),
         ({"bits": 8, "symmetric": False}, "quanto's int8 is always symmetric"),
         ({"bits": 8, "method": "gptq", "embeddings": True}, "gptq quantizes only transformer blocks"),
     ],
@@ -57,7 +60,7 @@ def test_what_a_method_cannot_do_is_reported_before_the_folder_is_looked_at(opti
 
 
 def test_all_problems_are_reported_at_once(without_gptq):
-    problems = Settings(bits=2, method="gptq", group_size=33, embeddings=True).problems()
+    problems = Settings(bits=2, method="gptq", group_size=-1, embeddings=True).problems()
     assert len(problems) == 4 and PIP_GPTQ in problems[-1]
 
 
@@ -91,8 +94,13 @@ def test_the_command_reports_it_too_without_loading_a_model(without_gptq, tmp_pa
         ({"quantization_group_size": "48"}, "quantization_group_size=48 does not divide rows of 128 and 512 weights"),
         ({"quantization_group_size": "64", "head_dim": "24"}, "rows of 48 weights"),
         (
-            {"quantization_method": "gptq", "head_dim": "24", "quantization_group_size": "0"},
-            "gptq needs multiples of 32",
+            {
+                "quantization_method": "gptq",
+                "model_name": "llama-2-1",
+                "head_dim": "16",
+                "quantization_group_size": "0",
+            },
+            "rows of 43 weights .* gptq needs multiples of 2",
         ),
         ({"quantization_method": "gptq", "quantize_embeddings": "true"}, "only transformer blocks"),
         ({"quantization_symmetric": "false"}, "int8 is always symmetric"),
@@ -122,6 +130,21 @@ def test_settings_are_those_of_the_recipe(with_gptq, tmp_path):
 
 
 # Packed integers.
+
+
+def test_a_recipe_of_both_methods_has_a_copy_of_each_for_all_bits(with_gptq, tmp_path):
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "r.yaml", {"quantization_method": "both", "quantize_bits": "8,4"})
+    copies = Settings.copies(recipe)
+    assert [(copy.bits, copy.method) for copy in copies] == [(8, "quanto"), (8, "gptq"), (4, "quanto"), (4, "gptq")]
+    assert [copy.is_symmetric for copy in copies] == [True, True, False, True], "each method's default"
+    cell = Cell("run", {}, replace(recipe, output_dir=str(tmp_path)))
+    folders = {name: folder.name for name, folder in quantized_dirs(cell).items()}
+    assert folders == {"int8": "int8", "int4": "int4", "int8_gptq": "int8-gptq", "int4_gptq": "int4-gptq"}
+    for method, folder in (("quanto", "int4"), ("gptq", "int4-gptq")):  # one method has the plain names
+        one = replace(cell, recipe=replace(cell.recipe, quantization_method=method, quantize_bits=(4,)))
+        assert {name: path.name for name, path in quantized_dirs(one).items()} == {"int4": folder}
+    assert {f"{name}_bits_per_parameter" for name in folders} <= set(SCHEMA.names)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

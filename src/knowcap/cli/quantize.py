@@ -53,7 +53,7 @@ def _quantize(args: argparse.Namespace, _: list[str]) -> None:
     given = {key: getattr(args, key) for key in ("method", "group_size", "symmetric", "embeddings")}
     given = {key: value for key, value in given.items() if value is not None}
     given |= {} if args.exclude is None else {"exclude": tuple(args.exclude)}
-    copies = [replace(Settings.of(recipe, bits), **given) for bits in args.bits or (8, 4)]
+    copies = list(dict.fromkeys(replace(copy, **given) for copy in Settings.copies(recipe, args.bits or (8, 4))))
     if problems := [problem for settings in copies for problem in settings.problems()]:
         raise ModelError("; ".join(dict.fromkeys(problems)))
     with locked(args.folder):

@@ -101,7 +101,7 @@ def _copy(cell: Cell, folder: Path) -> None:
         if (model / CARD_FILE).is_file():
             text = (model / CARD_FILE).read_text(encoding="utf-8")
             (made / CARD_FILE).write_text(without_plots(text), encoding="utf-8")
-        copies = {f"int{bits}": path / CAPACITY_FILE for bits, path in quantized_dirs(cell).items()}
+        copies = {name: path / CAPACITY_FILE for name, path in quantized_dirs(cell).items()}
         copies |= {f"extraction/{path.parent.name}": path for path in _extractions(cell.run_dir)}
         for name, path in copies.items():
             (made / name).mkdir(parents=True)

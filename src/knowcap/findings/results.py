@@ -20,7 +20,7 @@ from knowcap.sweep import Cell, Sweep
 
 
 CELLS = "cells"  # folder of the cells' folders
-QUANTIZED = ("int8", "int4")
+QUANTIZED = ("int8", "int4", "int8_gptq", "int4_gptq")
 # Columns of a row that the cell's capacity.json has, under its name there.
 _SAME = {
     "num_parameters": "num_parameters",

@@ -8,7 +8,7 @@ from functools import partial
 from knowcap.recipe.keys import Condition, Range, key_field
 
 
-METHODS = ("quanto", "gptq")
+METHODS, BOTH = ("quanto", "gptq"), "both"
 # Keys that training depends on if it has fake quantization.
 FAKE_QUANTIZER = (
     "quantization_group_size", "quantization_symmetric", "quantization_exclude", "quantize_embeddings",
@@ -30,7 +30,9 @@ class QuantizationSection:
         "bits per weight of the quantized copies; [] for none",
         range=Range(lambda v: set(v) <= {8, 4} and len(set(v)) == len(v), "8, 4, both or none"),
     )
-    quantization_method: str = _key("quanto", "round to nearest (quanto) or calibrated (gptq)", choices=METHODS)
+    quantization_method: str = _key(
+        "quanto", "round to nearest (quanto), calibrated (gptq), or a copy of each (both)", choices=(*METHODS, BOTH)
+    )
     quantization_group_size: int = _key(
         32,
         "weights of a row that share a scale; 0: the whole row. quanto: for int4 only",

@@ -33,6 +33,8 @@ _COLUMNS = (
     ("bits/FLOP", "bits_per_flop", ".2e"),
     ("int8", "int8_bits_per_parameter", ".3f"),
     ("int4", "int4_bits_per_parameter", ".3f"),
+    ("int8 GPTQ", "int8_gptq_bits_per_parameter", ".3f"),
+    ("int4 GPTQ", "int4_gptq_bits_per_parameter", ".3f"),
     ("bits/stored bit", "bits_per_stored_bit", ".4f"),
     ("int8 bits/stored bit", "int8_bits_per_stored_bit", ".4f"),
     ("int4 bits/stored bit", "int4_bits_per_stored_bit", ".4f"),
@@ -86,7 +88,7 @@ def write_page(page: Page, path: Path) -> Path:
 
 def _write(page: Page, path: Path) -> None:
     rows = [_shown(row, page.trainings.get(row["run"], {}), f"loss-{i}") for i, row in enumerate(page.rows)]
-    columns = [c for c in _COLUMNS if c[1] == "train_seconds" or any(row[c[1]] is not None for row in rows)]
+    columns = [c for c in _COLUMNS if c[1] == "train_seconds" or any(row.get(c[1]) is not None for row in rows)]
     known = {key for _, key, _ in _COLUMNS} | {"num_people", "run_name"}
     columns += [(key, key, None) for key in page.varied if key not in known]
     text = render(

@@ -109,7 +109,7 @@ def _check_configuration(recipe: Recipe, rows: int) -> list[str]:
     if parameters_of(recipe, rows).num_parameters <= _LARGEST_PROBE:
         check_causal(build_model(config, recipe.seed))
     fake = Settings.fake(recipe)
-    for settings in [Settings.of(recipe, bits) for bits in recipe.quantize_bits] + ([] if fake is None else [fake]):
+    for settings in Settings.copies(recipe) + ([] if fake is None else [fake]):
         check_layers(config, settings)
     if recipe.extract == "lora":
         from knowcap.extraction.tuning import attention_targets

@@ -62,8 +62,8 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
     _check_start_token(recipe, dataset_dir)
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
-    for bits in recipe.quantize_bits:
-        measure(quantize(run_dir, Settings.of(recipe, bits)), dataset_dir, recipe, launcher=launcher)
+    for settings in Settings.copies(recipe):
+        measure(quantize(run_dir, settings), dataset_dir, recipe, launcher=launcher)
     if recipe.extract != "none":
         extract(run_dir, recipe)
     return report(run_dir)

@@ -17,6 +17,7 @@ from typing import Any, cast
 from knowcap.files import ADAPTER_FILE, CARD_FILE, EXTRACTION_FILE, KNOWLEDGE_FILE, RECIPE_FILE, locked, read_json
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.models.quantized.settings import Settings
+from knowcap.recipe.quantization import BOTH, METHODS
 from knowcap.report.card import write_card
 from knowcap.report.card.extraction import extractions, write_extraction_card
 from knowcap.report.card.results import run_dir_of
@@ -256,8 +257,8 @@ def _wanted_copies(run_dir: Path) -> list[str]:
 
     recipe = yaml.safe_load((run_dir / RECIPE_FILE).read_text(encoding="utf-8")) or {}
     method, embeddings = recipe.get("quantization_method", "quanto"), recipe.get("quantize_embeddings", False)
-    every = recipe.get("quantize_bits") or ()
-    return [Settings(bits=bits, method=method, embeddings=embeddings).folder for bits in every]
+    every, methods = recipe.get("quantize_bits") or (), METHODS if method == BOTH else (method,)
+    return [Settings(bits=b, method=m, embeddings=embeddings).folder for b in every for m in methods]
 
 
 def _tuned(run_dir: Path) -> list[Path]:

@@ -50,10 +50,14 @@ SCHEMA = pa.schema(
         "bits_per_parameter_high": pa.float64(),
         "int8_bits_per_parameter": pa.float64(),
         "int4_bits_per_parameter": pa.float64(),
+        "int8_gptq_bits_per_parameter": pa.float64(),
+        "int4_gptq_bits_per_parameter": pa.float64(),
         "bits_per_flop": pa.float64(),
         "bits_per_stored_bit": pa.float64(),
         "int8_bits_per_stored_bit": pa.float64(),
         "int4_bits_per_stored_bit": pa.float64(),
+        "int8_gptq_bits_per_stored_bit": pa.float64(),
+        "int4_gptq_bits_per_stored_bit": pa.float64(),
         "memorizable_accuracy": pa.float64(),
         **dict.fromkeys(BAND_COLUMNS, pa.float64()),
         "optimizer": pa.string(),
@@ -91,10 +95,10 @@ def row_of(cell: Cell) -> dict[str, Any]:
     if bands := capacity.get("bands"):
         ends = [band[key] for band in (bands[0], bands[-1]) for key in ("exposures", "bits_per_entity")]
         row |= dict(zip(BAND_COLUMNS, ends, strict=True))
-    for bits, folder in quantized_dirs(cell).items():
+    for name, folder in quantized_dirs(cell).items():
         quantized = read_json(folder / CAPACITY_FILE)
-        row[f"int{bits}_bits_per_parameter"] = quantized["bits_per_parameter"]
-        row[f"int{bits}_bits_per_stored_bit"] = _per_stored_bit(quantized)
+        row[f"{name}_bits_per_parameter"] = quantized["bits_per_parameter"]
+        row[f"{name}_bits_per_stored_bit"] = _per_stored_bit(quantized)
     others = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
     return row | {key: str(value) if isinstance(value, (tuple, dict)) else value for key, value in others.items()}
 

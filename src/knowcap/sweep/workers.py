@@ -15,6 +15,7 @@ from pathlib import Path
 
 from knowcap.files import CAPACITY_FILE, REPORT_FILE, locked
 from knowcap.models.quantized.settings import Settings
+from knowcap.recipe.quantization import BOTH, METHODS
 from knowcap.run import pipeline as stages
 from knowcap.run.cores import threads_set, threads_used
 from knowcap.run.folder import claim_run_dir
@@ -48,10 +49,12 @@ def is_finished(cell: Cell) -> bool:
     return all(file.is_file() for file in (cell.run_dir / REPORT_FILE, *(m / CAPACITY_FILE for m in models)))
 
 
-def quantized_dirs(cell: Cell) -> dict[int, Path]:
-    """The folders of a cell's quantized copies, by their bits a weight."""
-    found = {bits: Settings.of(cell.recipe, bits).folder for bits in cell.recipe.quantize_bits}
-    return {bits: cell.run_dir / "quantized" / folder for bits, folder in found.items()}
+def quantized_dirs(cell: Cell) -> dict[str, Path]:
+    """The folders of a cell's quantized copies, by their name in columns: int4, and int4_gptq beside one by quanto."""
+    copies = {f"int{copy.bits}": copy for copy in reversed(Settings.copies(cell.recipe))}
+    if cell.recipe.quantization_method == BOTH:
+        copies |= {f"int{c.bits}_{c.method}": c for c in Settings.copies(cell.recipe) if c.method != METHODS[0]}
+    return {name: cell.run_dir / "quantized" / copy.folder for name, copy in copies.items()}
 
 
 def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) -> Outcome:

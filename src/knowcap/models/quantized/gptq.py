@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from knowcap.models.names import ModelError
 from knowcap.models.quantized.layers import KeptLinear, PackedLinear, blocks_of, check_groups, layers_to_quantize
-from knowcap.models.quantized.settings import GPTQ_INPUTS, Settings
+from knowcap.models.quantized.settings import Settings
 
 
 DAMPING = 0.05  # of the mean of the Hessian's diagonal, added to it
@@ -104,7 +104,7 @@ def load_layers(model: PreTrainedModel, settings: Settings, state: dict[str, tor
 
 def check_layers(model: PreTrainedModel, settings: Settings) -> None:
     """Raises ModelError if the settings do not fit the layers of a linearized model; needs no weights."""
-    check_groups(layers_to_quantize(model, settings.exclude), settings.row_group, multiple=GPTQ_INPUTS)
+    check_groups(layers_to_quantize(model, settings.exclude), settings.row_group, multiple=settings.packed_together)
 
 
 def _packed(layer: nn.Linear, settings: Settings) -> PackedLinear:

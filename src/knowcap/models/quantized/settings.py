@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
 from knowcap.models.names import ModelError
-from knowcap.recipe.quantization import METHODS
+from knowcap.recipe.quantization import BOTH, METHODS
 
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 BITS = (8, 4)
-GPTQ_INPUTS = 32  # gptqmodel's kernels pack rows of a multiple of 32 weights
 # The module that each method needs, and the command that installs it.
 _NEEDS = {
     "quanto": ("optimum", 'pip install "optimum>=2.3,<2.4" "optimum-quanto==0.2.7"'),
@@ -57,8 +56,16 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, bits: int) -> Settings:
-        """The settings of a recipe for a copy with `bits` bits."""
-        return cls(bits=bits, **{name: getattr(recipe, key) for name, key in _NAMES.items()})
+        """The settings of a recipe for a copy with `bits` bits; of both methods, quanto."""
+        given = {name: getattr(recipe, key) for name, key in _NAMES.items()}
+        return cls(bits=bits, **given | ({"method": METHODS[0]} if given["method"] == BOTH else {}))
+
+    @classmethod
+    def copies(cls, recipe: Recipe, every: Iterable[int] | None = None) -> list[Settings]:
+        """Those of each copy of a recipe, by bits (by default the recipe's), and by method if it has both."""
+        methods = METHODS if recipe.quantization_method == BOTH else (recipe.quantization_method,)
+        found = [cls.of(recipe, bits) for bits in (recipe.quantize_bits if every is None else every)]
+        return [replace(settings, method=method) for settings in found for method in methods]
 
     @classmethod
     def fake(cls, recipe: Recipe) -> Settings | None:
@@ -85,6 +92,11 @@ class Settings:
         return None if self.group_size == 0 or (self.method == "quanto" and self.bits == 8) else self.group_size
 
     @property
+    def packed_together(self) -> int:
+        """Weights that are stored together: rows are a multiple of so many (two of gptq's int4 are one byte)."""
+        return 2 if self.method == "gptq" and self.bits == 4 else 1
+
+    @property
     def folder(self) -> str:
         """The name of the copy's folder: int8, int4, int4-gptq, int8-embeddings."""
         gptq, embeddings = "-gptq" * (self.method == "gptq"), "-embeddings" * self.embeddings
@@ -100,10 +112,6 @@ class Settings:
         if self.group_size < 0:
             found.append(
                 f"group_size={self.group_size}; expected the weights that share a scale, or 0 for a whole row"
-            )
-        elif self.method == "gptq" and self.group_size % GPTQ_INPUTS:
-            found.append(
-                f"group_size={self.group_size} with gptq; expected 0 for a whole row, or a multiple of {GPTQ_INPUTS}"
             )
         if self.method == "quanto" and self.bits == 8 and self.symmetric is False:
             found.append("quanto's int8 is always symmetric; remove symmetric, or use method gptq")
@@ -182,18 +190,19 @@ def check_recipe(recipe: Recipe, widths: Iterable[int]) -> list[str]:
         widths: of the rows of the model's weights (hidden size and MLP); empty if the model is unknown.
     """
     fake = Settings.fake(recipe)
-    copies = [Settings.of(recipe, bits) for bits in recipe.quantize_bits] + ([] if fake is None else [fake])
+    copies = Settings.copies(recipe) + ([] if fake is None else [fake])
     found = [problem for settings in copies for problem in settings.problems()]
     found += [problem for settings in copies for problem in _width_problems(settings, [w for w in widths if w])]
     return list(dict.fromkeys(_with_keys(problem) for problem in found))
 
 
 def _width_problems(settings: Settings, widths: Iterable[int]) -> list[str]:
-    multiple = GPTQ_INPUTS if settings.method == "gptq" else 1
+    multiple = settings.packed_together
     unfit = [width for width in widths if width % (settings.row_group or 1) or width % multiple]
     if not unfit:
         return []
-    fix = f"gptq needs multiples of {multiple}, else use quanto" if multiple > 1 else "give one that divides them"
+    odd = any(width % multiple for width in unfit)
+    fix = f"gptq needs multiples of {multiple}, else use quanto" if odd else "give one that divides them"
     rows = " and ".join(map(str, dict.fromkeys(unfit)))
     return [
         f"group_size={settings.group_size} does not divide rows of {rows} weights into groups for {settings.method}'s "
