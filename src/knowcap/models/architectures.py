@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from knowcap.files import CONFIG_FILE, FileError, read_json
 from knowcap.models.names import ModelError
 from knowcap.models.quiet import quiet_transformers
-from knowcap.models.registration import register_models
+from knowcap.models.registration import packages, register_models
 from knowcap.recipe import KEYS, nearest
 
 
@@ -173,10 +173,14 @@ class _Source:
     @classmethod
     def of(cls, model_name: str, overrides: Mapping[str, Any] | None) -> _Source:
         """Reads it; see `architecture` for the errors."""
-        content = {key: value for key, value in read_config(model_name).items() if key not in _NOT_ARCHITECTURE}
-        kind = _class_of(content.pop("model_type"), model_name, "auto_map" in read_config(model_name))
-        kind, content = _text_part(kind, content, model_name)
-        return cls(kind, content, model_name).changed(overrides or {})
+        whole = read_config(model_name)
+        key = (model_name, json.dumps(whole), repr(overrides or {}), packages())
+        if key not in _SOURCES:
+            content = {key: value for key, value in whole.items() if key not in _NOT_ARCHITECTURE}
+            kind = _class_of(content.pop("model_type"), model_name, "auto_map" in whole)
+            kind, content = _text_part(kind, content, model_name)
+            _SOURCES[key] = cls(kind, content, model_name).changed(overrides or {})
+        return _SOURCES[key]
 
     def changed(self, overrides: Mapping[str, Any]) -> _Source:
         """With overrides in their fields' types; lists of one entry per layer follow the number of layers."""
@@ -241,8 +245,12 @@ class _Source:
                     f"model_name={self.name!r} with these changes is no valid {self.kind.__name__}: {first}"
                 ) from error
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Mapping[str, Any]:
         """All values, of the class where the content has none."""
+        return self._values
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
         return {key: value for key, value in self.built({}).to_dict().items() if key not in _NOT_ARCHITECTURE}
 
     def _own(self, key: str) -> str:
@@ -258,6 +266,9 @@ class _Source:
         without = self.built({}).to_dict()
         derived = {key for key in others if key in without and without[key] == content[key]}
         return {key: value for key, value in content.items() if key not in derived}
+
+
+_SOURCES: dict[tuple[object, ...], _Source] = {}  # by all that they depend on: each takes a tenth of a second
 
 
 def _class_of(model_type: str, model_name: str, has_code: bool) -> type[PreTrainedConfig]:

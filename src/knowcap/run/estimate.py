@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SAMPLE = 1000  # biographies that tokens and windows are counted on
-_FEW = 200  # pairs of pieces that are checked of our own tokenizer, which is made for them, before a dry run
+_FEW = 40  # whole texts and pairs of pieces that a dry run checks of our own tokenizer, which is made for them
 _PROBE_FLOP = 2e10  # of one forward and backward pass of the speed probe, about
 _PROBE_SECONDS = 2.0
 _LARGEST_PROBE = 300_000_000  # parameters; larger models are not built for an estimate
@@ -123,7 +123,8 @@ def sampled(recipe: Recipe, checked: int = _FEW) -> tuple[SampleCounts | None, l
 
     Args:
         recipe: a checked recipe.
-        checked: pairs of pieces that are checked at each place of a text, at most; all of a tokenizer of others.
+        checked: whole texts, and pairs of pieces at each place of a text, that are checked at most; all of another
+            tokenizer than ours.
     """
     try:
         stream, rows = _sample_stream(recipe, checked)

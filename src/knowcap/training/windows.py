@@ -45,7 +45,7 @@ def stream_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, checked: int
 def _pieces_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, checked: int) -> Pieces:
     if not isinstance(corpus, WholeTexts):
         pieces = Pieces(corpus.piece_texts(), tokenizer, checked)
-        check_whole_texts(corpus, pieces, tokenizer)
+        check_whole_texts(corpus, pieces, tokenizer, min(checked, _CHECKED_WHOLE))
         return pieces
     pieces = corpus.pieces(tokenizer)
     longest = corpus.longest(pieces)
