@@ -18,6 +18,8 @@ from knowcap.findings.collect import collect, without_plots
 from knowcap.findings.file import order
 from knowcap.findings.pages import BEGIN, END, markdown_table, page_text, with_table
 from knowcap.findings.plot import PAPER_PEAKS, paper_parameters, plot_findings
+from knowcap.laws import read_runs
+from knowcap.laws.law import LawError
 from knowcap.recipe_file import read_recipe
 from knowcap.sweep import load_sweep
 
@@ -202,3 +204,14 @@ def test_there_is_no_picture_without_results(tmp_path):
     finding = load_finding(write_finding(tmp_path, RATIO))
     with pytest.raises(FileError, match="nothing to plot"):
         plot_findings([judge(finding, tmp_path)], tmp_path / "a.png")
+
+
+def test_laws_are_fitted_to_collected_results(tmp_path, shown):
+    found, _ = shown
+    table = read_runs(tmp_path / "cards" / "findings" / "04-half" / "cells.json")
+    for column in ("knowledge_bits", "exposures", "num_parameters"):
+        assert sorted(table[column]) == sorted(r.row[column] for r in found.results.values())
+    assert set(table["corpus"]) == {"bioD"} and len(table["run"]) == len(found.results) == 16
+    (tmp_path / "other.json").write_text('{"cells": {"a": 1}}')
+    with pytest.raises(LawError, match="expected the cells.json"):
+        read_runs(tmp_path / "other.json")

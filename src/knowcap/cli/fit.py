@@ -29,7 +29,8 @@ def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
     parser = add_command(commands, name, _fit, _EXAMPLES)
     parser.add_argument("law", metavar="LAW", choices=(*_LAWS, "chinchilla"), help=", ".join((*_LAWS, "chinchilla")))
-    parser.add_argument("runs", metavar="RUNS", type=Path, help="a CSV or Parquet file, one row per run (or per step)")
+    text = "a CSV or Parquet file, one row per run (or per step), or a sweep's cells.json"
+    parser.add_argument("runs", metavar="RUNS", type=Path, help=text)
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write constants, intervals and residuals to this file"
     )

@@ -1,4 +1,4 @@
-"""Tables of runs: reading CSV and Parquet files, and the columns that a law needs."""
+"""Tables of runs: reading CSV and Parquet files and collected results, and the columns that a law needs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.files import read_json
 from knowcap.laws.law import LawError
 from knowcap.laws.quantity import parse_number
 
@@ -33,14 +34,14 @@ _SHOWN = 5  # rows named in a message
 
 
 def read_runs(path: str | Path) -> dict[str, list[Any]]:
-    """The columns of a CSV (comma, semicolon or tab; a header line) or Parquet file.
+    """The columns of a CSV (comma, semicolon or tab; a header line) or Parquet file, or of a sweep's cells.json.
 
     Raises:
         LawError: no such file, no header, rows of unequal length.
     """
     path = Path(path)
     if not path.is_file():
-        raise LawError(f"{path}: no such file; expected a CSV or Parquet table of runs")
+        raise LawError(f"{path}: no such file; expected a CSV or Parquet table of runs, or a sweep's cells.json")
     if path.suffix.lower() in (".parquet", ".pq"):
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -49,6 +50,8 @@ def read_runs(path: str | Path) -> dict[str, list[Any]]:
             return pq.read_table(path).to_pydict()
         except pa.ArrowException as error:
             raise LawError(f"{path}: not a Parquet file ({error})") from error
+    if path.suffix.lower() == ".json":
+        return _of_cells(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -66,6 +69,19 @@ def read_runs(path: str | Path) -> dict[str, list[Any]]:
     if uneven := [i for i, line in enumerate(lines[1:], 1) if len(line) != len(header)]:
         raise LawError(f"{path}: rows {some(uneven)} do not have {len(header)} cells")
     return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
+
+
+def _of_cells(path: Path) -> dict[str, list[Any]]:
+    """The columns of results that `knowcap findings --collect` wrote, and the settings of their recipes."""
+    cells = read_json(path).get("cells")
+    if not isinstance(cells, dict) or not all(
+        isinstance(c, dict) and c.keys() >= {"row", "settings"} for c in cells.values()
+    ):
+        raise LawError(
+            f"{path}: no results of a sweep; expected the cells.json that `knowcap findings --collect` wrote"
+        )
+    rows = [cell["settings"] | cell["row"] for cell in cells.values()]
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
 def rename(table: Mapping[str, Iterable[Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
