@@ -13,10 +13,9 @@ from finding_files import FINDING, write_finding, write_results
 
 from knowcap.cli import main
 from knowcap.files import FileError, read_json, write_json
-from knowcap.findings import judge, load_finding, packaged_findings
+from knowcap.findings import judge, load_finding
 from knowcap.findings.collect import collect, without_plots
-from knowcap.findings.file import order
-from knowcap.findings.pages import BEGIN, END, markdown_table, page_text, with_table
+from knowcap.findings.pages import BEGIN, END, markdown_table
 from knowcap.findings.plot import PAPER_PEAKS, paper_parameters, plot_findings
 from knowcap.laws import read_runs
 from knowcap.laws.law import LawError
@@ -166,19 +165,6 @@ def test_the_table_is_made_without_torch(tmp_path, shown):
     code = f"import sys; from knowcap.cli import main; main({words!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_what_is_committed_is_what_the_committed_results_give():
-    """If this fails, run the command in src/knowcap/findings/README.md that writes the pages, and commit them."""
-    cards = ROOT / "model_cards"
-    loaded = sorted(map(load_finding, packaged_findings()), key=order)
-    verdicts = [judge(finding, cards / "findings") for finding in loaded]
-    assert (cards / "findings.html").read_text() == page_text(verdicts, "findings")
-    for path, link in ((ROOT / "README.md", "model_cards/findings"), (cards / "README.md", "findings")):
-        assert path.read_text() == with_table(path, verdicts, link)
 
 
 def test_the_paper_s_parameters_are_those_of_its_formula():

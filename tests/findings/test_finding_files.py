@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,18 @@ from finding_files import FINDING, SWEEP, write_finding
 
 import knowcap.findings
 from knowcap.cli import main
-from knowcap.findings import load_finding, packaged_findings
+from knowcap.findings import judge, load_finding, packaged_findings
+from knowcap.findings.file import order
+from knowcap.findings.pages import page_text, with_table
 from knowcap.recipe import RecipeError
 from knowcap.sweep import load_sweep
 
 
+ROOT = Path(__file__).resolve().parents[2]
 VALUE = "{says: x, statistic: value, of: {exposures: 100, num_people: 500}, at_least: 1}"
+
+
+packaged = cache(load_finding)  # of a packaged finding's name
 
 
 def problems_of(folder: Path, statements: str = VALUE, **parts) -> list[str]:
@@ -127,7 +134,7 @@ def test_seeds_of_the_command_multiply_the_cells(tmp_path):
 
 @pytest.mark.parametrize("name", packaged_findings())
 def test_packaged_findings_have_no_problems(name):
-    finding = load_finding(name)
+    finding = packaged(name)
     assert name.startswith(f"{finding.number:02}-") and (finding.scale == "paper") == name.endswith("-paper")
     load_sweep(finding.file)
 
@@ -146,3 +153,13 @@ def test_the_example_of_the_page_has_no_problems(tmp_path):
     (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     (tmp_path / "example.yaml").write_text(example)
     assert len(load_finding(tmp_path / "example.yaml").statements) == 3
+
+
+def test_what_is_committed_is_what_the_committed_results_give():
+    """If this fails, run the command in src/knowcap/findings/README.md that writes the pages, and commit them."""
+    cards = ROOT / "model_cards"
+    loaded = sorted(map(packaged, packaged_findings()), key=order)
+    verdicts = [judge(finding, cards / "findings") for finding in loaded]
+    assert (cards / "findings.html").read_text() == page_text(verdicts, "findings")
+    for path, link in ((ROOT / "README.md", "model_cards/findings"), (cards / "README.md", "findings")):
+        assert path.read_text() == with_table(path, verdicts, link)
