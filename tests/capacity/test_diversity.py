@@ -42,9 +42,9 @@ def test_the_strings_of_a_set_are_distinct_and_of_the_alphabet(d, length, t):
 def test_every_set_of_strings_is_equally_likely(d):
     """By brute force: T^L = 8 strings, all ordered pairs of the first two and all sets of D; both ways of drawing."""
     draws = 8000
-    sets, firsts = Counter(), Counter()
+    sets, firsts, made = Counter(), Counter(), make(d=d, length=3, t=2)
     for attribute in range(draws):
-        numbers = make(d=d, length=3, t=2).strings(attribute) @ [4, 2, 1]
+        numbers = made.strings(attribute) @ [4, 2, 1]
         sets[frozenset(numbers.tolist())] += 1
         firsts[tuple(numbers[:2].tolist())] += 1
     assert len(sets) == math.comb(8, d)

@@ -145,6 +145,14 @@ def test_two_seeds_and_two_samples_give_the_same_tokenizer_byte_for_byte():
     assert len(texts) == 1
 
 
+def test_a_tokenizer_of_the_same_texts_is_trained_once_and_each_caller_has_its_own():
+    _trained.cache_clear()
+    one, other, third = (train_tokenizer(["ab ab", "b"], size) for size in (6, 6, 5))
+    assert one.to_str() == other.to_str() != third.to_str() and _trained.cache_info().misses == 2
+    one.add_tokens(["more"])
+    assert other.get_vocab_size() == 6
+
+
 def test_the_alphabet_stays_whatever_is_used(ours):
     corpus, tokenizer, _ = ours
     pools = corpus.people.pools

@@ -17,6 +17,7 @@ from knowcap.cli import main
 from knowcap.models import (
     ModelError,
     architecture_problems,
+    architectures,
     build_model,
     check_causal,
     count_active_parameters,
@@ -330,6 +331,16 @@ class MyForCausalLM(LlamaForCausalLM):
 AutoConfig.register("{name}", MyConfig)
 AutoModelForCausalLM.register(MyConfig, MyForCausalLM)
 """
+
+
+def test_a_configuration_is_read_once_until_its_file_or_the_overrides_change(write, monkeypatch):
+    found, text_part = [], architectures._text_part
+    monkeypatch.setattr(architectures, "_text_part", lambda *words: found.append(words) or text_part(*words))
+    content = {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1}
+    layers = [recipe_config(write(content), ROWS).n_layer for _ in range(3)]
+    assert layers == [1, 1, 1] and len(found) == 1
+    assert recipe_config(write(content, model_config_overrides={"n_layer": 3}), ROWS).n_layer == 3
+    assert recipe_config(write(content | {"n_layer": 2}), ROWS).n_layer == 2 and len(found) == 3
 
 
 def test_a_package_registers_a_class_of_its_own(tmp_path, monkeypatch, capsys):

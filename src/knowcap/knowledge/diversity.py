@@ -81,7 +81,7 @@ class Diversity:
         found: dict[bytes, None] = {}  # keeps the order in which strings were first drawn
         drawn, width = 0, 4 * self.chunk_length
         while len(found) < self.diversity:
-            step = max(1024, self.diversity - len(found))
+            step = max(64, self.diversity - len(found))
             data = self._draw(attribute, np.arange(drawn, drawn + step)).tobytes()
             found.update(dict.fromkeys(data[i : i + width] for i in range(0, len(data), width)))
             drawn += step
