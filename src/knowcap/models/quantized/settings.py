@@ -57,8 +57,10 @@ class Settings:
     @classmethod
     def of(cls, recipe: Recipe, bits: int) -> Settings:
         """The settings of a recipe for a copy with `bits` bits; of both methods, quanto."""
-        given = {name: getattr(recipe, key) for name, key in _NAMES.items()}
-        return cls(bits=bits, **given | ({"method": METHODS[0]} if given["method"] == BOTH else {}))
+        given: dict[str, Any] = {name: getattr(recipe, key) for name, key in _NAMES.items()}
+        if given["method"] == BOTH:
+            given["method"] = METHODS[0]
+        return cls(bits=bits, **given)
 
     @classmethod
     def copies(cls, recipe: Recipe, every: Iterable[int] | None = None) -> list[Settings]:
