@@ -100,12 +100,9 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     write_json(path, content)
     logger.info(
         "%s: %.4f bits per parameter, at most %.4f; %d of %d entities scored",
-        path,
-        content["bits_per_parameter"],
-        content["max_bits_per_parameter"],
-        len(facts.nll),
+        path, content["bits_per_parameter"], content["max_bits_per_parameter"], len(facts.nll),
         content["num_entities"],
-    )
+    )  # fmt: skip
     return content
 
 
