@@ -26,7 +26,7 @@ from knowcap.training.stage import training_arguments_of
 
 
 SWEEPS = {path.stem: path for path in sorted((RECIPES_DIR / "sweeps").glob("*.yaml"))}
-OWN = ("quickstart", "architectures")  # no settings of the paper
+OWN = ("quickstart", "architectures", "development")  # no settings of the paper
 GRIDS = {name: path for name, path in SWEEPS.items() if name not in OWN}
 PAPERS = [name for name in packaged_recipes() if "Part 3.3, Parameter" in find_recipe(name).read_text()]
 SIZES = {"vocab_size": 3275, "block_size": 512}
