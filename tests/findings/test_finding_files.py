@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,13 @@ def test_seeds_of_the_command_multiply_the_cells(tmp_path):
 def test_packaged_findings_have_no_problems(name):
     finding = packaged(name)
     assert name.startswith(f"{finding.number:02}-") and (finding.scale == "paper") == name.endswith("-paper")
-    load_sweep(finding.file)
+    own = [cell for sweep in finding.sweeps[:1] for cell in sweep.cells if sweep.file == finding.file]
+    if any(cell.recipe.quantization_method != "quanto" for cell in own) and find_spec("gptqmodel") is None:
+        with pytest.raises(RecipeError) as raised:
+            load_sweep(finding.file)
+        assert all("needs gptqmodel" in problem for problem in raised.value.problems)
+    else:
+        load_sweep(finding.file)
 
 
 def test_an_installed_knowcap_has_no_results(tmp_path, capsys, monkeypatch):

@@ -210,11 +210,13 @@ def _converted(
 
 
 def unknown_keys(raw: Mapping[str, Any], parts: Sequence[str], where: str) -> list[str]:
+    """A problem for each key that is none of `parts`."""
     expected = f"; expected {', '.join(parts)}"
     return [f"{where}: unknown key {name!r}{nearest(name, parts) or expected}" for name in raw if name not in parts]
 
 
 def text_of(raw: Mapping[str, Any], name: str, where: str, problems: list[str]) -> str:
+    """A text in one line; "" with one more problem where it is missing or empty."""
     if not isinstance(raw.get(name), str) or not raw[name].strip():
         problems.append(f"{where}: {name} is missing or empty; expected a text")
         return ""

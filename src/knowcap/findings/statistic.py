@@ -50,12 +50,11 @@ def estimate(statistic: str, sides: Mapping[int, Sequence[Sequence[float]]]) -> 
     seeds = tuple(sorted(sides))
     numbers = [_number(statistic, sides[seed], seed) for seed in seeds]
     log = statistic in ("ratio", "spread") and min(numbers) > 0
-    if log:
-        value, low, high = (None if x is None else math.exp(x) for x in t_interval([math.log(x) for x in numbers]))
-    else:
-        value, low, high = t_interval(numbers)
-    assert value is not None
-    return Estimate(value, low, high, seeds, log)
+    if not log:
+        return Estimate(*t_interval(numbers), seeds, log)
+    value, *limits = t_interval([math.log(x) for x in numbers])
+    low, high = (None if x is None else math.exp(x) for x in limits)
+    return Estimate(math.exp(value), low, high, seeds, log)
 
 
 def _number(statistic: str, sides: Sequence[Sequence[float]], seed: int) -> float:
