@@ -38,8 +38,8 @@ from knowcap.training.windows import Mixture, stream_of
 
 
 SMALL = Recipe(
-    run_name="junk", model_name="gpt2-2-2", num_people=200, junk_people=5000, pools_fraction=0.1, num_templates=2,
-    vocab_size=400, exposures=3, block_size=128, shard_size=150,
+    run_name="junk", model_name="gpt2-2-2", num_people=60, junk_people=1500, pools_fraction=0.1, num_templates=2,
+    vocab_size=400, exposures=3, block_size=128, shard_size=45,
 )  # fmt: skip
 MARKED = replace(SMALL, domain_token="wikipedia.org", junk_tokens=3)
 BIOD = replace(
@@ -48,21 +48,24 @@ BIOD = replace(
 COMPACT = replace(BIOD, compact=True, pools_fraction=1.0)
 
 
+corpus_for = cache(corpus_of)
+
+
 @cache
 def tokenizer_for(recipe: Recipe) -> Tokenizer:
     """The recipe's tokenizer."""
-    return tokenizer_of(recipe, corpus_of(recipe))[0]
+    return tokenizer_of(recipe, corpus_for(recipe))[0]
 
 
 def mixture(recipe: Recipe) -> tuple[Mixture, int]:
     """The recipe's windows, counted, and the tokens in them."""
-    made = stream_of(recipe, corpus_of(recipe), tokenizer_for(recipe))
+    made = stream_of(recipe, corpus_for(recipe), tokenizer_for(recipe))
     return made, made.count()[1]
 
 
 def texts_of(recipe: Recipe, persons: np.ndarray, exposure: int) -> list[tuple[int, ...]]:
     """What the corpus says of persons, as tokens of the whole text."""
-    rows = corpus_of(recipe).rows(persons, exposure)
+    rows = corpus_for(recipe).rows(persons, exposure)
     return [tuple(e.ids) for e in tokenizer_for(recipe).encode_batch_fast([row.text for row in rows])]
 
 
@@ -95,15 +98,15 @@ def test_useful_texts_come_once_an_exposure_and_windows_are_pure(recipe):
 
 
 def test_repeated_junk_comes_again_in_new_renderings():
-    recipe = replace(SMALL, junk_people=10, exposures=1)
+    recipe = replace(SMALL, junk_people=4, exposures=1)
     made, _ = mixture(recipe)
     rows, useful = read_windows(made)
     junk = texts_in([row for row, own in zip(rows, useful, strict=True) if not own])
-    exposures = -(-junk.total() // 10)
+    exposures = -(-junk.total() // 4)
     expected = Counter()
     for exposure in range(exposures):
-        expected.update(texts_of(recipe, np.arange(200, 210), exposure))
-    assert exposures > 100 and (junk - expected).total() <= 1 and junk.total() > 9.7 * (exposures - 1)
+        expected.update(texts_of(recipe, np.arange(60, 64), exposure))
+    assert exposures > 100 and (junk - expected).total() <= 1 and junk.total() > 3.9 * (exposures - 1)
 
 
 def test_a_batch_has_its_share_as_near_as_whole_numbers_allow():
@@ -133,14 +136,14 @@ def test_windows_are_found_alone_and_counts_kept_serve_again():
 
 
 def test_a_hundred_million_junk_people_are_reached_at_random_and_never_made():
-    recipe = replace(MARKED, pools_fraction=1.0, junk_people=100_000_000, junk_tokens=0, shard_size=2000)
+    recipe = replace(MARKED, pools_fraction=1.0, junk_people=100_000_000, junk_tokens=0, shard_size=400)
     made, _ = mixture(recipe)
     persons = made.junk.persons(0, made.junk.shards - 1)
-    assert len(persons) == 2000 and persons.max() > 90_000_000
+    assert len(persons) == 400 and persons.max() > 90_000_000
     corpus = made.corpus
-    everyone = np.concatenate([np.arange(200), persons + 200, corpus.first_outsider + np.arange(1000)])
+    everyone = np.concatenate([np.arange(60), persons + 60, corpus.first_outsider + np.arange(1000)])
     assert len({tuple(name) for name in corpus.people.codes(everyone)[:3].T.tolist()}) == len(everyone)
-    assert made.junk.shard(0, made.junk.shards - 1).tokens.size > 50 * 2000
+    assert made.junk.shard(0, made.junk.shards - 1).tokens.size > 50 * 400
 
 
 @pytest.mark.parametrize("variant", [Variant(), Variant(full_name=True), Variant(fixed_renderings=2)])
@@ -163,7 +166,7 @@ def test_assembled_ids_equal_whole_texts_whatever_stands_in_front(variant, junk)
 def test_assembled_ids_of_biod_equal_whole_texts_whatever_stands_in_front(recipe):
     corpus, tokenizer = corpus_of(recipe), tokenizer_for(recipe)
     pieces = Pieces(corpus.piece_texts(), tokenizer)
-    persons = np.arange(150, 200 + min(recipe.junk_people, 100))
+    persons = np.arange(10, 60 + min(recipe.junk_people, 100))
     whole = [[*tokenizer.encode(row.text).ids, EOS_ID] for row in corpus.rows(persons, 1)]
     tokens, lengths = pieces.gather(corpus.compose(pieces, persons, 1))
     assert tokens.tolist() == [token for ids in whole for token in ids]
@@ -191,7 +194,7 @@ def test_a_saved_tokenizer_keeps_the_tokens_in_front(tmp_path):
     tokenizer, _ = tokenizer_of(MARKED, corpus)
     save_tokenizer(tokenizer, 128, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    for row in corpus.rows(np.arange(195, 215), 0):
+    for row in corpus.rows(np.arange(50, 70), 0):
         assert loaded(row.text)["input_ids"] == tokenizer.encode(row.text).ids
 
 
@@ -216,12 +219,12 @@ def test_the_name_is_scored_after_the_domain_and_the_domain_never():
 
 @pytest.mark.parametrize("recipe", [MARKED, COMPACT], ids=["bios", "compact"])
 def test_outsiders_of_the_null_control_are_neither_useful_nor_junk(tmp_path, recipe):
-    folder = build(replace(recipe, control_people=500), tmp_path)
+    folder = build(replace(recipe, control_people=100), tmp_path)
     control = [row for row, _ in read_rows(folder, "control")]
-    assert {row.entity for row in control} == set(range(5200, 5700))
+    assert {row.entity for row in control} == set(range(1560, 1660))
     assert all(row.text.startswith("wikipedia.org ") for row in control)
     corpus = corpus_of(recipe)
-    taught = {row.text[row.spans[0].start : row.spans[0].end] for row in corpus.rows(np.arange(5200), 0)}
+    taught = {row.text[row.spans[0].start : row.spans[0].end] for row in corpus.rows(np.arange(1560), 0)}
     assert not taught & {row.text[row.spans[0].start : row.spans[0].end] for row in control}
 
 
@@ -252,7 +255,7 @@ def test_telling_useful_from_junk_costs_a_perfect_model_the_inverse_share(tmp_pa
         ({"junk_people": 0, "junk_tokens": 2}, "junk_tokens=2 has no effect without junk_people"),
         ({"domain_token": "two words"}, "domain_token='two words'"),
         ({"domain_token": "<|junk_0|>", "junk_tokens": 1}, "domain_token='<|junk_0|>'"),
-        ({"corpus": "morris"}, "junk_people=5000 has no effect without corpus: bioS or bioD"),
+        ({"corpus": "morris"}, "junk_people=1500 has no effect without corpus: bioS or bioD"),
         ({"corpus": "bioD", "num_templates": None, "compact": True, "junk_people": 10**8}, "names are distinct"),
         ({"corpus": "bioD", "num_templates": None, "domain_token": "two words"}, "domain_token='two words'"),
         ({"corpus": "bioD", "num_templates": None, "compact": True, "domain_token": "ID1"}, "domain_token='ID1'"),
@@ -274,7 +277,7 @@ def test_junk_that_cannot_be_is_refused_by_the_corpus_too():
 @pytest.mark.parametrize("domain", [None, pytest.param("wikipedia.org", marks=pytest.mark.slow)])
 def test_a_run_with_junk_is_measured_on_useful_facts_and_reports_the_cost_of_a_prefix(tmp_path, domain):
     words = {
-        "output_dir": tmp_path, "num_people": 60, "exposures": 4, "control_people": 100, "train_batch_size": 8,
+        "output_dir": tmp_path, "num_people": 30, "exposures": 2, "control_people": 40, "train_batch_size": 8,
         "head_dim": 16, "windows": "aligned", "block_size": 160, "quantize_bits": "[]", "warmup_steps": 5,
         "learning_rate": 1e-2,
     }  # fmt: skip
@@ -286,12 +289,12 @@ def test_a_run_with_junk_is_measured_on_useful_facts_and_reports_the_cost_of_a_p
     assert cli.main(["run", "--config", str(recipe), *given]) == 0
     run = tmp_path / "junk"
     result = json.loads((run / "capacity.json").read_text())
-    assert result["num_entities"] == 60 and result["useful_share"] == 0.125
+    assert result["num_entities"] == 30 and result["useful_share"] == 0.125
     assert result["useful_share_bits_per_entity"] == (0.0 if domain else 3.0)
     knowledge = json.loads((run / "knowledge" / "knowledge.json").read_text())
     assert knowledge.get("text_prefix") == (f"{domain} " if domain else None)
     training = json.loads((run / "model" / "training.json").read_text())
-    assert training["junk_people"] == 5000
+    assert training["junk_people"] == 1500
     card = (run / "model" / "README.md").read_text()
-    assert "| junk people, never scored | 5,000 |" in card
+    assert "| junk people, never scored | 1,500 |" in card
     assert ("3.000 bits per entity (log2 of the inverse share" in card) == (domain is None)
