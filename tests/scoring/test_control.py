@@ -28,7 +28,7 @@ from knowcap.training.stage import train
 
 
 BIOS = Recipe(
-    run_name="control", num_people=120, pools_fraction=0.05, num_templates=2, vocab_size=200, control_people=150,
+    run_name="control", num_people=60, pools_fraction=0.05, num_templates=2, vocab_size=200, control_people=150,
     model_name="gpt2-1-2", head_dim=8, exposures=12, block_size=300, windows="aligned", train_batch_size=12,
     learning_rate=1e-2, warmup_steps=3, renderings=2,
 )  # fmt: skip
@@ -122,7 +122,7 @@ def leaking(model: torch.nn.Module, hints: dict[tuple[int, ...], int]) -> torch.
     return model
 
 
-def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
+def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch, tmp_path):
     _, run_dir = made
     knowledge = read_knowledge(run_dir / "knowledge")
     rows, _ = control_rows(run_dir / "knowledge", DEFAULT_MODE.configs, knowledge, None)
@@ -136,8 +136,7 @@ def test_a_leak_of_any_attribute_is_caught(made, untrained, monkeypatch):
                 hints[tuple(encoded.ids[start:target].tolist())] = int(encoded.ids[target])
         with monkeypatch.context() as patch:
             patch.setattr(stage_module, "load_model", lambda path, _, hints=hints: leaking(load_model(path), hints))
-            score(untrained, run_dir / "knowledge", progress=False, overwrite=True, limit=20)  # and a control of 100
+            place = tmp_path / leaked
+            score(untrained, run_dir / "knowledge", progress=False, limit=2, output_dir=place)  # and a control of 100
         with pytest.raises(LeakError, match=leaked):
-            capacity(untrained)
-    score(untrained, run_dir / "knowledge", progress=False, overwrite=True)
-    check_nothing_is_held(untrained, capacity(untrained))
+            capacity(place)
