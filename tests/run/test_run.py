@@ -23,8 +23,8 @@ quantization_group_size: 16
 pools_fraction: 0.05
 num_templates: 1
 vocab_size: 200
-exposures: 8
-renderings: 2
+exposures: 4
+renderings: 1
 control_people: 100
 block_size: 160
 windows: aligned
