@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 
@@ -15,15 +16,20 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "opt
 def versions() -> dict[str, str]:
     """The versions of knowcap, Python and the libraries that affect a result; those not installed are left out."""
     import platform
-    from importlib import metadata
 
     found = {"knowcap": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {package: version for package in _PACKAGES if (version := _version(package)) is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """The version of an installed package, read once in a process; None where it is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def git_revision() -> str | None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,9 @@ def made(tmp_path_factory):
     return found
 
 
+loaded = cache(load_model)
+
+
 def reference(weight: np.ndarray, bits: int) -> np.ndarray:
     """int8: steps of absmax / 127 a row; int4: 16 even steps from least to greatest of each 32 weights of a row."""
     if bits == 8:
@@ -49,7 +53,7 @@ def reference(weight: np.ndarray, bits: int) -> np.ndarray:
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_block_weight_is_quantized_as_an_independent_quantizer_does(name, bits, made):
-    original, copy = load_model(made[name]["model"]), load_model(made[name][bits, False])
+    original, copy = loaded(made[name]["model"]), loaded(made[name][bits, False])
     rows = rows_of(original)
     inside = {key: weight for key, weight in rows.items() if ".h." in key or ".layers." in key}
     routers = {key for key in inside if key.endswith("mlp.gate.weight")}
@@ -68,7 +72,7 @@ def test_every_block_weight_is_quantized_as_an_independent_quantizer_does(name, 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_embeddings_too_as_an_independent_quantizer_does(name, bits, made):
-    original, copy = load_model(made[name]["model"]), load_model(made[name][bits, True])
+    original, copy = loaded(made[name]["model"]), loaded(made[name][bits, True])
     found = {n: p.dequantize().detach().numpy() for n, p in copy.named_parameters() if quanto.is_quantized(p)}
     for key, weight in rows_of(original).items():
         if not key.endswith("mlp.gate.weight"):
@@ -114,4 +118,4 @@ with torch.no_grad():
     assert done.returncode == 0, done.stderr
     for folder, logits in zip(folders, torch.load(tmp_path / "logits.pt", weights_only=True), strict=True):
         with torch.no_grad():
-            assert torch.equal(load_model(folder)(IDS).logits, logits), folder.name
+            assert torch.equal(loaded(folder)(IDS).logits, logits), folder.name

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from run_folders import make_run
-from sweep_cells import kill, run_until, start, write_sweep
+from sweep_cells import BASE, kill, run_until, start, write_sweep
 
 from knowcap.cli import main
 from knowcap.recipe import Recipe
@@ -165,6 +165,7 @@ def test_the_table_holds_the_figures_of_the_runs_json_files(tmp_path, here):
         tmp_path,
         "base: base.yaml\ngrid: {model_name: [gpt2-2-2, gpt2-rotary-2-2], warmup_steps: [3], "
         "exposures_exponent: [0.5]}\n",
+        BASE.replace("exposures: 16", "exposures: 4"),
     )
     assert main(["sweep", str(file), "--output_dir", str(tmp_path / "runs")]) == 0
     rows = table(tmp_path)
