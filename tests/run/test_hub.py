@@ -32,9 +32,10 @@ from knowcap.run.push import Artefact, HubError, Uploader
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 TINY = {
-    "run_name": "tiny", "num_people": 120, "model_name": "gpt2-2-2", "head_dim": 8, "pools_fraction": 0.05,
+    "run_name": "tiny", "num_people": 30, "model_name": "gpt2-2-2", "head_dim": 8, "pools_fraction": 0.05,
     "num_templates": 1, "vocab_size": 200, "exposures": 2, "block_size": 160, "windows": "aligned",
-    "train_batch_size": 8, "control_people": 100, "quantize_bits": (8, 4), "quantization_group_size": 16,
+    "train_batch_size": 8, "control_people": 100, "renderings": 1, "quantize_bits": (8, 4),
+    "quantization_group_size": 16,
 }  # fmt: skip
 
 
