@@ -24,7 +24,7 @@ from knowcap.training.stage import train
 BASE = {
     "run_name": "ways", "num_people": 60, "model_name": "gpt2-rotary-2-2", "head_dim": 16, "pools_fraction": 0.1,
     "num_templates": 2, "vocab_size": 400, "exposures": 15, "block_size": 320, "windows": "aligned",
-    "train_batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 10, "renderings": 2, "control_people": 200,
+    "train_batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 10, "renderings": 2, "control_people": 100,
 }  # fmt: skip
 RECIPES = {
     "bioS": Recipe(**BASE),
