@@ -96,7 +96,11 @@ def test_a_failed_cell_is_reported_and_tried_again_and_the_others_go_on(tmp_path
 
 @pytest.mark.parametrize("words", [[], ["--cell", "0"]])
 @pytest.mark.parametrize(("variable", "expected"), [(None, 1), ("2", 2)])
-def test_a_cell_has_one_thread_as_in_a_pools_process_unless_set(words, variable, expected, command, monkeypatch):
+def test_a_cell_has_one_thread_as_in_a_pools_process_unless_set(
+    words, variable, expected, tmp_path, command, monkeypatch
+):
+    write_sweep(tmp_path, "base: base.yaml\ngrid: {seed: [0, 1]}\n")
+
     class Noting(Stages):
         found: set[tuple[str, int]] = set()
 
