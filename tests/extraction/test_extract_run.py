@@ -135,26 +135,29 @@ def test_a_finished_one_is_kept_another_refused_and_overwritten_only_when_asked(
     assert result_of(run_dir)["steps"] == 3 and result_of(run_dir)["people_asked"] == 2
 
 
-@pytest.mark.parametrize("where", ["in tuning", "between answers"])
-def test_an_interrupted_one_goes_on_to_the_same_result(extracted: Path, run_dir: Path, monkeypatch, where) -> None:
+def test_one_interrupted_in_tuning_and_between_answers_goes_on_to_the_same_result(
+    extracted: Path, run_dir: Path, monkeypatch
+) -> None:
     shutil.rmtree(run_dir / "extraction")
-    with monkeypatch.context() as patch:
-        if where == "in tuning":
-            shown = []
-            batch_of = tuning.batch_of
+    shown = []
+    batch_of = tuning.batch_of
 
-            def counted(questions):
-                shown.append(1)
-                if len(shown) > 14:
-                    raise KeyboardInterrupt
-                return batch_of(questions)
+    def counted(questions):
+        shown.append(1)
+        if len(shown) > 14:
+            raise KeyboardInterrupt
+        return batch_of(questions)
 
-            patch.setattr(tuning, "batch_of", counted)
-        else:
-            patch.setattr("knowcap.extraction.stage.answer_nll", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            stages.extract(run_dir, TINY)
-    assert not (run_dir / "extraction" / LORA / "extraction.json").exists()
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    for name, stopping in (("tuning.batch_of", counted), ("stage.answer_nll", stop)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"knowcap.extraction.{name}", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                stages.extract(run_dir, TINY)
+        assert (run_dir / "extraction" / LORA).exists() == (stopping is stop)
+        assert not (run_dir / "extraction" / LORA / "extraction.json").exists()
     stages.extract(run_dir, TINY)
     one, other = (folder / "extraction" / LORA / "adapter_model.safetensors" for folder in (extracted, run_dir))
     assert one.read_bytes() == other.read_bytes()
