@@ -82,3 +82,9 @@ def test_the_laws_are_for_the_command_line_alone():
 
 def test_the_top_of_the_package_is_small():
     assert len(list((SOURCE / "knowcap").glob("*.py"))) <= 9
+
+
+def test_no_two_modules_of_the_tests_have_one_name():
+    """The tests' folders are no packages: of two files of one name pytest collects only the first."""
+    names = [path.name for path in Path(__file__).resolve().parent.rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))

@@ -98,7 +98,11 @@ def test_ctrl_c_ends_all_processes_and_those_that_they_started(sweep, tmp_path, 
     monkeypatch.setattr(View, "update", interrupted)
     monkeypatch.setattr("knowcap.sweep.run.text_problems", lambda cells: [])
     monkeypatch.setattr("knowcap.cli.sweep._engine", lambda args: Pool(2, run=hanging))
-    assert main(["sweep", str(sweep.file), "--output_dir", str(tmp_path / "runs")]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in processes in the background
+    try:
+        assert main(["sweep", str(sweep.file), "--output_dir", str(tmp_path / "runs")]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "run the same command again" in capsys.readouterr().err
     assert len(pids) == 4 and gone(pids) and active_children() == []
 
