@@ -146,6 +146,14 @@ def test_a_contest_is_open_until_its_last_cell_is_finished(tmp_path):
     assert "best with" in lines[0] and "leads with" in lines[1] and "1 of 3 not finished" in lines[1]
 
 
+def test_winners_are_named_without_the_path_of_their_configuration(tmp_path):
+    rates = "base: biod/architecture-cpu\nbest_of: learning_rate\ngrid:\n  learning_rate: [1e-3, 2e-3]\n"
+    sweep = load_sweep(write_sweep(tmp_path, f"{rates}  model_name: [architectures/qwen3.json]\n"))
+    rows = [{"run": cell.name, "bits_per_parameter": 1.0} for cell in sweep.cells]
+    (line,) = describe_winners(sweep, rows)
+    assert line.startswith("model_name qwen3: best with learning_rate 0.001")
+
+
 def test_jobs_of_an_array_run_their_own_cells_and_a_last_call_collects(tmp_path, command):
     for number in (4, 1, 0, 5, 3):
         assert command(Stages({}), "--cell", str(number)) == 0

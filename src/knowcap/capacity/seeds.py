@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 from typing import Any, cast
 
 import numpy as np
@@ -57,9 +57,7 @@ def seed_interval(
         raise CapacityError(f"confidence_level is {level}, expected a number between 0 and 1; pass 0.95 for example")
     runs, deviation = len(values), float(values.std(ddof=1))
     error = _entity_error(capacities, needed=same_entities)
-    import scipy  # of the extra `laws`; measuring does without it
-
-    half = float(scipy.stats.t.ppf(0.5 + level / 2, runs - 1)) * deviation / math.sqrt(runs)
+    half = t_half_width(values.tolist(), level)
     if same_entities:
         half = math.hypot(half, NormalDist().inv_cdf(0.5 + level / 2) * cast(float, error))
     mean = float(values.mean())
@@ -72,6 +70,18 @@ def seed_interval(
         "entity_standard_error": error,
         "same_entities": same_entities,
     }
+
+
+def t_half_width(numbers: Sequence[float], level: float) -> float:
+    """Half the width of Student's t interval of the mean of two numbers or more.
+
+    Args:
+        numbers: one for each seed.
+        level: of the interval, such as 0.95.
+    """
+    from scipy.special import stdtrit  # of the extra `laws`; measuring does without it
+
+    return float(stdtrit(len(numbers) - 1, 0.5 + level / 2)) * stdev(numbers) / math.sqrt(len(numbers))
 
 
 def seed_groups(models: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -137,8 +137,8 @@ def _check_numbers(file: Path, result: Result) -> None:
             raise FileError(f"{file}: cell {result.folder.name} has no {path}; collect it again")
         capacity = read_json(path)
         for column, key in columns.items():
-            if key in capacity and result.row.get(column) != capacity[key]:
+            if result.row.get(column) != capacity.get(key):
                 raise FileError(
                     f"{file}: {column} of cell {result.folder.name} is {result.row.get(column)!r}, but "
-                    f"{capacity[key]!r} in {path}; one of them was changed: collect the cell again"
+                    f"{capacity.get(key)!r} in {path}; one of them was changed: collect the cell again"
                 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
+
+from knowcap.capacity.seeds import t_half_width
 
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
@@ -90,9 +92,7 @@ def t_interval(numbers: Sequence[float], level: float = LEVEL) -> tuple[float, f
     mean = fmean(numbers)
     if len(numbers) == 1:
         return mean, None, None
-    from scipy.special import stdtrit  # of the extra `laws`; Student's t without importing all of scipy.stats
-
-    half = float(stdtrit(len(numbers) - 1, 0.5 + level / 2)) * stdev(numbers) / math.sqrt(len(numbers))
+    half = t_half_width(numbers, level)
     return mean, mean - half, mean + half
 
 

@@ -36,7 +36,7 @@ class Judged:
         statement: the statement.
         verdict: of the four in `knowcap.findings.statistic`.
         estimate: over the seeds of which all cells have results; None without any.
-        reason: why it is undecided where that is not the interval; "" otherwise.
+        reason: why it is undecided where that is not the interval, or that only a part is run; "" otherwise.
         chosen: the values of `best_of` that were chosen, by group.
         missing: the cells without results, as sweep/name.
         num_cells: how many cells it rests on.
@@ -103,9 +103,8 @@ def _judge(statement: Statement, finding: Finding, results: Results) -> Judged:
     complete = [_complete(group, results) for groups in sides for group in groups]
     seeds = sorted(frozenset.intersection(*complete))
     if not seeds:
-        verdict = NOT_RUN if len(missing) == len(names) else UNDECIDED
-        reason = "" if verdict == NOT_RUN else f"no seed has all of its {len(names)} cells yet"
-        return Judged(statement, verdict, None, reason, (), missing, len(names))
+        reason = "" if len(missing) == len(names) else f"no seed has all of its {len(names)} cells yet"
+        return Judged(statement, NOT_RUN, None, reason, (), missing, len(names))
     chosen = [[_best(group, seeds, results) for group in groups] for groups in sides]
     try:
         numbers = {seed: _numbers(statement, sides, chosen, seed, results) for seed in seeds}

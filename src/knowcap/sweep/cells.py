@@ -173,5 +173,5 @@ def _value_and_bits(cell: Cell, key: str, bits: float) -> str:
 
 def _common(cell: Cell, key: str) -> str:
     """The overrides that the cells of a group have in common."""
-    rest = [f"{k} {value}" for k, value in cell.overrides.items() if k not in (key, "run_name")]
+    rest = [f"{k} {value_name(k, value)}" for k, value in cell.overrides.items() if k not in (key, "run_name")]
     return ", ".join(rest) or "all cells"

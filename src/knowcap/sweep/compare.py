@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from knowcap.capacity.seeds import t_half_width
 from knowcap.recipe import KEYS
 from knowcap.report.table import Table, number
 from knowcap.sweep.cells import Cell, Sweep, value_name, varied_keys
@@ -155,9 +156,7 @@ def difference(best: Mapping[int, float], other: Mapping[int, float]) -> str:
     mean = fmean(pairs)
     if len(pairs) == 1:
         return f"{mean:+.3f}, one seed"
-    import scipy  # of the extra `laws`
-
-    half = float(scipy.stats.t.ppf(0.5 + _LEVEL / 2, len(pairs) - 1)) * stdev(pairs) / math.sqrt(len(pairs))
+    half = t_half_width(pairs, _LEVEL)
     return f"{mean:+.3f} ± {half:.3f}{'' if abs(mean) > half else ', not distinguished'}"
 
 
