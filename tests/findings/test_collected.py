@@ -160,6 +160,16 @@ def test_one_line_of_the_markdown_table_has_both_scales(tmp_path, shown):
     assert line.endswith("| holds | not run |") and line.startswith("| 4 | [Half of it](x/04-half) |")
 
 
+def test_two_findings_of_one_number_have_a_line_each(tmp_path, shown):
+    found, _ = shown
+    head = FINDING.replace("title: Half of it", "title: Half of it elsewhere")
+    assert head != FINDING
+    file = write_finding(tmp_path, RATIO, head=head, name="04-half-again")
+    again = judge(load_finding(file), tmp_path)
+    *_, one, other = markdown_table([found, again], "x").splitlines()
+    assert "Half of it](" in one and "Half of it elsewhere" in other and other.endswith("| not run |  |")
+
+
 def test_the_table_is_made_without_torch(tmp_path, shown):
     _, words = shown
     code = f"import sys; from knowcap.cli import main; main({words!r}); print('torch' in sys.modules)"

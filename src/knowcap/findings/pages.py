@@ -77,7 +77,7 @@ def _from(page: Path, folder: Path) -> str:
 
 
 def markdown_table(verdicts: Sequence[Verdict], cards: str) -> str:
-    """A line for each number: the finding at the small scale and, in the last column, its verdict at the paper's.
+    """A line for each finding at the small scale; in the last column the verdict of the same number at the paper's.
 
     Args:
         verdicts: from `judge`.
@@ -85,12 +85,14 @@ def markdown_table(verdicts: Sequence[Verdict], cards: str) -> str:
     """
     lines = ["| | finding | the paper | ours | verdict | at the paper's scale |", "|--:|---|---|---|---|---|"]
     for number in sorted({v.finding.number for v in verdicts}):
-        same = {v.finding.scale: v for v in verdicts if v.finding.number == number}
-        shown = same.get("small") or same["paper"]
-        small, paper = (same[scale].verdict if scale in same else "" for scale in ("small", "paper"))
-        title = _linked(shown, cards)
-        cells = (str(number), title, shown.finding.paper, _deciding(shown), small, paper)
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        same = [v for v in verdicts if v.finding.number == number]
+        small, paper = ([v for v in same if v.finding.scale == scale] for scale in ("small", "paper"))
+        at_paper = ", ".join(v.verdict for v in paper)
+        for shown in small or paper:
+            verdict = shown.verdict if small else ""
+            title = _linked(shown, cards)
+            cells = (str(number), title, shown.finding.paper, _deciding(shown), verdict, at_paper)
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
 
