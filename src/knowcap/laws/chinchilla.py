@@ -71,7 +71,8 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
             "observed": optima.num_parameters,
             "fitted": fitted,
         },
-        predict=lambda table: _predict(constants, table),
+        formula=_predict,
+        refit=lambda weights: _refitted(c, columns[0], weights),
         interval_method="regression" if enough else "bootstrap",
         confidence_level=options.confidence_level,
         profile_intervals=regression,
@@ -85,6 +86,14 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
 def _predict(constants: Mapping[str, float], columns: Mapping[str, Any]) -> np.ndarray:
     flops = np.asarray(columns["flops"], dtype=float)
     return constants["coefficient_parameters"] * flops ** constants["exponent_parameters"]
+
+
+def _refitted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What weighted lines predict for all points: weights (B, k) → (B, k)."""
+    mean_x, mean_y = (weights @ v / weights.sum(1) for v in (x, y))
+    dx, dy = x - mean_x[:, None], y - mean_y[:, None]
+    slope = (weights * dx * dy).sum(1) / (weights * dx * dx).sum(1)
+    return mean_y[:, None] + slope[:, None] * dx
 
 
 def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

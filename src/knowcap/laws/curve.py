@@ -103,7 +103,8 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         objective_of="sum of squared log residuals" if squares else f"sum of Huber losses ({curve.delta:g}), log loss",
         num_points=len(curve.target),
         points=curve.points | {"fitted": np.exp(curve.model(theta[None])[0][0])},
-        predict=lambda columns: curve.predict(constants, columns),
+        formula=curve.predict,
+        refit=lambda weights: refitted(curve, theta, drawn, weights),
         interval_method=method,
         confidence_level=level,
         profile_intervals=kinds["profile"],
@@ -112,6 +113,28 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         condition_number=condition_number(curve.model, theta),
         samples=samples,
     )
+
+
+_REFITS = 8  # starts of a refit
+
+
+def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What refits predict for all points, in logs: shape (B, n).
+
+    Each refit starts at theta and at some of the bootstrap's constants.
+
+    Args:
+        curve: the law and its points.
+        theta: its optimum, of shape (p,).
+        drawn: constants of the bootstrap, of shape (k, p).
+        weights: of the points, of shape (B, n).
+    """
+    starts = np.vstack([theta[None], drawn[np.isfinite(drawn).all(1)][: _REFITS - 1]])
+    repeated = np.repeat(weights, len(starts), axis=0)
+    begun = np.tile(starts, (len(weights), 1))
+    found = minimize(curve.model, curve.target, begun, weights=repeated, delta=curve.delta, max_iterations=100)
+    best = found.objective.reshape(len(weights), -1).argmin(1) + np.arange(len(weights)) * len(starts)
+    return curve.model(found.theta[best])[0]
 
 
 def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) -> np.ndarray:

@@ -57,10 +57,12 @@ class Fit:
         notes: how the table was changed before the fit.
         derived, derived_intervals: quantities computed from the constants.
         points: the columns fitted to, `observed` and `fitted` among them.
-        predict: columns by name → the law's prediction.
+        formula: (constants, columns by name) → the law's prediction; constants may be arrays of shape (B, 1).
         samples: constants of the bootstrap, of shape (num_bootstraps, len(constants)).
         extra: more for the JSON, by law.
         non_embedding: the same fit to parameters without embeddings.
+        refit: weights of the points, of shape (B, n) → the logarithms that refits under those weights predict for all
+            points, of shape (B, n); None for a law that cannot be refitted.
     """
 
     law: str
@@ -70,7 +72,7 @@ class Fit:
     objective_of: str
     num_points: int
     points: dict[str, np.ndarray]
-    predict: Callable[[Mapping[str, Any]], np.ndarray]
+    formula: Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
     interval_method: str = "profile"
     confidence_level: float = 0.95
     profile_intervals: dict[str, Interval] = field(default_factory=dict)
@@ -84,6 +86,11 @@ class Fit:
     samples: np.ndarray | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     non_embedding: Fit | None = None
+    refit: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def predict(self, columns: Mapping[str, Any]) -> np.ndarray:
+        """The law's prediction for rows of these columns (by name)."""
+        return self.formula(self.constants, columns)
 
     @property
     def residuals(self) -> np.ndarray:
