@@ -12,6 +12,7 @@ import scipy
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.intervals import Interval, interval, percentiles, random_weights
 from knowcap.laws.law import LawError
+from knowcap.laws.predict import Refit, Refitted
 
 
 _OPTIONS = Options()
@@ -72,7 +73,7 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
             "fitted": fitted,
         },
         formula=_predict,
-        refit=lambda weights: _refitted(c, columns[0], weights),
+        refit=Refit(2, lambda weights: _refitted(c, columns[0], weights)),
         interval_method="regression" if enough else "bootstrap",
         confidence_level=options.confidence_level,
         profile_intervals=regression,
@@ -88,12 +89,15 @@ def _predict(constants: Mapping[str, float], columns: Mapping[str, Any]) -> np.n
     return constants["coefficient_parameters"] * flops ** constants["exponent_parameters"]
 
 
-def _refitted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What weighted lines predict for all points: weights (B, k) → (B, k)."""
-    mean_x, mean_y = (weights @ v / weights.sum(1) for v in (x, y))
+def _refitted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Refitted:
+    """What weighted lines predict for all points, with the standard errors of a regression: weights (B, k)."""
+    total = weights.sum(1)
+    mean_x, mean_y = weights @ x / total, weights @ y / total
     dx, dy = x - mean_x[:, None], y - mean_y[:, None]
-    slope = (weights * dx * dy).sum(1) / (weights * dx * dx).sum(1)
-    return mean_y[:, None] + slope[:, None] * dx
+    squares = (weights * dx * dx).sum(1)
+    lines = mean_y[:, None] + ((weights * dx * dy).sum(1) / squares)[:, None] * dx
+    variance = (weights * (y - lines) ** 2).sum(1) / np.maximum(1, total - 2)
+    return Refitted(lines, np.sqrt(variance[:, None] * (1 / total[:, None] + dx * dx / squares[:, None])))
 
 
 def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -10,9 +10,10 @@ import numpy as np
 import scipy
 
 from knowcap.laws.fit import Fit, Options
-from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile
+from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile, random_weights
 from knowcap.laws.law import LawError
-from knowcap.laws.solve import Model, condition_number, minimize
+from knowcap.laws.predict import Refit, Refitted, spread_of
+from knowcap.laws.solve import Model, Solution, condition_number, minimize
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         num_points=len(curve.target),
         points=curve.points | {"fitted": np.exp(curve.model(theta[None])[0][0])},
         formula=curve.predict,
-        refit=lambda weights: refitted(curve, theta, drawn, weights),
+        refit=Refit(len(theta), lambda weights: refitted(curve, theta, drawn, weights)),
         interval_method=method,
         confidence_level=level,
         profile_intervals=kinds["profile"],
@@ -115,13 +116,12 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
     )
 
 
-_REFITS = 8  # starts of a refit
+_STARTS, _DRAWS = 8, 24  # starts of a refit; refits of its own bootstrap
 
 
-def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What refits predict for all points, in logs: shape (B, n).
-
-    Each refit starts at theta and at some of the bootstrap's constants.
+def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.ndarray) -> Refitted:
+    """Refits under weights of the points, each from theta and from some of the bootstrap's constants, and how far the
+    predictions of each vary under a bootstrap of the points that it uses.
 
     Args:
         curve: the law and its points.
@@ -129,12 +129,20 @@ def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.nda
         drawn: constants of the bootstrap, of shape (k, p).
         weights: of the points, of shape (B, n).
     """
-    starts = np.vstack([theta[None], drawn[np.isfinite(drawn).all(1)][: _REFITS - 1]])
-    repeated = np.repeat(weights, len(starts), axis=0)
-    begun = np.tile(starts, (len(weights), 1))
-    found = minimize(curve.model, curve.target, begun, weights=repeated, delta=curve.delta, max_iterations=100)
-    best = found.objective.reshape(len(weights), -1).argmin(1) + np.arange(len(weights)) * len(starts)
-    return curve.model(found.theta[best])[0]
+    starts = np.vstack([theta[None], drawn[np.isfinite(drawn).all(1)][: _STARTS - 1]])
+
+    def fit(begun: np.ndarray, weighted: np.ndarray) -> Solution:
+        return minimize(curve.model, curve.target, begun, weights=weighted, delta=curve.delta, max_iterations=100)
+
+    found = fit(np.tile(starts, (len(weights), 1)), np.repeat(weights, len(starts), axis=0))
+    each = np.arange(len(weights))
+    best = found.theta.reshape(len(weights), len(starts), -1)[
+        each, found.objective.reshape(len(weights), -1).argmin(1)
+    ]
+    random = random_weights(len(curve.target), _DRAWS, 0, curve.groups)
+    again = fit(np.repeat(best, _DRAWS, axis=0), (weights[:, None] * random).reshape(-1, weights.shape[1]))
+    varied = curve.model(again.theta)[0].reshape(len(weights), _DRAWS, -1)
+    return Refitted(curve.model(best)[0], spread_of(varied, 1))
 
 
 def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) -> np.ndarray:

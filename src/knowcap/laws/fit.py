@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from knowcap.files import write_json
 from knowcap.laws.intervals import Interval
 from knowcap.laws.law import LawError, optimum
+from knowcap.laws.predict import Band, Prediction, Refit, Rollout, inputs, learn_band, roll_out, spread_of
 
 
 _DIGITS = 5
@@ -61,8 +63,7 @@ class Fit:
         samples: constants of the bootstrap, of shape (num_bootstraps, len(constants)).
         extra: more for the JSON, by law.
         non_embedding: the same fit to parameters without embeddings.
-        refit: weights of the points, of shape (B, n) → the logarithms that refits under those weights predict for all
-            points, of shape (B, n); None for a law that cannot be refitted.
+        refit: how the law is fitted to some of the points again; None for a law that cannot.
     """
 
     law: str
@@ -86,11 +87,62 @@ class Fit:
     samples: np.ndarray | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     non_embedding: Fit | None = None
-    refit: Callable[[np.ndarray], np.ndarray] | None = None
+    refit: Refit | None = None
 
-    def predict(self, columns: Mapping[str, Any]) -> np.ndarray:
-        """The law's prediction for rows of these columns (by name)."""
-        return self.formula(self.constants, columns)
+    @cached_property
+    def rollout(self) -> Rollout | None:
+        """The law's errors on the larger runs of its own table; None where that has too few."""
+        return None if self.refit is None else roll_out(self.points, self.refit)
+
+    @cached_property
+    def band(self) -> Band:
+        """What the intervals of predictions are made of."""
+        constants = len(self.constants) if self.refit is None else self.refit.num_constants
+        return learn_band(self.points, constants, self.rollout)
+
+    @overload
+    def predict(self, columns: Mapping[str, Any], interval: None = None) -> np.ndarray: ...
+
+    @overload
+    def predict(self, columns: Mapping[str, Any], interval: float) -> Prediction: ...
+
+    def predict(self, columns: Mapping[str, Any], interval: float | None = None) -> np.ndarray | Prediction:
+        """What the law predicts for new runs.
+
+        An interval covers a new run of its own noise: it has the spread of the law's constants, the noise of the runs,
+        and the misfit beyond the table that a rollout has shown (`knowcap.laws.predict`).
+
+        Args:
+            columns: of the runs, by name, of shape (rows,).
+            interval: confidence level, such as 0.9.
+
+        Returns:
+            The values, of shape (rows,); with `interval` also the ends, as (value, low, high).
+
+        Raises:
+            LawError: a level that is no share, or a law without a bootstrap.
+        """
+        value = self.formula(self.constants, columns)
+        if interval is None:
+            return value
+        if not 0 < interval < 1:
+            raise LawError(f"interval: got {interval}, expected a confidence level such as 0.9")
+        value = np.atleast_1d(value)
+        half = self.band.half_width(self.spread(columns), self.band.reach.beyond(inputs(columns)), interval)
+        with np.errstate(over="ignore"):
+            return Prediction(value, value * np.exp(-half), value * np.exp(half))
+
+    def spread(self, columns: Mapping[str, Any]) -> np.ndarray:
+        """Standard deviation of the predicted logarithms under the bootstrap, of shape (rows,)."""
+        if self.samples is None or len(self.samples) < 2:
+            raise LawError(
+                f"{self.law}: no bootstrap, so a prediction has no interval; set num_bootstraps to 100 or more"
+            )
+        rows = {name: np.atleast_1d(column) for name, column in columns.items()}
+        constants = {name: self.samples[:, [i]] for i, name in enumerate(self.constants)}
+        with np.errstate(all="ignore"):
+            drawn = np.log(self.formula(constants, rows))
+        return spread_of(drawn)
 
     @property
     def residuals(self) -> np.ndarray:
@@ -124,6 +176,7 @@ class Fit:
             "residuals": [float(r) for r in self.residuals],
             "ranges": {k: list(v) for k, v in self.ranges.items()},
             "samples": self._samples(),
+            "prediction": self.band.to_dict(),
             "notes": self.notes,
         } | self.extra
         if self.non_embedding is not None:

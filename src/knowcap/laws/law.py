@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from typing import Any
 FLOPS_PER_PARAMETER_TOKEN = 6.0  # C = 6 N D (Kaplan et al. 2020, 2.1)
 PF_DAY = 8.64e19  # FLOP
 PARAMETRIC = ("chinchilla-parametric", "kaplan-nd")
+SIZES = ("num_parameters", "num_tokens", "min_steps", "exposures")  # their product says how large a run is
 Constants = Mapping[str, float]
 
 
@@ -46,6 +47,7 @@ class Law:
             flops).
         fitted: whether `knowcap fit` made it.
         warnings: those of its fit.
+        prediction: what the intervals of its predictions are made of, from the fit's JSON; empty without a fit.
     """
 
     law: str
@@ -57,6 +59,7 @@ class Law:
     tested: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     fitted: bool = False
     warnings: tuple[str, ...] = ()
+    prediction: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,46 @@ def loss(law: Law, num_parameters: float, num_tokens: float) -> float | None:
         inner = (c["N_c"] / num_parameters) ** (c["alpha_N"] / c["alpha_D"]) + c["D_c"] / num_tokens
         return inner ** c["alpha_D"]
     return None
+
+
+def predicted(
+    law: Law, found: Callable[[Constants], float], inputs: Mapping[str, float], level: float = 0.9
+) -> tuple[float, float] | None:
+    """The interval of what a fitted law predicts for a new run, as `knowcap.laws.fit.Fit.predict` gives it.
+
+    Half of it, in logs, is the root of the sum of two squares: a quantile times the noise of runs and the spread of
+    the law's samples, and a quantile times the misfit times the log of the factor that the run lies beyond the table.
+
+    Args:
+        law: with `prediction` and `samples`.
+        found: constants → the predicted value, above zero.
+        inputs: of the run, by the names in `prediction`'s inputs, such as num_parameters and num_tokens; those left
+            out count as inside the table.
+        level: of confidence: one of the quantiles in `prediction`.
+
+    Returns:
+        None for a law without a fit, a bootstrap, or that level.
+    """
+    band = law.prediction
+    quantiles = (band.get("quantiles") or {}).get(f"{level:g}")
+    if not quantiles or not law.samples:
+        return None
+    rows = zip(*(law.samples[name] for name in law.constants), strict=True)
+    values = sorted(
+        math.log(value) for row in rows if (value := found(dict(zip(law.constants, row, strict=True)))) > 0
+    )
+    spread = (values[round(0.8413 * (len(values) - 1))] - values[round(0.1587 * (len(values) - 1))]) / 2
+    known = {name: float(value) for name, value in inputs.items() if name in band["inputs"]}
+    parts = [name for name in ("flops",) if name in known] or [n for n in SIZES if n in known and n in band["inputs"]]
+    if "size" in band["inputs"] and parts:
+        known["size"] = math.prod(known[name] for name in parts)
+    beyond = 0.0
+    for name, value in known.items():
+        low, high = band["inputs"][name]
+        beyond = max(beyond, math.log(value / high), math.log(low / value))
+    half = math.hypot(quantiles[0] * math.hypot(band["noise"], spread), quantiles[1] * band["misfit"] * beyond)
+    value = found(law.constants)
+    return value * math.exp(-half), value * math.exp(half)
 
 
 def exponent_parameters(law: Law) -> float:

@@ -80,6 +80,7 @@ def _read(path: Path) -> Law:
         {key: (float(low), float(high)) for key, (low, high) in (content.get("ranges") or {}).items()},
         fitted=True,
         warnings=tuple(warnings),
+        prediction=content.get("prediction") or {},
     )
 
 
