@@ -128,6 +128,17 @@ def envelope(noise: Callable[[int], np.ndarray], sizes: int = 14) -> tuple[Table
     return table, optimum(0.34, 0.28)
 
 
+def data_constrained(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    """Muennighoff et al.'s law by appendix A: equal exponents, so that U tokens are best for G^2 U parameters."""
+    n, passes, u = grid(np.geomspace(1e7, 3e9, 4), np.array([1.0, 4.0, 20.0, 100.0]), np.geomspace(1e8, 1e10, 3))
+    best = np.minimum(n, (521 / 1488) ** (2 / 0.7) * u)
+    size = best + 5.3 * best * (1 - np.exp(-(n / best - 1) / 5.3))
+    tokens = u + 15.4 * u * (1 - np.exp(-(passes - 1) / 15.4))
+    loss = (521 / size**0.35 + 1488 / tokens**0.35 + 1.87) * noise(len(n))
+    constants = {"A": 521.0, "B": 1488.0, "E": 1.87, "alpha": 0.35, "beta": 0.35, "R_D": 15.4, "R_N": 5.3}
+    return {"num_parameters": n, "num_tokens": passes * u, "unique_tokens": u, "loss": loss}, constants
+
+
 # By law: the table, how near its constants are found without noise, and the noise of the other test.
 SIMULATED = {
     "capacity": (capacity, 1e-9, 0.03),
@@ -141,6 +152,7 @@ SIMULATED = {
     "chinchilla-parametric": (parametric, 1e-6, 0.002),
     "chinchilla-isoflop": (isoflop, 5e-3, 0.001),
     "chinchilla-envelope": (envelope, 0.2, 0.0),
+    "data-constrained": (data_constrained, 1e-6, 0.002),
 }
 
 

@@ -12,7 +12,7 @@ from knowcap.files import FileError, read_json
 
 _LAWS = (
     "capacity", "exposures", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
-    "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric",
+    "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric", "data-constrained",
 )  # fmt: skip
 _BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF", ".svg": b"<?xml"}  # formats of plots
 _EXAMPLES = (
@@ -44,6 +44,8 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--flops", metavar="BUDGET", type=float, nargs="+", default=[], help=text)
     text = "B_star,alpha_B: converts steps to S_min for kaplan-ns"
     parser.add_argument("--critical_batch", metavar="B,ALPHA", type=_pair, help=text)
+    text = "JSON of a fit to fresh data, whose A, B, E, alpha and beta are kept; for data-constrained"
+    parser.add_argument("--base", metavar="FIT", type=Path, help=text)
     parser.add_argument(
         "--confidence_level", type=float, default=0.95, help="confidence level of the intervals [0.95]"
     )
@@ -65,7 +67,8 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
         raise ValueError(f"--flops: got {args.flops}, expected numbers greater than 0")
     columns = _pairs("--columns", args.columns)
     table = where(read_runs(args.runs), _pairs("--where", args.where))
-    options = {"columns": columns, "critical_batch": args.critical_batch} | {
+    base = None if args.base is None else read_json(args.base).get("constants", {})
+    options = {"columns": columns, "critical_batch": args.critical_batch, "base": base} | {
         key: getattr(args, key) for key in ("confidence_level", "num_bootstraps", "seed")
     }
     found: Any

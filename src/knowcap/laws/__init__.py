@@ -11,6 +11,7 @@ from knowcap.laws.critical_batch import (
     kaplan_allocation,
     min_steps,
 )
+from knowcap.laws.data_constrained import data_constrained_loss, effective_tokens, fit_data_constrained, value_of_pass
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import (
     fit_kaplan_c,
@@ -37,10 +38,13 @@ __all__ = [
     "Options",
     "capacity_at",
     "critical_batch",
+    "data_constrained_loss",
+    "effective_tokens",
     "exposures_needed",
     "fit_capacity",
     "fit_critical_batch",
     "fit_critical_batch_curves",
+    "fit_data_constrained",
     "fit_envelope",
     "fit_exposures",
     "fit_isoflop",
@@ -61,4 +65,5 @@ __all__ = [
     "power_allocation",
     "read_runs",
     "tokens_needed",
+    "value_of_pass",
 ]

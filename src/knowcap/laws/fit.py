@@ -254,6 +254,13 @@ def _details(fit: Fit) -> list[str]:
     for place in fit.extra.get("saturates_at", ()):
         at = f"{number(place['num_parameters'])} parameters {span(tuple(place['interval']))}"
         lines.append(f"{number(place['max_knowledge_bits'])} bits saturate a model of {at}.")
+    passes = fit.extra.get("passes", {})
+    for value in passes.get("values", ()):
+        lines.append(
+            f"after {value['passes']} passes over {number(passes['unique_tokens'])} tokens, one more is worth "
+            f"{100 * value['fresh_share']:.3g} % of fresh ones: loss {number(value['loss_before'])} to "
+            f"{number(value['loss_after'])} at {number(passes['num_parameters'])} parameters"
+        )
     for level in fit.extra.get("levels", ()):
         value = level["bits_per_parameter"]
         shown = (

@@ -25,6 +25,7 @@ _LABELS = {
     "batch_tokens": "tokens in a batch",
     "loss": "loss (nats per token)",
     "exposures": "exposures",
+    "unique_tokens": "different tokens",
 }
 # By law: what lies across, what parts the lines, and what goes up.
 _AXES = {
@@ -36,6 +37,7 @@ _AXES = {
     "kaplan-nd": ("num_tokens", "num_parameters", "loss (nats per token)"),
     "kaplan-ns": ("min_steps", "num_parameters", "loss (nats per token)"),
     "chinchilla-parametric": ("num_tokens", "num_parameters", "loss (nats per token)"),
+    "data-constrained": ("num_tokens", "unique_tokens", "loss (nats per token)"),
     "chinchilla-isoflop": ("flops", None, "best number of parameters"),
     "chinchilla-envelope": ("flops", None, "best number of parameters"),
 }
@@ -158,6 +160,9 @@ def _lines(
 ) -> list[dict[str, np.ndarray]]:
     """The columns along a line of the law: more than one line for several values of max_knowledge_bits."""
     columns = {across: grid} | ({by: np.full_like(grid, value)} if by else {})
+    if fit.law == "data-constrained":
+        sizes = np.unique(fit.points["num_parameters"][rows])
+        return [columns | {"num_parameters": np.full_like(grid, n)} for n in sizes]
     if fit.law != "exposures":
         return [columns]
     return [

@@ -4,7 +4,7 @@ Constants quoted from a paper have no interval here; `source` has the paper's ow
 parameters, tokens, FLOPs, nats per token. Needs the standard library alone.
 
 Sources: Allen-Zhu and Li, arXiv 2404.05405 (Part 3.3); Kaplan et al. 2020, arXiv 2001.08361; Hoffmann et al. 2022,
-arXiv 2203.15556; Besiroglu et al. 2024, arXiv 2404.10102 (Epoch AI).
+arXiv 2203.15556; Besiroglu et al. 2024, arXiv 2404.10102 (Epoch AI); Muennighoff et al. 2023, arXiv 2305.16264.
 """
 
 from __future__ import annotations
@@ -116,6 +116,16 @@ EPOCH_PARAMETRIC = Law(
     "Besiroglu et al. 2024, approach 3 refitted to 240 of the runs (standard errors: alpha 0.0154, beta 0.0206)",
     tested=HOFFMANN_RUNS | {"flops": (1.4e18, 1.3e22)},
 )
+
+MUENNIGHOFF = Law(
+    "data-constrained",
+    {
+        "A": math.exp(6.255414), "B": math.exp(7.3049974), "E": math.exp(0.6254804),
+        "alpha": 0.3526596, "beta": 0.3526596, "R_D": 15.387756, "R_N": 5.309743,
+    },
+    "Muennighoff et al. 2023, appendix A, unrounded (printed: A 521, B 1488, E 1.87, alpha = beta 0.35)",
+    tested={"num_parameters": (7e6, 9e9), "num_tokens": (1e8, 9e11)},
+)  # fmt: skip
 
 # Kaplan et al. 2020. Parameters without embeddings; C_min, FLOPs at batches far below the critical one.
 KAPLAN_RUNS = {"num_parameters": (768, 1.5e9), "num_tokens": (22e6, 23e9)}

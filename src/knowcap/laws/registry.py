@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from knowcap.laws.capacity import fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope, fit_isoflop, group_budgets
 from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
+from knowcap.laws.data_constrained import fit_data_constrained
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
@@ -48,6 +50,7 @@ def fit_law(
     *,
     columns: Mapping[str, str] | None = None,
     critical_batch: tuple[float, float] | None = None,
+    base: Mapping[str, float] | None = None,
     confidence_level: float = 0.95,
     num_bootstraps: int = 1000,
     seed: int = 0,
@@ -60,6 +63,7 @@ def fit_law(
             plain counts of parameters, tokens and FLOPs, and nats per token.
         columns: the table's own names, such as {"loss": "eval_loss"}.
         critical_batch: for kaplan-ns, (B_star, alpha_B) by which steps become S_min (needs batch_tokens).
+        base: for data-constrained, A, B, E, alpha and beta of a fit to fresh data, kept as they are.
         confidence_level, num_bootstraps, seed: of the intervals, see `Options`.
 
     Raises:
@@ -71,7 +75,7 @@ def fit_law(
         raise LawError(
             f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; expected one of {', '.join(_LAWS)}"
         )
-    of = _LAWS[law]
+    of = _LAWS[law] if base is None else _with_base(law, base)
     named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
     optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
     check_even(law, named)
@@ -87,6 +91,12 @@ def fit_law(
     _other_count(fit, of, taken, options)
     add_fit_warnings(fit)
     return fit
+
+
+def _with_base(law: str, base: Mapping[str, float]) -> _Law:
+    if law != "data-constrained":
+        raise LawError(f"--base is for data-constrained, got {law}; leave it out")
+    return replace(_LAWS[law], fit=partial(_fit_repeated, base=base))
 
 
 def _last_rows(taken: Taken) -> Taken:
@@ -245,6 +255,11 @@ def _fit_capacity(taken: Taken, options: Options) -> Fit:
     return fit
 
 
+def _fit_repeated(taken: Taken, options: Options, base: Mapping[str, float] | None = None) -> Fit:
+    columns = (taken[n] for n in ("num_parameters", "num_tokens", "unique_tokens", "loss"))
+    return fit_data_constrained(*columns, options=options, base=base)
+
+
 def _simple(function: Callable[..., Fit], *names: str) -> Callable[[Taken, Options], Fit]:
     return lambda taken, options: function(*(taken[n] for n in names), options=options)
 
@@ -265,5 +280,6 @@ _LAWS = {
     "chinchilla-envelope": _Law((*_NDL, "flops"), _fit_envelope),
     "chinchilla-isoflop": _Law((*_NDL, "flops"), _fit_isoflop, ("budget",), last=True),
     "chinchilla-parametric": _Law(_NDL, _simple(fit_parametric, *_NDL), last=True),
+    "data-constrained": _Law((*_NDL, "unique_tokens"), _fit_repeated, last=True),
 }
 LAWS = tuple(_LAWS)

@@ -29,6 +29,7 @@ MEANINGS = {
     "knowledge_bits": "bits learned",
     "max_knowledge_bits": "all bits of the data set",
     "exposures": "exposures of each fact",
+    "unique_tokens": "different training tokens",
 }
 _SHOWN = 5  # rows named in a message
 
@@ -138,6 +139,7 @@ SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "num_tokens": (("step", "batch_tokens"), ("num_parameters", "flops"), ("num_parameters", "budget")),
     "flops": (("num_parameters", "num_tokens"), ("budget",), ("num_parameters", "step", "batch_tokens")),
     "step": (("num_tokens", "batch_tokens"),),
+    "unique_tokens": (("num_tokens", "exposures"),),
 }
 
 
@@ -260,6 +262,8 @@ def _fill_in(taken: Taken, needed: Sequence[str]) -> None:
         elif name == "num_tokens" and "num_parameters" in v and ("flops" in v or "budget" in v):
             flops = "flops" if "flops" in v else "budget"
             v[name], how = v[flops] / (6 * v["num_parameters"]), f"{flops} / (6 num_parameters)"
+        elif name == "unique_tokens" and "num_tokens" in v and "exposures" in v:
+            v[name], how = v["num_tokens"] / v["exposures"], "num_tokens / exposures"
         elif name == "flops" and "num_parameters" in v and "num_tokens" in v:
             v[name], how = 6 * v["num_parameters"] * v["num_tokens"], "6 num_parameters num_tokens"
         elif name == "flops" and "budget" in v:

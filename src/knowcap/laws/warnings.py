@@ -20,6 +20,7 @@ _STIFF = 1e9  # condition number
 _OUTLIER = 12.0  # residuals beyond this many times the median size
 _POOR = 0.2  # standard deviation of log residuals
 _OF_BITS = ("capacity", "exposures")
+_OF_REPEATS = (*_OF_BITS, "data-constrained")
 
 
 def check_even(law: str, given: Mapping[str, Any]) -> None:
@@ -44,7 +45,7 @@ def table_warnings(law: str, taken: Taken, given: Mapping[str, object]) -> list[
     numbers = np.stack([column for name, column in taken.values.items() if name != "run"], 1)
     if repeats := len(numbers) - len(np.unique(numbers, axis=0)):
         warnings.append(f"{repeats} of {len(numbers)} rows are duplicates, so intervals are too narrow; remove them")
-    if law not in _OF_BITS:
+    if law not in _OF_REPEATS:
         for name in ("exposures", "epochs", "num_epochs"):
             most = _largest(given.get(name))
             if most > 4:
