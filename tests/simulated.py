@@ -139,10 +139,24 @@ def data_constrained(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constan
     return {"num_parameters": n, "num_tokens": passes * u, "unique_tokens": u, "loss": loss}, constants
 
 
+def factors(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    """Two architectures of equal bits at many exposures, of which one needs twice as many, at two precisions."""
+    n, e, kind, low = grid(np.geomspace(1e4, 1e6, 4), np.geomspace(10, 3000, 5), np.arange(2), np.arange(2))
+    half = np.where(kind == 1, 200.0, 100.0)
+    bits = 2.2 * n / (1 + half / e) * np.where(low == 1, 0.7, 1.0) * noise(len(n))
+    most = np.full_like(n, 8e5)
+    table = {"num_parameters": n, "exposures": e, "knowledge_bits": np.minimum(bits, most), "max_knowledge_bits": most}
+    table["architecture"] = np.where(kind == 1, "llama", "gpt2")
+    table["precision"] = np.where(low == 1, "int4", "bf16")
+    constants = {"bits_per_parameter[gpt2]": 2.2, "bits_per_parameter[llama]": 2.2, "kept[int4]": 0.7}
+    return table, constants | {"half_exposures[gpt2]": 100.0, "half_exposures[llama]": 200.0, "gamma": 1.0}
+
+
 # By law: the table, how near its constants are found without noise, and the noise of the other test.
 SIMULATED = {
     "capacity": (capacity, 1e-9, 0.03),
     "exposures": (exposures, 1e-6, 0.03),
+    "factors": (factors, 1e-5, 0.03),
     "kaplan-n": (kaplan_n, 1e-9, 0.005),
     "kaplan-d": (kaplan_d, 1e-9, 0.005),
     "kaplan-c": (kaplan_c, 1e-8, 0.005),

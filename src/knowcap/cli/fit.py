@@ -11,7 +11,7 @@ from knowcap.files import FileError, read_json
 
 
 _LAWS = (
-    "capacity", "exposures", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
+    "capacity", "exposures", "factors", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
     "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric", "data-constrained",
 )  # fmt: skip
 _BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF", ".svg": b"<?xml"}  # formats of plots

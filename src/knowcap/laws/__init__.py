@@ -12,6 +12,7 @@ from knowcap.laws.critical_batch import (
     min_steps,
 )
 from knowcap.laws.data_constrained import data_constrained_loss, effective_tokens, fit_data_constrained, value_of_pass
+from knowcap.laws.factors import factored_bits, fit_factors
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import (
     fit_kaplan_c,
@@ -41,12 +42,14 @@ __all__ = [
     "data_constrained_loss",
     "effective_tokens",
     "exposures_needed",
+    "factored_bits",
     "fit_capacity",
     "fit_critical_batch",
     "fit_critical_batch_curves",
     "fit_data_constrained",
     "fit_envelope",
     "fit_exposures",
+    "fit_factors",
     "fit_isoflop",
     "fit_kaplan_c",
     "fit_kaplan_d",

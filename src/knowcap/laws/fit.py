@@ -151,8 +151,9 @@ class Fit:
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Smallest and largest value of every column that the law was fitted to."""
-        return {k: (float(v.min()), float(v.max())) for k, v in self.points.items() if k not in ("fitted", "row")}
+        """Smallest and largest value of every column of numbers that the law was fitted to."""
+        numbers = {k: v for k, v in self.points.items() if k not in ("fitted", "row") and v.dtype.kind in "fiu"}
+        return {k: (float(v.min()), float(v.max())) for k, v in numbers.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON file."""

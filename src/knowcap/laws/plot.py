@@ -31,6 +31,7 @@ _LABELS = {
 _AXES = {
     "capacity": ("num_parameters", "max_knowledge_bits", "knowledge learned (bits)"),
     "exposures": ("exposures", "num_parameters", "knowledge learned (bits)"),
+    "factors": ("num_parameters", "max_knowledge_bits", "knowledge learned (bits)"),
     "kaplan-n": ("num_parameters", None, "loss (nats per token)"),
     "kaplan-d": ("num_tokens", None, "loss (nats per token)"),
     "kaplan-c": ("flops", None, "loss (nats per token)"),
@@ -160,6 +161,10 @@ def _lines(
 ) -> list[dict[str, np.ndarray]]:
     """The columns along a line of the law: more than one line for several values of max_knowledge_bits."""
     columns = {across: grid} | ({by: np.full_like(grid, value)} if by else {})
+    if fit.law == "factors":
+        names = [name for name in ("architecture", "precision", "exposures") if name in fit.points]
+        kinds = {tuple(values) for values in zip(*(fit.points[name][rows].tolist() for name in names), strict=True)}
+        return [columns | {n: np.full(len(grid), v) for n, v in zip(names, kind, strict=True)} for kind in kinds]
     if fit.law == "data-constrained":
         sizes = np.unique(fit.points["num_parameters"][rows])
         return [columns | {"num_parameters": np.full_like(grid, n)} for n in sizes]

@@ -15,6 +15,7 @@ from knowcap.laws.capacity import fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope, fit_isoflop, group_budgets
 from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
 from knowcap.laws.data_constrained import fit_data_constrained
+from knowcap.laws.factors import best_rate, fit_factors, long_table
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
@@ -79,8 +80,10 @@ def fit_law(
     named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
     optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
     check_even(law, named)
+    named, note = best_rate(long_table(named)) if law == "factors" else (named, "")
     taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
     taken.warnings += table_warnings(law, taken, named)
+    taken.notes += [note] * bool(note)
     if of.last:
         taken = _last_rows(taken)
     if critical_batch is not None:
@@ -138,7 +141,7 @@ def _check_spread(law: str, of: _Law, taken: Taken) -> None:
     if number < 3:
         problems.append(f"{law}: got {number} point{'s' * (number != 1)}, expected 3 or more; add runs")
     same = [n for n in of.needed if n not in ("max_knowledge_bits", "run") and number > 1 and np.ptp(taken[n]) == 0]
-    if law in ("capacity", "exposures"):
+    if law in ("capacity", "exposures", "factors"):
         same = [
             n for n in same if n == "num_parameters" and law == "capacity" and np.ptp(taken["max_knowledge_bits"]) == 0
         ]
@@ -255,6 +258,12 @@ def _fit_capacity(taken: Taken, options: Options) -> Fit:
     return fit
 
 
+def _fit_factors(taken: Taken, options: Options) -> Fit:
+    names = ("exposures", "architecture", "precision", "run")
+    labels = {name: taken[name] for name in names if name in taken}
+    return fit_factors(*(taken[n] for n in _BITS), **labels, options=options)
+
+
 def _fit_repeated(taken: Taken, options: Options, base: Mapping[str, float] | None = None) -> Fit:
     columns = (taken[n] for n in ("num_parameters", "num_tokens", "unique_tokens", "loss"))
     return fit_data_constrained(*columns, options=options, base=base)
@@ -269,6 +278,7 @@ _NDL = ("num_parameters", "num_tokens", "loss")
 _LAWS = {
     "capacity": _Law(_BITS, _fit_capacity, ("exposures",), below_zero="knowledge_bits"),
     "exposures": _Law((*_BITS, "exposures"), _simple(fit_exposures, *_BITS, "exposures"), below_zero="knowledge_bits"),
+    "factors": _Law(_BITS, _fit_factors, ("exposures", "architecture", "precision"), below_zero="knowledge_bits"),
     "kaplan-n": _Law(("num_parameters", "loss"), _simple(fit_kaplan_n, "num_parameters", "loss"), last=True),
     "kaplan-d": _Law(
         ("num_tokens", "loss"), _simple(fit_kaplan_d, "num_tokens", "loss"), ("num_parameters",), last=True

@@ -30,7 +30,10 @@ MEANINGS = {
     "max_knowledge_bits": "all bits of the data set",
     "exposures": "exposures of each fact",
     "unique_tokens": "different training tokens",
+    "architecture": "kind of model, a label",
+    "precision": "of the weights in use, a label such as int8",
 }
+LABELS = ("run", "architecture", "precision")  # text
 _SHOWN = 5  # rows named in a message
 
 
@@ -213,11 +216,11 @@ def _clean(
     needed: Sequence[str],
     below_zero: str,
 ) -> Taken:
-    values = {name: _numbers(table[name]) if name != "run" else _labels(table[name]) for name in read + extra}
+    values = {name: _labels(table[name]) if name in LABELS else _numbers(table[name]) for name in read + extra}
     rows = np.arange(1, len(table[read[0]]) + 1)
     taken = Taken(values, rows)
     gap = np.zeros(len(rows), dtype=bool)
-    for name in (n for n in read if n != "run"):
+    for name in (n for n in read if n not in LABELS):
         lacking = ~np.isfinite(values[name])
         gap |= lacking
         if lacking.any():
@@ -225,7 +228,7 @@ def _clean(
             words = sorted({str(table[name][i - 1]) for i in rows[lacking]} - {"nan", "None", ""})
             taken.warnings.append(f"{text}{f' ({some(words)})' if words else ''}; left out")
     for name in extra:
-        if name != "run" and not np.isfinite(values[name][~gap]).all():
+        if name not in LABELS and not np.isfinite(values[name][~gap]).all():
             taken.notes.append(f"column {name} has gaps and is not used")
             del values[name]
     if below_zero:
@@ -237,7 +240,7 @@ def _clean(
     taken = taken.only(~gap)
     problems = []
     for name, column in taken.values.items():
-        if name != "run" and (bad := column <= 0).any():
+        if name not in LABELS and (bad := column <= 0).any():
             got = some(f"{v:g}" for v in column[bad])
             text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {some(taken.rows[bad])}"
             problems.append(f"{law}: {text}; correct or remove them")

@@ -10,7 +10,7 @@ import numpy as np
 
 from knowcap.laws.fit import Fit
 from knowcap.laws.law import LawError
-from knowcap.laws.runs import Taken, some
+from knowcap.laws.runs import LABELS, Taken, some
 
 
 _NARROW = 4.0  # a column that spans less than this factor hardly bends a law
@@ -19,7 +19,7 @@ _WIDE = 1e3  # ratio of the ends of a coefficient's interval
 _STIFF = 1e9  # condition number
 _OUTLIER = 12.0  # residuals beyond this many times the median size
 _POOR = 0.2  # standard deviation of log residuals
-_OF_BITS = ("capacity", "exposures")
+_OF_BITS = ("capacity", "exposures", "factors")
 _OF_REPEATS = (*_OF_BITS, "data-constrained")
 
 
@@ -42,7 +42,7 @@ def check_even(law: str, given: Mapping[str, Any]) -> None:
 def table_warnings(law: str, taken: Taken, given: Mapping[str, object]) -> list[str]:
     """Warnings about units, duplicate rows, and data that the law does not cover."""
     warnings = unit_warnings(taken.values, given)
-    numbers = np.stack([column for name, column in taken.values.items() if name != "run"], 1)
+    numbers = np.stack([column for name, column in taken.values.items() if name not in LABELS], 1)
     if repeats := len(numbers) - len(np.unique(numbers, axis=0)):
         warnings.append(f"{repeats} of {len(numbers)} rows are duplicates, so intervals are too narrow; remove them")
     if law not in _OF_REPEATS:
@@ -67,7 +67,8 @@ def _largest(column: Any) -> float:
 
 def add_fit_warnings(fit: Fit) -> None:
     """Adds warnings about narrow ranges, loose constants, a stiff fit, outliers and poor residuals."""
-    inputs = {k: v for k, v in fit.points.items() if k not in ("observed", "fitted", "max_knowledge_bits")}
+    outputs = ("observed", "fitted", "max_knowledge_bits")
+    inputs = {k: v for k, v in fit.points.items() if k not in outputs and v.dtype.kind in "fiu"}
     for name, column in inputs.items():
         span = float(column.max() / column.min())
         if 1 < span < _NARROW and name != "loss":
