@@ -179,3 +179,33 @@ def noise_of(size: float, seed: int) -> Callable[[int], np.ndarray]:
     """Factors whose logarithms are normal with standard deviation `size`."""
     generator = np.random.default_rng(seed)
     return lambda number: np.exp(size * generator.standard_normal(number))
+
+
+# Ways in which runs are noisy: independent and equal; three times as much for the smallest as for the median size and
+# a third for the largest; Student's t of 2.5 degrees of freedom; and mostly shared by the runs of one size, or seed.
+NOISES = ("equal", "unequal", "heavy", "size", "seed")
+_SEEDS = 4
+
+
+def noisy(law: str, kind: str, seed: int) -> tuple[Table, Constants]:
+    """A law's table with one of the `NOISES`; four runs of each setting with `seed`."""
+    make, _, scale = SIMULATED[law]
+    table, truth = make(silence)
+    generator = np.random.default_rng(seed)
+    if kind == "seed":
+        table = {name: np.tile(column, _SEEDS) for name, column in table.items()}
+        table["seed"] = np.repeat(np.arange(_SEEDS), len(next(iter(table.values()))) // _SEEDS)
+    sizes = next(column for name, column in table.items() if name != "loss")
+    number = len(sizes)
+    independent = generator.standard_normal(number)
+    if kind == "unequal":
+        place = np.log(sizes / sizes.min()) / np.log(sizes.max() / sizes.min())
+        independent *= 3.0 ** (1 - 2 * place)
+    elif kind == "heavy":
+        independent = generator.standard_t(2.5, number)
+    elif kind in ("size", "seed"):
+        _, member = np.unique(sizes if kind == "size" else table["seed"], return_inverse=True)
+        independent = 0.4 * independent + generator.standard_normal(member.max() + 1)[member]
+    observed = {"capacity": "knowledge_bits", "exposures": "knowledge_bits", "critical-batch": "batch_tokens"}
+    name = observed.get(law, "loss")
+    return table | {name: table[name] * np.exp(scale * independent)}, truth

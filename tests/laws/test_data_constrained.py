@@ -64,7 +64,8 @@ def test_the_runs_of_the_paper_give_its_two_constants_within_a_factor_of_two() -
     for name in ("R_D", "R_N"):
         assert 0.5 < fit.constants[name] / MUENNIGHOFF.constants[name] < 2
         low, high = fit.intervals[name]
-        assert low is not None and high is not None and low / 2 < MUENNIGHOFF.constants[name] < 2 * high
+        truth = MUENNIGHOFF.constants[name]  # residuals of one size go together, and seven sizes leave R_N open below
+        assert (low is None or low / 2 < truth) and (high is None or truth < 2 * high)
     assert fit.constants["A"] == pytest.approx(MUENNIGHOFF.constants["A"])
 
 

@@ -99,7 +99,7 @@ def test_a_straight_line_in_the_logs_is_least_squares_and_its_interval_is_studen
     assert fit.constants["alpha_N"] == pytest.approx(-slope, rel=1e-9)
     assert np.log(fit.constants["N_c"]) == pytest.approx(-start / slope, rel=1e-9)
     half = 2.3646 * np.sqrt(square[0, 0])
-    assert fit.intervals["alpha_N"] == pytest.approx((-slope - half, -slope + half), rel=1e-4)
+    assert fit.profile_intervals["alpha_N"] == pytest.approx((-slope - half, -slope + half), rel=1e-4)
 
 
 def test_the_interval_of_a_ratio_is_fiellers() -> None:
@@ -110,7 +110,7 @@ def test_the_interval_of_a_ratio_is_fiellers() -> None:
     (slope, start), square = np.polyfit(np.log(n), np.log(loss), 1, cov=True)
     t = 2.364624
     terms = [slope**2 - t**2 * square[0, 0], 2 * (slope * start - t**2 * square[0, 1]), start**2 - t**2 * square[1, 1]]
-    assert np.log(fit.intervals["N_c"]) == pytest.approx(np.sort(np.roots(terms)), rel=1e-4)
+    assert np.log(fit.profile_intervals["N_c"]) == pytest.approx(np.sort(np.roots(terms)), rel=1e-4)
 
 
 def test_critical_batch_comes_back_from_training_curves() -> None:

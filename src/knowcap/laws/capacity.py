@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy
 
 from knowcap.laws.curve import Curve, fit_curve, logs, with_intervals
 from knowcap.laws.fit import Fit, Options
+from knowcap.laws.intervals import student
 from knowcap.laws.law import LawError
 from knowcap.laws.solve import Model, minimize
 
 
 _OPTIONS = Options()
+_EXACT = 16  # partitions whose squares are summed run by run
 _LEAST_SHARE = 0.5  # of max_knowledge_bits: saturated runs hold at least this
 
 
@@ -80,26 +81,48 @@ def _model(x: np.ndarray, m: np.ndarray, seen: bool) -> Model:
 def _best_split(x: np.ndarray, y: np.ndarray, m: np.ndarray) -> np.ndarray:
     """(log R, log s) with the least squares of all.
 
-    Runs fill up in the order of P / M, so there are n partitions, each with a closed form; where its bend falls
-    among other runs, the best bend is at a run. Saturation is accepted if the law requires it (R P
-    above M) or if it improves the fit by an F of 4; a share below one half is rejected.
+    Runs fill up in the order of P / M, so there are n partitions, each with a closed form by sums over the first runs
+    and the rest; where its bend falls among other runs, the best bend is at a run. Saturation is accepted if the law
+    requires it (R P above M) or if it improves the fit by an F of 4; a share below one half is rejected.
     """
     order = np.argsort(x - m, kind="stable")
     x, y, m = x[order], y[order], m[order]
     ratio = float((y - x).mean())
     none = np.array([ratio, max(0.0, float((ratio + x - m).max()))])
-    candidates = []
-    for grow in range(1, len(x)):
-        candidates.append((float((y - x)[:grow].mean()), float((y - m)[grow:].mean())))
-    for bend in x - m:  # log s - log R
-        log_r = float((y - np.minimum(x, m + bend)).mean())
-        candidates.append((log_r, log_r + bend))
-    found = np.array([c for c in candidates if c[1] >= np.log(_LEAST_SHARE)] or [none])
+    grow, bend = np.arange(1, len(x)), x - m  # as many runs grow; log s - log R at a run
+    growing, filled = _Sums(y - x), _Sums((y - m)[::-1])
+    own = np.stack([growing.mean(grow), filled.mean(len(x) - grow)], 1)
+    under = np.searchsorted(x - m, bend, side="right")
+    log_r = (growing.sum[under] + filled.sum[len(x) - under] - (len(x) - under) * bend) / len(x)
+    candidates = np.concatenate([own, np.stack([log_r, log_r + bend], 1)])
+    candidates = candidates[candidates[:, 1] >= np.log(_LEAST_SHARE)]
+    bends = np.searchsorted(x - m, candidates[:, 1] - candidates[:, 0], side="right")
+    about = growing.squares(bends, candidates[:, 0]) + filled.squares(len(x) - bends, candidates[:, 1])
+    found = np.vstack([candidates[np.argsort(about, kind="stable")[:_EXACT]], none])
     squares = ((np.minimum(found[:, :1] + x, found[:, 1:] + m) - y) ** 2).sum(1)
+    if len(found) > 1:  # sums of sums are rounded: the nearest are summed again
+        found, squares = found[:-1], squares[:-1]
     best, least = found[int(np.argmin(squares))], float(squares.min())
     without = float(((ratio + x - y) ** 2).sum())
     believed = none[1] > 0 or without - least > 4 * least / max(1, len(x) - 2) + 1e-18 * len(x)
     return best if believed else none
+
+
+class _Sums:
+    """Sums over the first k of some values, of shape (n + 1,) for k from 0 to n."""
+
+    def __init__(self, values: np.ndarray):
+        self.number = np.arange(len(values) + 1)
+        self.sum = np.concatenate([[0.0], np.cumsum(values)])
+        self.square = np.concatenate([[0.0], np.cumsum(values**2)])
+
+    def mean(self, k: np.ndarray) -> np.ndarray:
+        """Of the first k values."""
+        return self.sum[k] / self.number[k]
+
+    def squares(self, k: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Squared distances of the first k values to `centre`, summed."""
+        return self.square[k] - 2 * centre * self.sum[k] + self.number[k] * centre**2
 
 
 def _add_results(fit: Fit, x: np.ndarray, y: np.ndarray, full: np.ndarray) -> None:
@@ -140,7 +163,7 @@ def growth_warnings(x: np.ndarray, y: np.ndarray) -> list[str]:
     slope, start = np.polyfit(x, y, 1)
     squares = float(((y - slope * x - start) ** 2).sum())
     error = np.sqrt(squares / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
-    if abs(slope - 1) <= max(1e-6, scipy.stats.t.ppf(0.9995, len(x) - 2) * error):
+    if abs(slope - 1) <= max(1e-6, student(0.999, len(x) - 2) * error):
         return []
     return [
         f"bits grow as parameters to the {slope:.2f} (± {error:.2f}), where the law has 1: "
@@ -254,7 +277,7 @@ def _level(fit: Fit, value: float, options: Options) -> dict[str, Any]:
     columns = (fit.points[k][rows] for k in ("num_parameters", "observed", "max_knowledge_bits"))
     level: dict[str, Any] = {"exposures": float(value), "num_points": int(rows.sum())}
     try:
-        own = fit_capacity(*columns, options=options)
+        own = fit_capacity(*columns, options=options.only(rows))
     except LawError as error:
         return level | {"bits_per_parameter": None, "interval": [None, None], "why_not": str(error)}
     name = "bits_per_parameter"

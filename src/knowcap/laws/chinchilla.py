@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 
 from knowcap.laws.fit import Fit, Options
-from knowcap.laws.intervals import Interval, interval, percentiles, random_weights
+from knowcap.laws.intervals import Interval, interval, percentiles, random_weights, student
 from knowcap.laws.law import LawError
 from knowcap.laws.predict import Refit, Refitted
 
@@ -120,7 +119,7 @@ def _regression(x: np.ndarray, y: np.ndarray, level: float) -> tuple[Interval, I
     slope, start = _slopes(x[None], y[None])[0]
     spread = float(((x - x.mean()) ** 2).sum())
     error = np.sqrt(float(((y - start - slope * x) ** 2).sum()) / (len(x) - 2))
-    half = scipy.stats.t.ppf(0.5 + level / 2, len(x) - 2) * error
+    half = float(student(level, len(x) - 2)) * error
     wide = half * np.sqrt(1 / len(x) + x.mean() ** 2 / spread)
     half /= np.sqrt(spread)
     return interval(slope - half, slope + half), interval(start - wide, start + wide)

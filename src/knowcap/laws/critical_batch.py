@@ -7,6 +7,7 @@ B_crit = E_min / S_min, so S = S_min (1 + B_crit / B).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,9 +115,9 @@ def fit_critical_batch_curves(
         LawError: no loss that curves of three batch sizes reach, or no two losses.
     """
     sizes = np.zeros(len(loss)) if num_parameters is None else num_parameters
+    _, first, run = np.unique(runs, return_index=True, return_inverse=True)
     crossings = [
-        _crossings(*(column[sizes == size] for column in (runs, batch_tokens, step, loss)))
-        for size in np.unique(sizes)
+        _crossings(*(column[sizes == size] for column in (run, batch_tokens, step, loss))) for size in np.unique(sizes)
     ]
     crossings = [found for found in crossings if len(found)]
     if not crossings:
@@ -127,18 +128,22 @@ def fit_critical_batch_curves(
         )
     number = np.concatenate([np.full(len(found), i) for i, found in enumerate(crossings)])
     found = np.concatenate(crossings)
-    return _fit_crossings(found[:, 0], number, found[:, 1], found[:, 2], found[:, 3], options)
+    groups = found[:, 0]
+    if options.groups is not None:  # of whole runs
+        groups = options.groups[first][groups.astype(int)]
+    own = replace(options, groups=groups, shared=())
+    return _fit_crossings(number, found[:, 1], found[:, 2], found[:, 3], own)
 
 
 def _crossings(runs: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """Rows of run number, batch tokens, steps and loss, of every curve that crosses each of some losses."""
     curves = []
-    for number, run in enumerate(np.unique(runs)):
+    for run in np.unique(runs):
         rows = np.flatnonzero(runs == run)
         rows = rows[np.argsort(step[rows], kind="stable")]
         lowest = np.minimum.accumulate(loss[rows])
         falls = np.concatenate([[True], lowest[1:] < lowest[:-1]])
-        curves.append((number, batch[rows[0]], np.log(step[rows][falls]), np.log(lowest[falls])))
+        curves.append((run, batch[rows[0]], np.log(step[rows][falls]), np.log(lowest[falls])))
     ends = sorted(float(c[3][-1]) for c in curves)
     tops = sorted((float(c[3][0]) for c in curves), reverse=True)
     if len(curves) < _BATCHES:
@@ -148,8 +153,8 @@ def _crossings(runs: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.n
     rows = []
     for level in levels:
         reached = [
-            (number, size, float(np.exp(np.interp(-level, -losses, steps))), float(np.exp(level)))
-            for number, size, steps, losses in curves
+            (run, size, float(np.exp(np.interp(-level, -losses, steps))), float(np.exp(level)))
+            for run, size, steps, losses in curves
             if losses[-1] <= level + 1e-12 and losses[0] >= level - 1e-12
         ]
         if len({row[1] for row in reached}) >= _BATCHES:
@@ -157,9 +162,7 @@ def _crossings(runs: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.n
     return np.array(rows) if rows else np.zeros((0, 4))
 
 
-def _fit_crossings(
-    runs: np.ndarray, size: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.ndarray, options: Options
-) -> Fit:
+def _fit_crossings(size: np.ndarray, batch: np.ndarray, step: np.ndarray, loss: np.ndarray, options: Options) -> Fit:
     """S = S_min (1 + B_crit / B), with an S_min of its own for each size and loss."""
     _, cell = np.unique(np.stack([size, loss.round(12)], 1), axis=0, return_inverse=True)
     cell = cell.reshape(-1)
@@ -192,7 +195,6 @@ def _fit_crossings(
         model,
         points,
         lambda k, c: critical_batch(k, c["loss"]),
-        groups=runs,
     )
     fit = fit_curve(curve, np.array(starts), options)
     crit = critical_batch(fit.constants, loss)

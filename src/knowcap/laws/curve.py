@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 
 from knowcap.laws.fit import Fit, Options
-from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile, random_weights
+from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile, random_weights, student
 from knowcap.laws.law import LawError
 from knowcap.laws.predict import Refit, Refitted, spread_of
+from knowcap.laws.sandwich import Robust, correlated, robust, widest
 from knowcap.laws.solve import Model, Solution, condition_number, minimize
 
 
@@ -28,8 +28,7 @@ class Curve:
         points: columns by name, `observed` among them, each of shape (n,).
         predict: (constants, columns) → the law's prediction.
         delta: of the Huber loss on log residuals; infinite is least squares.
-        groups: of shape (n,): points that belong together, such as those of one run.
-        method: which intervals are the law's own; with groups, those of the groups.
+        method: which intervals are the law's own, `sandwich` or `bootstrap`.
     """
 
     law: str
@@ -39,8 +38,7 @@ class Curve:
     points: dict[str, np.ndarray]
     predict: Callable[[Mapping[str, float], Mapping[str, Any]], np.ndarray]
     delta: float = np.inf
-    groups: np.ndarray | None = None
-    method: str = "profile"
+    method: str = "sandwich"
 
     @property
     def target(self) -> np.ndarray:
@@ -73,53 +71,99 @@ def fit_curve(curve: Curve, starts: np.ndarray, options: Options) -> Fit:
 
 
 def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: Options) -> Fit:
-    """The fit at its optimum theta (p,), whose objective is the sum of losses of log residuals."""
-    squares, level = np.isinf(curve.delta), options.confidence_level
-    ends = profile(curve.model, curve.target, theta, delta=curve.delta, level=level, first=len(curve.names))
-    drawn = bootstrap(
-        curve.model,
-        curve.target,
-        theta,
-        delta=curve.delta,
-        num_bootstraps=options.num_bootstraps,
-        seed=options.seed,
-        groups=curve.groups,
-    )
-    samples = curve.constants(drawn)
+    """The fit at its optimum theta (p,), whose objective is the sum of losses of log residuals.
+
+    Intervals are the widest over all clusterings of the points that `_clusters` finds.
+    """
+    squares, level, first = np.isinf(curve.delta), options.confidence_level, len(curve.names)
+    prediction, jacobian = (part[0] for part in curve.model(theta[None]))
+    clusters, main = _clusters(curve, prediction - curve.target, options)
+    sandwiches = {name: robust(jacobian, prediction - curve.target, groups) for name, groups in clusters.items()}
+    drawn = {
+        name: bootstrap(curve.model, curve.target, theta, curve.delta, options.num_bootstraps, options.seed, groups)
+        for name, groups in clusters.items()
+        if name == main or curve.method == "bootstrap"
+    }
+
+    def by_profile(sandwich: Robust | None) -> np.ndarray:
+        return profile(curve.model, curve.target, theta, delta=curve.delta, level=level, first=first, robust=sandwich)
+
+    if curve.method == "bootstrap":
+        own = _widest([_corrected(theta, drawn[name], sandwiches[name], level) for name in clusters])[:first]
+    else:
+        own = by_profile(widest(list(sandwiches.values()), level))
+    samples = curve.constants(drawn[main])
     with np.errstate(over="ignore", invalid="ignore"):
         errors = samples.std(0)
-    groups = 0 if curve.groups is None else len(np.unique(curve.groups))
-    kinds = {
-        "groups": _named(curve, curve.constants(_padded(_of_groups(theta, drawn, groups, level), len(theta)).T).T),
-        "profile": _named(curve, curve.constants(_padded(ends, len(theta)).T).T),
-        "bootstrap": _named(curve, percentiles(samples, level)),
-    }
-    method = curve.method if curve.groups is None else "groups"
     constants = {name: float(v) for name, v in zip(curve.names, curve.constants(theta), strict=True)}
     return Fit(
         law=curve.law,
         constants=constants,
-        intervals=kinds[method],
+        intervals=_named(curve, own),
         objective=2 * objective if squares else objective,
         objective_of="sum of squared log residuals" if squares else f"sum of Huber losses ({curve.delta:g}), log loss",
         num_points=len(curve.target),
-        points=curve.points | {"fitted": np.exp(curve.model(theta[None])[0][0])},
+        points=curve.points | {"fitted": np.exp(prediction)},
         formula=curve.predict,
-        refit=Refit(len(theta), lambda weights: refitted(curve, theta, drawn, weights)),
-        interval_method=method,
+        refit=Refit(len(theta), lambda weights: refitted(curve, theta, drawn[main], clusters[main], weights)),
+        interval_method=curve.method,
+        clusters=tuple(clusters),
+        stretch=float(np.median(_stretch(sandwiches[main], level))),
         confidence_level=level,
-        profile_intervals=kinds["profile"],
-        bootstrap_intervals=kinds["bootstrap"],
+        profile_intervals=_named(curve, by_profile(None)),
+        bootstrap_intervals=_named(curve, percentiles(drawn[main], level)[:first]),
         standard_errors={n: float(s) for n, s in zip(curve.names, errors, strict=True)},
         condition_number=condition_number(curve.model, theta),
         samples=samples,
     )
 
 
+_DOUBTED, _SURE = 0.3, 0.01  # p of independent residuals: below which clusters count, and below which they alone do
+
+
+def _clusters(curve: Curve, residual: np.ndarray, options: Options) -> tuple[dict[str, np.ndarray | None], str]:
+    """Clusterings of the points, and which of them the samples are of.
+
+    The table's own groups, or none; with sizes and shared columns whose residuals go together. A test at the usual
+    0.05 would miss half of the noise that narrows an interval; at 0.3 intervals of independent noise become a little
+    wider at times (tests/benchmarks/coverage.py has the rates).
+    """
+    main = "points" if options.groups is None else "groups"
+    found, least = {main: options.groups}, _SURE
+    sizes = curve.points.get("num_parameters")
+    for name, column in (("sizes", sizes), *(("shared", column) for column in options.shared)):
+        if column is None or not (p := correlated(residual, column)) < _DOUBTED:
+            continue
+        found[name] = column
+        if p < least:
+            main, least = name, p
+    return found, main
+
+
+def _stretch(sandwich: Robust, level: float) -> np.ndarray:
+    """What a bootstrap's percentiles lack of an interval: the leverage of reweighted residuals, and Student's t over
+    the normal quantile. Shape (p,)."""
+    return student(level, sandwich.freedom) / student(level, np.inf) / np.sqrt(sandwich.kept)
+
+
+def _corrected(theta: np.ndarray, drawn: np.ndarray, sandwich: Robust, level: float) -> np.ndarray:
+    """Percentiles of a bootstrap, stretched about theta, of shape (p, 2)."""
+    return theta[:, None] + _stretch(sandwich, level)[:, None] * (percentiles(drawn, level) - theta[:, None])
+
+
+def _widest(ends: list[np.ndarray]) -> np.ndarray:
+    """The widest interval of each constant: k of shape (p, 2) → (p, 2)."""
+    every = np.array(ends)
+    chosen = (every[..., 1] - every[..., 0]).argmax(0)
+    return every[chosen, np.arange(every.shape[1])]
+
+
 _STARTS, _DRAWS = 8, 24  # starts of a refit; refits of its own bootstrap
 
 
-def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.ndarray) -> Refitted:
+def refitted(
+    curve: Curve, theta: np.ndarray, drawn: np.ndarray, groups: np.ndarray | None, weights: np.ndarray
+) -> Refitted:
     """Refits under weights of the points, each from theta and from some of the bootstrap's constants, and how far the
     predictions of each vary under a bootstrap of the points that it uses.
 
@@ -127,6 +171,7 @@ def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.nda
         curve: the law and its points.
         theta: its optimum, of shape (p,).
         drawn: constants of the bootstrap, of shape (k, p).
+        groups: of the points, see `Options`.
         weights: of the points, of shape (B, n).
     """
     starts = np.vstack([theta[None], drawn[np.isfinite(drawn).all(1)][: _STARTS - 1]])
@@ -139,30 +184,16 @@ def refitted(curve: Curve, theta: np.ndarray, drawn: np.ndarray, weights: np.nda
     best = found.theta.reshape(len(weights), len(starts), -1)[
         each, found.objective.reshape(len(weights), -1).argmin(1)
     ]
-    random = random_weights(len(curve.target), _DRAWS, 0, curve.groups)
+    random = random_weights(len(curve.target), _DRAWS, 0, groups)
     again = fit(np.repeat(best, _DRAWS, axis=0), (weights[:, None] * random).reshape(-1, weights.shape[1]))
     varied = curve.model(again.theta)[0].reshape(len(weights), _DRAWS, -1)
     return Refitted(curve.model(best)[0], spread_of(varied, 1))
 
 
-def _of_groups(theta: np.ndarray, drawn: np.ndarray, groups: int, level: float) -> np.ndarray:
-    """theta ± t s, with s the standard deviation of the bootstrap over groups and t of Student: percentiles of so few
-    groups are too narrow. Two groups' worth of freedom goes to a line through them, in t and in s. Shape (p, 2)."""
-    if groups < 3:
-        return np.stack([theta - np.inf, theta + np.inf], 1)
-    half = scipy.stats.t.ppf(0.5 + level / 2, groups - 2) * drawn.std(0) * np.sqrt(groups / (groups - 2))
-    return np.stack([theta - half, theta + half], 1)
-
-
-def _padded(ends: np.ndarray, width: int) -> np.ndarray:
-    """Ends (k, 2) with rows for the solver's own constants, so that they translate like theta."""
-    return np.vstack([ends, np.zeros((width - len(ends), 2))])
-
-
 def _named(curve: Curve, ends: np.ndarray) -> dict[str, Interval]:
-    """Ends (k, 2) by name; a log that runs off to zero or infinity is an open end."""
+    """The solver's ends (k, 2) as the law's, by name; a log that runs off to zero or infinity is an open end."""
     found = {}
-    for name, log, (low, high) in zip(curve.names, curve.logs, ends, strict=True):
+    for name, log, (low, high) in zip(curve.names, curve.logs, curve.constants(ends.T).T, strict=True):
         found[name] = interval(-np.inf if log and low == 0 else low, high)
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -281,10 +282,8 @@ class _Design:
                 "be separated; add runs that differ in one of them alone, or fit a part by --where"
             )
         groups = None if run is None or len(np.unique(run)) == len(run) else np.asarray(run)
-        curve = Curve(
-            LAW, tuple(self.names), self.is_log, self.model, self.points, factored_bits, groups=groups
-        )  # fmt: skip
-        return fit_curve(curve, self.starts(), options)
+        curve = Curve(LAW, tuple(self.names), self.is_log, self.model, self.points, factored_bits)
+        return fit_curve(curve, self.starts(), options if groups is None else replace(options, groups=groups))
 
     def _levels(self) -> np.ndarray:
         return self.points["exposures"][:, None] if self.exposed else np.empty((len(self.basis), 0))

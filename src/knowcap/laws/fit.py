@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -28,17 +28,28 @@ class Options:
         confidence_level: the share of intervals that contain the true value.
         num_bootstraps: refits on reweighted points.
         seed: of the weights.
+        groups: of shape (n,): points of equal value belong together, such as those of one run, and are resampled
+            whole.
+        shared: columns of shape (n,) whose equal values may have noise in common, such as training seeds; those whose
+            residuals show it are resampled whole too. Sizes are always considered.
     """
 
     confidence_level: float = 0.95
     num_bootstraps: int = 1000
     seed: int = 0
+    groups: np.ndarray | None = None
+    shared: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence_level < 1:
             raise LawError(f"confidence_level: got {self.confidence_level}, expected a share such as 0.95")
         if self.num_bootstraps < 10:
             raise LawError(f"num_bootstraps: got {self.num_bootstraps}, expected 10 or more, such as 1000")
+
+    def only(self, rows: np.ndarray) -> Options:
+        """The same for the points that `rows` (booleans or indices) selects."""
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, groups=groups, shared=tuple(column[rows] for column in self.shared))
 
 
 @dataclass
@@ -49,9 +60,13 @@ class Fit:
         law: its name, as on the command line.
         constants: by name; sizes and tokens in the table's own units.
         intervals: [low, high] of each constant at `confidence_level`; None for an end that the data do not bound.
-        interval_method: where `intervals` come from: `profile`, `bootstrap` (percentiles), `groups` (Student's t
-            with the standard error of a bootstrap over runs), or `regression`.
-        profile_intervals, bootstrap_intervals: both kinds, if the law has both.
+        interval_method: where `intervals` come from: `sandwich` (profiles, as wide as the sandwich variance asks),
+            `bootstrap` (percentiles, corrected for leverage and few clusters), or `regression`.
+        clusters: what was taken for a cluster of shared noise: `points`, `groups` (of the table), `sizes` or `shared`;
+            an interval is the widest of these.
+        stretch: what the distance of the samples' percentiles is multiplied by in intervals from a bootstrap.
+        profile_intervals: profiles of equal and independent noise.
+        bootstrap_intervals: percentiles.
         standard_errors: of the bootstrap.
         objective: what was minimized, described by `objective_of`.
         num_points: rows that the constants were fitted to.
@@ -74,7 +89,9 @@ class Fit:
     num_points: int
     points: dict[str, np.ndarray]
     formula: Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
-    interval_method: str = "profile"
+    interval_method: str = "sandwich"
+    clusters: tuple[str, ...] = ("points",)
+    stretch: float = 1.0
     confidence_level: float = 0.95
     profile_intervals: dict[str, Interval] = field(default_factory=dict)
     bootstrap_intervals: dict[str, Interval] = field(default_factory=dict)
@@ -167,6 +184,7 @@ class Fit:
             "objective_of": self.objective_of,
             "confidence_level": self.confidence_level,
             "interval_method": self.interval_method,
+            "clusters": list(self.clusters),
             "profile_intervals": {k: list(v) for k, v in self.profile_intervals.items()},
             "bootstrap_intervals": {k: list(v) for k, v in self.bootstrap_intervals.items()},
             "standard_errors": self.standard_errors,
@@ -212,7 +230,8 @@ class Fit:
         lines.append(text_table(rows))
         lines += [
             "",
-            f"Intervals: {self.interval_method}. Residuals: {100 * self.residuals.std():.2g} % (standard deviation).",
+            f"Intervals: {self.interval_method} over {', '.join(self.clusters)}. "
+            f"Residuals: {100 * self.residuals.std():.2g} % (standard deviation).",
         ]
         lines += _details(self)
         if budgets:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy
 
-from knowcap.laws.solve import Model, covariance, minimize
+from knowcap.laws.sandwich import Robust
+from knowcap.laws.solve import Model, covariance, minimize, minimize_linear
 
 
 Interval = tuple[float | None, float | None]
 
 _DOUBLINGS = 14  # how far a profile is followed: 2^14 times the width that a parabola would have
-_BISECTIONS = 22
+_CHORDS, _CLOSE = 40, 1e-6
+_MANY = 2000  # points from which on a refit is linear
+_PART = 1_000_000  # weights at once
 FEW = 30  # units below which a bootstrap reweights instead of drawing
 _ROUNDING = 1e-18  # a mean square of log residuals below this is rounding, not noise
 
@@ -39,8 +41,8 @@ def loss_scale(residual: np.ndarray, num_constants: int, delta: float) -> float:
     quartiles = np.subtract(*np.percentile(residual, [75, 25])) / 1.349
     spread = min(float(residual.std()), float(quartiles)) or float(residual.std())
     width = max(0.9 * spread * points**-0.2, 1e-12)
-    inside = [math.erf((delta - r) / width / 2**0.5) + math.erf((delta + r) / width / 2**0.5) for r in residual]
-    return variance / max(float(np.mean(inside)) / 2, 1.0 / points)
+    inside = scipy.special.ndtr((delta - residual) / width) - scipy.special.ndtr((-delta - residual) / width)
+    return variance / max(float(inside.mean()), 1.0 / points)
 
 
 def profile(
@@ -51,17 +53,20 @@ def profile(
     delta: float = np.inf,
     level: float = 0.95,
     first: int | None = None,
+    robust: Robust | None = None,
 ) -> np.ndarray:
     """For each constant the values between which the best fit of all others is not significantly worse.
 
     The rise allowed is scale times t²/2, t of Student with n - p degrees of freedom: exact for laws that are linear in
-    the logs, constants such as N_c included, which are ratios (Fieller's intervals).
+    the logs, constants such as N_c included, which are ratios (Fieller's intervals). With a sandwich variance, each
+    constant's scale is what makes its variance that of the sandwich, and t has the sandwich's degrees of freedom.
 
     Args:
         model, target, delta: of the fit, see `knowcap.laws.solve.minimize`.
         theta: its optimum, of shape (p,).
         level: of confidence.
         first: how many of the constants, from the first on; all by default.
+        robust: of all constants, see `knowcap.laws.sandwich`; the residual variance alone if absent.
 
     Returns:
         Of shape (first, 2), infinite where the objective never rises so far.
@@ -71,51 +76,78 @@ def profile(
     scale = loss_scale(residual, width, delta)
     if points <= width or scale < _ROUNDING:
         return np.stack([theta, theta] if points > width else [theta - np.inf, theta + np.inf], 1)[:first]
-    t = scipy.stats.t.ppf(0.5 + level / 2, points - width)
+    unit = np.maximum(np.diag(covariance(model, theta)), 1e-300)
+    scales, freedom = np.full(width, scale), np.full(width, float(points - width))
+    if robust is not None:
+        scales, freedom = np.maximum(robust.variance / unit, _ROUNDING), robust.freedom
+    t = student(level, freedom)
     objective = minimize(model, target, theta[None], delta=delta).objective[0]
-    limit = objective + 0.5 * scale * t * t
-    errors = np.sqrt(np.maximum(np.diag(covariance(model, theta)) * scale, 1e-24))
     number = np.repeat(np.arange(width)[:first], 2)
-    unit = np.tile([-1.0, 1.0], len(number) // 2) * errors[number] * t
+    rise = (0.5 * scales * t * t)[number]
+    step = np.tile([-1.0, 1.0], len(number) // 2) * np.sqrt(np.maximum(unit * scales, 1e-24))[number] * t[number]
     free = np.ones((len(number), width), dtype=bool)
     free[np.arange(len(number)), number] = False
 
-    def fit(distance: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fit(distance: np.ndarray, near: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = near.copy()
-        start[np.arange(len(number)), number] = theta[number] + unit * distance
-        found = minimize(model, target, start, delta=delta, free=free, max_iterations=60)
-        return found.theta, found.objective > limit
+        start[np.arange(len(which)), number[which]] = theta[number[which]] + step[which] * distance
+        found = minimize(model, target, start, delta=delta, free=free[which], max_iterations=60)
+        return found.theta, np.sqrt(np.maximum(found.objective - objective, 0.0) / rise[which])
 
-    return _cross(fit, theta, number, unit)
+    distance = _cross(fit, np.tile(theta, (len(number), 1)))
+    return (theta[number] + step * distance).reshape(-1, 2)
+
+
+def student(level: float, freedom: np.ndarray | float) -> np.ndarray:
+    """Student's t of a two-sided interval at `level`."""
+    return scipy.special.stdtrit(freedom, 0.5 + level / 2)
 
 
 def _cross(
-    fit: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    theta: np.ndarray,
-    number: np.ndarray,
-    unit: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], near: np.ndarray
 ) -> np.ndarray:
-    """Where `fit` goes above its limit, in each direction: doubling first, then halving. Two columns."""
-    near = np.tile(theta, (len(number), 1))
-    below, above = np.zeros(len(number)), np.full(len(number), np.inf)
-    distance = np.ones(len(number))
+    """The distance at which each profile's height reaches 1; infinite if it never does.
+
+    Heights are roots of the rise, straight lines for a parabola: doubled until above 1, then followed by the chord
+    (regula falsi, the Illinois variant).
+
+    Args:
+        fit: (distances, starts, which profiles) → (constants, heights).
+        near: starts at distance zero, of shape (k, p).
+    """
+    number = len(near)
+    below, above = np.zeros(number), np.full(number, np.inf)
+    low, high = np.full(number, -1.0), np.full(number, np.inf)  # height less 1 at both ends
+    live, distance = np.arange(number), np.ones(number)
     for _ in range(_DOUBLINGS):
-        found, high = fit(distance, near)
-        open_ends = np.isinf(above)
-        above = np.where(open_ends & high, distance, above)
-        below = np.where(open_ends & ~high, distance, below)
-        near = np.where((open_ends & ~high)[:, None], found, near)
-        if not np.isinf(above).any():
+        found, height = fit(distance[live], near[live], live)
+        over = height > 1
+        above[live[over]], high[live[over]] = distance[live[over]], height[over] - 1
+        under = live[~over]
+        near[under], below[under], low[under] = found[~over], distance[under], height[~over] - 1
+        distance[under] *= 2
+        live = under
+        if not len(live):
             break
-        distance = np.where(np.isinf(above), distance * 2, distance)
-    for _ in range(_BISECTIONS):
-        middle = np.where(np.isinf(above), below, (below + above) / 2)
-        found, high = fit(middle, near)
-        inside = ~high & ~np.isinf(above)
-        above, below = np.where(high & ~np.isinf(above), middle, above), np.where(inside, middle, below)
-        near = np.where(inside[:, None], found, near)
-    distance = np.where(np.isinf(above), np.inf, (below + above) / 2)
-    return (theta[number] + unit * distance).reshape(-1, 2)
+    live, side = np.flatnonzero(np.isfinite(above)), np.zeros(number)
+    for _ in range(_CHORDS):
+        middle = below[live] - low[live] * (above[live] - below[live]) / (high[live] - low[live])
+        middle = np.clip(middle, *(below[live] + share * (above[live] - below[live]) for share in (0.02, 0.98)))
+        found, height = fit(middle, near[live], live)
+        over = height > 1
+        up, down = live[over], live[~over]
+        again = side[live] == np.where(over, 1, -1)
+        low[live[over & again]] *= 0.5
+        high[live[~over & again]] *= 0.5
+        side[live] = np.where(over, 1, -1)
+        above[up], high[up] = middle[over], height[over] - 1
+        below[down], low[down], near[down] = middle[~over], height[~over] - 1, found[~over]
+        done = np.minimum(np.abs(height - 1), (above[live] - below[live]) / above[live]) < _CLOSE
+        distance[live] = middle
+        live = live[~done]
+        if not len(live):
+            break
+    return np.where(np.isfinite(above), distance, np.inf)
 
 
 def random_weights(num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
@@ -129,31 +161,48 @@ def random_weights(num_points: int, num_bootstraps: int, seed: int, groups: np.n
         seed: of the random generator.
         groups: of shape (num_points,); points of one group (a training run) are drawn together.
     """
+    return np.concatenate(list(_weights(num_points, num_bootstraps, seed, groups)))
+
+
+def _weights(num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None) -> Iterator[np.ndarray]:
+    """`random_weights` in parts of some millions of numbers."""
     random = np.random.Generator(np.random.Philox(seed))
-    member = np.arange(num_points) if groups is None else np.unique(groups, return_inverse=True)[1]
-    units = int(member.max()) + 1
-    if units < FEW:
-        weights = random.standard_exponential((num_bootstraps, units))
-        weights *= units / weights.sum(1, keepdims=True)
-    else:
-        weights = random.multinomial(units, np.full(units, 1 / units), size=num_bootstraps).astype(float)
-    return weights[:, member]
+    member = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    units = num_points if member is None else int(member.max()) + 1
+    each = max(1, _PART // num_points)
+    for first in range(0, num_bootstraps, each):
+        number = min(each, num_bootstraps - first)
+        if units < FEW:
+            weights = random.standard_exponential((number, units))
+            weights *= units / weights.sum(1, keepdims=True)
+        else:
+            weights = random.multinomial(units, np.full(units, 1 / units), size=number).astype(float)
+        yield weights if member is None else weights[:, member]
 
 
 def bootstrap(
     model: Model,
     target: np.ndarray,
     theta: np.ndarray,
-    *,
     delta: float = np.inf,
     num_bootstraps: int = 1000,
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Constants of refits under `random_weights`, each started at theta: shape (num_bootstraps, p)."""
-    weights = random_weights(len(target), num_bootstraps, seed, groups)
-    start = np.tile(theta, (num_bootstraps, 1))
-    return minimize(model, target, start, weights=weights, delta=delta, max_iterations=100).theta
+    """Constants of refits under `random_weights`, each started at theta: shape (num_bootstraps, p).
+
+    From 2,000 points on, refits move so little that the law is taken for linear in its constants.
+    """
+    parts = []
+    if len(target) >= _MANY:
+        prediction, jacobian = (part[0] for part in model(theta[None]))
+        for weights in _weights(len(target), num_bootstraps, seed, groups):
+            parts.append(theta + minimize_linear(jacobian, prediction - target, weights, delta))
+        return np.concatenate(parts)
+    for weights in _weights(len(target), num_bootstraps, seed, groups):
+        start = np.tile(theta, (len(weights), 1))
+        parts.append(minimize(model, target, start, weights=weights, delta=delta, max_iterations=100).theta)
+    return np.concatenate(parts)
 
 
 def percentiles(samples: np.ndarray, level: float = 0.95) -> np.ndarray:

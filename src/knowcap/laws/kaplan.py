@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy
 
 from knowcap.laws.curve import Curve, fit_curve, log_sum, logs
 from knowcap.laws.fit import Fit, Options
+from knowcap.laws.intervals import student
 
 
 _OPTIONS = Options()
@@ -37,16 +37,13 @@ def fit_kaplan_d(num_tokens: np.ndarray, loss: np.ndarray, options: Options = _O
     return _fit("kaplan-d", num_tokens, loss, options)
 
 
-def fit_kaplan_c(
-    flops: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS, *, groups: np.ndarray | None = None
-) -> Fit:
+def fit_kaplan_c(flops: np.ndarray, loss: np.ndarray, options: Options = _OPTIONS) -> Fit:
     """L(C) = (C_c / C)^alpha_C, of the best model for each compute. C_c is in FLOP, and in PF-days under `derived`.
 
     Args:
         flops, loss: of shape (n,).
-        groups: runs that several points belong to, of shape (n,); intervals are then of the bootstrap over runs.
     """
-    fit = _fit("kaplan-c", flops, loss, options, groups)
+    fit = _fit("kaplan-c", flops, loss, options)
     fit.derived["C_c_pf_days"] = fit.constants["C_c"] / PF_DAY
     low, high = fit.intervals["C_c"]
     fit.derived_intervals["C_c_pf_days"] = (
@@ -56,7 +53,7 @@ def fit_kaplan_c(
     return fit
 
 
-def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options, groups: np.ndarray | None = None) -> Fit:
+def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options) -> Fit:
     scale, exponent, column = _NAMES[law]
     (log_x, y) = logs(x, loss)
 
@@ -72,7 +69,7 @@ def _fit(law: str, x: np.ndarray, loss: np.ndarray, options: Options, groups: np
     alpha = -float(np.polyfit(log_x, y, 1)[0]) if np.ptp(log_x) > 0 else 0.0
     alpha = alpha if abs(alpha) > 1e-9 else 1e-9
     start = np.array([[log_x.mean() + y.mean() / alpha, alpha]])
-    curve = Curve(law, (scale, exponent), (True, False), model, points, predict, groups=groups)
+    curve = Curve(law, (scale, exponent), (True, False), model, points, predict)
     fit = fit_curve(curve, start, options)
     if fit.constants[exponent] <= 0:
         fit.warnings.append(f"loss does not fall with {column}: {exponent} is {fit.constants[exponent]:.3g}")
@@ -89,7 +86,7 @@ def _bend(log_x: np.ndarray, y: np.ndarray, column: str) -> list[str]:
     found, *_ = np.linalg.lstsq(basis, y, rcond=None)
     variance = float(((basis @ found - y) ** 2).sum()) / (len(y) - 3)
     error = np.sqrt(variance * np.linalg.inv(basis.T @ basis)[2, 2])
-    if variance < 1e-18 or abs(found[2]) < scipy.stats.t.ppf(0.9995, len(y) - 3) * error:
+    if variance < 1e-18 or abs(found[2]) < student(0.999, len(y) - 3) * error:
         return []
     change = "flattens" if found[2] > 0 else "steepens"
     return [
@@ -170,15 +167,12 @@ def fit_kaplan_ns(
     steps: np.ndarray,
     loss: np.ndarray,
     options: Options = _OPTIONS,
-    *,
-    groups: np.ndarray | None = None,
 ) -> Fit:
     """The law of `kaplan_ns_loss`, on curves after their warm-up.
 
     Args:
         num_parameters, loss: of shape (n,).
         steps: S_min, of shape (n,); see `min_steps`.
-        groups: the runs that points belong to, of shape (n,); intervals are then of the bootstrap over runs.
     """
     x, s = logs(num_parameters, steps)
 
@@ -197,5 +191,5 @@ def fit_kaplan_ns(
     ]
     points = {"num_parameters": num_parameters, "min_steps": steps, "observed": loss}
     names, in_logs = ("N_c", "S_c", "alpha_N", "alpha_S"), (True, True, False, False)
-    curve = Curve("kaplan-ns", names, in_logs, model, points, predict, groups=groups)
+    curve = Curve("kaplan-ns", names, in_logs, model, points, predict)
     return fit_curve(curve, np.array(starts), options)

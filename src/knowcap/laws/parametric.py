@@ -20,7 +20,7 @@ DELTA = 1e-3  # of the Huber loss, in log loss
 NAMES = ("A", "B", "E", "alpha", "beta")
 _OPTIONS = Options()
 _SAMPLE = 48  # points on which all starts are tried
-_TRIED, _KEPT, _FINISHED = 10, 120, 12  # steps from every start; starts kept then, and at the end
+_TRIED, _KEPT = 10, 120  # steps from every start; starts kept then
 
 
 def parametric_loss(constants: Mapping[str, float], num_parameters: Any, num_tokens: Any) -> np.ndarray:
@@ -52,18 +52,28 @@ def grid_of_starts() -> np.ndarray:
     )
 
 
+def _sample(loss: np.ndarray, number: int) -> np.ndarray:
+    """Rows of up to `number` points, evenly spaced by loss."""
+    return np.argsort(loss)[np.linspace(0, len(loss) - 1, min(len(loss), number)).round().astype(int)]
+
+
 def solve_from_grid(num_parameters: np.ndarray, num_tokens: np.ndarray, loss: np.ndarray) -> Solution:
     """The five constants at once from the full grid of starts: some steps from each on a sample of the points, then on
     all points from the best of them, until the best no longer move."""
-    target, points = np.log(loss), len(loss)
-    chosen = np.argsort(loss)[np.linspace(0, points - 1, min(points, _SAMPLE)).round().astype(int)]
+    target, chosen = np.log(loss), _sample(loss, _SAMPLE)
     sample = parametric_model(num_parameters[chosen], num_tokens[chosen])
-    model = parametric_model(num_parameters, num_tokens)
     found = minimize(sample, target[chosen], grid_of_starts(), delta=DELTA, max_iterations=_TRIED)
-    for kept, steps in ((_KEPT, 15), (_FINISHED, 1000)):
-        best = found.theta[np.argsort(found.objective)[:kept]]
-        found = minimize(model, target, best, delta=DELTA, max_iterations=steps)
-    return found
+    return _finished(num_parameters, num_tokens, loss, found.theta[np.argsort(found.objective)[:_KEPT]])
+
+
+def _finished(num_parameters: np.ndarray, num_tokens: np.ndarray, loss: np.ndarray, starts: np.ndarray) -> Solution:
+    """All five constants on all points, from starts of shape (S, 5): some steps from each, then until the best no
+    longer move.
+    """
+    model, target = parametric_model(num_parameters, num_tokens), np.log(loss)
+    found = minimize(model, target, starts, delta=DELTA, max_iterations=15)
+    best = found.theta[np.argsort(found.objective)[: max(2, len(starts) // 10)]]
+    return minimize(model, target, best, delta=DELTA, max_iterations=1000)
 
 
 def fit_parametric(
@@ -72,16 +82,16 @@ def fit_parametric(
     loss: np.ndarray,
     options: Options = _OPTIONS,
     *,
-    solver: str = "both",
+    solver: str = "projection",
 ) -> Fit:
     """Summed Huber loss (1e-3) of log loss, least over all five constants.
 
     Args:
         num_parameters, num_tokens: of shape (n,).
         loss: nats per token, of shape (n,).
-        solver: `grid` is Hoffmann's: five constants at once, from 4,500 starts. `projection` searches the two
-            exponents alone and solves for A, B, E within (`knowcap.laws.projection`). `both` does both, takes the
-            better and warns if they differ.
+        solver: `projection` searches the two exponents alone, with the best A, B, E for each, and goes on from the
+            best of them with all five constants. `grid` is Hoffmann's: five constants at once, from 4,500 starts.
+            `both` does both, takes the better and warns if they differ.
 
     Raises:
         LawError: five points or fewer.
@@ -92,8 +102,7 @@ def fit_parametric(
     extra: dict[str, Any] = {}
     if solver in ("both", "projection"):
         projected = project(num_parameters, num_tokens, loss, DELTA)
-        model = parametric_model(num_parameters, num_tokens)
-        end = minimize(model, np.log(loss), projected.theta[None], delta=DELTA, max_iterations=1000)
+        end = _finished(num_parameters, num_tokens, loss, projected.starts)
         found["projection"] = (end.best(), float(end.objective.min()))
         extra["condition_number_of_exponents"] = projected.condition_number
     if solver in ("both", "grid"):
@@ -133,7 +142,8 @@ def _derive(fit: Fit) -> None:
     fit.derived |= optimal_exponents(fit.constants)
     alpha, beta = fit.samples[:, 3], fit.samples[:, 4]
     for name, samples in (("a", beta / (alpha + beta)), ("b", alpha / (alpha + beta))):
-        fit.derived_intervals[name] = interval(*percentiles(samples, fit.confidence_level))
+        ends = percentiles(samples, fit.confidence_level) - fit.derived[name]
+        fit.derived_intervals[name] = interval(*(fit.derived[name] + fit.stretch * ends))
         fit.standard_errors[name] = float(samples.std())
 
 
@@ -152,8 +162,11 @@ def _doubts(fit: Fit, found: Mapping[str, tuple[np.ndarray, float]]) -> list[str
 
 
 _LOW, _HIGH, _GRID = 0.02, 2.5, 14  # exponents of the first grid
-_ROUNDS, _SIZE, _SHRINK = 10, 5, 0.5  # then smaller and smaller grids about the best
-_REWEIGHTINGS = 12
+_ROUNDS, _SIZE, _SHRINK = 5, 5, 0.5  # then smaller and smaller grids about the best
+_REWEIGHTINGS = 6
+_SEARCHED = 300  # points on which exponents are searched
+_BEST = 7  # pairs of the first grid from which all constants are tried, beside the last one
+_LEAST_SHARE = 1e-4  # of the loss, which a term has in those starts
 
 
 @dataclass(frozen=True)
@@ -163,34 +176,45 @@ class Projection:
     Attributes:
         theta: log A, log B, log E, alpha, beta; a constant of zero is exp(-700).
         condition_number: of the surface over the two exponents at its lowest point.
+        starts: theta and the best of the first grid, in which no constant is zero, of shape (S, 5).
     """
 
     theta: np.ndarray
     condition_number: float
+    starts: np.ndarray
 
 
 def project(num_parameters: np.ndarray, num_tokens: np.ndarray, loss: np.ndarray, delta: float) -> Projection:
     """Least Huber loss of log loss over the exponents, by grids that close in on the best.
 
     Args:
-        num_parameters, num_tokens, loss: of shape (n,).
+        num_parameters, num_tokens, loss: of shape (n,); 300 of many points, evenly spaced by loss, are used.
         delta: of the Huber loss.
     """
-    x, y = logs(num_parameters, num_tokens)
+    rows = _sample(loss, _SEARCHED)
+    x, y, loss = *logs(num_parameters[rows], num_tokens[rows]), loss[rows]
     grid = np.geomspace(_LOW, _HIGH, _GRID)
     exponents = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
     width = np.log(_HIGH / _LOW) / (_GRID - 1)
-    best, best_value, linear = exponents[0], np.inf, np.zeros(3)
+    best, best_value, linear, starts = exponents[0], np.inf, np.zeros(3), []
     for number in range(_ROUNDS + 1):
         value, found = _surface(exponents, x, y, loss, delta)
-        lowest = int(np.argmin(value))
-        if value[lowest] < best_value:
-            best, best_value, linear = exponents[lowest], value[lowest], found[lowest]
+        order = np.argsort(value)
+        if number == 0:
+            positive = np.maximum(found[order[:_BEST]], _LEAST_SHARE * loss.mean())
+            starts = [_theta(*pair, x, y) for pair in zip(exponents[order[:_BEST]], positive, strict=True)]
+        if value[order[0]] < best_value:
+            best, best_value, linear = exponents[order[0]], value[order[0]], found[order[0]]
         offsets = np.linspace(-1, 1, _SIZE) * width * _SHRINK**number
         exponents = best * np.exp(np.stack(np.meshgrid(offsets, offsets, indexing="ij"), -1).reshape(-1, 2))
-    scale = np.array([np.exp(best[0] * x.mean()), np.exp(best[1] * y.mean()), 1.0])
-    theta = np.concatenate([np.log(np.maximum(linear * scale, np.exp(-700))), best])
-    return Projection(theta, _roundness(best, x, y, loss))
+    theta = _theta(best, linear, x, y)
+    return Projection(theta, _roundness(best, x, y, loss), np.array([theta, *starts]))
+
+
+def _theta(exponents: np.ndarray, linear: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The five constants of the solver, from coefficients of the centred basis."""
+    scale = np.array([np.exp(exponents[0] * x.mean()), np.exp(exponents[1] * y.mean()), 1.0])
+    return np.concatenate([np.log(np.maximum(linear * scale, np.exp(-700))), exponents])
 
 
 def _basis(exponents: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -233,16 +257,18 @@ def _non_negative(basis: np.ndarray, target: np.ndarray, weights: np.ndarray) ->
     normal = weighted @ basis
     right = (weighted @ target[..., None])[..., 0]
     best, best_value = np.zeros(right.shape), np.zeros(len(right))
+    rows = np.arange(len(right))
     for chosen in ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)):
-        at = np.ix_(range(len(right)), chosen, chosen)
-        part = normal[at]
+        part = normal[rows][:, chosen][:, :, chosen]
         part = part + 1e-13 * np.trace(part, axis1=1, axis2=2)[:, None, None] * np.eye(len(chosen))
-        found = np.linalg.solve(part, right[:, chosen][..., None])[..., 0]
-        value = -(found * right[:, chosen]).sum(1)  # of the squares, up to a constant and a factor
-        better = (found >= 0).all(1) & (value < best_value)
-        best_value[better] = value[better]
-        best[better] = 0.0
-        best[np.ix_(better, chosen)] = found[better]
+        found = np.linalg.solve(part, right[rows][:, chosen][..., None])[..., 0]
+        value = -(found * right[rows][:, chosen]).sum(1)  # of the squares, up to a constant and a factor
+        better = (found >= 0).all(1) & (value < best_value[rows])
+        best_value[rows[better]] = value[better]
+        best[rows[better]] = 0.0
+        best[np.ix_(rows[better], chosen)] = found[better]
+        if len(chosen) == 3:  # where all three are above zero, no other set is better
+            rows = rows[~better]
     return best
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy
 
+from knowcap.laws.intervals import student
 from knowcap.laws.law import SIZES
 
 
@@ -233,10 +233,9 @@ class Band:
 
     def quantiles(self, level: float) -> tuple[float, float]:
         """What noise and spread, and misfit, are multiplied by: Student's t, normal for a misfit not learned."""
-        high = 0.5 + level / 2
-        known = float(scipy.stats.t.ppf(high, max(1, self.degrees)))
+        known = float(student(level, max(1, self.degrees)))
         degrees = max(1, self.steps - 1) if self.steps else np.inf
-        return known, float(scipy.stats.t.ppf(high, degrees))
+        return known, float(student(level, degrees))
 
     def to_dict(self) -> dict[str, Any]:
         """For a fit's JSON: what `knowcap.laws.law.predicted` needs beside the constants and their samples."""

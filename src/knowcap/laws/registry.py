@@ -20,7 +20,7 @@ from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
 from knowcap.laws.parametric import fit_parametric
-from knowcap.laws.runs import Taken, read_runs, rename, take
+from knowcap.laws.runs import CLUSTERS, Taken, read_runs, rename, take
 from knowcap.laws.warnings import add_fit_warnings, check_even, table_warnings
 
 
@@ -78,7 +78,7 @@ def fit_law(
         )
     of = _LAWS[law] if base is None else _with_base(law, base)
     named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
-    optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", "run")
+    optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", *CLUSTERS)
     check_even(law, named)
     named, note = best_rate(long_table(named)) if law == "factors" else (named, "")
     taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
@@ -89,6 +89,7 @@ def fit_law(
     if critical_batch is not None:
         taken = _converted(law, taken, critical_batch)
     _check_spread(law, of, taken)
+    options = _resampled(taken, options)
     fit = of.fit(taken, options)
     fit.warnings[:0], fit.notes[:0] = taken.warnings, taken.notes
     _other_count(fit, of, taken, options)
@@ -100,6 +101,16 @@ def _with_base(law: str, base: Mapping[str, float]) -> _Law:
     if law != "data-constrained":
         raise LawError(f"--base is for data-constrained, got {law}; leave it out")
     return replace(_LAWS[law], fit=partial(_fit_repeated, base=base))
+
+
+def _resampled(taken: Taken, options: Options) -> Options:
+    """The options with the table's own groups (column group, or run) and seeds, where rows share them."""
+    repeated = {
+        name: taken[name] for name in CLUSTERS if name in taken and len(np.unique(taken[name])) < len(taken.rows)
+    }
+    groups = repeated.get("group", repeated.get("run"))
+    shared = (repeated["seed"],) if "seed" in repeated else ()
+    return replace(options, groups=groups, shared=shared)
 
 
 def _last_rows(taken: Taken) -> Taken:
@@ -173,8 +184,7 @@ def _other_count(fit: Fit, of: _Law, taken: Taken, options: Options) -> None:
 
 
 def _fit_ns(taken: Taken, options: Options) -> Fit:
-    runs = taken["run"] if "run" in taken and len(np.unique(taken["run"])) < len(taken.rows) else None
-    fit = fit_kaplan_ns(taken["num_parameters"], taken["step"], taken["loss"], options, groups=runs)
+    fit = fit_kaplan_ns(taken["num_parameters"], taken["step"], taken["loss"], options)
     if "batch_tokens" in taken:
         kaplan = min_steps(1.0, taken["batch_tokens"], taken["loss"], 2.1e8, 0.21)
         if kaplan.min() < 0.9:
@@ -199,7 +209,7 @@ def _fit_c(taken: Taken, options: Options) -> Fit:
         raise LawError(
             f"kaplan-c: got {len(front)} rows that no row of fewer FLOPs beats, expected 3 or more; add runs"
         )
-    return fit_kaplan_c(taken["flops"][front], taken["loss"][front], options, groups=taken["run"][front])
+    return fit_kaplan_c(taken["flops"][front], taken["loss"][front], options.only(front))
 
 
 def _fit_critical(taken: Taken, options: Options) -> Fit:
@@ -253,7 +263,7 @@ def _fit_capacity(taken: Taken, options: Options) -> Fit:
                 "see the law exposures"
             ]
     names = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
-    fit = fit_capacity(*(taken[n][most] for n in names), options=options)
+    fit = fit_capacity(*(taken[n][most] for n in names), options=options.only(most))
     fit.warnings += notes
     return fit
 

@@ -26,6 +26,8 @@ MEANINGS = {
     "step": "training steps",
     "batch_tokens": "tokens in a batch",
     "run": "which curve a row belongs to",
+    "group": "rows that are resampled whole, such as those of one sweep",
+    "seed": "training seed",
     "knowledge_bits": "bits learned",
     "max_knowledge_bits": "all bits of the data set",
     "exposures": "exposures of each fact",
@@ -33,7 +35,8 @@ MEANINGS = {
     "architecture": "kind of model, a label",
     "precision": "of the weights in use, a label such as int8",
 }
-LABELS = ("run", "architecture", "precision")  # text
+CLUSTERS = ("run", "group", "seed")  # columns whose equal values may share noise
+LABELS = (*CLUSTERS, "architecture", "precision")  # text
 _SHOWN = 5  # rows named in a message
 
 

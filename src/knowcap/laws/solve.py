@@ -152,6 +152,42 @@ def _step(
     return np.nan_to_num(step), -0.5 * (gradient * step).sum(1)
 
 
+def minimize_linear(jacobian: np.ndarray, residual: np.ndarray, weights: np.ndarray, delta: float) -> np.ndarray:
+    """The weighted sum of `huber(residual + jacobian · step)`, least over step: of shape (B, p).
+
+    All steps share one matrix of derivatives, so that many points cost matrix products alone.
+
+    Args:
+        jacobian: of shape (n, p).
+        residual: at step zero, of shape (n,).
+        weights: of shape (B, n).
+        delta: of the Huber loss.
+    """
+    scale = np.sqrt(np.maximum((jacobian**2).sum(0), 1e-200))
+    unit = jacobian / scale
+    points, width = unit.shape
+    outer = (unit[:, :, None] * unit[:, None, :]).reshape(points, -1)
+    step, value = np.zeros((len(weights), width)), (weights * huber(residual, delta)).sum(1)
+    damping = np.full(len(weights), 0.0 if np.isinf(delta) else 0.1)
+    live = np.arange(len(weights))
+    for _ in range(100):
+        found, part = residual + step[live] @ unit.T, weights[live]
+        size = np.abs(found)
+        curvature = part * ((size <= delta) + damping[live, None] * np.minimum(1.0, delta / np.maximum(size, 1e-300)))
+        hessian = (curvature @ outer).reshape(-1, width, width) + 1e-14 * np.eye(width)
+        gradient = (part * np.clip(found, -delta, delta)) @ unit
+        trial = step[live] - np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        new = (part * huber(residual + trial @ unit.T, delta)).sum(1)
+        better, gain = new <= value[live], value[live] - new
+        took = live[better]
+        step[took], value[took] = trial[better], new[better]
+        damping[live] = np.clip(damping[live] * np.where(better, 0.2, 6.0), _SMALLEST, _LARGEST)
+        live = live[(~better | (gain > 1e-10 * value[live])) & (damping[live] < _LARGEST)]
+        if not len(live):
+            break
+    return step / scale
+
+
 def covariance(model: Model, theta: np.ndarray, curvature: float = 1.0) -> np.ndarray:
     """The inverse of `curvature` times the derivatives' product at theta (p,), by pseudo-inverse: shape (p, p)."""
     jacobian = model(theta[None])[1][0]

@@ -1,0 +1,49 @@
+"""How often the intervals of laws hold the truth, and how wide they are, under five kinds of noise.
+
+python tests/benchmarks/coverage.py [TRIALS] [LAW ...]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np  # noqa: E402
+from simulated import NOISES, noisy  # noqa: E402
+
+from knowcap.laws import fit_law  # noqa: E402
+
+
+LEVEL = 0.9
+LAWS = (
+    "capacity", "exposures", "kaplan-n", "kaplan-nd", "kaplan-ns", "critical-batch", "chinchilla-parametric",
+    "chinchilla-isoflop",
+)  # fmt: skip
+
+
+def main(trials: int, laws: list[str]) -> None:
+    print(f"{trials} tables of each kind, intervals of {LEVEL:.0%}: rate / median width in logs")
+    for law in laws:
+        bootstraps = 200 if law == "chinchilla-parametric" else 10
+        for kind in NOISES:
+            held: dict[str, list[bool]] = {}
+            width: dict[str, list[float]] = {}
+            for seed in range(trials):
+                table, truth = noisy(law, kind, seed)
+                fit = fit_law(law, table, confidence_level=LEVEL, num_bootstraps=bootstraps)
+                for name, value in truth.items():
+                    low, high = (np.nan if end is None else end for end in fit.intervals[name])
+                    held.setdefault(name, []).append(not (low > value or high < value))
+                    width.setdefault(name, []).append(np.log(high / low) if low > 0 else np.inf)
+            rates = "  ".join(f"{k} {np.mean(v):.2f} / {np.nanmedian(width[k]):.3g}" for k, v in held.items())
+            print(f"{law:<22}{kind:<11}{rates}", flush=True)
+
+
+if __name__ == "__main__":
+    numbers = [word for word in sys.argv[1:] if word.isdigit()]
+    main(int(numbers[0]) if numbers else 300, [word for word in sys.argv[1:] if not word.isdigit()] or list(LAWS))
