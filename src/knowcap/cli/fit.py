@@ -56,7 +56,7 @@ def add(commands: Any, name: str) -> None:
 def _fit(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws import fit_law, read_runs
     from knowcap.laws.compare import compare_approaches
-    from knowcap.laws.runs import where
+    from knowcap.laws.table import where
 
     for path in (args.json, args.plot):
         if path is not None:

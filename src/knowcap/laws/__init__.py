@@ -28,7 +28,7 @@ from knowcap.laws.kaplan import (
 from knowcap.laws.law import Allocation, LawError, parametric_allocation, power_allocation
 from knowcap.laws.parametric import fit_parametric, parametric_loss
 from knowcap.laws.registry import LAWS, fit_law
-from knowcap.laws.runs import read_runs
+from knowcap.laws.table import read_runs
 
 
 __all__ = [

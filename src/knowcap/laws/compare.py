@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from knowcap.laws.chinchilla import fit_isoflop
-from knowcap.laws.fit import Fit, Options, beyond, finite, number, span, write_law
+from knowcap.laws.fit import UNITS_WITHHELD, Fit, Options, beyond, finite, number, span, write_law
 from knowcap.laws.intervals import Interval
 from knowcap.laws.law import Allocation, LawError, optimum
 from knowcap.laws.parametric import parametric_loss
@@ -113,10 +113,14 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
             missing[law] = str(error)
     if not fits:
         raise LawError([f"{why}" for why in missing.values()])
+    doubtful = any(fit.extra.get("doubtful_units") for fit in fits.values())
     allocations = {
-        flops: {law: optimum(fit.law, fit.constants, flops) for law, fit in fits.items()} for flops in budgets
+        flops: {law: optimum(fit.law, fit.constants, flops) for law, fit in fits.items()}
+        for flops in (() if doubtful else budgets)
     }
     comparison = Comparison(fits, missing, allocations)
+    if doubtful and budgets:
+        comparison.warnings.append(UNITS_WITHHELD)
     for law, fit in fits.items():
         comparison.notes += [f"{law}: {text}" for text in fit.notes]
         comparison.warnings += [f"{law}: {text}" for text in fit.warnings]

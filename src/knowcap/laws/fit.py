@@ -18,6 +18,10 @@ from knowcap.laws.predict import Band, Prediction, Refit, Rollout, inputs, learn
 
 
 _DIGITS = 5
+UNITS_WITHHELD = (
+    "no answer to --flops: a column seems to be in other units, see the warnings; give plain FLOPs, parameters and "
+    "tokens, or state the unit in the header, such as flops_in_EFLOPs, params (B) or log10_flops"
+)
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,9 @@ class Fit:
             f"Residuals: {100 * self.residuals.std():.2g} % (standard deviation).",
         ]
         lines += _details(self)
-        if budgets:
+        if budgets and self.extra.get("doubtful_units"):
+            lines += ["", UNITS_WITHHELD]
+        elif budgets:
             lines += [
                 "",
                 text_table(

@@ -16,12 +16,14 @@ from knowcap.laws.chinchilla import fit_envelope, fit_isoflop, group_budgets
 from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
 from knowcap.laws.data_constrained import fit_data_constrained
 from knowcap.laws.factors import best_rate, fit_factors, long_table
+from knowcap.laws.finished import find_curves, last_rows, name_runs
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
 from knowcap.laws.parametric import fit_parametric
-from knowcap.laws.runs import CLUSTERS, Taken, read_runs, rename, take
-from knowcap.laws.warnings import add_fit_warnings, check_even, table_warnings
+from knowcap.laws.runs import Taken, take
+from knowcap.laws.table import CLUSTERS, read_runs, rename
+from knowcap.laws.warnings import add_fit_warnings, add_table_warnings, check_even
 
 
 Runs = Mapping[str, Iterable[Any]] | str | Path
@@ -77,21 +79,25 @@ def fit_law(
             f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; expected one of {', '.join(_LAWS)}"
         )
     of = _LAWS[law] if base is None else _with_base(law, base)
-    named = rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {})
-    optional = (*of.optional, "num_parameters_non_embedding", "num_tokens", "flops", "step", *CLUSTERS)
+    named = name_runs(rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {}))
+    progress = ("num_parameters", "num_parameters_non_embedding", "num_tokens", "flops", "step")
+    optional = (*of.optional, *progress, *CLUSTERS)
     check_even(law, named)
     named, note = best_rate(long_table(named)) if law == "factors" else (named, "")
     taken = take(named, law, of.needed, tuple(dict.fromkeys(optional)), of.below_zero)
-    taken.warnings += table_warnings(law, taken, named)
     taken.notes += [note] * bool(note)
+    find_curves(taken)
     if of.last:
-        taken = _last_rows(taken)
+        taken = last_rows(taken)
+    add_table_warnings(law, taken, named)
     if critical_batch is not None:
         taken = _converted(law, taken, critical_batch)
     _check_spread(law, of, taken)
     options = _resampled(taken, options)
     fit = of.fit(taken, options)
     fit.warnings[:0], fit.notes[:0] = taken.warnings, taken.notes
+    if taken.doubts:
+        fit.extra["doubtful_units"] = taken.doubts
     _other_count(fit, of, taken, options)
     add_fit_warnings(fit)
     return fit
@@ -111,28 +117,6 @@ def _resampled(taken: Taken, options: Options) -> Options:
     groups = repeated.get("group", repeated.get("run"))
     shared = (repeated["seed"],) if "seed" in repeated else ()
     return replace(options, groups=groups, shared=shared)
-
-
-def _last_rows(taken: Taken) -> Taken:
-    """The last row of each run, if run and step show that rows are points of training curves."""
-    if "run" not in taken or "step" not in taken:
-        return taken
-    names, member = np.unique(taken["run"], return_inverse=True)
-    order = np.lexsort((taken["step"], member))
-    last = np.sort(order[np.concatenate([member[order][1:] != member[order][:-1], [True]])])
-    if len(last) == len(member):
-        return taken
-    if "num_parameters" in taken and _mixed(taken["num_parameters"], member):
-        taken.notes.append("run has several sizes under one name, so every row counts as a run")
-        return taken
-    taken.notes.append(
-        f"rows are training curves: the last of each of {len(names)} runs is a point, {len(member)} rows in all"
-    )
-    return taken.only(last)
-
-
-def _mixed(sizes: np.ndarray, member: np.ndarray) -> bool:
-    return any(np.ptp(sizes[member == i]) > 0 for i in range(member.max() + 1))
 
 
 def _converted(law: str, taken: Taken, critical_batch: tuple[float, float]) -> Taken:
@@ -286,8 +270,10 @@ def _simple(function: Callable[..., Fit], *names: str) -> Callable[[Taken, Optio
 _BITS = ("num_parameters", "knowledge_bits", "max_knowledge_bits")
 _NDL = ("num_parameters", "num_tokens", "loss")
 _LAWS = {
-    "capacity": _Law(_BITS, _fit_capacity, ("exposures",), below_zero="knowledge_bits"),
-    "exposures": _Law((*_BITS, "exposures"), _simple(fit_exposures, *_BITS, "exposures"), below_zero="knowledge_bits"),
+    "capacity": _Law(_BITS, _fit_capacity, ("exposures",), last=True, below_zero="knowledge_bits"),
+    "exposures": _Law(
+        (*_BITS, "exposures"), _simple(fit_exposures, *_BITS, "exposures"), last=True, below_zero="knowledge_bits"
+    ),
     "factors": _Law(_BITS, _fit_factors, ("exposures", "architecture", "precision"), below_zero="knowledge_bits"),
     "kaplan-n": _Law(("num_parameters", "loss"), _simple(fit_kaplan_n, "num_parameters", "loss"), last=True),
     "kaplan-d": _Law(

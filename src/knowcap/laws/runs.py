@@ -1,143 +1,21 @@
-"""Tables of runs: reading CSV and Parquet files and collected results, and the columns that a law needs."""
+"""The columns of a table that a law needs: as numbers in plain units, computed from others, without gaps."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from knowcap.files import read_json
+from knowcap.laws.columns import LEAST, MOST, Unit, numbers
 from knowcap.laws.law import LawError
-from knowcap.laws.quantity import parse_number
+from knowcap.laws.table import LABELS, MEANINGS, Table, some
 
 
-MEANINGS = {
-    "num_parameters": "parameters of the model",
-    "num_parameters_non_embedding": "the same without embeddings",
-    "num_tokens": "training tokens",
-    "flops": "training FLOPs",
-    "budget": "FLOPs of an IsoFLOP profile",
-    "loss": "nats per token",
-    "step": "training steps",
-    "batch_tokens": "tokens in a batch",
-    "run": "which curve a row belongs to",
-    "group": "rows that are resampled whole, such as those of one sweep",
-    "seed": "training seed",
-    "knowledge_bits": "bits learned",
-    "max_knowledge_bits": "all bits of the data set",
-    "exposures": "exposures of each fact",
-    "unique_tokens": "different training tokens",
-    "architecture": "kind of model, a label",
-    "precision": "of the weights in use, a label such as int8",
-}
-CLUSTERS = ("run", "group", "seed")  # columns whose equal values may share noise
-LABELS = (*CLUSTERS, "architecture", "precision")  # text
-_SHOWN = 5  # rows named in a message
-
-
-def read_runs(path: str | Path) -> dict[str, list[Any]]:
-    """The columns of a CSV (comma, semicolon or tab; a header line) or Parquet file, or of a sweep's cells.json.
-
-    Raises:
-        LawError: no such file, no header, rows of unequal length.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise LawError(f"{path}: no such file; expected a CSV or Parquet table of runs, or a sweep's cells.json")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return pq.read_table(path).to_pydict()
-        except pa.ArrowException as error:
-            raise LawError(f"{path}: not a Parquet file ({error})") from error
-    if path.suffix.lower() == ".json":
-        return _of_cells(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LawError(f"{path}: not UTF-8 text; expected a CSV file, or a Parquet file named .parquet") from error
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in line)]
-    if len(lines) < 2:
-        raise LawError(
-            f"{path}: got {len(lines)} lines, expected a header line with names of columns and a row for each run"
-        )
-    header = [name.strip() for name in lines[0]]
-    if double := sorted({name for name in header if name and header.count(name) > 1}):
-        raise LawError(f"{path}: two columns are named {', '.join(double)}; rename one")
-    if uneven := [i for i, line in enumerate(lines[1:], 1) if len(line) != len(header)]:
-        raise LawError(f"{path}: rows {some(uneven)} do not have {len(header)} cells")
-    return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
-
-
-def _of_cells(path: Path) -> dict[str, list[Any]]:
-    """The columns of results that `knowcap findings --collect` wrote, and the settings of their recipes."""
-    cells = read_json(path).get("cells")
-    if not isinstance(cells, dict) or not all(
-        isinstance(c, dict) and c.keys() >= {"row", "settings"} for c in cells.values()
-    ):
-        raise LawError(
-            f"{path}: no results of a sweep; expected the cells.json that `knowcap findings --collect` wrote"
-        )
-    rows = [cell["settings"] | cell["row"] for cell in cells.values()]
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-
-
-def rename(table: Mapping[str, Iterable[Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The table with columns under the names that laws use: columns maps ours to the table's, as in {"loss":
-    "eval_loss"}.
-
-    Raises:
-        LawError: a name that is not ours, or not in the table.
-    """
-    found = {str(name): list(values) for name, values in table.items()}
-    problems = [
-        f"--columns {ours}={theirs}: {ours} is none of {', '.join(MEANINGS)}"
-        for ours, theirs in columns.items()
-        if ours not in MEANINGS
-    ]
-    for ours, theirs in columns.items():
-        if theirs not in found:
-            near = difflib.get_close_matches(theirs, found, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            problems.append(f"--columns {ours}={theirs}: no column {theirs!r}{hint}; found: {', '.join(found)}")
-    if problems:
-        raise LawError(problems)
-    return {name: values for name, values in found.items() if name not in columns} | {
-        ours: found[theirs] for ours, theirs in columns.items()
-    }
-
-
-def where(table: Mapping[str, Sequence[Any]], kept: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The rows whose columns have these values: equal as numbers where both are, as text otherwise.
-
-    Raises:
-        LawError: no such column, or no such row.
-    """
-    rows = set(range(len(next(iter(table.values()), ()))))
-    for name, value in kept.items():
-        if name not in table:
-            raise LawError(f"--where {name}={value}: no column {name!r}; found: {', '.join(table)}")
-        number = parse_number(value)
-        rows &= {i for i, cell in enumerate(table[name]) if str(cell) == value or parse_number(cell) == number}
-        if not rows:
-            found = some(sorted({str(cell) for cell in table[name]}))
-            raise LawError(f"--where {name}={value}: no such row; {name} has {found}")
-    return {name: [column[i] for i in sorted(rows)] for name, column in table.items()}
-
-
-def some(values: Iterable[Any]) -> str:
-    """The first few of them, in a row."""
-    shown = [str(v) for v in values]
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+# How far a training is, best first.
+PROGRESS = ("step", "num_tokens", "flops", "exposures")
 
 
 # What a column can be computed from, best first.
@@ -157,16 +35,20 @@ class Taken:
         values: numbers by name, and `run` as text.
         rows: of the table, counted from 1, of shape (n,).
         notes: rows left out and columns computed.
+        doubts: warnings about units that make numbers in them meaningless.
+        reached: by progress column and run, the largest value over all rows, those left out too.
     """
 
     values: dict[str, np.ndarray]
     rows: np.ndarray
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    reached: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def only(self, kept: np.ndarray) -> Taken:
         """The rows that `kept` (booleans or indices) selects."""
-        return Taken({k: v[kept] for k, v in self.values.items()}, self.rows[kept], self.notes, self.warnings)
+        return replace(self, values={k: v[kept] for k, v in self.values.items()}, rows=self.rows[kept])
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
@@ -219,31 +101,21 @@ def _clean(
     needed: Sequence[str],
     below_zero: str,
 ) -> Taken:
-    values = {name: _labels(table[name]) if name in LABELS else _numbers(table[name]) for name in read + extra}
-    rows = np.arange(1, len(table[read[0]]) + 1)
-    taken = Taken(values, rows)
-    gap = np.zeros(len(rows), dtype=bool)
-    for name in (n for n in read if n not in LABELS):
-        lacking = ~np.isfinite(values[name])
-        gap |= lacking
-        if lacking.any():
-            text = f"no number in {name}: rows {some(rows[lacking])} of {len(rows)}"
-            words = sorted({str(table[name][i - 1]) for i in rows[lacking]} - {"nan", "None", ""})
-            taken.warnings.append(f"{text}{f' ({some(words)})' if words else ''}; left out")
-    for name in extra:
-        if name not in LABELS and not np.isfinite(values[name][~gap]).all():
-            taken.notes.append(f"column {name} has gaps and is not used")
-            del values[name]
+    taken = _read(table, law, read, extra)
+    gap = _gaps(taken, table, read)
+    _drop_unusable(taken, extra, gap)
     if below_zero:
         with np.errstate(invalid="ignore"):
-            under = ~gap & (values[below_zero] <= 0)
+            under = ~gap & (taken[below_zero] <= 0)
         if under.any():
-            taken.warnings.append(f"{below_zero} is zero or less in {int(under.sum())} of {len(rows)} rows; left out")
+            text = f"{below_zero} is zero or less in {int(under.sum())} of {len(gap)} rows; left out"
+            taken.warnings.append(text)
         gap |= under
     taken = taken.only(~gap)
     problems = []
-    for name, column in taken.values.items():
-        if name not in LABELS and (bad := column <= 0).any():
+    for name in (n for n in read if n not in LABELS):
+        column = taken[name]
+        if (bad := column <= 0).any():
             got = some(f"{v:g}" for v in column[bad])
             text = f"{name} ({MEANINGS[name]}) must be above zero: got {got} in rows {some(taken.rows[bad])}"
             problems.append(f"{law}: {text}; correct or remove them")
@@ -253,6 +125,87 @@ def _clean(
         raise LawError(f"{law}: no row has numbers in all of {', '.join(read)}: " + "; ".join(taken.warnings))
     _fill_in(taken, needed)
     return taken
+
+
+def _read(table: Mapping[str, Sequence[Any]], law: str, read: list[str], extra: list[str]) -> Taken:
+    """The columns as numbers in plain units."""
+    found = table if isinstance(table, Table) else Table(table)
+    signs = found.decimals
+    if problems := [f"{law}: column {name} {text}" for name, text in signs.problems.items() if name in read]:
+        raise LawError(problems)
+    taken = Taken({}, np.arange(1, len(found[read[0]]) + 1), list(found.notes))
+    for name in read + extra:
+        if name in LABELS:
+            taken.values[name] = _labels(found[name])
+            continue
+        if name in signs.problems:
+            taken.notes.append(f"column {name} {signs.problems[name]}; not used")
+            continue
+        values = numbers(found[name], signs.signs.get(name))
+        if name in signs.notes:
+            taken.notes.append(signs.notes[name])
+        taken.values[name] = _in_plain_units(taken, name, values, found.units.get(name))
+    if "run" in taken:
+        for name in (n for n in PROGRESS if n in taken):
+            taken.reached[name] = _most(taken["run"], taken[name])
+    return taken
+
+
+def _in_plain_units(taken: Taken, name: str, values: np.ndarray, unit: Unit | None) -> np.ndarray:
+    """Values in the unit of their header, unless they are no such thing."""
+    if unit is None or not np.isfinite(values).any():
+        return values
+    plain, most, high = unit.plain(values), float(np.nanmax(values)), MOST.get(name, np.inf)
+    if LEAST.get(name, 0.0) <= most <= high and not np.nanmax(plain) <= high:
+        text = f"the header of {name} says {unit.text}, but its numbers are up to {most:g}: taken as they are"
+        taken.warnings.append(text)
+        taken.doubts.append(text)
+        return values
+    taken.notes.append(f"{name} is read {unit.text}, as its header says")
+    return plain
+
+
+def _most(runs: np.ndarray, column: np.ndarray) -> dict[str, float]:
+    """The largest number of each run."""
+    names, member = np.unique(runs, return_inverse=True)
+    most = np.zeros(len(names))
+    np.maximum.at(most, member, np.where(np.isfinite(column), column, 0.0))
+    return dict(zip(names.tolist(), most.tolist(), strict=True))
+
+
+def _gaps(taken: Taken, table: Mapping[str, Sequence[Any]], read: Sequence[str]) -> np.ndarray:
+    """The rows that lack a number in a column that is needed, or are from before the training; booleans of (n,)."""
+    rows = taken.rows
+    gap = np.zeros(len(rows), dtype=bool)
+    for name in (n for n in read if n not in LABELS):
+        lacking = ~np.isfinite(taken[name])
+        gap |= lacking
+        if lacking.any():
+            text = f"no number in {name}: rows {some(rows[lacking])} of {len(rows)}"
+            words = sorted({str(table[name][i - 1]) for i in rows[lacking]} - {"nan", "None", ""})
+            taken.warnings.append(f"{text}{f' ({some(words)})' if words else ''}; left out")
+    known = np.stack([np.zeros(len(rows)) * np.nan, *(taken[name] for name in PROGRESS if name in taken)])
+    before = (known == 0).any(0) & ~((known != 0) & np.isfinite(known)).any(0) & ~gap
+    if not (before | gap).all():
+        for name in (n for n in PROGRESS if n in read):
+            before = before | (~gap & (taken[name] == 0))
+        if before.any():
+            taken.notes.append(f"{int(before.sum())} of {len(rows)} rows are from before the first step; left out")
+        gap |= before
+    return gap
+
+
+def _drop_unusable(taken: Taken, extra: Sequence[str], gap: np.ndarray) -> None:
+    """Removes columns that a law can do without, if they have gaps, or numbers of zero or less but for a step."""
+    for name in (n for n in extra if n not in LABELS and n in taken):
+        column = taken[name][~gap]
+        if not np.isfinite(column).all():
+            taken.notes.append(f"column {name} has gaps and is not used")
+        elif (column < 0).any() or (name != "step" and (column == 0).any()):
+            taken.notes.append(f"column {name} has numbers of zero or less and is not used")
+        else:
+            continue
+        del taken.values[name]
 
 
 def _fill_in(taken: Taken, needed: Sequence[str]) -> None:
@@ -299,10 +252,6 @@ def _missing(name: str, table: Mapping[str, Any]) -> str:
     )
     hint = f"; is it {near[0]!r}?" if near else ""
     return f"column {name} ({MEANINGS[name]}{f'; or {others}' if others else ''}{hint})"
-
-
-def _numbers(column: Sequence[Any]) -> np.ndarray:
-    return np.array([parse_number(value) for value in column], dtype=float)
 
 
 def _labels(column: Sequence[Any]) -> np.ndarray:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.laws.columns import LEAST, MOST
 from knowcap.laws.fit import Fit
 from knowcap.laws.law import LawError
-from knowcap.laws.runs import LABELS, Taken, some
+from knowcap.laws.quantity import parse_number
+from knowcap.laws.runs import Taken
+from knowcap.laws.table import LABELS, some
 
 
 _NARROW = 4.0  # a column that spans less than this factor hardly bends a law
@@ -30,7 +33,7 @@ def check_even(law: str, given: Mapping[str, Any]) -> None:
     frequencies.
     """
     ends = [given.get(f"{end}_band_exposures", ()) if law in _OF_BITS else () for end in ("top", "bottom")]
-    pairs = [[float("nan" if end in (None, "") else end) for end in pair] for pair in zip(*ends, strict=False)]
+    pairs = [[parse_number(end) for end in pair] for pair in zip(*ends, strict=False)]
     if rows := [row for row, (top, bottom) in enumerate(pairs, 1) if top > bottom]:
         raise LawError(
             f"{law}: rows {some(rows)} have people that are seen more often than others (top_band_exposures is above "
@@ -39,30 +42,29 @@ def check_even(law: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def table_warnings(law: str, taken: Taken, given: Mapping[str, object]) -> list[str]:
-    """Warnings about units, duplicate rows, and data that the law does not cover."""
-    warnings = unit_warnings(taken.values, given)
+def add_table_warnings(law: str, taken: Taken, given: Mapping[str, object]) -> None:
+    """Adds warnings about units, which are doubts too, duplicate rows, and data that the law does not cover."""
+    doubts = unit_warnings(taken.values, given)
+    taken.doubts += doubts
+    taken.warnings += doubts
     numbers = np.stack([column for name, column in taken.values.items() if name not in LABELS], 1)
     if repeats := len(numbers) - len(np.unique(numbers, axis=0)):
-        warnings.append(f"{repeats} of {len(numbers)} rows are duplicates, so intervals are too narrow; remove them")
+        text = f"{repeats} of {len(numbers)} rows are duplicates, so intervals are too narrow; remove them"
+        taken.warnings.append(text)
     if law not in _OF_REPEATS:
         for name in ("exposures", "epochs", "num_epochs"):
             most = _largest(given.get(name))
             if most > 4:
-                warnings.append(
+                taken.warnings.append(
                     f"{name} is up to {most:g}: this law is about fresh data and has no term "
                     "for repeated ones, so it holds at best for runs that repeat data in the same way"
                 )
                 break
-    return warnings
 
 
 def _largest(column: Any) -> float:
     """The largest number of a column; zero for no number."""
-    try:
-        return float(np.nanmax(np.array(list(column), dtype=float))) if column is not None else 0.0
-    except (TypeError, ValueError):
-        return 0.0
+    return max((number for cell in column or () if (number := parse_number(cell)) > 0), default=0.0)
 
 
 def add_fit_warnings(fit: Fit) -> None:
@@ -114,10 +116,9 @@ def _outliers(fit: Fit) -> None:
         )
 
 
-# The largest value in a table of runs lies between these, whatever the runs.
-_PLAUSIBLE = {"num_parameters": (1e4, 1e15), "num_tokens": (1e6, 1e17), "flops": (1e9, 1e30), "budget": (1e9, 1e30)}
 _NAMES = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 _PF_DAY = 8.64e19
+_TINY = 0.01  # of the least: runs of which parameters, tokens and FLOPs agree may be that small
 _OFF = 30.0  # FLOPs per parameter and token lie within this factor of 6
 _USUAL_TOKENS, _FEW_TOKENS, _MANY_TOKENS = 20.0, 1e-2, 1e6  # per parameter
 _MOST_BITS, _LEAST_BITS, _USUAL_BITS = 64.0, 1e-4, 2.0  # per parameter
@@ -131,7 +132,8 @@ def unit_warnings(values: Mapping[str, np.ndarray], given: Mapping[str, object])
         given: the names of the table's own columns, not computed from others.
     """
     warnings = []
-    for name, (low, high) in _PLAUSIBLE.items():
+    tiny = _TINY if _agree(values, given) else 1.0
+    for name, (low, high) in ((name, (LEAST[name] * tiny, MOST[name])) for name in LEAST):
         if name not in values or name not in given:
             continue
         most = float(values[name].max())
@@ -146,37 +148,49 @@ def unit_warnings(values: Mapping[str, np.ndarray], given: Mapping[str, object])
         )
     if warnings:
         return warnings
-    if all(name in values and name in given for name in ("num_parameters", "num_tokens", "flops")):
-        warnings = _flops_warnings(values)
+    for flops in ("flops", "budget"):
+        if not warnings and all(n in values and n in given for n in ("num_parameters", "num_tokens", flops)):
+            warnings = _flops_warnings(values, flops)
     if not warnings and "num_parameters" in values:
         warnings = _per_parameter_warnings(values)
     return warnings
 
 
+def _agree(values: Mapping[str, np.ndarray], given: Mapping[str, object]) -> bool:
+    """Whether parameters, tokens and FLOPs are given, all as counts of over 100, and 6 N D is about C."""
+    names = ("num_parameters", "num_tokens", "flops")
+    if not all(name in values and name in given and values[name].min() > 100 for name in names):
+        return False
+    size, tokens, flops = (values[name] for name in names)
+    return 1 / _OFF < float(np.median(flops / (6 * size * tokens))) < _OFF
+
+
 def _guess_small(name: str, most: float) -> str:
     if name in ("flops", "budget"):
-        return f"is {name} in PF-days (8.64e19 FLOP) or units of 1e18? expected plain FLOPs"
+        return f"is {name} in PF-days (8.64e19 FLOP), units of 1e18, or a logarithm? expected plain FLOPs"
+    if 4 < most < 15:
+        return f"given in millions or billions? as log10? expected a plain count, such as {10**most:.4g}"
     return f"given in millions or billions? expected a plain count, such as {most * 1e6:.4g} or {most * 1e9:.4g}"
 
 
-def _flops_warnings(values: Mapping[str, np.ndarray]) -> list[str]:
-    """FLOPs that are far from 6 N D."""
-    off = float(np.median(values["flops"] / (6 * values["num_parameters"] * values["num_tokens"])))
+def _flops_warnings(values: Mapping[str, np.ndarray], flops: str) -> list[str]:
+    """FLOPs, or budgets, that are far from 6 N D."""
+    off = float(np.median(values[flops] / (6 * values["num_parameters"] * values["num_tokens"])))
     if 1 / _OFF < off < _OFF:
         return []
-    text = f"flops are {off:.2g} times 6 x num_parameters x num_tokens"
+    text = f"{flops} are {off:.2g} times 6 x num_parameters x num_tokens"
     if 1 / 3 < off * _PF_DAY < 3:
-        return [f"{text}: flops seem to be in PF-days, expected FLOPs"]
+        return [f"{text}: {flops} seem to be in PF-days, expected FLOPs"]
     power = 3 * round(math.log10(off) / 3)
     if power == 0 or abs(math.log10(off) - power) > 1.0:
         return [f"{text}, expected about 1; is one of the three in other units?"]
     if power < 0:
         return [
-            f"{text}: flops seem to be in {_unit(-power)}, or one of the others {10.0**-power:.0e} times too large"
+            f"{text}: {flops} seem to be in {_unit(-power)}, or one of the others {10.0**-power:.0e} times too large"
         ]
     ratio = float(np.median(values["num_tokens"] / values["num_parameters"]))
     name = "num_parameters" if ratio > _USUAL_TOKENS else "num_tokens"
-    return [f"{text}: {name} seems to be in {_unit(power)}, or flops {10.0**power:.0e} times too large"]
+    return [f"{text}: {name} seems to be in {_unit(power)}, or {flops} {10.0**power:.0e} times too large"]
 
 
 def _per_parameter_warnings(values: Mapping[str, np.ndarray]) -> list[str]:
