@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ class CommandParser(argparse.ArgumentParser):
         """As argparse; keeps the arguments for the help."""
         self._words = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args(args, namespace)
+
+    def negative_numbers(self) -> None:
+        """Words such as -1e9, -5B and -5% are values of options, whose checks then report them."""
+        self._negative_number_matcher = re.compile(r"-[\d.,]")
 
     def format_help(self) -> str:
         """As argparse, with the recipe keys."""

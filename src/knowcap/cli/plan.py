@@ -15,7 +15,7 @@ _EXAMPLES = (
     "knowcap plan size --facts facts.csv --architecture moe --junk marked --exposures 300",
     "knowcap plan holds --num_parameters 7B",
     "knowcap plan train --num_parameters 100M --num_people 2M --gpu a100 --num_gpus 8 --utilisation 0.4",
-    "knowcap plan compute --flops 1e21 --law parametric.json --json",
+    "knowcap plan compute --flops 1e21 --price 2.50 --law parametric.json --json",
     "knowcap plan --web",
 )
 _QUESTIONS = {
@@ -47,6 +47,7 @@ def add(commands: Any, name: str) -> None:
         _OPTIONS[asked](question)
         fit = "JSON of `knowcap fit`, instead of the paper's law; may be repeated"
         question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
+        question.negative_numbers()
         question.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
@@ -67,17 +68,24 @@ def _train(parser: argparse.ArgumentParser) -> None:
     _number(
         parser, "tokens_per_exposure", "T", "that contain all of the knowledge once [as in the paper's biographies]"
     )
-    gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
-    parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
-    parser.add_argument("--num_gpus", metavar="N", type=_quantity, default=1.0, help="[1]")
-    reached = "share of the GPU's peak bf16 FLOP/s that the training reaches [0.4]"
-    parser.add_argument("--utilisation", metavar="SHARE", type=_quantity, default=0.4, help=reached)
+    _hardware(parser)
 
 
 def _compute(parser: argparse.ArgumentParser) -> None:
     _number(parser, "flops", "C", "the budget, 6 x parameters x tokens", required=True)
     _number(parser, "num_parameters", "P", "a fixed size, for which the best tokens are computed")
     _number(parser, "unique_tokens", "T", "number of different tokens in the data")
+    _hardware(parser)
+
+
+def _hardware(parser: argparse.ArgumentParser) -> None:
+    """Options for what trains, and its price."""
+    gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
+    parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
+    parser.add_argument("--num_gpus", metavar="N", type=_quantity, default=1.0, help="[1]")
+    reached = "share of the GPU's peak bf16 FLOP/s that the training reaches, such as 0.4 or 40%% [0.4]"
+    parser.add_argument("--utilisation", metavar="SHARE", type=_quantity, default=0.4, help=reached)
+    _number(parser, "price", "P", "of one GPU for an hour, in any currency: adds the cost")
 
 
 _OPTIONS = {"size": _size, "holds": _holds, "train": _train, "compute": _compute}

@@ -43,6 +43,7 @@ CAPACITY_SOURCE = {
     100: "Part 3.3, Result 4: at least 1 at its peak",
     1000: "Part 3.3, Result 1: at least 2 at its peak, at most 2.3",
 }
+PEAK_BITS_PER_PARAMETER = 2.3  # Part 3.3, Result 1: the most that any of its models holds at 1000 exposures
 NEAR_PERFECT = 1.8  # Part 3.3, Result 1(b): with at most this many bits per parameter, nearly all facts are stored
 
 # By how much fewer bits a parameter holds than GPT2's, by exposures (Part 3.3, Results 5, 6, 9).

@@ -25,6 +25,55 @@ class Step:
     why: str = ""
 
 
+# The unit of a result by how its name begins, longest first.
+_UNITS = (
+    ("bits_per_parameter", "bits per parameter"), ("num_parameters", "parameters"), ("num_tokens", "tokens"),
+    ("tokens", "tokens"), ("bits", "bits"), ("flops", "FLOPs"), ("gpu_hours", "GPU-hours"), ("hours", "hours"),
+    ("exposures", "exposures of each fact"), ("biographies", "people"), ("weight_bytes", "bytes"),
+    ("training_bytes", "bytes"), ("inference_bytes", "bytes"), ("loss", "nats per token"),
+    ("cost", "in the currency of the price"),
+)  # fmt: skip
+
+
+def unit_of(name: str) -> str:
+    """The unit of a result."""
+    return next(unit for start, unit in _UNITS if name.startswith(start))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a chart.
+
+    Attributes:
+        label: in the legend.
+        points: (x, y), by rising x.
+        band: the lowest and highest y at each x; empty without an interval.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Loss or bits against the number of parameters, with the answer on it.
+
+    Attributes:
+        y_label: what is on the vertical axis; parameters are on the other.
+        lines: of the laws.
+        marks: (label, x, y) of answers; y None: a size without a loss or bits.
+        level: a horizontal line with its label, such as the bits to store.
+        log_y: whether the vertical axis is logarithmic.
+    """
+
+    y_label: str
+    lines: Sequence[Line]
+    marks: Sequence[tuple[str, float, float | None]]
+    level: tuple[str, float] | None = None
+    log_y: bool = True
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to a question.
@@ -38,6 +87,9 @@ class Answer:
         table: one row per approach or case, all with the same keys.
         laws: those that were used.
         warnings: where the laws do not apply, and what was assumed.
+        chart: of loss or bits against size, for the page.
+        ranges: by result, the least and the most of several papers or as a paper prints it; no interval of confidence.
+        ranges_of: what they are over.
     """
 
     question: str
@@ -48,6 +100,14 @@ class Answer:
     table: Sequence[Mapping[str, Any]] = ()
     laws: Sequence[Law] = ()
     warnings: Sequence[str] = ()
+    chart: Chart | None = None
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
+    ranges_of: str = ""
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each result."""
+        return {name: unit_of(name) for name in self.results}
 
     def content(self) -> dict[str, Any]:
         """The content of `--json`. A result without an interval has null for one."""
@@ -55,7 +115,10 @@ class Answer:
             "question": self.question,
             "headline": self.headline,
             "results": dict(self.results),
+            "units": self.units,
             "intervals": {name: _listed(self.intervals.get(name)) for name in self.results},
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            "ranges_of": self.ranges_of if self.ranges else None,
             "steps": [vars(step) for step in self.steps],
             "table": [dict(row) for row in self.table],
             "laws": [_law_content(law) for law in self.laws],
@@ -70,20 +133,34 @@ class Answer:
         if self.table:
             parts += ["", *_table_lines(self.table)]
         if self.laws:
-            parts += [""] + [_wrapped(f"law   {law.law}: {law.source}; {_kind(law)}") for law in self.laws]
+            parts += [""] + [_wrapped(f"law   {law_text(law)}") for law in self.laws]
         parts += [_wrapped(f"note  {warning}") for warning in self.warnings]
         return "\n".join(parts)
 
     def _interval_lines(self) -> list[str]:
         if self.intervals:
-            return [f"{name}: {figure(low)} to {figure(high)}" for name, (low, high) in self.intervals.items()]
-        return [
-            "no interval: " + ("every law is quoted from a paper" if not _fitted(self.laws) else "the fit has none")
-        ]
+            return [
+                _interval_line(name, ends)
+                for name, ends in self.intervals.items()
+                if not name.startswith("inference_bytes_")  # JSON and the page have them
+            ]
+        why = "the fit has none" if _fitted(self.laws) else "every law is quoted from a paper"
+        if not self.ranges:
+            return [f"no interval: {why}"]
+        return [f"no interval: {why}; by {self.ranges_of}:", *(_interval_line(n, e) for n, e in self.ranges.items())]
+
+
+def _interval_line(name: str, ends: Interval) -> str:
+    return f"{name}: {figure(ends[0])} to {figure(ends[1])} {unit_of(name)}"
 
 
 def _fitted(laws: Sequence[Law]) -> bool:
     return any(law.fitted for law in laws)
+
+
+def law_text(law: Law) -> str:
+    """A law with its source, and whether it has an interval."""
+    return f"{law.law}: {law.source}; {_kind(law)}"
 
 
 def _kind(law: Law) -> str:
@@ -128,13 +205,14 @@ def _table_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
     from knowcap.report.table import text_table  # imported late: it needs pyarrow
 
     header = list(table[0])
-    cells = [[_cell(row[name]) for name in header] for row in table]
+    cells = [[cell_text(row[name]) for name in header] for row in table]
     left = [i for i, name in enumerate(header) if all(isinstance(row[name], str) for row in table)]
     lines = text_table([[name.replace("_", " ") for name in header], *cells], left)
     return [f"  {line}" for line in lines.split("\n")]
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A cell of a table: a text, a number, an interval, or - for None."""
     if value is None:
         return "-"
     if isinstance(value, str):

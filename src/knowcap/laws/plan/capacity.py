@@ -16,6 +16,7 @@ from knowcap.laws.published import (
     CAPACITY_SOURCE,
     GPT2_RUNS,
     JUNK,
+    PEAK_BITS_PER_PARAMETER,
     PRECISIONS,
     USEFUL_SHARE,
 )
@@ -32,13 +33,26 @@ _PART_33 = Law(
 
 @dataclass(frozen=True)
 class Rate:
-    """Bits per parameter, how they come about, and by which law."""
+    """Bits per parameter, how they come about, and by which law.
+
+    Attributes:
+        value: bits per parameter.
+        interval: of a fit.
+        steps: how the value comes about.
+        law: that it is by.
+        warnings: where the law does not apply.
+        printed: the range that a paper prints for it, which is no interval of a stated confidence.
+    """
 
     value: float
     interval: Interval | None
     steps: tuple[Step, ...]
     law: Law
     warnings: tuple[str, ...]
+    printed: Interval | None = None
+
+
+PRINTED = "the bits per parameter that Part 3.3 prints (Result 1)"
 
 
 def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
@@ -50,7 +64,7 @@ def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
         base = _junked(_by_capacity(laws["capacity"], setting.exposures), setting.junk, exposures)
     else:
         base = _published(setting.junk, exposures)
-    value, interval, steps = base.value, base.interval, list(base.steps)
+    value, interval, printed, steps = base.value, base.interval, base.printed, list(base.steps)
     divisors, why = ARCHITECTURES[setting.architecture]
     divided = _between(divisors, exposures)
     kept, _, kept_why = PRECISIONS[setting.precision]
@@ -60,6 +74,7 @@ def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
     ):
         value *= factor
         interval = None if interval is None else (interval[0] * factor, interval[1] * factor)
+        printed = None if printed is None else (printed[0] * factor, printed[1] * factor)
         steps.append(
             Step(f"x {what}", factor, "", f"Part 3.3, {source}" if factor != 1 or "Result" in source else source)
         )
@@ -68,6 +83,7 @@ def rate(setting: Setting, laws: Mapping[str, Law]) -> Rate:
         base,
         value=value,
         interval=interval,
+        printed=printed,
         steps=tuple(steps),
         warnings=base.warnings + tuple(_warnings(setting, base, exposures)),
     )
@@ -125,7 +141,8 @@ def _published(junk: str, exposures: float) -> Rate:
             "below 100 exposures the figure is a rule from a lecture (0.1 bits per parameter at one exposure), "
             "not on published runs"
         )
-    return Rate(value, None, steps, _PART_33, tuple(warnings))
+    printed = (value, PEAK_BITS_PER_PARAMETER) if junk == "none" and exposures == 1000 else None
+    return Rate(value, None, steps, _PART_33, tuple(warnings), printed)
 
 
 def _by_exposures(law: Law, exposures: float) -> Rate:

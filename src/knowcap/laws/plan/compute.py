@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from knowcap.laws.law import Law, exponent_parameters, loss, optimum
+from knowcap.laws.law import Law, LawError, exponent_parameters, loss, optimum
 from knowcap.laws.plan.answer import Answer, Interval, Step
-from knowcap.laws.plan.fitted import interval_of, unused
-from knowcap.laws.plan.setting import positive
+from knowcap.laws.plan.chart import loss_chart
+from knowcap.laws.plan.fitted import LOSS_LEVEL, interval_of, loss_interval, unused
+from knowcap.laws.plan.memory import cost_of, memory_results, memory_steps, memory_warnings
+from knowcap.laws.plan.setting import Hardware, positive
 from knowcap.laws.published import (
     EPOCH_PARAMETRIC,
     HOFFMANN_ENVELOPE,
@@ -19,6 +21,7 @@ from knowcap.laws.published import (
     KAPLAN_OVERFITTING,
 )
 from knowcap.laws.quantity import figure
+from knowcap.report.duration import duration
 
 
 _APPROACHES = (
@@ -37,6 +40,7 @@ def compute(
     laws: Mapping[str, Law] | None = None,
     num_parameters: float | None = None,
     unique_tokens: float | None = None,
+    hardware: Hardware | None = None,
 ) -> Answer:
     """Parameters and tokens of least loss for a budget, by Hoffmann's three approaches, Epoch's refit, Kaplan's law.
 
@@ -45,16 +49,17 @@ def compute(
         laws: fitted ones by name; each replaces the same approach of the papers.
         num_parameters: a fixed size: the tokens and loss of the budget at that size, beside the optimum.
         unique_tokens: how many different tokens are available; more means repeated data, which no law here covers.
+        hardware: what the budget is spent on.
 
     Raises:
-        LawError: a number that is not above zero.
+        LawError: a number out of range, or a budget of less than one token.
     """
-    laws = laws or {}
-    for name, value in (("flops", flops), ("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
-        if value is not None:
-            positive(name, value)
+    laws, hardware = laws or {}, hardware or Hardware()
+    _check(flops, num_parameters, unique_tokens)
     used = _chosen(laws)
     rows = [_row(approach, source, law, flops) for approach, source, law in used]
+    if min(min(row["parameters"], row["tokens"]) for row in rows) < 1:
+        raise LawError(f"flops={flops:g} is less than one parameter and one token take; give more FLOPs")
     results: dict[str, float] = {"flops": flops}
     intervals: dict[str, Interval] = {}
     for (approach, _, law), row in zip(used, rows, strict=True):
@@ -62,12 +67,26 @@ def compute(
         results |= {f"num_parameters_{key}": row["parameters"], f"num_tokens_{key}": row["tokens"]}
         if law.intervals:
             intervals |= _box(law, flops, key)
-    steps = [Step("budget", flops, "FLOPs", "C = 6 N D")]
+        if row["nats_a_token"] is not None:
+            results[f"loss_{key}"] = row["nats_a_token"]
+            ends = loss_interval(law, row["parameters"], row["tokens"])
+            intervals |= {f"loss_{key}": ends} if ends else {}
+    hours = hardware.gpu_hours(flops)
+    cost, cost_steps = cost_of(hours, hardware)
+    largest = num_parameters or max(row["parameters"] for row in rows)
+    results |= {"gpu_hours": hours, "hours": hours / hardware.num_gpus} | cost | memory_results(largest)
+    steps = [Step("budget", flops, "FLOPs", "C = 6 N D"), _time(hours, hardware), *cost_steps]
     if num_parameters is not None:
         steps += _fixed(num_parameters, flops, used)
         results["num_tokens"] = flops / (6 * num_parameters)
+    steps += memory_steps(largest, "bf16")[:1]
     chinchilla = [row for row in rows if not row["approach"].startswith("Kaplan")]
     spans = [_range([row[name] for row in chinchilla]) for name in ("parameters", "tokens")]
+    chosen = [law for _, _, law in used]
+    shown = [
+        (f"{approach.split(' ', 1)[-1]}, {source}", law, row["parameters"])
+        for (approach, source, law), row in zip(used, rows, strict=True)
+    ]
     return Answer(
         "compute",
         f"{spans[0]} parameters and {spans[1]} tokens, by the approach (Kaplan apart).",
@@ -75,12 +94,45 @@ def compute(
         intervals,
         steps,
         table=rows,
-        laws=tuple(law for _, _, law in used),
+        laws=chosen,
         warnings=(
-            *_limits(flops, [law for _, _, law in used], num_parameters, unique_tokens),
-            *unused(laws, [law for _, _, law in used], "compute"),
+            *_limits(flops, chosen, num_parameters, unique_tokens),
+            *memory_warnings(largest, hardware),
+            *unused(laws, chosen, "compute"),
         ),
+        chart=loss_chart(shown, flops, num_parameters),
+        ranges={
+            name: (min(row[key] for row in chinchilla), max(row[key] for row in chinchilla))
+            for name, key in (("num_parameters", "parameters"), ("num_tokens", "tokens"))
+        }
+        if chinchilla
+        else {},
+        ranges_of="Chinchilla's approaches",
     )
+
+
+def _check(flops: float, num_parameters: float | None, unique_tokens: float | None) -> None:
+    """Raises LawError with all that is wrong with the numbers."""
+    problems = []
+    for name, value in (("flops", flops), ("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
+        try:
+            positive(name, 1.0 if value is None else value)
+        except LawError as error:
+            problems += error.problems
+    if not problems and num_parameters is not None and flops < 6 * num_parameters:
+        problems.append(
+            f"num_parameters={num_parameters:g}: {flops:g} FLOPs are {flops / 6 / num_parameters:.2g} tokens of "
+            "training, expected one or more; give fewer parameters, or more FLOPs"
+        )
+    if problems:
+        raise LawError(problems)
+
+
+def _time(hours: float, hardware: Hardware) -> Step:
+    """The GPU-hours of the budget."""
+    gpus = f"{figure(hardware.num_gpus)} " if hardware.num_gpus != 1 else "one "
+    took = duration(3600 * hours / hardware.num_gpus)
+    return Step("GPU-hours", hours, "", f"{hardware.utilisation:.4g} of the peak of {hardware.gpu}; on {gpus}{took}")
 
 
 def _chosen(laws: Mapping[str, Law]) -> list[tuple[str, str, Law]]:
@@ -137,14 +189,10 @@ def _fixed(num_parameters: float, flops: float, used: list[tuple[str, str, Law]]
         reached = loss(law, num_parameters, tokens)
         if reached is not None:
             best = loss(law, *_optimum(law, flops)) or 0.0
-            steps.append(
-                Step(
-                    "nats per token",
-                    reached,
-                    "",
-                    f"{approach}, {source}; {reached - best:.4f} above the optimum's {best:.4f}",
-                )
-            )
+            why = f"{approach}, {source}; {reached - best:.4f} above the optimum's {best:.4f}"
+            if ends := loss_interval(law, num_parameters, tokens):
+                why += f"; {ends[0]:.4g} to {ends[1]:.4g} at {100 * LOSS_LEVEL:g} %"
+            steps.append(Step("nats per token", reached, "", why))
     return steps
 
 
@@ -191,6 +239,12 @@ def _limits(
             yield (
                 f"{figure(ratio)} tokens per parameter are {figure(ratio / most)} times the optimum of any approach: "
                 "over-training, which these laws were not fitted to; the predicted loss is a guess"
+            )
+        least = min(tokens / size for size, tokens in optima)
+        if ratio * _OVER_TRAINED < least:
+            yield (
+                f"{figure(ratio)} tokens per parameter are {figure(least / ratio)} times fewer than any approach's "
+                "optimum: under-training, which these laws were not fitted to; the predicted loss is a guess"
             )
     if KAPLAN_ALLOCATION in used:
         factor, power = KAPLAN_OVERFITTING

@@ -77,9 +77,8 @@ def bits_per_person(num_people: float) -> float:
 
 
 def people(num_people: float) -> Content:
-    """N people of bioS. Raises LawError for more people than names."""
-    if not 1 <= num_people <= BIOS_NAMES:
-        raise LawError(f"num_people={num_people:g}, expected 1 to {BIOS_NAMES:,}, the number of names; correct it")
+    """N people of bioS. Raises LawError for more people than names, and for parts of people."""
+    positive("num_people", num_people)
     each = bits_per_person(num_people)
     steps = (
         Step("bits a person", each, "bits", "log2(N0/N) + log2 S0 (47.59): Part 3.3, Def. 4.3"),
@@ -100,6 +99,18 @@ def people_for(bits: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if middle * bits_per_person(middle) < bits else (low, middle)
     return high
+
+
+def people_notes(bits: float) -> list[str]:
+    """Notes where bits are those of fewer than one person of bioS, or of more people than it has names."""
+    found = people_for(bits)
+    if found < 1:
+        return [f"{figure(bits)} bits are fewer than one person of bioS has ({bits_per_person(1):.4g})"]
+    if found > BIOS_NAMES:
+        return [
+            f"{figure(found)} people are more than the {figure(BIOS_NAMES)} names of bioS: their names count nothing"
+        ]
+    return []
 
 
 def table_content(path: Path, templates: str | Path | None, entity_space: float | None) -> Content:

@@ -6,10 +6,11 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from knowcap.laws.law import Law, LawError
+from knowcap.laws.law import Law, LawError, loss, predicted
 from knowcap.laws.plan.answer import Interval
 
 
@@ -35,26 +36,39 @@ def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
     laws: dict[str, Law] = {}
     problems: list[str] = []
     for path in map(Path, paths):
-        try:
-            law = _read(path)
-        except LawError as error:
-            problems += error.problems
-            continue
-        if law.law in laws:
-            problems.append(f"{path}: the law {law.law} is given twice, also by {laws[law.law].source}; remove one")
-        laws[law.law] = law
+        for content in _contents(path, problems):
+            try:
+                law = _law(path, content)
+            except LawError as error:
+                problems += error.problems
+                continue
+            if law.law in laws:
+                text = f"{path}: the law {law.law} is given twice, also by {laws[law.law].source}; remove one"
+                problems.append(text)
+            laws[law.law] = law
     if problems:
         raise LawError(problems)
     return laws
 
 
-def _read(path: Path) -> Law:
+def _contents(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """The fits of a file: one, or those of all approaches, as `knowcap fit chinchilla` writes them."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LawError(f"{path}: {error}; expected the JSON that `knowcap fit … --json` writes") from error
-    if not isinstance(content, dict) or not isinstance(content.get("constants"), dict) or "law" not in content:
-        raise LawError(f"{path}: expected the JSON of `knowcap fit` with law and constants; give such a file")
+        problems.append(f"{path}: {error}; expected the JSON that `knowcap fit … --json` writes")
+        return []
+    fits, several = [content], ""
+    if isinstance(content, dict) and isinstance(content.get("approaches"), dict):
+        fits = list(content["approaches"].values())
+        several = f" of {path.name}"
+    if not fits or not all(isinstance(f, dict) and isinstance(f.get("constants"), dict) and "law" in f for f in fits):
+        problems.append(f"{path}: expected the JSON of `knowcap fit` with law and constants; give such a file")
+        return []
+    return [fit | {"label": f"{fit['law']}{several}" if several else path.name} for fit in fits]
+
+
+def _law(path: Path, content: Mapping[str, Any]) -> Law:
     name, constants = str(content["law"]), content["constants"]
     needed = CONSTANTS.get(name, ())
     problems = [
@@ -63,6 +77,8 @@ def _read(path: Path) -> Law:
         if not _is_number(constants.get(key))
     ]
     intervals, open_ended = _intervals(path, content, problems)
+    if doubts := content.get("doubtful_units"):
+        problems.append(f"{path}: the units of {name} are in doubt ({doubts[0]}); fit it again to plain counts")
     if problems:
         raise LawError(problems)
     points = content.get("num_points")
@@ -73,7 +89,7 @@ def _read(path: Path) -> Law:
     return Law(
         name,
         {key: float(value) for key, value in constants.items() if _is_number(value)},
-        f"{path.name}, fitted to {points} points" if points else path.name,
+        f"{content['label']}, fitted to {points} points" if points else content["label"],
         intervals,
         content.get("samples") or {},
         float(content.get("confidence_level") or 0.95),
@@ -119,6 +135,22 @@ def interval_of(law: Law, found: Callable[[Mapping[str, float]], float]) -> Inte
     corners = itertools.product(*({low, high} for low, high in ends))
     values = [found(dict(zip(law.constants, corner, strict=True))) for corner in corners]
     return min(values), max(values)
+
+
+LOSS_LEVEL = 0.9  # of the intervals of losses
+
+
+def loss_interval(law: Law, num_parameters: float, num_tokens: float) -> Interval | None:
+    """The interval of the loss of a new run, in nats per token, at LOSS_LEVEL; None for a law without a fit.
+
+    It has the noise of runs and the law's misfit beyond its table, see `knowcap.laws.law.predicted`.
+    """
+
+    def value(constants: Mapping[str, float]) -> float:
+        return loss(replace(law, constants=constants), num_parameters, num_tokens) or 0.0
+
+    inputs = {"num_parameters": num_parameters, "num_tokens": num_tokens}
+    return predicted(law, value, inputs, LOSS_LEVEL)
 
 
 def _percentile(values: Sequence[float], share: float) -> float:

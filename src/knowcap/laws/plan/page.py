@@ -1,4 +1,4 @@
-"""The planner as a page (gradio): one tab per question, the same answers as `knowcap plan`."""
+"""The planner as a page (gradio): one tab per question, filled in at opening, the same answers as `knowcap plan`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowcap.laws.law import LawError
 from knowcap.laws.plan.answer import Answer
+from knowcap.laws.plan.html import answer_html
 from knowcap.laws.plan.questions import ask
 from knowcap.laws.plan.setting import GPUS
 from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 _TITLE = "knowcap plan"
 _LEAD = (
     "How large a model, how much data, how long a training? Answers come from the laws of three papers, or from fits "
-    "of your own (`knowcap fit … --json`). Numbers may be written 7e9, 7_000_000_000 or 7B. A constant quoted from a "
-    "paper has no interval."
+    "of your own (`knowcap fit … --json`). Numbers may be written 7e9, 7_000_000_000, 7B or 40%. A constant "
+    "quoted from a paper has no interval."
 )
 # An option's kind and label by its name; numbers come first with the value that they start with.
 _NUMBERS = {
@@ -31,7 +32,8 @@ _NUMBERS = {
     "entity_space": "possible names",
     "tokens_per_exposure": "tokens that state all facts once (empty: as in the paper's biographies)",
     "num_gpus": "number of GPUs",
-    "utilisation": "share of the GPU's peak that is reached",
+    "utilisation": "share of the GPU's peak that is reached, such as 40%",
+    "price": "price of one GPU for an hour (adds the cost)",
     "flops": "budget, FLOPs",
     "unique_tokens": "different tokens available",
 }
@@ -48,18 +50,20 @@ _FILES = {
 _TABLE = ("facts", "facts_templates", "entity_space")
 _SETTING = ("exposures", "architecture", "precision", "junk")
 _CONTENT = ("bits", "num_people", *_TABLE)
+_HARDWARE = ("gpu", "num_gpus", "utilisation", "price")
+_GPUS = {"gpu": "h100-sxm", "num_gpus": "1", "utilisation": "0.4"}
 TABS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "size": ("How large a model?", (*_CONTENT, *_SETTING), {"bits": "1e9", "precision": "int8"}),
     "holds": ("What does it hold?", ("num_parameters", *_SETTING), {"num_parameters": "7e9"}),
     "train": (
         "How long a training?",
-        ("num_parameters", *_CONTENT, *_SETTING, "tokens_per_exposure", "gpu", "num_gpus", "utilisation"),
-        {"num_parameters": "100M", "num_people": "2M", "gpu": "h100-sxm", "num_gpus": "1", "utilisation": "0.4"},
+        ("num_parameters", *_CONTENT, *_SETTING, "tokens_per_exposure", *_HARDWARE),
+        {"num_parameters": "100M", "num_people": "2M"} | _GPUS,
     ),
     "compute": (
         "What for a budget?",
-        ("flops", "num_parameters", "unique_tokens"),
-        {"flops": "1e21"},
+        ("flops", "num_parameters", "unique_tokens", *_HARDWARE),
+        {"flops": "1e21"} | _GPUS,
     ),
 }
 _STARTS = {"architecture": "gpt2", "precision": "bf16", "junk": "none"}
@@ -72,7 +76,8 @@ def answer(question: str, values: dict[str, Any], law: list[str] | None = None) 
         LawError: with every problem.
     """
     options, problems = {}, []
-    for name, value in values.items():
+    names = TABS[question][1]
+    for name, value in ((n, v) for n, v in values.items() if n in names):
         if name not in _NUMBERS:
             options[name] = value
         elif value and value.strip():
@@ -95,16 +100,17 @@ def build() -> gradio.Blocks:
     with gr.Blocks(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# {_TITLE}\n{_LEAD}")
         for question, (label, names, starts) in TABS.items():
+            first = answer(question, _STARTS | starts)
             with gr.Tab(label, elem_id=f"tab-{question}"), gr.Row():
-                with gr.Column(scale=2):
+                with gr.Column(scale=2, min_width=300):
                     button = gr.Button("Answer", variant="primary", elem_id=f"{question}-ask")
                     fields = _fields(gr, question, names, _STARTS | starts)
                     with gr.Accordion("fits of your own", open=False):
                         law = gr.File(label="JSON of knowcap fit", file_count="multiple", file_types=[".json"])
-                with gr.Column(scale=5):
-                    shown = gr.Markdown(elem_id=f"{question}-answer")
+                with gr.Column(scale=3, min_width=300):
+                    shown = gr.HTML(answer_html(first), elem_id=f"{question}-answer")
                     with gr.Accordion("as JSON", open=False):
-                        content = gr.JSON(show_label=False)
+                        content = gr.JSON(first.content(), show_label=False)
             button.click(
                 _asked(gr, question, names),
                 [*(fields[name] for name in names), law],
@@ -140,6 +146,6 @@ def _asked(gr: Any, question: str, names: tuple[str, ...]) -> Callable[..., tupl
             found = answer(question, dict(zip(names, values, strict=True)), law)
         except LawError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return f"```text\n{found.text()}\n```", found.content()
+        return answer_html(found), found.content()
 
     return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from knowcap.laws.plan.answer import Answer
 from knowcap.laws.plan.compute import compute
 from knowcap.laws.plan.content import content_of
 from knowcap.laws.plan.fitted import read_laws
-from knowcap.laws.plan.setting import Hardware, Setting
+from knowcap.laws.plan.setting import Hardware, Setting, positive
 from knowcap.laws.plan.size import holds, size
 from knowcap.laws.plan.train import train
 
 
 _CONTENT = ("bits", "num_people", "facts", "facts_templates", "entity_space")
 _SETTING = ("exposures", "architecture", "precision", "junk")
-_HARDWARE = ("gpu", "utilisation", "num_gpus")
+_HARDWARE = ("gpu", "utilisation", "num_gpus", "price")
 
 
 def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer:
@@ -33,7 +34,23 @@ def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer
         LawError: with every problem of the options.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    return _QUESTIONS[question](given, law)
+    try:
+        answer = _QUESTIONS[question](given, law)
+    except (OverflowError, ZeroDivisionError) as error:
+        raise LawError(
+            f"{_shown(given)}: a number here is too large or too small to compute with; {_LARGE}"
+        ) from error
+    wild = [name for name, value in answer.results.items() if not math.isfinite(value)]
+    if wild:
+        raise LawError(f"{_shown(given)}: {', '.join(wild)} cannot be computed; {_LARGE}")
+    return answer
+
+
+_LARGE = "correct the numbers, or the constants of the fit"
+
+
+def _shown(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in given.items() if isinstance(value, (int, float)))
 
 
 def _size(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
@@ -62,8 +79,10 @@ def _train(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
 
 
 def _compute(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
-    laws, flops = _all(lambda: read_laws(law), lambda: _needed(given, "flops"))
-    return compute(flops, laws, **_some(given, ("num_parameters", "unique_tokens")))
+    laws, flops, hardware = _all(
+        lambda: read_laws(law), lambda: _needed(given, "flops"), lambda: Hardware(**_some(given, _HARDWARE))
+    )
+    return compute(flops, laws, hardware=hardware, **_some(given, ("num_parameters", "unique_tokens")))
 
 
 _QUESTIONS: dict[str, Callable[[Mapping[str, Any], Iterable[str | Path]], Answer]] = {
@@ -78,7 +97,7 @@ def _some(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 def _needed(given: Mapping[str, Any], name: str) -> float:
     if name not in given:
         raise LawError(f"{name} is missing; give a number above 0")
-    return given[name]
+    return positive(name, given[name])
 
 
 def _all(*builders: Callable[[], Any]) -> list[Any]:

@@ -6,7 +6,22 @@ import math
 from dataclasses import dataclass
 
 from knowcap.laws.law import LawError
-from knowcap.laws.published import ARCHITECTURES, JUNK, PRECISIONS
+from knowcap.laws.published import ARCHITECTURES, BIOS_NAMES, JUNK, PRECISIONS
+
+
+# The least and the most of each quantity that a question takes; where the least is None, anything above zero.
+LIMITS: dict[str, tuple[float | None, float]] = {
+    "bits": (1, 1e24),
+    "num_people": (1, BIOS_NAMES),
+    "num_parameters": (1, 1e18),
+    "exposures": (1, 1e9),
+    "tokens_per_exposure": (1, 1e24),
+    "num_gpus": (1, 1e7),
+    "flops": (1, 1e36),
+    "unique_tokens": (1, 1e24),
+    "price": (None, 1e6),
+}
+_WHOLE = ("num_people", "num_gpus")
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,8 @@ class Setting:
                 f"exposures={self.exposures:g}, expected 1 or more: no law here covers less than one "
                 "exposure; raise exposures"
             )
+        elif self.exposures is not None and self.exposures > LIMITS["exposures"][1]:
+            problems += _problems("exposures", self.exposures)
         elif self.exposures is not None and self.junk != "none" and self.exposures < min(JUNK[self.junk][0]):
             problems.append(
                 f"exposures={self.exposures:g} with junk={self.junk}: the paper has no figure below "
@@ -65,34 +82,64 @@ GPUS: dict[str, tuple[float, str]] = {
 }
 
 
+GPU_BYTES = {
+    "a10": 24e9, "a100": 80e9, "b200": 180e9, "h100-pcie": 80e9, "h100-sxm": 80e9, "h200": 141e9, "l4": 24e9,
+    "l40s": 48e9, "mi250x": 128e9, "mi300x": 192e9, "rtx-4090": 24e9,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Hardware:
-    """`num_gpus` of a GPU (a key of GPUS) at `utilisation`, the share of its peak that is reached."""
+    """What trains.
+
+    Attributes:
+        gpu: a key of GPUS.
+        utilisation: the share of its peak that is reached.
+        num_gpus: how many of them.
+        price: of one for an hour, in any currency; None: unknown.
+    """
 
     gpu: str = "h100-sxm"
     utilisation: float = 0.4
     num_gpus: float = 1
+    price: float | None = None
 
     def __post_init__(self) -> None:
-        gpu_hours(0.0, self.gpu, self.utilisation)
-        positive("num_gpus", self.num_gpus)
+        problems = []
+        if self.gpu not in GPUS:
+            problems.append(f"gpu={self.gpu!r}, expected {', '.join(GPUS)}; choose one")
+        if not 0 < self.utilisation <= 1:
+            text = f"utilisation={self.utilisation:g}, expected above 0 and at most 1, such as 0.4 or 40%; correct it"
+            problems.append(text)
+        problems += _problems("num_gpus", self.num_gpus)
+        if self.price is not None:
+            problems += _problems("price", self.price)
+        if problems:
+            raise LawError(problems)
 
-
-def gpu_hours(flops: float, gpu: str, utilisation: float) -> float:
-    """Hours on one GPU for `flops` at `utilisation` of its peak.
-
-    Raises:
-        LawError: an unknown GPU, or a utilisation outside (0, 1].
-    """
-    if gpu not in GPUS:
-        raise LawError(f"gpu={gpu!r}, expected {', '.join(GPUS)}; choose one")
-    if not 0 < utilisation <= 1:
-        raise LawError(f"utilisation={utilisation:g}, expected above 0 and at most 1, such as 0.4; correct it")
-    return flops / (GPUS[gpu][0] * utilisation * 3600)
+    def gpu_hours(self, flops: float) -> float:
+        """Hours of one GPU for FLOPs."""
+        return flops / (GPUS[self.gpu][0] * self.utilisation * 3600)
 
 
 def positive(name: str, value: float) -> float:
-    """The value. Raises LawError unless it is a finite number above zero."""
-    if not (math.isfinite(value) and value > 0):
-        raise LawError(f"{name}={value:g}, expected a finite number above 0; correct it")
+    """The value. Raises LawError unless it is finite and within the quantity's limits."""
+    if problems := _problems(name, value):
+        raise LawError(problems)
     return value
+
+
+def _problems(name: str, value: float) -> list[str]:
+    """What is wrong with a quantity's value, if anything."""
+    least, most = LIMITS[name]
+    if not (math.isfinite(value) and value > 0):
+        return [f"{name}={value:g}, expected a finite number above 0; correct it"]
+    if name == "num_people" and not 1 <= value <= most:
+        return [f"num_people={value:g}, expected 1 to {BIOS_NAMES:,}, the number of names; correct it"]
+    if least is not None and value < least:
+        return [f"{name}={value:g}, expected {least:g} or more; correct it"]
+    if value > most:
+        return [f"{name}={value:g}, expected at most {most:g}, beyond which no law says anything; correct it"]
+    if name in _WHOLE and value != int(value):
+        return [f"{name}={value:g}, expected a whole number; correct it"]
+    return []

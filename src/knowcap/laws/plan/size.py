@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from knowcap.laws.law import Law
 from knowcap.laws.plan.answer import Answer, Interval, Step
-from knowcap.laws.plan.capacity import Rate, rate
-from knowcap.laws.plan.content import Content, bits_per_person, people_for
+from knowcap.laws.plan.capacity import PRINTED, Rate, rate
+from knowcap.laws.plan.chart import bits_chart
+from knowcap.laws.plan.content import Content, bits_per_person, people_for, people_notes
 from knowcap.laws.plan.fitted import unused
+from knowcap.laws.plan.memory import inference_bytes, memory_results, memory_steps, scaled
 from knowcap.laws.plan.setting import Setting, positive
-from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT, PRECISIONS
+from knowcap.laws.published import BIOS_NAMES, NEAR_PERFECT
 from knowcap.laws.quantity import figure
 
 
@@ -33,11 +35,13 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
         *content.steps,
         *found.steps,
         Step("parameters", needed, "", f"{figure(content.bits)} bits / {figure(found.value)}"),
-        _weights(needed, setting),
+        *memory_steps(needed, setting.precision),
     ]
     results = {"num_parameters": needed, "bits": content.bits, "bits_per_parameter": found.value}
-    results |= {"weight_bytes": _bytes(needed, setting)}
+    results |= {"weight_bytes": inference_bytes(needed, setting.precision)} | memory_results(needed)
     warnings = [*found.warnings, *content.notes]
+    if needed < 1:
+        warnings.append(f"{figure(content.bits)} bits are fewer than one parameter holds")
     if not found.law.fitted and setting.junk == "none" and found.value > NEAR_PERFECT:
         roomy = content.bits / NEAR_PERFECT
         steps.append(
@@ -50,13 +54,19 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
         )
         results["num_parameters_near_perfect"] = roomy
     headline = f"{figure(needed)} parameters hold {figure(content.bits)} bits."
+    intervals = _intervals("num_parameters", interval, found)
     return Answer(
         "size",
         headline,
         results,
-        _intervals("num_parameters", interval, found) | _weight_interval(interval, setting),
+        intervals | _weight_interval(interval, setting) | scaled(intervals, "num_parameters"),
         steps,
         laws=(found.law,),
+        chart=bits_chart(found, needed, content.bits, content.bits),
+        ranges={}
+        if found.printed is None
+        else {"num_parameters": tuple(content.bits / r for r in found.printed[::-1])},
+        ranges_of=PRINTED,
         warnings=(*warnings, *_range_warnings(needed, found.law), *unused(laws, (found.law,), "size")),
     )
 
@@ -83,7 +93,7 @@ def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | Non
         *found.steps,
         Step("bits", bits, "", f"{figure(num_parameters)} x {figure(found.value)}"),
         *_biographies(bits),
-        _weights(num_parameters, setting),
+        *memory_steps(num_parameters, setting.precision),
     ]
     if bits >= _BOOKS:
         why = "by the authors' estimate more than English Wikipedia and textbooks together"
@@ -93,7 +103,7 @@ def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | Non
     if interval is not None:
         intervals["biographies"] = (people_for(interval[0]), people_for(interval[1]))
     results = {"bits": bits, "biographies": people, "bits_per_parameter": found.value}
-    results |= {"weight_bytes": _bytes(num_parameters, setting)}
+    results |= {"weight_bytes": inference_bytes(num_parameters, setting.precision)} | memory_results(num_parameters)
     return Answer(
         "holds",
         f"{figure(num_parameters)} parameters can hold {figure(bits)} bits: {figure(people)} biographies of bioS.",
@@ -101,8 +111,12 @@ def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | Non
         intervals,
         steps,
         laws=(found.law,),
+        chart=bits_chart(found, num_parameters, bits, None),
+        ranges={} if found.printed is None else {"bits": tuple(num_parameters * r for r in found.printed)},
+        ranges_of=PRINTED,
         warnings=(
             *found.warnings,
+            *people_notes(bits),
             *_range_warnings(num_parameters, found.law),
             *unused(laws, (found.law,), "holds"),
         ),
@@ -119,20 +133,6 @@ def _biographies(bits: float) -> list[Step]:
     return [Step("biographies", people, "", why)]
 
 
-def _bytes(num_parameters: float, setting: Setting) -> float:
-    return num_parameters * PRECISIONS[setting.precision][1] / 8
-
-
-def _weights(num_parameters: float, setting: Setting) -> Step:
-    width = PRECISIONS[setting.precision][1]
-    why = (
-        f"{width} bits a weight, the scales of quantized weights not counted"
-        if width <= 8
-        else f"{width} bits a weight"
-    )
-    return Step("weights", _bytes(num_parameters, setting), "bytes", why)
-
-
 def _intervals(name: str, interval: Interval | None, found: Rate) -> dict[str, Interval]:
     """Of the number asked for and of the rate."""
     if interval is None or found.interval is None:
@@ -143,7 +143,8 @@ def _intervals(name: str, interval: Interval | None, found: Rate) -> dict[str, I
 def _weight_interval(interval: Interval | None, setting: Setting) -> dict[str, Interval]:
     if interval is None:
         return {}
-    return {"weight_bytes": (_bytes(interval[0], setting), _bytes(interval[1], setting))}
+    low, high = (inference_bytes(end, setting.precision) for end in interval)
+    return {"weight_bytes": (low, high)}
 
 
 def _range_warnings(num_parameters: float, law: Law) -> list[str]:

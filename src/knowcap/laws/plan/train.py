@@ -8,10 +8,12 @@ from typing import Any
 
 from knowcap.laws.law import Law, LawError, tokens_exponent
 from knowcap.laws.plan.answer import Answer, Interval, Step
-from knowcap.laws.plan.capacity import exposures_for, most_exposures, rate
-from knowcap.laws.plan.content import Content, people_for
+from knowcap.laws.plan.capacity import Rate, exposures_for, most_exposures, rate
+from knowcap.laws.plan.chart import bits_chart
+from knowcap.laws.plan.content import Content, people_for, people_notes
 from knowcap.laws.plan.fitted import interval_of, unused
-from knowcap.laws.plan.setting import GPUS, Hardware, Setting, gpu_hours, positive
+from knowcap.laws.plan.memory import cost_of, memory_results, memory_steps, memory_warnings
+from knowcap.laws.plan.setting import GPUS, Hardware, Setting, positive
 from knowcap.laws.published import (
     BIOS_TOKENS,
     HOFFMANN_ENVELOPE,
@@ -59,7 +61,7 @@ class Training:
 
     def gpu_hours(self, hardware: Hardware) -> float:
         """On one GPU."""
-        return gpu_hours(self.flops, hardware.gpu, hardware.utilisation)
+        return hardware.gpu_hours(self.flops)
 
     def steps(self, hardware: Hardware) -> list[Step]:
         """From exposures to hours."""
@@ -142,6 +144,9 @@ def train(
         "hours": hours / hardware.num_gpus, "bits_per_parameter_needed": needed,
         "bits_held": min(content.bits, num_parameters * found.value),
     }  # fmt: skip
+    cost, cost_steps = cost_of(hours, hardware)
+    per_exposure = {name: (results | cost)[name] / exposures for name in (*tuple(results)[:5], *cost)}
+    results |= cost | memory_results(num_parameters)
     steps = [
         *content.steps,
         Step("bits per parameter needed", needed, "", share),
@@ -149,22 +154,36 @@ def train(
         *found.steps,
         once,
         *training.steps(hardware),
+        *cost_steps,
+        *memory_steps(num_parameters, setting.precision),
     ]
     used = [found.law, *(laws[law.law] for law, _ in LOSS_LAWS if law.law in laws)]
     warnings = [*_shortfall(needed, found.value, content.bits), *found.warnings, *content.notes, _LECTURE]
+    warnings += memory_warnings(num_parameters, hardware)
     if tokens_per_exposure is None:
+        warnings += people_notes(content.bits) if content.tokens is None else []
         warnings.append("texts are assumed to be as long as the paper's; set tokens_per_exposure for others")
     return Answer(
         "train",
         f"{figure(exposures)} exposures: {figure(training.tokens)} tokens, {figure(training.flops)} FLOPs, "
-        f"{figure(hours)} GPU-hours on {hardware.gpu}: {duration(3600 * results['hours'])} on {gpus}.",
+        f"{figure(hours)} GPU-hours on {hardware.gpu}: {duration(3600 * results['hours'])} on {gpus}"
+        + (f", for {figure(cost['cost'])}." if cost else "."),
         results,
-        _intervals(needed, setting, laws, {name: results[name] / exposures for name in tuple(results)[:5]}),
+        _intervals(needed, setting, laws, per_exposure) | _held_interval(found, num_parameters, content.bits),
         steps,
         doubled(training, needed, laws),
         used,
         (*warnings, *unused(laws, used, "train")),
+        bits_chart(found, num_parameters, results["bits_held"], content.bits),
     )
+
+
+def _held_interval(found: Rate, num_parameters: float, bits: float) -> dict[str, Interval]:
+    """Of the bits held, which are never more than there are."""
+    if found.interval is None:
+        return {}
+    low, high = (min(bits, num_parameters * end) for end in found.interval)
+    return {"bits_held": (low, high)}
 
 
 def _exposures(
