@@ -53,7 +53,7 @@ def find_curves(taken: Taken) -> None:
 
 
 def _alike(taken: Taken) -> np.ndarray:
-    """Which rows are of one size, number of different tokens and batch, as far as the table has them; of shape (n,)."""
+    """Which rows are of one size, number of different tokens and batch, as far as these are known; of shape (n,)."""
     columns = [taken[name] for name in ("num_parameters", "unique_tokens", "batch_tokens") if name in taken]
     return np.unique(np.stack(columns), axis=1, return_inverse=True)[1].reshape(-1)
 
