@@ -243,6 +243,15 @@ def test_a_number_of_parameters_that_no_width_makes_is_refused_with_the_nearest(
         parameters_of(shipped("qwen3", num_parameters=100), ROWS)
 
 
+def test_a_rotary_fraction_is_held_to_the_width_that_is_picked_not_to_the_default_one():
+    recipe = Recipe(model_name="gpt2-rotary-2-2", block_size=93, num_parameters=12_000, rotary_fraction=0.4)
+    assert architecture_problems(recipe) == []  # 0.4 of 64 is no even number; of 10 it is
+    head_dim = widths_of(recipe, 87)["head_dim"]
+    assert (head_dim * 0.4) % 2 == 0
+    assert "rotary_fraction" in architecture_problems(replace(recipe, rotary_fraction=1.5))[0]
+    assert "activation" in architecture_problems(replace(recipe, activation="gelu_neu"))[0]
+
+
 def test_head_dim_is_picked_for_names(monkeypatch):
     recipe = Recipe(model_name="gpt2-rotary-2-2", block_size=93, rotary_fraction=1.0, num_parameters=12_000)
     assert widths_of(recipe, 87) == {"head_dim": 10} and parameters_of(recipe, 87).num_parameters == 11_900

@@ -96,7 +96,11 @@ def architecture_problems(recipe: Recipe) -> list[str]:
         problems.append(
             f"head_dim={recipe.head_dim} and {given[0]}={settings[given[0]]}, which picks it; give one of them"
         )
-    return problems + model_problems(**{key: settings[key] for key in signature(model_problems).parameters})
+    names: dict[str, Any] = {key: settings[key] for key in signature(model_problems).parameters}
+    if not given:
+        return problems + model_problems(**names)
+    # A target picks head_dim: only problems that no width solves are the recipe's.
+    return problems + min((model_problems(**names | {"head_dim": d}) for d in range(1, 129)), key=len)
 
 
 def hidden_size_of(recipe: Recipe) -> int | None:
