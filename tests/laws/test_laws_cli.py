@@ -96,7 +96,7 @@ def test_bad_input_is_one_message_and_nothing_is_written_over(runs: Path, tmp_pa
     assert "is a folder" in fails(capsys, "fit", "kaplan-nd", str(runs), "--plot", str(tmp_path))
     assert "missing column knowledge_bits" in fails(capsys, "fit", "capacity", str(runs))
     assert "no such file" in fails(capsys, "fit", "capacity", str(tmp_path / "none.csv"))
-    assert "--flops is for chinchilla" in fails(capsys, "fit", "kaplan-nd", str(runs), "--flops", "1e24")
+    assert "--flops is for chinchilla" in fails(capsys, "fit", "kaplan-n", str(runs), "--flops", "1e24")
     assert "expected numbers greater than 0" in fails(capsys, "fit", "chinchilla", str(runs), "--flops", "-1")
     assert "confidence_level" in fails(capsys, "fit", "kaplan-nd", str(runs), "--confidence_level", "95")
     assert runs.read_bytes() == before

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowcap.cli.parsers import add_command
 from knowcap.files import FileError, read_json
 
 
+if TYPE_CHECKING:
+    from knowcap.laws import Fit
+
 _LAWS = (
     "capacity", "exposures", "factors", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
     "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric", "data-constrained",
 )  # fmt: skip
+_CHOICES = (*_LAWS, "chinchilla", "best")
 _BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF", ".svg": b"<?xml"}  # formats of plots
 _EXAMPLES = (
     "knowcap fit capacity runs.parquet --json capacity.json --plot capacity.png",
     "knowcap fit kaplan-nd runs.csv --columns loss=eval_loss num_parameters=size",
     "knowcap fit chinchilla-isoflop runs.csv --where dataset=c4 --flops 1e24    (the best size and number of tokens)",
     "knowcap fit chinchilla runs.csv --flops 1e24 --plot all.png (all three approaches)",
+    "knowcap fit chinchilla-parametric runs.csv --predict new.csv --interval 0.9 (loss of new runs)",
+    "knowcap fit best runs.csv    (all laws that the table allows, by their error on its larger runs)",
     "Columns: num_parameters, num_tokens, flops, loss; step, batch_tokens, run for curves; budget for IsoFLOP;",
     "knowledge_bits, max_knowledge_bits, exposures for ours. Losses are in nats per token.",
 )
@@ -28,7 +34,7 @@ _EXAMPLES = (
 def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
     parser = add_command(commands, name, _fit, _EXAMPLES)
-    parser.add_argument("law", metavar="LAW", choices=(*_LAWS, "chinchilla"), help=", ".join((*_LAWS, "chinchilla")))
+    parser.add_argument("law", metavar="LAW", choices=_CHOICES, help=", ".join(_CHOICES))
     text = "a CSV or Parquet file, one row per run (or per step), or a sweep's cells.json"
     parser.add_argument("runs", metavar="RUNS", type=Path, help=text)
     parser.add_argument(
@@ -40,7 +46,10 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
     text = "only rows with these values, such as dataset=c4"
     parser.add_argument("--where", metavar="COLUMN=VALUE", nargs="+", action="extend", default=[], help=text)
-    text = "budgets of FLOPs: prints the best size and tokens; for chinchilla laws"
+    text = "a table of new runs: prints what the law predicts for them, with intervals"
+    parser.add_argument("--predict", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--interval", type=float, default=0.9, help="confidence level of predictions [0.9]")
+    text = "budgets of FLOPs: prints the best size and tokens, and the loss there; for laws that have a best size"
     parser.add_argument("--flops", metavar="BUDGET", type=float, nargs="+", default=[], help=text)
     text = "B_star,alpha_B: converts steps to S_min for kaplan-ns"
     parser.add_argument("--critical_batch", metavar="B,ALPHA", type=_pair, help=text)
@@ -55,16 +64,14 @@ def add(commands: Any, name: str) -> None:
 
 def _fit(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws import fit_law, read_runs
+    from knowcap.laws.best import fit_best
     from knowcap.laws.compare import compare_approaches
     from knowcap.laws.table import where
 
     for path in (args.json, args.plot):
         if path is not None:
             _check_output(path, args)
-    if args.flops and not args.law.startswith("chinchilla"):
-        raise ValueError(f"--flops is for chinchilla laws, got {args.law}; remove it, or use `knowcap plan`")
-    if any(not budget > 0 for budget in args.flops):
-        raise ValueError(f"--flops: got {args.flops}, expected numbers greater than 0")
+    _check_options(args)
     columns = _pairs("--columns", args.columns)
     table = where(read_runs(args.runs), _pairs("--where", args.where))
     base = None if args.base is None else read_json(args.base).get("constants", {})
@@ -74,16 +81,58 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
     found: Any
     if args.law == "chinchilla":
         found = compare_approaches(table, args.flops, **options)
-        print(found.text())
+        text = found.text()
+    elif args.law == "best":
+        found = fit_best(table, **options)
+        text = found.text()
     else:
         found = fit_law(args.law, table, **options)
-        print(found.text(args.flops))
+        text = found.text(args.flops, args.interval)
+    if args.predict is not None:
+        text += f"\n\n{_predict(found.best if args.law == 'best' else found, args, columns)}"
+    print(text)
     if args.json is not None:
         found.write(args.json)
     if args.plot is not None:
         from knowcap.laws.plot import plot_comparison, plot_fit
 
-        (plot_comparison if args.law == "chinchilla" else plot_fit)(found, args.plot)
+        if args.law == "chinchilla":
+            plot_comparison(found, args.plot)
+        else:
+            plot_fit(found.best if args.law == "best" else found, args.plot)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that do not go with the law, or are no budgets or shares."""
+    if args.flops and not args.law.startswith(("chinchilla", "kaplan-nd")):
+        raise ValueError(f"--flops is for chinchilla laws and kaplan-nd, got {args.law}; remove it, or use --predict")
+    if any(not budget > 0 for budget in args.flops):
+        raise ValueError(f"--flops: got {args.flops}, expected numbers greater than 0")
+    if not 0 < args.interval < 1:
+        raise ValueError(f"--interval: got {args.interval:g}, expected a confidence level such as 0.9")
+    if args.predict is not None and args.law == "chinchilla":
+        raise ValueError("--predict is for one law or `best`, got chinchilla; give one of its approaches")
+
+
+def _predict(fit: Fit, args: argparse.Namespace, columns: dict[str, str]) -> str:
+    """What a fit predicts for the table of new runs, as text; also put into the fit's JSON."""
+    from knowcap.laws import read_runs
+    from knowcap.laws.predict import predictions_text
+    from knowcap.laws.registry import predicts, rows_for
+
+    new = read_runs(args.predict)
+    rows = rows_for(fit, new, {ours: theirs for ours, theirs in columns.items() if theirs in new})
+    found = fit.predict(rows, interval=args.interval)
+    name = predicts(fit.law.split(" (")[0])
+    fit.extra["predictions"] = {
+        "interval": args.interval,
+        "rows": [
+            {key: float(column[i]) for key, column in rows.items()}
+            | {name: float(found.value[i]), "low": float(found.low[i]), "high": float(found.high[i])}
+            for i in range(len(found.value))
+        ],
+    }
+    return predictions_text(name, rows, found, fit.band, args.interval)
 
 
 def _pairs(option: str, words: list[str]) -> dict[str, str]:

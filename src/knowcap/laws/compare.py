@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Comparison:
         allocations: by budget in FLOPs, then by law.
         bias: the error of approach 2's exponents on the same sizes and budgets without noise, if the fitted
             parametric law were true.
+        differences: sentences about approaches that differ by more than their intervals.
     """
 
     fits: dict[str, Fit]
@@ -39,6 +41,7 @@ class Comparison:
     bias: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
 
     def exponent(self, law: str, name: str) -> tuple[float, Interval]:
         """An exponent of the optimum with its interval: exponent_parameters or exponent_tokens."""
@@ -62,6 +65,7 @@ class Comparison:
                 "isoflop_bias": self.bias,
                 "notes": self.notes,
                 "warnings": self.warnings,
+                "differences": self.differences,
             }
         )
 
@@ -86,6 +90,7 @@ class Comparison:
             rows.append([f"{budget:.3g} FLOPs: tokens", *(number(found[n].num_tokens) for n in names)])
         lines = [text_table(rows)]
         lines += self.missing.values()
+        lines += self.differences
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
 
@@ -129,7 +134,29 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
         if outside:
             comparison.warnings.append(f"{flops:.3g} FLOPs: {'; '.join(outside)}")
     _add_bias(comparison)
+    comparison.differences = differences(comparison)
     return comparison
+
+
+def differences(comparison: Comparison) -> list[str]:
+    """A sentence for each pair of approaches whose exponents differ by more than their intervals: the distance is
+    above the root of the sum of the squared halves."""
+    found = []
+    for one, other in itertools.combinations(comparison.fits, 2):
+        values, halves = [], []
+        for law in (one, other):
+            value, (low, high) = comparison.exponent(law, "exponent_parameters")
+            values.append(value)
+            halves.append(np.inf if low is None or high is None else (high - low) / 2)
+        if abs(values[0] - values[1]) <= np.hypot(*halves):
+            continue
+        larger = (one, other)[int(values[1] > values[0])]
+        found.append(
+            f"{one} and {other} differ by more than their intervals: exponents of parameters "
+            f"{number(values[0])} and {number(values[1])}, so {larger} gives larger models on fewer tokens at "
+            "budgets beyond the table"
+        )
+    return found
 
 
 def isoflop_bias(constants: dict[str, float], num_parameters: np.ndarray, budget: np.ndarray) -> dict[str, float]:

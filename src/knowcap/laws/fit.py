@@ -56,6 +56,18 @@ class Options:
         return replace(self, groups=groups, shared=tuple(column[rows] for column in self.shared))
 
 
+class _Asked(dict[str, Any]):
+    """Columns that remember which of them were read."""
+
+    def __init__(self, columns: Mapping[str, Any]):
+        super().__init__(columns)
+        self.names: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        self.names.append(name)
+        return super().__getitem__(name)
+
+
 @dataclass
 class Fit:
     """A law with its constants.
@@ -111,6 +123,13 @@ class Fit:
     refit: Refit | None = None
 
     @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that the law predicts from."""
+        asked = _Asked(self.points)
+        self.formula(self.constants, asked)
+        return tuple(dict.fromkeys(asked.names))
+
+    @cached_property
     def rollout(self) -> Rollout | None:
         """The law's errors on the larger runs of its own table; None where that has too few."""
         return None if self.refit is None else roll_out(self.points, self.refit)
@@ -163,7 +182,7 @@ class Fit:
         constants = {name: self.samples[:, [i]] for i, name in enumerate(self.constants)}
         with np.errstate(all="ignore"):
             drawn = np.log(self.formula(constants, rows))
-        return spread_of(drawn)
+        return spread_of(drawn[np.isfinite(drawn).all(1)])
 
     @property
     def residuals(self) -> np.ndarray:
@@ -214,11 +233,13 @@ class Fit:
         kept = self.samples[np.isfinite(self.samples).all(1)]
         return {name: [float(f"{v:.8g}") for v in column] for name, column in zip(self.constants, kept.T, strict=True)}
 
-    def text(self, budgets: Sequence[float] = ()) -> str:
+    def text(self, budgets: Sequence[float] = (), interval: float = 0.9) -> str:
         """Constants with their intervals, what follows from them, and all notes and warnings.
 
         Args:
-            budgets: FLOPs whose optimal allocation is included; for laws of Chinchilla.
+            budgets: FLOPs whose optimal allocation is included, with the prediction there; for Chinchilla's laws and
+                kaplan-nd.
+            interval: confidence level of the predictions.
         """
         from knowcap.report.table import text_table  # imported late: it needs pyarrow
 
@@ -243,9 +264,7 @@ class Fit:
         elif budgets:
             lines += [
                 "",
-                text_table(
-                    [["FLOPs", "parameters", "tokens", "tokens per parameter", ""], *_budget_rows(self, budgets)]
-                ),
+                text_table(_budget_rows(self, budgets, interval)),
             ]
         lines += [f"note: {note}" for note in self.notes] + [f"warning: {text}" for text in self.warnings]
         return "\n".join(lines)
@@ -298,14 +317,19 @@ def _details(fit: Fit) -> list[str]:
     return lines
 
 
-def _budget_rows(fit: Fit, budgets: Sequence[float]) -> list[list[str]]:
-    rows = []
+def _budget_rows(fit: Fit, budgets: Sequence[float], interval: float) -> list[list[str]]:
+    """The best allocation of each budget, with the interval of what the law predicts: the loss there, or the size."""
+    sizes = fit.reads == ("flops",)
+    heading = f"{'parameters' if sizes else 'loss'}, {100 * interval:g} %"
+    rows = [["FLOPs", "parameters", "tokens", "tokens per parameter", heading, ""]]
     for budget in budgets:
         found = optimum(fit.law, fit.constants, budget)
         ratio = number(found.num_tokens / found.num_parameters)
-        rows.append(
-            [f"{budget:.3g}", number(found.num_parameters), number(found.num_tokens), ratio, beyond(fit, budget)]
-        )
+        run = {"flops": budget, "num_parameters": found.num_parameters, "num_tokens": found.num_tokens}
+        value, low, high = (ends[0] for ends in fit.predict({name: run[name] for name in fit.reads}, interval))
+        shown = f"{'' if sizes else number(value) + ' '}{span((float(low), float(high)))}"
+        allocated = [f"{budget:.3g}", number(found.num_parameters), number(found.num_tokens), ratio]
+        rows.append([*allocated, shown, beyond(fit, budget)])
     return rows
 
 

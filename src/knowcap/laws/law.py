@@ -140,7 +140,8 @@ def predicted(
     """The interval of what a fitted law predicts for a new run, as `knowcap.laws.fit.Fit.predict` gives it.
 
     Half of it, in logs, is the root of the sum of two squares: a quantile times the noise of runs and the spread of
-    the law's samples, and a quantile times the misfit times the log of the factor that the run lies beyond the table.
+    the law's samples, and a quantile times the misfit times r (r + s). There r is the log of the factor that the run
+    lies beyond the table, s the log of the factor that the table spans.
 
     Args:
         law: with `prediction` and `samples`.
@@ -169,7 +170,9 @@ def predicted(
     for name, value in known.items():
         low, high = band["inputs"][name]
         beyond = max(beyond, math.log(value / high), math.log(low / value))
-    half = math.hypot(quantiles[0] * math.hypot(band["noise"], spread), quantiles[1] * band["misfit"] * beyond)
+    low, high = band["inputs"].get("size", (1.0, 1.0))
+    misfit = band["misfit"] * beyond * (beyond + math.log(high / low))
+    half = math.hypot(quantiles[0] * math.hypot(band["noise"], spread), quantiles[1] * misfit)
     value = found(law.constants)
     return value * math.exp(-half), value * math.exp(half)
 

@@ -3,7 +3,8 @@
 Three things make a prediction wrong: the law's constants are uncertain, runs are noisy, and no law is exact beyond its
 table. The first is the spread of a bootstrap, the second the scatter of residuals. The third is learned from the table
 itself: the law is fitted to the smaller runs and predicts the larger ones (a rollout), and what the errors exceed the
-first two by is the law's misfit, as a share of the value per factor of e that a run lies beyond the table.
+first two by is the law's misfit. It grows as r (r + s), r the log of the factor that a run lies beyond the table and s
+the log of the factor that the table spans: so errs a straight line through runs that lie on a parabola.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _NO_INPUTS = ("observed", "fitted", "row", "run", "max_knowledge_bits")
 _NEAR = 0.1  # runs whose sizes follow one another by less than this in logs are of one budget
 _CUTS = 8
 _LEAST_BUDGETS = 3  # in the smaller part of a table
+_LEAST_EXPLAINED = 5  # larger runs of which R² is computed
 _LEAST_REACH = 0.1  # in logs; a run that is hardly beyond a table says nothing of the misfit per factor
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
@@ -49,8 +51,9 @@ class Refitted:
 
 def spread_of(drawn: np.ndarray, axis: int = 0) -> np.ndarray:
     """Half the distance between the 16th and the 84th percentile: the standard deviation of normal values."""
-    low, high = np.nanpercentile(drawn, [15.87, 84.13], axis=axis)
-    return (high - low) / 2
+    with np.errstate(invalid="ignore"):
+        low, high = np.percentile(drawn, [15.87, 84.13], axis=axis)
+        return (high - low) / 2
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Reach:
             {name: float(column[rows].min()) for name, column in columns.items()},
             {name: float(column[rows].max()) for name, column in columns.items()},
         )
+
+    @property
+    def span(self) -> float:
+        """Log of the factor from the smallest run to the largest."""
+        return self.high.get("size", 0.0) - self.low.get("size", 0.0)
 
     def beyond(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """How far rows lie outside, in logs: the farthest of their inputs, zero inside. Of shape (rows,).
@@ -124,6 +132,8 @@ class Rollout:
         error: log(observed / predicted), of shape (m,).
         spread: of the law's own prediction, in logs, of shape (m,).
         reach: how far beyond the fitted runs, in logs, of shape (m,).
+        span: of the fitted runs, in logs, of shape (m,).
+        observed: log of what was observed, of shape (m,).
     """
 
     largest: np.ndarray
@@ -132,6 +142,20 @@ class Rollout:
     error: np.ndarray
     spread: np.ndarray
     reach: np.ndarray
+    span: np.ndarray
+    observed: np.ndarray
+
+    @property
+    def explained(self) -> float:
+        """R² on the larger runs, of the steps that predict five or more: below zero where their own mean is nearer to
+        them than the law; NaN without such a step."""
+        steps = [self.cut == k for k in np.unique(self.cut)]
+        shares = [
+            1 - float((self.error[rows] ** 2).sum() / ((self.observed[rows] - self.observed[rows].mean()) ** 2).sum())
+            for rows in steps
+            if rows.sum() >= _LEAST_EXPLAINED and np.ptp(self.observed[rows]) > 0
+        ]
+        return float(np.mean(shares)) if shares else float("nan")
 
     @property
     def root_mean_square(self) -> float:
@@ -182,22 +206,32 @@ def roll_out(points: Mapping[str, np.ndarray], refit: Refit, chosen: list[np.nda
     parts = []
     for number, fitted in enumerate(steps):
         left = ~fitted
-        reach = Reach.of(points, fitted).beyond({name: column[left] for name, column in columns.items()})
+        seen = Reach.of(points, fitted)
+        reach = seen.beyond({name: column[left] for name, column in columns.items()})
         error = target[left] - found.predicted[number][left]
-        parts.append((np.full(left.sum(), number), error, found.spread[number][left], reach))
-    cut, error, spread, reach = (np.concatenate(column) for column in zip(*parts, strict=True))
+        parts.append(
+            (
+                np.full(left.sum(), number),
+                error,
+                found.spread[number][left],
+                reach,
+                reach * 0 + seen.span,
+                target[left],
+            )
+        )
+    cut, error, spread, reach, span, observed = (np.concatenate(column) for column in zip(*parts, strict=True))
     kept = np.isfinite(error) & np.isfinite(spread)
     if not kept.any():
         return None
     return Rollout(
         np.exp(np.array([columns["size"][fitted].max() for fitted in steps])),
         np.array([int(fitted.sum()) for fitted in steps]),
-        *(column[kept] for column in (cut, error, spread, reach)),
+        *(column[kept] for column in (cut, error, spread, reach, span, observed)),
     )
 
 
 # Where a rollout is not possible: the misfit of the worst tenth of tables, see tests/benchmarks/predict.py.
-WIDEST = 0.05
+WIDEST = 0.025
 
 
 @dataclass(frozen=True)
@@ -207,7 +241,7 @@ class Band:
     Attributes:
         noise: standard deviation of log residuals.
         degrees: points less constants.
-        misfit: share of the value per factor of e beyond the table.
+        misfit: share of the value by which the law errs where r (r + s) is 1.
         steps: of the rollout that the misfit was learned from; zero if it could not be learned.
         reach: of the runs.
         farthest: how far beyond its runs the rollout has seen, in logs.
@@ -229,13 +263,32 @@ class Band:
             level: of confidence.
         """
         known, learned = self.quantiles(level)
-        return np.hypot(known * np.hypot(self.noise, spread), learned * self.misfit * beyond)
+        grown = beyond * (beyond + self.reach.span)
+        return np.hypot(known * np.hypot(self.noise, spread), learned * self.misfit * grown)
 
     def quantiles(self, level: float) -> tuple[float, float]:
         """What noise and spread, and misfit, are multiplied by: Student's t, normal for a misfit not learned."""
-        known = float(student(level, max(1, self.degrees)))
-        degrees = max(1, self.steps - 1) if self.steps else np.inf
-        return known, float(student(level, degrees))
+        return float(student(level, max(1, self.degrees))), float(student(level, self.steps or np.inf))
+
+    def notes(self, beyond: float) -> list[str]:
+        """What the reader of an interval has to know: a misfit that was not learned, or not tested so far.
+
+        Args:
+            beyond: how far the farthest of the rows lies outside the table, in logs.
+        """
+        if beyond < _LEAST_REACH:
+            return []
+        if not self.steps:
+            return [
+                "note: the table is too small to learn the law's misfit beyond it: the intervals take that of the "
+                "worst tenth of tables; add smaller or larger runs"
+            ]
+        if beyond > self.farthest + 0.7:  # a factor of two
+            return [
+                f"note: the law was tested up to {np.exp(self.farthest):.2g} times beyond its runs, these lie up to "
+                f"{np.exp(beyond):.2g} times beyond: the misfit is taken to grow in the same way"
+            ]
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """For a fit's JSON: what `knowcap.laws.law.predicted` needs beside the constants and their samples."""
@@ -255,8 +308,8 @@ class Band:
 def learn_band(points: Mapping[str, np.ndarray], num_constants: int, rollout: Rollout | None) -> Band:
     """The noise of a fit's residuals, and the misfit that explains what its rollout's errors exceed noise and law by.
 
-    The misfit of one step is the root of the mean excess of squared errors over squared reach; that of all is the root
-    mean square over the steps, of which the law at hand is one more.
+    The misfit of one step is the root of the mean excess of squared errors over the mean square of r (r + s); that of
+    all is the root mean square over the steps.
 
     Args:
         points: a fit's, `observed` and `fitted` among them.
@@ -266,14 +319,36 @@ def learn_band(points: Mapping[str, np.ndarray], num_constants: int, rollout: Ro
     residuals = np.log(points["observed"] / points["fitted"])
     degrees = max(1, len(residuals) - num_constants)
     noise = float(np.sqrt((residuals**2).sum() / degrees))
-    reach = Reach.of(points)
+    seen = Reach.of(points)
     if rollout is None:
-        return Band(noise, degrees, WIDEST, 0, reach, 0.0)
+        return Band(noise, degrees, WIDEST, 0, seen, 0.0)
     squares = []
     for step in np.unique(rollout.cut):
         rows = rollout.cut == step
         excess = np.mean(rollout.error[rows] ** 2 - noise**2 - rollout.spread[rows] ** 2)
-        far = np.mean(np.maximum(rollout.reach[rows], _LEAST_REACH) ** 2)
+        reach = rollout.reach[rows]
+        far = np.mean((np.maximum(reach, _LEAST_REACH) * (reach + rollout.span[rows])) ** 2)
         squares.append(max(0.0, float(excess)) / float(far))
     misfit = float(np.sqrt(np.mean(squares)))
-    return Band(noise, degrees, misfit, len(squares), reach, float(rollout.reach.max()))
+    return Band(noise, degrees, misfit, len(squares), seen, float(rollout.reach.max()))
+
+
+def predictions_text(name: str, rows: Mapping[str, np.ndarray], found: Prediction, band: Band, level: float) -> str:
+    """A table of new runs with their predictions, and how far the misfit behind the intervals was tested.
+
+    Args:
+        name: of the predicted column.
+        rows: the law's inputs.
+        found: their predictions.
+        band: of the fit.
+        level: of the intervals.
+    """
+    from knowcap.report.table import text_table  # imported late: it needs pyarrow
+
+    beyond = np.broadcast_to(band.reach.beyond(inputs(rows)), found.value.shape)
+    lines = [[*rows, name, f"{100 * level:g} %", "beyond the table"]]
+    for i, value in enumerate(found.value):
+        far = f"{np.exp(beyond[i]):.2g} times" if beyond[i] > 1e-3 else ""
+        cells = [f"{np.broadcast_to(column, found.value.shape)[i]:.5g}" for column in rows.values()]
+        lines.append([*cells, f"{value:.5g}", f"[{found.low[i]:.4g}, {found.high[i]:.4g}]", far])
+    return "\n".join([text_table(lines), *band.notes(float(beyond.max()))])

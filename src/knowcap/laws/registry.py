@@ -38,6 +38,7 @@ class _Law:
         fit: (columns, options) → fit.
         last: whether only the last row of each training curve is a point.
         below_zero: a column in which zero or less leaves a row out.
+        predicts: the column that the law is about, if it is neither `below_zero` nor the loss.
     """
 
     needed: tuple[str, ...]
@@ -45,6 +46,34 @@ class _Law:
     optional: tuple[str, ...] = ()
     last: bool = False
     below_zero: str = ""
+    predicts: str = ""
+
+
+def predicts(law: str) -> str:
+    """The column that a law predicts, such as loss."""
+    of = _LAWS[law]
+    return of.predicts or of.below_zero or "loss"
+
+
+def read_once(table: Runs, columns: Mapping[str, str]) -> dict[str, list[Any]]:
+    """The columns of a table or of its file, under the names that laws use."""
+    return rename(read_runs(table) if isinstance(table, str | Path) else table, columns)
+
+
+def rows_for(fit: Fit, table: Runs, columns: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+    """The columns that a fit needs to predict new runs, computed from others if missing; no row may lack one.
+
+    Raises:
+        LawError: columns missing, or values that are no numbers above zero.
+    """
+    law = fit.law.split(" (")[0]
+    reads = ["step" if name == "min_steps" else name for name in fit.reads]
+    taken = take(read_once(table, columns or {}), law, reads)
+    if taken.warnings:
+        raise LawError(
+            [f"new runs: {text.removesuffix('; left out')}; give every run a number" for text in taken.warnings]
+        )
+    return {("min_steps" if name == "step" else name): taken[name] for name in reads}
 
 
 def fit_law(
@@ -79,7 +108,7 @@ def fit_law(
             f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; expected one of {', '.join(_LAWS)}"
         )
     of = _LAWS[law] if base is None else _with_base(law, base)
-    named = name_runs(rename(read_runs(table) if isinstance(table, str | Path) else table, columns or {}))
+    named = name_runs(read_once(table, columns or {}))
     progress = ("num_parameters", "num_parameters_non_embedding", "num_tokens", "flops", "step")
     optional = (*of.optional, *progress, *CLUSTERS)
     check_even(law, named)
@@ -282,9 +311,9 @@ _LAWS = {
     "kaplan-c": _Law(("flops", "loss"), _fit_c, ("num_parameters",)),
     "kaplan-nd": _Law(_NDL, _simple(fit_kaplan_nd, *_NDL), last=True),
     "kaplan-ns": _Law(("num_parameters", "step", "loss"), _fit_ns, ("batch_tokens",)),
-    "critical-batch": _Law(("batch_tokens", "loss"), _fit_critical, ("num_parameters",)),
-    "chinchilla-envelope": _Law((*_NDL, "flops"), _fit_envelope),
-    "chinchilla-isoflop": _Law((*_NDL, "flops"), _fit_isoflop, ("budget",), last=True),
+    "critical-batch": _Law(("batch_tokens", "loss"), _fit_critical, ("num_parameters",), predicts="batch_tokens"),
+    "chinchilla-envelope": _Law((*_NDL, "flops"), _fit_envelope, predicts="num_parameters"),
+    "chinchilla-isoflop": _Law((*_NDL, "flops"), _fit_isoflop, ("budget",), last=True, predicts="num_parameters"),
     "chinchilla-parametric": _Law(_NDL, _simple(fit_parametric, *_NDL), last=True),
     "data-constrained": _Law((*_NDL, "unique_tokens"), _fit_repeated, last=True),
 }

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import scipy
 
 from knowcap.laws.columns import LEAST, MOST
 from knowcap.laws.fit import Fit
 from knowcap.laws.law import LawError
+from knowcap.laws.predict import inputs
 from knowcap.laws.quantity import parse_number
 from knowcap.laws.runs import Taken
 from knowcap.laws.table import LABELS, some
@@ -24,6 +26,7 @@ _OUTLIER = 12.0  # residuals beyond this many times the median size
 _POOR = 0.2  # standard deviation of log residuals
 _OF_BITS = ("capacity", "exposures", "factors")
 _OF_REPEATS = (*_OF_BITS, "data-constrained")
+_ROUNDING = 1e-9  # residuals of a law without noise
 
 
 def check_even(law: str, given: Mapping[str, Any]) -> None:
@@ -83,11 +86,68 @@ def add_fit_warnings(fit: Fit) -> None:
             f"constants trade off against one another (condition number {fit.condition_number:.1g}): "
             "trust predictions within the range, not single constants"
         )
+    fit.warnings += misfit_warnings(fit)
     _outliers(fit)
     if (deviation := float(fit.residuals.std())) > _POOR:
         fit.warnings.append(
             f"residuals have a standard deviation of {100 * deviation:.0f} %: the law describes these runs poorly"
         )
+
+
+_TREND = 0.3  # share of the residuals' variance that a parabola may explain
+_SURE = 1e-4  # probability of such a share by chance
+_EXCESS = 2.0  # rollout error, as a multiple of what noise and uncertain constants explain
+_SMALL = 0.005  # a rollout error that is no fault of a law
+
+
+def misfit_warnings(fit: Fit) -> list[str]:
+    """Warnings about residuals with a trend, and about larger runs that the smaller ones do not predict."""
+    warnings = [text for text in (_trend(fit), _missed(fit)) if text]
+    if warnings:
+        warnings[-1] += "; `knowcap fit best` ranks the laws that the table allows"
+    return warnings
+
+
+def _trend(fit: Fit) -> str | None:
+    """About the input with whose log the residuals change most, as a parabola."""
+    found, residuals = [], fit.residuals - fit.residuals.mean()
+    columns = inputs(fit.points)
+    for name, x in columns.items():
+        if (name == "size" and len(columns) == 2) or len(np.unique(x)) < 4 or len(x) < 8:
+            continue
+        basis = np.stack([np.ones_like(x), x - x.mean(), (x - x.mean()) ** 2], 1)
+        left = residuals - basis @ np.linalg.lstsq(basis, residuals, rcond=None)[0]
+        share = 1 - float((left**2).sum() / max((residuals**2).sum(), 1e-300))
+        ratio = share / 2 / max(1 - share, 1e-12) * (len(x) - 3)
+        if share > _TREND and scipy.stats.f.sf(ratio, 2, len(x) - 3) < _SURE:
+            found.append((share, name))
+    if not found or fit.residuals.std() < _ROUNDING:
+        return None
+    share, name = max(found)
+    name = "the size of runs" if name == "size" else name
+    return (
+        f"residuals have a trend with {name}: a parabola in its log explains {100 * share:.0f} % of their variance, "
+        "so the law misfits and its constants depend on the range of runs"
+    )
+
+
+def _missed(fit: Fit) -> str | None:
+    """About a rollout whose errors are far above what the law's own uncertainty explains, or above the differences
+    among the runs that it predicts."""
+    rollout = fit.rollout
+    if rollout is None or (error := rollout.root_mean_square) < _SMALL:
+        return None
+    noise = fit.band.noise
+    times = error / math.sqrt(float(np.mean(noise**2 + rollout.spread**2)))
+    share = rollout.explained
+    if times < _EXCESS and not (share < 0 and error > _EXCESS * noise):
+        return None
+    below = f" (R² {share:.2g}: the runs' own mean predicts them better)" if share < 0 else ""
+    return (
+        f"fitted to its smaller runs, the law misses the larger ones by {100 * error:.2g} % (root mean square of "
+        f"{len(rollout.largest)} steps){below}; residuals in the table are {100 * noise:.2g} %, so beyond it "
+        "the law is not to be relied on to that, and the intervals of predictions are wide"
+    )
 
 
 def _loose(fit: Fit, name: str) -> str | None:
