@@ -127,7 +127,7 @@ def _predict(fit: Fit, args: argparse.Namespace, columns: dict[str, str]) -> str
     fit.extra["predictions"] = {
         "interval": args.interval,
         "rows": [
-            {key: float(column[i]) for key, column in rows.items()}
+            {key: column[i].item() for key, column in rows.items()}
             | {name: float(found.value[i]), "low": float(found.low[i]), "high": float(found.high[i])}
             for i in range(len(found.value))
         ],

@@ -227,10 +227,8 @@ def _larger(fit: Fit) -> dict[str, np.ndarray]:
     parts = [name for name in columns if name in ("flops", "num_parameters", "num_tokens", "min_steps", "exposures")]
     largest = int(np.argmax(size))
     factor = _FAR ** (1 / max(1, len([name for name in parts if name != "flops"]) or 1))
-    return {
-        name: np.array([column[largest] * ((_FAR if name == "flops" else factor) if name in parts else 1.0)])
-        for name, column in columns.items()
-    }
+    found = {name: column[[largest]] for name, column in columns.items()}
+    return found | {name: found[name] * (_FAR if name == "flops" else factor) for name in parts}
 
 
 def _base(fit: Fit) -> str:

@@ -349,6 +349,6 @@ def predictions_text(name: str, rows: Mapping[str, np.ndarray], found: Predictio
     lines = [[*rows, name, f"{100 * level:g} %", "beyond the table"]]
     for i, value in enumerate(found.value):
         far = f"{np.exp(beyond[i]):.2g} times" if beyond[i] > 1e-3 else ""
-        cells = [f"{np.broadcast_to(column, found.value.shape)[i]:.5g}" for column in rows.values()]
+        cells = [str(c[i]) if c.dtype.kind == "U" else f"{c[i]:.5g}" for c in rows.values()]
         lines.append([*cells, f"{value:.5g}", f"[{found.low[i]:.4g}, {found.high[i]:.4g}]", far])
     return "\n".join([text_table(lines), *band.notes(float(beyond.max()))])

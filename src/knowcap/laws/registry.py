@@ -68,12 +68,14 @@ def rows_for(fit: Fit, table: Runs, columns: Mapping[str, str] | None = None) ->
     """
     law = fit.law.split(" (")[0]
     reads = ["step" if name == "min_steps" else name for name in fit.reads]
-    taken = take(read_once(table, columns or {}), law, reads)
+    named = read_once(table, columns or {})
+    others = [name for name in fit.points if name in named and name not in reads]
+    taken = take(named, law, reads, others)
     if taken.warnings:
         raise LawError(
             [f"new runs: {text.removesuffix('; left out')}; give every run a number" for text in taken.warnings]
         )
-    return {("min_steps" if name == "step" else name): taken[name] for name in reads}
+    return {("min_steps" if name == "step" else name): taken[name] for name in (*reads, *others) if name in taken}
 
 
 def fit_law(
