@@ -16,6 +16,7 @@ _EXAMPLES = (
     "knowcap plan holds --num_parameters 7B",
     "knowcap plan train --num_parameters 100M --num_people 2M --gpu a100 --num_gpus 8 --utilisation 0.4",
     "knowcap plan compute --flops 1e21 --price 2.50 --law parametric.json --json",
+    "knowcap plan next runs.csv --flops 1e20",
     "knowcap plan --web",
 )
 _QUESTIONS = {
@@ -49,6 +50,45 @@ def add(commands: Any, name: str) -> None:
         question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
         question.negative_numbers()
         question.add_argument("--json", action="store_true", help="print JSON instead of text")
+    _next(questions)
+
+
+def _next(questions: Any) -> None:
+    what = "which runs would narrow a prediction most, for a budget of FLOPs"
+    examples = (
+        *(example for example in _EXAMPLES if example.startswith("knowcap plan next ")),
+        "knowcap plan next runs.csv --flops 1e20 --target 1e23 --aim size --candidates possible.csv",
+    )
+    parser = add_command(questions, "next", _next_runs, examples, what)
+    parser.set_defaults(question="next")
+    text = "a CSV or Parquet file with num_parameters, num_tokens and loss of the runs so far"
+    parser.add_argument("runs", metavar="RUNS", type=Path, help=text)
+    _number(parser, "flops", "C", "what the next runs may cost together", required=True)
+    _number(parser, "target", "C", "FLOPs of the run to be predicted [100 times the largest of the table]")
+    text = "what is predicted: its loss, or its best size [loss]"
+    parser.add_argument("--aim", choices=("loss", "size"), default="loss", help=text)
+    text = "a table of possible runs, num_parameters and num_tokens [any size near the best for its cost]"
+    parser.add_argument("--candidates", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--max_runs", metavar="N", type=int, default=8, help="at most so many runs [8]")
+    text = "the law: chinchilla-parametric or kaplan-nd [chinchilla-parametric]"
+    parser.add_argument("--form", metavar="LAW", default="chinchilla-parametric", help=text)
+    text = "names of the table's columns, such as loss=eval_loss"
+    parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _next_runs(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.cli.fit import _pairs
+    from knowcap.laws import fit_law, read_runs
+    from knowcap.laws.plan.design import next_runs
+    from knowcap.laws.runs import take
+
+    possible = None
+    if args.candidates is not None:
+        possible = take(read_runs(args.candidates), "candidates", ("num_parameters", "num_tokens")).values
+    fit = fit_law(args.form, args.runs, columns=_pairs("--columns", args.columns), num_bootstraps=100)
+    answer = next_runs(fit, args.flops, args.target, aim=args.aim, candidates=possible, max_runs=args.max_runs)
+    print(json.dumps(answer.content()) if args.json else answer.text())
 
 
 def _size(parser: argparse.ArgumentParser) -> None:
@@ -151,4 +191,4 @@ def _plan(args: argparse.Namespace, _: list[str]) -> None:
 
         build().launch(server_port=args.port)
     else:
-        args.usage(f"expected a question, {', '.join(_QUESTIONS)}, or --web")
+        args.usage(f"expected a question, {', '.join((*_QUESTIONS, 'next'))}, or --web")

@@ -31,7 +31,7 @@ _UNITS = (
     ("tokens", "tokens"), ("bits", "bits"), ("flops", "FLOPs"), ("gpu_hours", "GPU-hours"), ("hours", "hours"),
     ("exposures", "exposures of each fact"), ("biographies", "people"), ("weight_bytes", "bytes"),
     ("training_bytes", "bytes"), ("inference_bytes", "bytes"), ("loss", "nats per token"),
-    ("cost", "in the currency of the price"),
+    ("cost", "in the currency of the price"), ("half_width", "%"),
 )  # fmt: skip
 
 
