@@ -60,6 +60,42 @@ def compute(
     rows = [_row(approach, source, law, flops) for approach, source, law in used]
     if min(min(row["parameters"], row["tokens"]) for row in rows) < 1:
         raise LawError(f"flops={flops:g} is less than one parameter and one token take; give more FLOPs")
+    results, intervals = _results(used, rows, flops)
+    hours = hardware.gpu_hours(flops)
+    cost, cost_steps = cost_of(hours, hardware)
+    ranges = _ranges([row for row in rows if not row["approach"].startswith("Kaplan")])
+    largest = num_parameters or ranges["num_parameters"][1]
+    results |= {"gpu_hours": hours, "hours": hours / hardware.num_gpus} | cost | memory_results(largest)
+    steps = [Step("budget", flops, "FLOPs", "C = 6 N D"), _time(hours, hardware), *cost_steps]
+    if num_parameters is not None:
+        steps += _fixed(num_parameters, flops, used)
+        results["num_tokens"] = flops / (6 * num_parameters)
+    steps += memory_steps(largest, "bf16")[:1]
+    laws_used = [law for _, _, law in used]
+    sizes, tokens = (_range(ends) for ends in ranges.values())
+    return Answer(
+        "compute",
+        f"{sizes} parameters and {tokens} tokens, by the approach (Kaplan apart).",
+        results,
+        intervals,
+        steps,
+        table=rows,
+        laws=laws_used,
+        warnings=(
+            *_limits(flops, laws_used, num_parameters, unique_tokens),
+            *memory_warnings(largest, hardware),
+            *unused(laws, laws_used, "compute"),
+        ),
+        chart=loss_chart([_label(row, law) for row, law in zip(rows, laws_used, strict=True)], flops, num_parameters),
+        ranges=ranges,
+        ranges_of="Chinchilla's approaches",
+    )
+
+
+def _results(
+    used: Sequence[tuple[str, str, Law]], rows: Sequence[Mapping[str, Any]], flops: float
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Each approach's optimum and its loss, and the intervals of those that were fitted."""
     results: dict[str, float] = {"flops": flops}
     intervals: dict[str, Interval] = {}
     for (approach, _, law), row in zip(used, rows, strict=True):
@@ -71,44 +107,18 @@ def compute(
             results[f"loss_{key}"] = row["nats_a_token"]
             ends = loss_interval(law, row["parameters"], row["tokens"])
             intervals |= {f"loss_{key}": ends} if ends else {}
-    hours = hardware.gpu_hours(flops)
-    cost, cost_steps = cost_of(hours, hardware)
-    largest = num_parameters or max(row["parameters"] for row in rows)
-    results |= {"gpu_hours": hours, "hours": hours / hardware.num_gpus} | cost | memory_results(largest)
-    steps = [Step("budget", flops, "FLOPs", "C = 6 N D"), _time(hours, hardware), *cost_steps]
-    if num_parameters is not None:
-        steps += _fixed(num_parameters, flops, used)
-        results["num_tokens"] = flops / (6 * num_parameters)
-    steps += memory_steps(largest, "bf16")[:1]
-    chinchilla = [row for row in rows if not row["approach"].startswith("Kaplan")]
-    spans = [_range([row[name] for row in chinchilla]) for name in ("parameters", "tokens")]
-    chosen = [law for _, _, law in used]
-    shown = [
-        (f"{approach.split(' ', 1)[-1]}, {source}", law, row["parameters"])
-        for (approach, source, law), row in zip(used, rows, strict=True)
-    ]
-    return Answer(
-        "compute",
-        f"{spans[0]} parameters and {spans[1]} tokens, by the approach (Kaplan apart).",
-        results,
-        intervals,
-        steps,
-        table=rows,
-        laws=chosen,
-        warnings=(
-            *_limits(flops, chosen, num_parameters, unique_tokens),
-            *memory_warnings(largest, hardware),
-            *unused(laws, chosen, "compute"),
-        ),
-        chart=loss_chart(shown, flops, num_parameters),
-        ranges={
-            name: (min(row[key] for row in chinchilla), max(row[key] for row in chinchilla))
-            for name, key in (("num_parameters", "parameters"), ("num_tokens", "tokens"))
-        }
-        if chinchilla
-        else {},
-        ranges_of="Chinchilla's approaches",
-    )
+    return results, intervals
+
+
+def _ranges(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
+    """The least and the most of the approaches' parameters and tokens."""
+    columns = {"num_parameters": "parameters", "num_tokens": "tokens"}
+    return {name: (min(row[key] for row in rows), max(row[key] for row in rows)) for name, key in columns.items()}
+
+
+def _label(row: Mapping[str, Any], law: Law) -> tuple[str, Law, float]:
+    """An approach for the chart: `parametric, Hoffmann`, its law and its size."""
+    return f"{row['approach'].split(' ', 1)[-1]}, {row['law_of']}", law, row["parameters"]
 
 
 def _check(flops: float, num_parameters: float | None, unique_tokens: float | None) -> None:
@@ -130,9 +140,9 @@ def _check(flops: float, num_parameters: float | None, unique_tokens: float | No
 
 def _time(hours: float, hardware: Hardware) -> Step:
     """The GPU-hours of the budget."""
-    gpus = f"{figure(hardware.num_gpus)} " if hardware.num_gpus != 1 else "one "
     took = duration(3600 * hours / hardware.num_gpus)
-    return Step("GPU-hours", hours, "", f"{hardware.utilisation:.4g} of the peak of {hardware.gpu}; on {gpus}{took}")
+    why = f"{hardware.utilisation:.4g} of the peak of {hardware.gpu}; {took} on {figure(hardware.num_gpus)} of them"
+    return Step("GPU-hours", hours, "", why)
 
 
 def _chosen(laws: Mapping[str, Law]) -> list[tuple[str, str, Law]]:
@@ -196,8 +206,8 @@ def _fixed(num_parameters: float, flops: float, used: list[tuple[str, str, Law]]
     return steps
 
 
-def _range(values: list[float]) -> str:
-    low, high = figure(min(values)), figure(max(values))
+def _range(ends: Interval) -> str:
+    low, high = map(figure, ends)
     return low if low == high else f"{low} to {high}"
 
 

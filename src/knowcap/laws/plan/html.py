@@ -11,12 +11,16 @@ from knowcap.laws.plan.chart import svg
 from knowcap.laws.quantity import figure
 
 
+# The page's own rules for tables and lists are stronger than a class; hence !important.
 _STYLE = """
-.kc{line-height:1.4;overflow-wrap:anywhere} .kc h3{margin:.2em 0 .6em;font-size:1.15em}
-.kc h4{margin:1em 0 .3em;font-size:1em} .kc table{border-collapse:collapse;width:100%;font-size:.92em}
-.kc th,.kc td{text-align:left;vertical-align:top;padding:.25em .6em .25em 0;border:0;border-bottom:1px solid #8884}
-.kc td.n,.kc th.n{text-align:right;white-space:nowrap} .kc small{opacity:.75} .kc li{margin:.2em 0}
-.kc .wide{overflow-x:auto} .kc pre{overflow-x:auto;font-size:.8em} .kc summary{cursor:pointer;margin:1em 0 .3em}
+.kc{line-height:1.4;overflow-wrap:break-word} .kc h3{margin:.2em 0 .6em;font-size:1.15em}
+.kc h4{margin:1em 0 .3em;font-size:1em} .kc small{opacity:.75;font-size:.85em} .kc li{margin:.25em 0}
+.kc table{border:0!important;border-collapse:collapse;width:100%;margin:0!important;font-size:.92em}
+.kc tr{border:0!important;background:none!important}
+.kc th,.kc td{text-align:left!important;vertical-align:top;padding:.3em .7em .3em 0!important}
+.kc th,.kc td{border:0!important;border-bottom:1px solid #8884!important}
+.kc td.n{text-align:right!important;padding-right:0!important} .kc .wide{overflow-x:auto;margin-top:1em}
+.kc .wide td{white-space:nowrap} .kc pre{overflow-x:auto;font-size:.8em} .kc summary{cursor:pointer;margin:1em 0 .3em}
 """
 
 
@@ -39,13 +43,13 @@ def answer_html(answer: Answer) -> str:
 
 
 def _results(answer: Answer) -> str:
-    """Each number with its unit, and its interval or range below it."""
+    """Each number with its unit, and its interval below it."""
     rows = []
     for name, value in answer.results.items():
         interval = answer.intervals.get(name)
         below = "" if interval is None else f"<br><small>{figure(interval[0])} to {figure(interval[1])}</small>"
         said, unit = escape(name.replace("_", " ")), escape(unit_of(name))
-        rows.append(f'<tr><td>{said}</td><td class="n">{figure(value)}{below}</td><td>{unit}</td></tr>')
+        rows.append(f'<tr><td>{said}</td><td class="n">{figure(value)} <small>{unit}</small>{below}</td></tr>')
     note = ""
     if not answer.intervals:
         spans = ", ".join(f"{figure(low)} to {figure(high)} {unit_of(n)}" for n, (low, high) in answer.ranges.items())

@@ -15,7 +15,6 @@ from knowcap.laws.quantity import figure
 # and gradients of 2 bytes, float32 copies of 4, two moments of 4 each. In float32: 4 + 4 + 8. Quantized models are
 # trained in bf16 and quantized afterwards.
 TRAINING_BYTES = 16.0
-_TRAINING = "16 a parameter at every precision: weights, gradients, AdamW; without activations (ZeRO, section 3.1)"
 _USABLE = 0.9  # of a GPU's memory; the rest is the libraries' own
 
 
@@ -34,8 +33,12 @@ def memory_steps(num_parameters: float, precision: str) -> list[Step]:
     """The same as two lines, the weights at the precision in use."""
     each = ", ".join(f"{name} {figure(inference_bytes(num_parameters, name))}" for name in PRECISIONS)
     why = f"weights at {precision}, without the scales of quantized ones; {each}"
+    training = (
+        f"16 for each of {figure(num_parameters)} parameters at every precision: weights, gradients, AdamW; without "
+        "activations (ZeRO, section 3.1)"
+    )
     return [
-        Step("memory in training", TRAINING_BYTES * num_parameters, "bytes", _TRAINING),
+        Step("memory in training", TRAINING_BYTES * num_parameters, "bytes", training),
         Step("memory in use", inference_bytes(num_parameters, precision), "bytes", why),
     ]
 

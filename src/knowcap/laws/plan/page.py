@@ -27,13 +27,13 @@ _LEAD = (
 _NUMBERS = {
     "bits": "bits to store",
     "num_people": "or: people of bioS to store",
-    "num_parameters": "parameters, embeddings included",
-    "exposures": "exposures of each fact (empty: 1000; to train, the fewest)",
+    "num_parameters": "parameters, all of them",
+    "exposures": "exposures of each fact (empty: the law's)",
     "entity_space": "possible names",
-    "tokens_per_exposure": "tokens that state all facts once (empty: as in the paper's biographies)",
+    "tokens_per_exposure": "tokens that state all facts once",
     "num_gpus": "number of GPUs",
-    "utilisation": "share of the GPU's peak that is reached, such as 40%",
-    "price": "price of one GPU for an hour (adds the cost)",
+    "utilisation": "share of the GPU's peak, such as 40%",
+    "price": "price of a GPU-hour",
     "flops": "budget, FLOPs",
     "unique_tokens": "different tokens available",
 }
@@ -53,19 +53,20 @@ _CONTENT = ("bits", "num_people", *_TABLE)
 _HARDWARE = ("gpu", "num_gpus", "utilisation", "price")
 _GPUS = {"gpu": "h100-sxm", "num_gpus": "1", "utilisation": "0.4"}
 TABS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
-    "size": ("How large a model?", (*_CONTENT, *_SETTING), {"bits": "1e9", "precision": "int8"}),
-    "holds": ("What does it hold?", ("num_parameters", *_SETTING), {"num_parameters": "7e9"}),
+    "size": ("Size", (*_CONTENT, *_SETTING), {"bits": "1e9", "precision": "int8"}),
+    "holds": ("Bits held", ("num_parameters", *_SETTING), {"num_parameters": "7e9"}),
     "train": (
-        "How long a training?",
+        "Training",
         ("num_parameters", *_CONTENT, *_SETTING, "tokens_per_exposure", *_HARDWARE),
         {"num_parameters": "100M", "num_people": "2M"} | _GPUS,
     ),
     "compute": (
-        "What for a budget?",
+        "Budget",
         ("flops", "num_parameters", "unique_tokens", *_HARDWARE),
         {"flops": "1e21"} | _GPUS,
     ),
 }
+_NARROW = 140  # pixels of a field
 _STARTS = {"architecture": "gpt2", "precision": "bf16", "junk": "none"}
 
 
@@ -103,10 +104,10 @@ def build() -> gradio.Blocks:
             first = answer(question, _STARTS | starts)
             with gr.Tab(label, elem_id=f"tab-{question}"), gr.Row():
                 with gr.Column(scale=2, min_width=300):
-                    button = gr.Button("Answer", variant="primary", elem_id=f"{question}-ask")
                     fields = _fields(gr, question, names, _STARTS | starts)
                     with gr.Accordion("fits of your own", open=False):
                         law = gr.File(label="JSON of knowcap fit", file_count="multiple", file_types=[".json"])
+                    button = gr.Button("Answer", variant="primary", elem_id=f"{question}-ask")
                 with gr.Column(scale=3, min_width=300):
                     shown = gr.HTML(answer_html(first), elem_id=f"{question}-answer")
                     with gr.Accordion("as JSON", open=False):
@@ -122,7 +123,8 @@ def build() -> gradio.Blocks:
 
 def _fields(gr: Any, question: str, names: tuple[str, ...], starts: dict[str, str]) -> dict[str, Any]:
     """The fields of a tab by name; those about a table of facts are folded away."""
-    fields = {name: _field(gr, name, starts, f"{question}-{name}") for name in names if name not in _TABLE}
+    with gr.Row():  # two beside each other on a phone
+        fields = {name: _field(gr, name, starts, f"{question}-{name}") for name in names if name not in _TABLE}
     if "facts" in names:
         with gr.Accordion("or: a table of facts to store (empty the two fields above)", open=False):
             fields |= {name: _field(gr, name, starts, f"{question}-{name}") for name in _TABLE}
@@ -131,9 +133,10 @@ def _fields(gr: Any, question: str, names: tuple[str, ...], starts: dict[str, st
 
 def _field(gr: Any, name: str, starts: dict[str, str], elem_id: str) -> Any:
     if name in _NUMBERS:
-        return gr.Textbox(label=_NUMBERS[name], value=starts.get(name, ""), elem_id=elem_id)
+        return gr.Textbox(label=_NUMBERS[name], value=starts.get(name, ""), elem_id=elem_id, min_width=_NARROW)
     if name in _CHOICES:
-        return gr.Dropdown(label=name, choices=list(_CHOICES[name]), value=starts[name], elem_id=elem_id)
+        choices = list(_CHOICES[name])
+        return gr.Dropdown(label=name, choices=choices, value=starts[name], elem_id=elem_id, min_width=_NARROW)
     return gr.File(label=_FILES[name], type="filepath", elem_id=elem_id)
 
 

@@ -137,8 +137,6 @@ def train(
     once = _tokens_once(content, tokens_per_exposure)
     training = Training(num_parameters, once.value or 0.0, replace(setting, exposures=exposures))
     hours = training.gpu_hours(hardware)
-    share = f"{figure(content.bits)} bits / {figure(num_parameters)} parameters"
-    gpus = "one" if hardware.num_gpus == 1 else f"{figure(hardware.num_gpus)} of them"
     results = {
         "exposures": exposures, "tokens": training.tokens, "flops": training.flops, "gpu_hours": hours,
         "hours": hours / hardware.num_gpus, "bits_per_parameter_needed": needed,
@@ -149,7 +147,7 @@ def train(
     results |= cost | memory_results(num_parameters)
     steps = [
         *content.steps,
-        Step("bits per parameter needed", needed, "", share),
+        Step("bits per parameter needed", needed, "", f"for {figure(num_parameters)} parameters"),
         Step("exposures", exposures, "", why),
         *found.steps,
         once,
@@ -159,15 +157,10 @@ def train(
     ]
     used = [found.law, *(laws[law.law] for law, _ in LOSS_LAWS if law.law in laws)]
     warnings = [*_shortfall(needed, found.value, content.bits), *found.warnings, *content.notes, _LECTURE]
-    warnings += memory_warnings(num_parameters, hardware)
-    if tokens_per_exposure is None:
-        warnings += people_notes(content.bits) if content.tokens is None else []
-        warnings.append("texts are assumed to be as long as the paper's; set tokens_per_exposure for others")
+    warnings += [*memory_warnings(num_parameters, hardware), *_text_notes(content, tokens_per_exposure)]
     return Answer(
         "train",
-        f"{figure(exposures)} exposures: {figure(training.tokens)} tokens, {figure(training.flops)} FLOPs, "
-        f"{figure(hours)} GPU-hours on {hardware.gpu}: {duration(3600 * results['hours'])} on {gpus}"
-        + (f", for {figure(cost['cost'])}." if cost else "."),
+        _headline(results, hardware),
         results,
         _intervals(needed, setting, laws, per_exposure) | _held_interval(found, num_parameters, content.bits),
         steps,
@@ -176,6 +169,25 @@ def train(
         (*warnings, *unused(laws, used, "train")),
         bits_chart(found, num_parameters, results["bits_held"], content.bits),
     )
+
+
+def _headline(results: Mapping[str, float], hardware: Hardware) -> str:
+    """The answer in one sentence."""
+    gpus = "one" if hardware.num_gpus == 1 else f"{figure(hardware.num_gpus)} of them"
+    cost = f", for {figure(results['cost'])}" if "cost" in results else ""
+    return (
+        f"{figure(results['exposures'])} exposures: {figure(results['tokens'])} tokens, {figure(results['flops'])} "
+        f"FLOPs, {figure(results['gpu_hours'])} GPU-hours on {hardware.gpu}: {duration(3600 * results['hours'])} on "
+        f"{gpus}{cost}."
+    )
+
+
+def _text_notes(content: Content, tokens_per_exposure: float | None) -> list[str]:
+    """What is assumed of the length of texts, where it is not given."""
+    if tokens_per_exposure is not None:
+        return []
+    notes = people_notes(content.bits) if content.tokens is None else []
+    return [*notes, "texts are assumed to be as long as the paper's; set tokens_per_exposure for others"]
 
 
 def _held_interval(found: Rate, num_parameters: float, bits: float) -> dict[str, Interval]:
