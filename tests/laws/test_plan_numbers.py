@@ -139,6 +139,20 @@ def test_a_fit_gives_the_interval_of_the_loss(tmp_path) -> None:
     assert low < size < high
 
 
+@pytest.mark.parametrize(("form", "fixed"), [("alpha = beta", {"beta": 0.34}), ("E = 0", {"E": 0.0})])
+def test_a_simpler_form_and_the_best_fit_are_taken_with_what_they_fix(tmp_path, form: str, fixed: dict) -> None:
+    whole = {"A": 400.0, "B": 1500.0, "E": 1.8, "alpha": 0.34, "beta": 0.36} | fixed
+    fewer = {name: value for name, value in whole.items() if name not in fixed}
+    fit = {"constants": fewer, "intervals": {}, "samples": {name: [v, v * 1.01] for name, v in fewer.items()}}
+    best = {"law": "best", "best": fit | {"law": f"chinchilla-parametric ({form})"}}
+    full = {"law": "chinchilla-parametric", "constants": whole, "intervals": {}}
+    found = []
+    for name, content in (("best", best), ("full", full)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        found.append(ask("compute", law=[tmp_path / f"{name}.json"], flops=1e20).results)
+    assert found[0] == pytest.approx(found[1])
+
+
 def test_a_fit_in_doubtful_units_is_refused(tmp_path) -> None:
     table = isoflop(noise_of(0.002, seed=0))[0]
     fit = fit_law(

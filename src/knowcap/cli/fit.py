@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.cli.parsers import add_command
+from knowcap.cli.parsers import add_command, quantity
 from knowcap.files import FileError, read_json
 
 
@@ -48,9 +48,9 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--where", metavar="COLUMN=VALUE", nargs="+", action="extend", default=[], help=text)
     text = "a table of new runs: prints what the law predicts for them, with intervals"
     parser.add_argument("--predict", metavar="FILE", type=Path, help=text)
-    parser.add_argument("--interval", type=float, default=0.9, help="confidence level of predictions [0.9]")
+    parser.add_argument("--interval", type=quantity, default=0.9, help="confidence level of predictions [0.9]")
     text = "budgets of FLOPs: prints the best size and tokens, and the loss there; for laws that have a best size"
-    parser.add_argument("--flops", metavar="BUDGET", type=float, nargs="+", default=[], help=text)
+    parser.add_argument("--flops", metavar="BUDGET", type=quantity, nargs="+", default=[], help=text)
     text = "B_star,alpha_B: converts steps to S_min for kaplan-ns"
     parser.add_argument("--critical_batch", metavar="B,ALPHA", type=_pair, help=text)
     text = "JSON of a fit to fresh data, whose A, B, E, alpha and beta are kept; for data-constrained"

@@ -149,3 +149,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"got {text}, expected 1 or more")
     return number
+
+
+def quantity(text: str) -> float:
+    """A number as people write it, such as 7B or 40%, for argparse."""
+    from knowcap.laws.quantity import quantity as read  # imported late: the laws are for few commands
+
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

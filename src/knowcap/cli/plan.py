@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from knowcap.cli.parsers import add_command
+from knowcap.cli.parsers import add_command, quantity
 
 
 _EXAMPLES = (
@@ -122,9 +122,9 @@ def _hardware(parser: argparse.ArgumentParser) -> None:
     """Options for what trains, and its price."""
     gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
     parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
-    parser.add_argument("--num_gpus", metavar="N", type=_quantity, default=1.0, help="[1]")
+    parser.add_argument("--num_gpus", metavar="N", type=quantity, default=1.0, help="[1]")
     reached = "share of the GPU's peak bf16 FLOP/s that the training reaches, such as 0.4 or 40%% [0.4]"
-    parser.add_argument("--utilisation", metavar="SHARE", type=_quantity, default=0.4, help=reached)
+    parser.add_argument("--utilisation", metavar="SHARE", type=quantity, default=0.4, help=reached)
     _number(parser, "price", "P", "of one GPU for an hour, in any currency: adds the cost")
 
 
@@ -160,16 +160,7 @@ def _setting(parser: argparse.ArgumentParser, exposures: str) -> None:
 
 
 def _number(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, required: bool = False) -> None:
-    parser.add_argument(f"--{name}", metavar=metavar, type=_quantity, required=required, help=text)
-
-
-def _quantity(text: str) -> float:
-    from knowcap.laws.quantity import quantity
-
-    try:
-        return quantity(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    parser.add_argument(f"--{name}", metavar=metavar, type=quantity, required=required, help=text)
 
 
 def _answer(args: argparse.Namespace, _: list[str]) -> None:

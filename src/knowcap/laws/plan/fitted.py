@@ -52,7 +52,9 @@ def read_laws(paths: Iterable[str | Path]) -> dict[str, Law]:
 
 
 def _contents(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """The fits of a file: one, or those of all approaches, as `knowcap fit chinchilla` writes them."""
+    """The fits of a file: one, the best, or those of all approaches, as `knowcap fit` writes them for a law's name,
+    `best` and `chinchilla`.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -62,6 +64,9 @@ def _contents(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     if isinstance(content, dict) and isinstance(content.get("approaches"), dict):
         fits = list(content["approaches"].values())
         several = f" of {path.name}"
+    elif isinstance(content, dict) and isinstance(content.get("best"), dict):
+        fits = [content["best"]]
+        several = f" of {path.name}"
     if not fits or not all(isinstance(f, dict) and isinstance(f.get("constants"), dict) and "law" in f for f in fits):
         problems.append(f"{path}: expected the JSON of `knowcap fit` with law and constants; give such a file")
         return []
@@ -69,7 +74,11 @@ def _contents(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _law(path: Path, content: Mapping[str, Any]) -> Law:
-    name, constants = str(content["law"]), content["constants"]
+    name, _, form = str(content["law"]).partition(" (")
+    content = dict(content) | {
+        key: _completed(content.get(key), form) for key in ("constants", "intervals", "samples")
+    }
+    constants = content["constants"]
     needed = CONSTANTS.get(name, ())
     problems = [
         f"{path}: {name} needs the constant {key!r} as a finite number, got {constants.get(key)!r}; fit it again"
@@ -98,6 +107,16 @@ def _law(path: Path, content: Mapping[str, Any]) -> Law:
         warnings=tuple(warnings),
         prediction=content.get("prediction") or {},
     )
+
+
+def _completed(values: Mapping[str, Any] | None, form: str) -> dict[str, Any]:
+    """Values by constant with those that a simpler form of the parametric law fixes (`knowcap.laws.forms`)."""
+    found = dict(values or {})
+    if form.startswith("alpha = beta") and "alpha" in found:
+        found["beta"] = found["alpha"]
+    if form.startswith("E = 0") and "alpha" in found:
+        found["E"] = [0.0] * len(found["alpha"]) if isinstance(found["alpha"], list) else 0.0
+    return found
 
 
 def _intervals(path: Path, content: Mapping[str, Any], problems: list[str]) -> tuple[dict[str, Interval], set[str]]:
