@@ -209,3 +209,41 @@ def noisy(law: str, kind: str, seed: int) -> tuple[Table, Constants]:
     observed = {"capacity": "knowledge_bits", "exposures": "knowledge_bits", "critical-batch": "batch_tokens"}
     name = observed.get(law, "loss")
     return table | {name: table[name] * np.exp(scale * independent)}, truth
+
+
+# Settings like those of Porian et al. (2024): 16 sizes at 12 budgets, whose profiles reach far beyond their optimum on
+# the side of large models, where training is short and the loss nears that of guessing. By exponents alpha and beta,
+# and how many tokens a warm-up takes: none, as many for all sizes, or in proportion to the size.
+PROFILE_SETTINGS = tuple(
+    (alpha, beta, warm_up)
+    for alpha, beta in ((0.34, 0.28), (0.45, 0.45), (0.30, 0.36), (0.5, 0.37), (0.28, 0.40))
+    for warm_up in ("none", "fixed", "size")
+)
+PROFILE_SIZES, PROFILE_BUDGETS = np.geomspace(5e6, 9e8, 16), 1.25e16 * 2.0 ** np.arange(12)
+
+
+def profile_loss(setting: tuple[float, float, str], n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Loss of a setting; without a warm-up the best size at 1e18 FLOPs is 40 million."""
+    alpha, beta, warm_up = setting
+    size, data = 4e7, 1e18 / 6 / 4e7
+    wasted = {"none": 0.0 * n, "fixed": 2e8 + 0.0 * n, "size": 3 * n}[warm_up]
+    effective = d * d / (d + wasted)
+    loss = 1.8 + 1.2 * (size / n) ** alpha + 1.2 * alpha / beta * (data / effective) ** beta
+    return -np.logaddexp(-3 * loss, -3 * 10.8) / 3
+
+
+def profile_optima(setting: tuple[float, float, str]) -> np.ndarray:
+    """The best size of each budget, on a fine grid."""
+    n = np.geomspace(1e5, 1e11, 20_001)
+    return np.array([n[np.argmin(profile_loss(setting, n, budget / 6 / n))] for budget in PROFILE_BUDGETS])
+
+
+def profiles(setting: tuple[float, float, str], noise: Callable[[int], np.ndarray]) -> tuple[Table, float]:
+    """The runs of a setting, and the exponent of its optimum over the budgets whose best size is among those tried."""
+    budget, n = grid(PROFILE_BUDGETS, PROFILE_SIZES)
+    d = budget / 6 / n
+    loss = profile_loss(setting, n, d) * noise(len(n))
+    best = profile_optima(setting)
+    inside = (best > PROFILE_SIZES[0]) & (best < PROFILE_SIZES[-1])
+    exponent = float(np.polyfit(np.log(PROFILE_BUDGETS[inside]), np.log(best[inside]), 1)[0])
+    return {"num_parameters": n, "num_tokens": d, "loss": loss, "budget": budget}, exponent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from knowcap.laws.capacity import capacity_at, exposures_needed, fit_capacity, fit_exposures
-from knowcap.laws.chinchilla import fit_envelope, fit_isoflop
+from knowcap.laws.chinchilla import fit_envelope
 from knowcap.laws.critical_batch import (
     critical_batch,
     fit_critical_batch,
@@ -14,6 +14,7 @@ from knowcap.laws.critical_batch import (
 from knowcap.laws.data_constrained import data_constrained_loss, effective_tokens, fit_data_constrained, value_of_pass
 from knowcap.laws.factors import factored_bits, fit_factors
 from knowcap.laws.fit import Fit, Options
+from knowcap.laws.isoflop import fit_isoflop
 from knowcap.laws.kaplan import (
     fit_kaplan_c,
     fit_kaplan_d,

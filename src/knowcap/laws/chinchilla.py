@@ -1,4 +1,4 @@
-"""Chinchilla's approaches 1 and 2: the envelope of training curves and the IsoFLOP profiles (Hoffmann et al. 2022)."""
+"""Chinchilla's approach 1, the envelope of training curves, and the line through optima (Hoffmann et al. 2022)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from knowcap.laws.fit import Fit, Options
-from knowcap.laws.intervals import Interval, interval, percentiles, random_weights, student
+from knowcap.laws.intervals import Interval, interval, percentiles, student
 from knowcap.laws.law import LawError
 from knowcap.laws.predict import Refit, Refitted
 
@@ -34,11 +34,19 @@ class Optima:
     drawn: np.ndarray
 
 
-def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra: dict[str, Any]) -> Fit:
+def line_fit(
+    law: str,
+    optima: Optima,
+    num_points: int,
+    options: Options,
+    extra: dict[str, Any],
+    groups: np.ndarray | None = None,
+) -> Fit:
     """N = coefficient x C^exponent and the same for D, by least squares of the logs.
 
     Intervals are those of the regression (Student's t, k - 2 degrees of freedom: how far budgets lie off the line)
-    from four budgets on, of the bootstrap over points or runs below that.
+    from four budgets on, of the bootstrap over points or runs below that. With groups, whose noise several budgets
+    share, the wider of the two, the bootstrap's by Student's t with two degrees less than there are groups.
     """
     c = np.log(optima.flops)
     columns = (np.log(optima.num_parameters), np.log(optima.num_tokens))
@@ -58,10 +66,16 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
     enough = len(c) >= _ENOUGH
     constants = {name: float(v) for name, v in zip(NAMES, values, strict=True)}
     fitted = np.exp(lines[0][1] + lines[0][0] * c)
+    intervals = regression if enough else boot
+    if groups is not None and enough:
+        freedom = max(1, len(np.unique(groups)) - 2)
+        stretch = float(student(options.confidence_level, freedom) / student(options.confidence_level, np.inf))
+        shared = {n: _stretched(boot[n], constants[n], stretch) for n in NAMES}
+        intervals = {n: max(regression[n], shared[n], key=_width) for n in NAMES}
     return Fit(
         law=law,
         constants=constants,
-        intervals=regression if enough else boot,
+        intervals=intervals,
         objective=float((np.log(fitted / optima.num_parameters) ** 2).sum()),
         objective_of="sum of squared log residuals of the optimal sizes",
         num_points=num_points,
@@ -74,6 +88,7 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
         formula=_predict,
         refit=Refit(2, lambda weights: _refitted(c, columns[0], weights)),
         interval_method="regression" if enough else "bootstrap",
+        clusters=("budgets",) if groups is None else ("budgets", "groups"),
         confidence_level=options.confidence_level,
         profile_intervals=regression,
         bootstrap_intervals=boot,
@@ -81,6 +96,16 @@ def line_fit(law: str, optima: Optima, num_points: int, options: Options, extra:
         samples=samples,
         extra=extra,
     )
+
+
+def _stretched(ends: Interval, value: float, factor: float) -> Interval:
+    """Ends moved away from a value above zero; an exponent's by difference, a coefficient's would be by ratio."""
+    return tuple(None if end is None else value + factor * (end - value) for end in ends)  # type: ignore[return-value]
+
+
+def _width(ends: Interval) -> float:
+    low, high = ends
+    return np.inf if low is None or high is None else high - low
 
 
 def _predict(constants: Mapping[str, float], columns: Mapping[str, Any]) -> np.ndarray:
@@ -129,118 +154,6 @@ def _exp(ends: Interval) -> Interval:
     with np.errstate(over="ignore"):
         low, high = (None if end is None else float(np.exp(end)) for end in ends)
     return (low or None, high if high is None or np.isfinite(high) else None)
-
-
-_SIZES = 3  # different sizes that a parabola needs
-BIAS = (
-    "approach 2 is biased, a profile being no parabola: coefficients where sizes lie to one side of the "
-    "optimum, exponents where that changes from budget to budget; chinchilla-parametric is not"
-)
-
-
-def fit_isoflop(
-    num_parameters: np.ndarray,
-    num_tokens: np.ndarray,
-    loss: np.ndarray,
-    budget: np.ndarray,
-    options: Options = _OPTIONS,
-) -> Fit:
-    """The lowest point of each budget's parabola, and power laws of those in the budget.
-
-    Tokens at the optimum are read off the profile's own line of log tokens in log parameters. The parabola is biased
-    for unequal exponents: see `BIAS`, and `knowcap.laws.compare` for how large that is on a given grid.
-
-    Args:
-        num_parameters, num_tokens: of shape (n,).
-        loss: nats per token, of shape (n,).
-        budget: FLOPs of the profile that a run belongs to, of shape (n,).
-
-    Raises:
-        LawError: fewer than two budgets whose optimum lies between the sizes tried.
-    """
-    weights = np.ones((options.num_bootstraps + 1, len(loss)))
-    profiles, warnings = [], []
-    for number, value in enumerate(np.unique(budget)):
-        rows = np.flatnonzero(budget == value)
-        weights[1:, rows] = random_weights(len(rows), options.num_bootstraps, options.seed + number)
-        profile = _profile(num_parameters[rows], num_tokens[rows], loss[rows], weights[:, rows])
-        profiles.append({"budget": float(value), "num_points": len(rows)} | profile)
-    kept = [profile for profile in profiles if profile["why_not"] is None]
-    warnings = [f"budget {p['budget']:.3g}: {p['why_not']}; left out" for p in profiles if p["why_not"] is not None]
-    if len(kept) < 2:
-        found = "\n".join(f"  {w}" for w in warnings)
-        raise LawError(
-            f"chinchilla-isoflop: got {len(kept)} of {len(profiles)} budgets with an optimum, expected 2 or more; "
-            f"add runs of other sizes at each budget{chr(10) * bool(found)}{found}"
-        )
-    flops = np.array([p["budget"] for p in kept])
-    sizes, tokens = (np.stack([p["drawn"][i] for p in kept], 1) for i in (0, 1))
-    drawn = np.stack([np.broadcast_to(np.log(flops), sizes.shape), sizes, tokens], 1)
-    best = np.exp(drawn[0])
-    shown = [{k: v for k, v in p.items() if k not in ("drawn", "why_not")} for p in kept]
-    points = sum(p["num_points"] for p in kept)
-    optima = Optima(flops, best[1], best[2], drawn[1:])
-    fit = line_fit("chinchilla-isoflop", optima, points, options, {"budgets": shown})
-    fit.warnings += warnings + [BIAS]
-    if len(kept) == 2:
-        fit.warnings.append("two budgets always lie on a line; add a third")
-    return fit
-
-
-def _profile(sizes: np.ndarray, tokens: np.ndarray, loss: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
-    """The optimum of one budget, its curve, and log size and log tokens there under each weighting (2, B); or why
-    there is none.
-    """
-    x, y = np.log(sizes), np.log(tokens)
-    if (number := len(np.unique(x))) < _SIZES:
-        return {"why_not": f"{number} different sizes, expected {_SIZES} or more"}
-    centre, width = x.mean(), x.std()
-    z = (x - centre) / width
-    basis = np.stack([np.ones_like(z), z, z * z], 1)
-    normal = np.einsum("bn,nk,nl->bkl", weights, basis, basis)
-    right = np.einsum("bn,nk,n->bk", weights, basis, loss)
-    normal += 1e-12 * np.eye(3) * weights.sum(1)[:, None, None]
-    start, slope, bend = np.linalg.solve(normal, right[..., None])[..., 0].T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        best = np.where(bend > 0, -slope / (2 * bend), np.nan)
-    if not bend[0] > 0:
-        return {"why_not": "no minimum, its parabola opens downwards"}
-    if not z.min() < best[0] < z.max():
-        edge = "smallest" if best[0] <= z.min() else "largest"
-        return {"why_not": f"no interior minimum, the loss is lowest at the {edge} size tried"}
-    line = np.polyfit(z, y, 1) if np.ptp(z) else (0.0, y.mean())
-    log_size, log_tokens = centre + width * best, np.polyval(line, best)
-    return {
-        "why_not": None,
-        "num_parameters": float(np.exp(log_size[0])),
-        "num_tokens": float(np.exp(log_tokens[0])),
-        "loss": float(start[0] + slope[0] * best[0] / 2),
-        "parabola": {
-            "centre": float(centre),
-            "width": float(width),
-            "terms": [float(start[0]), float(slope[0]), float(bend[0])],
-        },
-        "sizes": sizes.tolist(),
-        "losses": loss.tolist(),
-        "drawn": np.stack([log_size, log_tokens]),
-    }
-
-
-def group_budgets(flops: np.ndarray, within: float = 0.1) -> tuple[np.ndarray, list[str]]:
-    """A budget for each run where the table has none: runs whose FLOPs follow one another by less than `within` share
-    one.
-
-    Returns:
-        The geometric mean of each group, of shape (n,), and a note about it.
-    """
-    order = np.argsort(flops)
-    jumps = np.diff(np.log(flops[order])) > np.log1p(within)
-    group = np.empty(len(flops), dtype=int)
-    group[order] = np.concatenate([[0], np.cumsum(jumps)])
-    means = np.array([np.exp(np.log(flops[group == g]).mean()) for g in range(group.max() + 1)])
-    spread = max(float(np.ptp(np.log(flops[group == g]))) for g in range(group.max() + 1))
-    text = f"no column budget: runs of about equal FLOPs make {len(means)} budgets"
-    return means[group], [text + (f", the widest spanning a factor of {np.exp(spread):.2f}" if spread > 0.3 else "")]
 
 
 _VALUES = 1500  # log-spaced FLOPs at which curves are compared, as in the paper

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.laws.chinchilla import fit_isoflop
 from knowcap.laws.fit import UNITS_WITHHELD, Fit, Options, beyond, finite, number, span, write_law
 from knowcap.laws.intervals import Interval
+from knowcap.laws.isoflop import fit_isoflop
 from knowcap.laws.law import Allocation, LawError, optimum
 from knowcap.laws.parametric import parametric_loss
 from knowcap.laws.registry import Runs, fit_law
@@ -159,16 +159,19 @@ def differences(comparison: Comparison) -> list[str]:
     return found
 
 
-def isoflop_bias(constants: dict[str, float], num_parameters: np.ndarray, budget: np.ndarray) -> dict[str, float]:
+def isoflop_bias(
+    constants: dict[str, float], num_parameters: np.ndarray, budget: np.ndarray, window: float | None = None
+) -> dict[str, float]:
     """Approach 2's exponents on noiseless losses of the parametric law, less the law's own.
 
     Args:
         constants: A, B, E, alpha, beta.
         num_parameters, budget: the grid of sizes and FLOPs, of shape (n,).
+        window: see `fit_isoflop`.
     """
     tokens = budget / (6 * num_parameters)
     loss = parametric_loss(constants, num_parameters, tokens)
-    found = fit_isoflop(num_parameters, tokens, loss, budget, Options(num_bootstraps=10)).constants
+    found = fit_isoflop(num_parameters, tokens, loss, budget, Options(num_bootstraps=10), window=window).constants
     true = constants["beta"] / (constants["alpha"] + constants["beta"])
     return {
         "exponent_parameters": found["exponent_parameters"] - true,
@@ -182,9 +185,9 @@ def _add_bias(comparison: Comparison) -> None:
     isoflop, parametric = comparison.fits["chinchilla-isoflop"], comparison.fits["chinchilla-parametric"]
     budgets = isoflop.extra["budgets"]
     sizes = np.concatenate([budget["sizes"] for budget in budgets])
-    flops = np.concatenate([np.full(budget["num_points"], budget["budget"]) for budget in budgets])
+    flops = np.concatenate([np.full(len(budget["sizes"]), budget["budget"]) for budget in budgets])
     try:
-        comparison.bias = isoflop_bias(parametric.constants, sizes, flops)
+        comparison.bias = isoflop_bias(parametric.constants, sizes, flops, isoflop.extra["window"])
     except LawError as error:
         comparison.notes.append(f"the bias of approach 2 on this grid cannot be computed: {error}")
         return

@@ -196,7 +196,7 @@ def _profiles(axes: Axes, fit: Fit) -> None:
     for i, budget in enumerate(budgets):
         color = COLORS[i % len(COLORS)]
         shape, sizes = budget["parabola"], np.array(budget["sizes"])
-        grid = np.linspace(np.log(sizes.min()), np.log(sizes.max()), 100)
+        grid = np.linspace(*np.log(shape["sizes"]), 100)
         z = (grid - shape["centre"]) / shape["width"]
         axes.plot(np.exp(grid), np.polynomial.polynomial.polyval(z, shape["terms"]), color=color, linewidth=1.2)
         axes.plot(sizes, budget["losses"], ".", color=color, markersize=5, label=f"{budget['budget']:.2g} FLOPs")

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from knowcap.laws.capacity import fit_capacity, fit_exposures
-from knowcap.laws.chinchilla import fit_envelope, fit_isoflop, group_budgets
+from knowcap.laws.chinchilla import fit_envelope
 from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
 from knowcap.laws.data_constrained import fit_data_constrained
 from knowcap.laws.factors import best_rate, fit_factors, long_table
 from knowcap.laws.finished import find_curves, last_rows, name_runs
 from knowcap.laws.fit import Fit, Options
+from knowcap.laws.isoflop import fit_isoflop, group_budgets
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
 from knowcap.laws.parametric import fit_parametric
@@ -251,6 +252,8 @@ def _fit_isoflop(taken: Taken, options: Options) -> Fit:
         budget, notes = group_budgets(taken["flops"])
     fit = fit_isoflop(taken["num_parameters"], taken["num_tokens"], taken["loss"], budget, options)
     fit.notes += notes
+    if any(note.startswith("rows are training curves") for note in taken.notes):
+        fit.notes.append("chinchilla-envelope reads all rows of training curves, this law their last ones")
     return fit
 
 
