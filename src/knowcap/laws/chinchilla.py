@@ -68,9 +68,7 @@ def line_fit(
     fitted = np.exp(lines[0][1] + lines[0][0] * c)
     intervals = regression if enough else boot
     if groups is not None and enough:
-        freedom = max(1, len(np.unique(groups)) - 2)
-        stretch = float(student(options.confidence_level, freedom) / student(options.confidence_level, np.inf))
-        shared = {n: _stretched(boot[n], constants[n], stretch) for n in NAMES}
+        shared = _of_groups(boot, constants, len(np.unique(groups)), options.confidence_level)
         intervals = {n: max(regression[n], shared[n], key=_width) for n in NAMES}
     return Fit(
         law=law,
@@ -98,9 +96,16 @@ def line_fit(
     )
 
 
-def _stretched(ends: Interval, value: float, factor: float) -> Interval:
-    """Ends moved away from a value above zero; an exponent's by difference, a coefficient's would be by ratio."""
-    return tuple(None if end is None else value + factor * (end - value) for end in ends)  # type: ignore[return-value]
+def _of_groups(
+    boot: Mapping[str, Interval], constants: Mapping[str, float], groups: int, level: float
+) -> dict[str, Interval]:
+    """Percentiles moved away from the constants by Student's t, of two degrees less than groups, over the normal's."""
+    factor = float(student(level, max(1, groups - 2)) / student(level, np.inf))
+
+    def moved(end: float | None, value: float) -> float | None:
+        return None if end is None else value + factor * (end - value)
+
+    return {name: (moved(low, constants[name]), moved(high, constants[name])) for name, (low, high) in boot.items()}
 
 
 def _width(ends: Interval) -> float:
