@@ -85,3 +85,18 @@ def test_bits_of_checkpoints_are_no_points_of_the_capacity_law() -> None:
     table |= {"knowledge_bits": 2 * p * share**2, "max_knowledge_bits": np.full(20, 1e8)}
     fit = fit_law("capacity", table, **FEW)
     assert fit.num_points == 5 and fit.constants["bits_per_parameter"] == pytest.approx(2)
+
+
+def test_rows_without_any_progress_are_in_the_order_of_the_table() -> None:
+    table = {name: column for name, column in curves().items() if name in ("run", "num_parameters")}
+    n = np.repeat(np.geomspace(1e6, 1e9, RUNS), STEPS)
+    table |= {"num_parameters": n, "loss": (8.8e13 / n) ** 0.076 * np.tile(np.linspace(1.5, 1, STEPS), RUNS)}
+    fit = fit_law("kaplan-n", table, **FEW)
+    assert fit.num_points == RUNS and fit.constants["alpha_N"] == pytest.approx(0.076)
+    assert any("add a column step" in text for text in fit.warnings)
+
+
+def test_rows_without_a_name_are_runs_of_their_own() -> None:
+    n = np.geomspace(1e6, 1e9, 6)
+    table = {"run": ["a", "", None, float("nan"), "b", ""], "num_parameters": n, "num_tokens": 20 * n}
+    assert fit_law("kaplan-n", table | {"loss": (8.8e13 / n) ** 0.076}, **FEW).num_points == 6

@@ -157,6 +157,8 @@ def test_a_header_that_its_numbers_belie_is_not_followed() -> None:
     fit = fit_law("kaplan-n", {"params (B)": n, "loss": (8.8e13 / n) ** 0.076}, **FEW)
     assert fit.constants["N_c"] == pytest.approx(8.8e13)
     assert any("taken as they are" in text for text in fit.extra["doubtful_units"])
+    fit = fit_law("kaplan-c", {"log10_flops": n * 1e12, "loss": (1e27 / n) ** 0.05}, **FEW)
+    assert fit.points["flops"] == pytest.approx(n * 1e12)
 
 
 def test_names_of_one_column_are_recognized_only_where_they_are_one() -> None:

@@ -137,6 +137,9 @@ def test_a_fit_gives_the_interval_of_the_loss(tmp_path) -> None:
     assert np.log([low, high]) == pytest.approx(np.log([expected.low[0], expected.high[0]]), rel=0.01)
     low, high = found.intervals["num_parameters_parametric"]
     assert low < size < high
+    small = ask("compute", law=[tmp_path / "fit.json"], flops=1e21, num_parameters=3e8)
+    low, high = small.intervals["loss_at_size_parametric"]
+    assert low < small.results["loss_at_size_parametric"] < high
 
 
 @pytest.mark.parametrize(("form", "fixed"), [("alpha = beta", {"beta": 0.34}), ("E = 0", {"E": 0.0})])

@@ -61,6 +61,7 @@ def _next(questions: Any) -> None:
     )
     parser = add_command(questions, "next", _next_runs, examples, what)
     parser.set_defaults(question="next")
+    parser.negative_numbers()
     text = "a CSV or Parquet file with num_parameters, num_tokens and loss of the runs so far"
     parser.add_argument("runs", metavar="RUNS", type=Path, help=text)
     _number(parser, "flops", "C", "what the next runs may cost together", required=True)
@@ -82,10 +83,12 @@ def _next_runs(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws import fit_law, read_runs
     from knowcap.laws.plan.design import next_runs
     from knowcap.laws.runs import take
+    from knowcap.laws.table import rename
 
     possible = None
     if args.candidates is not None:
-        possible = take(read_runs(args.candidates), "candidates", ("num_parameters", "num_tokens")).values
+        table = rename(read_runs(args.candidates), {})
+        possible = take(table, "candidates", ("num_parameters", "num_tokens")).values
     fit = fit_law(args.form, args.runs, columns=_pairs("--columns", args.columns), num_bootstraps=100)
     answer = next_runs(fit, args.flops, args.target, aim=args.aim, candidates=possible, max_runs=args.max_runs)
     print(json.dumps(answer.content()) if args.json else answer.text())

@@ -90,8 +90,7 @@ def last_rows(taken: Taken) -> Taken:
         return taken
     column = _progress(taken, member)
     if column is None:
-        taken.notes.append("run has several rows under one name without a step to order them: every row is a point")
-        return taken
+        return _without_progress(taken, member)
     if "num_parameters" in taken and any(np.ptp(taken["num_parameters"][rows]) > 0 for rows in _groups(member)):
         _, curves = _sequences(_alike(taken), taken[column])
         if not curves:
@@ -109,6 +108,19 @@ def last_rows(taken: Taken) -> Taken:
         "in all"
     )
     return _without_unfinished(taken.only(last), column)
+
+
+def _without_progress(taken: Taken, member: np.ndarray) -> Taken:
+    """The rows of runs that have several rows but nothing that says how far each is."""
+    if any(name in taken for name in PROGRESS) or len(member) < _SOME * (member.max() + 1):
+        taken.notes.append("run has several rows of equal progress under one name: every row is a point")
+        return taken
+    last = np.array([rows.max() for rows in _groups(member)])
+    taken.warnings.append(
+        f"{len(member)} rows of {len(last)} runs have no step, tokens or FLOPs to order them: each run's last row in "
+        "the table is its point; add a column step"
+    )
+    return taken.only(np.sort(last))
 
 
 def _without_unfinished(taken: Taken, column: str) -> Taken:

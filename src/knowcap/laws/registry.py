@@ -23,7 +23,7 @@ from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_ka
 from knowcap.laws.law import LawError
 from knowcap.laws.parametric import fit_parametric
 from knowcap.laws.runs import Taken, take
-from knowcap.laws.table import CLUSTERS, read_runs, rename
+from knowcap.laws.table import CLUSTERS, Table, read_runs, rename
 from knowcap.laws.warnings import add_fit_warnings, add_table_warnings, check_even
 
 
@@ -56,7 +56,7 @@ def predicts(law: str) -> str:
     return of.predicts or of.below_zero or "loss"
 
 
-def read_once(table: Runs, columns: Mapping[str, str]) -> dict[str, list[Any]]:
+def read_once(table: Runs, columns: Mapping[str, str]) -> Table:
     """The columns of a table or of its file, under the names that laws use."""
     return rename(read_runs(table) if isinstance(table, str | Path) else table, columns)
 

@@ -136,7 +136,7 @@ def _read(table: Mapping[str, Sequence[Any]], law: str, read: list[str], extra: 
     taken = Taken({}, np.arange(1, len(found[read[0]]) + 1), list(found.notes))
     for name in read + extra:
         if name in LABELS:
-            taken.values[name] = _labels(found[name])
+            taken.values[name] = _labels(found[name], name)
             continue
         if name in signs.problems:
             taken.notes.append(f"column {name} {signs.problems[name]}; not used")
@@ -156,7 +156,8 @@ def _in_plain_units(taken: Taken, name: str, values: np.ndarray, unit: Unit | No
     if unit is None or not np.isfinite(values).any():
         return values
     plain, most, high = unit.plain(values), float(np.nanmax(values)), MOST.get(name, np.inf)
-    if LEAST.get(name, 0.0) <= most <= high and not np.nanmax(plain) <= high:
+    there = plain[np.isfinite(values)]
+    if LEAST.get(name, 0.0) <= most <= high and not (there <= high).all():  # NaN is not
         text = f"the header of {name} says {unit.text}, but its numbers are up to {most:g}: taken as they are"
         taken.warnings.append(text)
         taken.doubts.append(text)
@@ -254,5 +255,9 @@ def _missing(name: str, table: Mapping[str, Any]) -> str:
     return f"column {name} ({MEANINGS[name]}{f'; or {others}' if others else ''}{hint})"
 
 
-def _labels(column: Sequence[Any]) -> np.ndarray:
-    return np.array([str(value) for value in column])
+def _labels(column: Sequence[Any], name: str) -> np.ndarray:
+    """Text; a row without a name is a run of its own."""
+    labels = [str(value) for value in column]
+    if name == "run":
+        labels = [f"row {i}" if label.strip() in ("", "None", "nan") else label for i, label in enumerate(labels, 1)]
+    return np.array(labels)

@@ -36,8 +36,8 @@ _UNITS = (
 
 
 def unit_of(name: str) -> str:
-    """The unit of a result."""
-    return next(unit for start, unit in _UNITS if name.startswith(start))
+    """The unit of a result; empty for a name that has none here."""
+    return next((unit for start, unit in _UNITS if name.startswith(start)), "")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Answer:
 
 
 def _interval_line(name: str, ends: Interval) -> str:
-    return f"{name}: {figure(ends[0])} to {figure(ends[1])} {unit_of(name)}"
+    return f"{name}: {figure(ends[0])} to {figure(ends[1])} {unit_of(name)}".rstrip()
 
 
 def _fitted(laws: Sequence[Law]) -> bool:

@@ -70,6 +70,8 @@ def compute(
     if num_parameters is not None:
         steps += _fixed(num_parameters, flops, used)
         results["num_tokens"] = flops / (6 * num_parameters)
+        losses, ends = _losses_at(num_parameters, results["num_tokens"], used)
+        results, intervals = results | losses, intervals | ends
     steps += memory_steps(largest, "bf16")[:1]
     laws_used = [law for _, _, law in used]
     sizes, tokens = (_range(ends) for ends in ranges.values())
@@ -108,6 +110,20 @@ def _results(
             ends = loss_interval(law, row["parameters"], row["tokens"])
             intervals |= {f"loss_{key}": ends} if ends else {}
     return results, intervals
+
+
+def _losses_at(
+    num_parameters: float, num_tokens: float, used: Sequence[tuple[str, str, Law]]
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """The loss of a given size by each law that predicts one, with the intervals of those that were fitted."""
+    losses, intervals = {}, {}
+    for approach, _, law in used:
+        reached, name = loss(law, num_parameters, num_tokens), f"loss_at_size_{_key(approach, law)}"
+        if reached is not None:
+            losses[name] = reached
+            ends = loss_interval(law, num_parameters, num_tokens)
+            intervals |= {name: ends} if ends else {}
+    return losses, intervals
 
 
 def _ranges(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from knowcap.laws.law import Law
 from knowcap.laws.plan.answer import Answer, Interval, Step
@@ -112,7 +112,7 @@ def holds(num_parameters: float, setting: Setting, laws: Mapping[str, Law] | Non
         steps,
         laws=(found.law,),
         chart=bits_chart(found, num_parameters, bits, None),
-        ranges={} if found.printed is None else {"bits": tuple(num_parameters * r for r in found.printed)},
+        ranges=_printed("bits", found, lambda rate: num_parameters * rate),
         ranges_of=PRINTED,
         warnings=(
             *found.warnings,
@@ -131,6 +131,14 @@ def _biographies(bits: float) -> list[Step]:
     else:
         why = f"of {values:.2f} bits, their values alone: more people than the {figure(BIOS_NAMES)} names"
     return [Step("biographies", people, "", why)]
+
+
+def _printed(name: str, found: Rate, value: Callable[[float], float]) -> dict[str, Interval]:
+    """The range of a number over the rates that the paper prints, if it prints a range."""
+    if found.printed is None:
+        return {}
+    ends = sorted(value(rate) for rate in found.printed)
+    return {name: (ends[0], ends[-1])}
 
 
 def _intervals(name: str, interval: Interval | None, found: Rate) -> dict[str, Interval]:
