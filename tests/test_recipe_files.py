@@ -27,7 +27,7 @@ from knowcap.training.stage import training_arguments_of
 
 SWEEPS = {path.stem: path for path in sorted((RECIPES_DIR / "sweeps").glob("*.yaml"))}
 OWN = ("quickstart", "architectures", "development")  # no settings of the paper
-GRIDS = {name: path for name, path in SWEEPS.items() if name not in OWN}
+GRIDS = {name: path for name, path in SWEEPS.items() if not name.startswith(OWN)}
 PAPERS = [name for name in packaged_recipes() if "Part 3.3, Parameter" in find_recipe(name).read_text()]
 SIZES = {"vocab_size": 3275, "block_size": 512}
 TOKENS = 73.93  # of a bioS text and its end, in GPT2's tokens (measured on texts of the released generator)
