@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.laws import compare
+from knowcap.laws.compare import APPROACHES
 from knowcap.laws.fit import Fit, Options, finite, write_law
 from knowcap.laws.forms import forms
 from knowcap.laws.law import LawError
@@ -151,8 +154,20 @@ def fit_best(table: Runs, *, columns: Mapping[str, str] | None = None, **options
     ranking = Ranking(candidates, quantity, missing)
     if (first := candidates[0].rollout) is not None:
         ranking.steps = (len(first.largest), len(first.error))
-    ranking.differences = differences(candidates)
+    ranking.differences = differences(candidates) + _approaches(candidates, named, options)
     return ranking
+
+
+def _approaches(
+    candidates: Sequence[Candidate], table: Mapping[str, Sequence[Any]], options: Mapping[str, Any]
+) -> list[str]:
+    """Sentences about Chinchilla's approaches, where the table allows several of them."""
+    fits = {c.fit.law: c.fit for c in candidates if c.fit.law in APPROACHES}
+    own = {name: value for name, value in options.items() if name not in _OF_ONE_LAW}
+    for law in APPROACHES if fits else ():
+        with contextlib.suppress(LawError):
+            fits[law] = fits.get(law) or fit_law(law, table, **own)
+    return [f"{text[0].upper()}{text[1:]}." for text in compare.differences(fits)]
 
 
 def _fits(

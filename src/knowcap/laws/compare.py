@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,7 @@ class Comparison:
 
     def exponent(self, law: str, name: str) -> tuple[float, Interval]:
         """An exponent of the optimum with its interval: exponent_parameters or exponent_tokens."""
-        fit = self.fits[law]
-        if law == "chinchilla-parametric":
-            return fit.derived[_PARAMETRIC_NAMES[name]], fit.derived_intervals[_PARAMETRIC_NAMES[name]]
-        return fit.constants[name], fit.intervals[name]
+        return exponent(self.fits[law], name)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON file."""
@@ -134,18 +131,29 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
         if outside:
             comparison.warnings.append(f"{flops:.3g} FLOPs: {'; '.join(outside)}")
     _add_bias(comparison)
-    comparison.differences = differences(comparison)
+    comparison.differences = differences(comparison.fits)
     return comparison
 
 
-def differences(comparison: Comparison) -> list[str]:
+def exponent(fit: Fit, name: str) -> tuple[float, Interval]:
+    """An exponent of an approach's optimum with its interval: exponent_parameters or exponent_tokens."""
+    if fit.law == "chinchilla-parametric":
+        return fit.derived[_PARAMETRIC_NAMES[name]], fit.derived_intervals[_PARAMETRIC_NAMES[name]]
+    return fit.constants[name], fit.intervals[name]
+
+
+def differences(fits: Mapping[str, Fit]) -> list[str]:
     """A sentence for each pair of approaches whose exponents differ by more than their intervals: the distance is
-    above the root of the sum of the squared halves."""
+    above the root of the sum of the squared halves.
+
+    Args:
+        fits: by the name of the approach.
+    """
     found = []
-    for one, other in itertools.combinations(comparison.fits, 2):
+    for one, other in itertools.combinations(fits, 2):
         values, halves = [], []
         for law in (one, other):
-            value, (low, high) = comparison.exponent(law, "exponent_parameters")
+            value, (low, high) = exponent(fits[law], "exponent_parameters")
             values.append(value)
             halves.append(np.inf if low is None or high is None else (high - low) / 2)
         if abs(values[0] - values[1]) <= np.hypot(*halves):
@@ -154,7 +162,7 @@ def differences(comparison: Comparison) -> list[str]:
         found.append(
             f"{one} and {other} differ by more than their intervals: exponents of parameters "
             f"{number(values[0])} and {number(values[1])}, so {larger} gives larger models on fewer tokens at "
-            "budgets beyond the table"
+            "budgets beyond the table; `knowcap fit best` has their errors on the table's own larger runs"
         )
     return found
 
