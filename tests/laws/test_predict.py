@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy
 from command_line import fails
-from simulated import grid, hoffmann, kaplan_nd, noise_of, silence
+from simulated import grid, hoffmann, isoflop, kaplan_nd, noise_of, silence
 
 from knowcap.cli import main
 from knowcap.laws import LawError, fit_law
 from knowcap.laws.best import fit_best
+from knowcap.laws.compare import differences
 from knowcap.laws.law import loss, predicted
 from knowcap.laws.plan.fitted import read_laws
 from knowcap.laws.predict import WIDEST, cuts
 
 
-FEW = {"num_bootstraps": 100}
+FEW: dict[str, Any] = {"num_bootstraps": 100}
 
 
 def line(number: int = 12, noise: float = 0.01, seed: int = 0, floor: float = 0.0) -> dict[str, np.ndarray]:
@@ -137,6 +139,19 @@ def test_the_true_law_has_the_least_rollout_error_and_far_predictions_are_told_a
     content = json.loads(json.dumps(ranking.to_dict()))
     assert [row["law"] for row in content["ranking"]] == names and content["best"]["law"] == names[0]
     assert names[0] in ranking.text() and "not fitted: kaplan-ns" in ranking.text()
+
+
+def test_approaches_that_differ_by_more_than_their_intervals_are_told_apart() -> None:
+    few, many = (
+        fit_law("chinchilla-isoflop", isoflop(noise_of(1e-4, 0), alpha, 0.3)[0], **FEW) for alpha in (0.3, 0.4)
+    )
+    (sentence,) = differences(
+        {"chinchilla-isoflop": few, "chinchilla-envelope": replace(many, law="chinchilla-envelope")}
+    )
+    first, second = few.constants["exponent_parameters"], many.constants["exponent_parameters"]
+    assert first == pytest.approx(0.5, abs=0.01) and second == pytest.approx(0.3 / 0.7, abs=0.01)
+    assert f"{first:.5g} and {second:.5g}" in sentence and "chinchilla-isoflop gives larger models" in sentence
+    assert differences({"chinchilla-isoflop": few, "chinchilla-envelope": few}) == []
 
 
 def test_simpler_forms_come_back_from_runs_that_follow_them() -> None:
