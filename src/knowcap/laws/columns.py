@@ -189,7 +189,7 @@ def _scaled(factor: float) -> Unit | None:
 
 # Short names that say the same as ours, without what they have in brackets and without their unit.
 _SAME = {
-    "num_parameters": ("parameters", "params", "nparams", "nparameters", "numparams", "modelparameters"),
+    "num_parameters": ("parameters", "params", "nparams", "nparameters", "numparams", "modelparameters", "modelsize"),
     "num_tokens": ("tokens", "ntokens", "trainingtokens", "traintokens"),
     "flops": ("flop", "trainingflops", "trainingflop"),
     "loss": (),
