@@ -41,6 +41,7 @@ WRONG = [
     ("size", "--bits 1e308", "bits=1e+308, expected at most"),
     ("size", "--bits -5B", "bits=-5e+09, expected a finite number above 0"),
     ("size", "--bits 1e9 --exposures 1e308", "exposures=1e+308, expected at most"),
+    ("size", "--facts none.csv --entity_space 1e308", "entity_space=1e+308, expected at most"),
     ("holds", "--num_parameters 0.5", "num_parameters=0.5, expected 1 or more"),
     ("holds", "--num_parameters 1e308", "num_parameters=1e+308, expected at most"),
     ("train", "--num_parameters 1e8 --bits 1e8 --num_gpus 0.5", "num_gpus=0.5, expected 1 or more"),

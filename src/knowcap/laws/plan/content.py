@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from knowcap.files import KNOWLEDGE_FILE
 from knowcap.laws.law import LawError
 from knowcap.laws.plan.answer import Step
-from knowcap.laws.plan.setting import positive
+from knowcap.laws.plan.setting import LIMITS, positive
 from knowcap.laws.published import BIOS_FACTS, BIOS_NAMES, BIOS_TOKENS, BIOS_VALUES
 from knowcap.laws.quantity import figure
 from knowcap.metrics.bits_per_parameter.table_text import decode, header_of, plain_name
@@ -64,6 +64,8 @@ def content_of(
         raise LawError(f"got {' and '.join(given) or 'nothing'} to store; give one of bits, num_people, facts")
     if facts is None and (facts_templates is not None or entity_space is not None):
         raise LawError("facts_templates and entity_space have no effect without facts; give facts, or leave them out")
+    if entity_space is not None and entity_space > LIMITS["entity_space"][1]:
+        positive("entity_space", entity_space)
     if bits is not None:
         return Content(positive("bits", bits), None, (Step("bits to store", bits, "bits", "as given"),))
     if num_people is not None:

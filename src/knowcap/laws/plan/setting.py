@@ -19,6 +19,7 @@ LIMITS: dict[str, tuple[float | None, float]] = {
     "num_gpus": (1, 1e7),
     "flops": (1, 1e36),
     "unique_tokens": (1, 1e24),
+    "entity_space": (1, 1e30),
     "price": (None, 1e6),
 }
 _WHOLE = ("num_people", "num_gpus")
