@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knowcap.laws.best import fit_best
 from knowcap.laws.capacity import capacity_at, exposures_needed, fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope
 from knowcap.laws.critical_batch import (
@@ -43,6 +44,7 @@ __all__ = [
     "data_constrained_loss",
     "effective_tokens",
     "exposures_needed",
+    "fit_best",
     "factored_bits",
     "fit_capacity",
     "fit_critical_batch",

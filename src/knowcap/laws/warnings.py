@@ -142,11 +142,11 @@ def _missed(fit: Fit) -> str | None:
     share = rollout.explained
     if times < _EXCESS and not (share < 0 and error > _EXCESS * noise):
         return None
-    below = f" (R² {share:.2g}: the runs' own mean predicts them better)" if share < 0 else ""
+    below = f"; R² {share:.2g}, so the mean of those runs predicts them better" if share < 0 else ""
     return (
         f"fitted to its smaller runs, the law misses the larger ones by {100 * error:.2g} % (root mean square of "
-        f"{len(rollout.largest)} steps){below}; residuals in the table are {100 * noise:.2g} %, so beyond it "
-        "the law is not to be relied on to that, and the intervals of predictions are wide"
+        f"{len(rollout.largest)} steps{below}), where residuals in the table are {100 * noise:.2g} %: beyond the "
+        "table its errors are larger, and so are the intervals of predictions"
     )
 
 
