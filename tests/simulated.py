@@ -152,6 +152,54 @@ def factors(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
     return table, constants | {"half_exposures[gpt2]": 100.0, "half_exposures[llama]": 200.0, "gamma": 1.0}
 
 
+def mixtures(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    """Dense models and mixtures of 4 and 16 times as many parameters, half of whose logarithm counts."""
+    active, more, d = grid(np.geomspace(3e7, 3e9, 4), np.array([1.0, 4.0, 16.0]), np.geomspace(2e9, 2e11, 3))
+    loss = hoffmann(active * more**0.5, d) * noise(len(d))
+    table = {"num_active_parameters": active, "num_parameters": active * more, "num_tokens": d, "loss": loss}
+    return table, {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28, "weight_of_total": 0.5}
+
+
+def accuracy(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    """Four choices, of which the best models miss a tenth."""
+    loss = np.linspace(0.2, 3.0, 25)
+    share = 0.25 + 0.65 / (1 + np.exp(4.0 * (loss - 1.4)))
+    constants = {"chance": 0.25, "ceiling": 0.9, "steepness": 4.0, "midpoint": 1.4}
+    return {"loss": loss, "accuracy": share * noise(25)}, constants
+
+
+def step_law(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    """Li et al.'s printed constants, one best run for each size and number of tokens."""
+    n, d = grid(np.geomspace(6e7, 1e9, 5), np.geomspace(2e9, 1e11, 5))
+    table = {"num_parameters": n, "num_tokens": d, "learning_rate": 1.79 * n**-0.713 * d**0.307 * noise(25)}
+    table |= {"batch_tokens": 0.58 * d**0.571 * noise(25), "loss": hoffmann(n, d)}
+    constants = {"rate_coefficient": 1.79, "exponent_rate_parameters": -0.713, "exponent_rate_tokens": 0.307}
+    return table, constants | {"batch_coefficient": 0.58, "exponent_batch_tokens": 0.571}
+
+
+def multi_power(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
+    """Luo et al.'s law of their 100M model at three schedules, summed over rows of 600 steps as their formula says.
+
+    The rate is straight between two rows, so half a row counts.
+    """
+    c = {"L_0": 2.651, "A": 0.601, "alpha": 0.453, "B": 437.946, "C": 2.132, "beta": 0.598, "gamma": 0.655}
+    step = 600.0 * np.arange(1, 39)
+    cosine = 3e-5 + 1.35e-4 * (1 + np.cos(np.pi * step / step[-1]))
+    late = np.where(step < 16000, 3e-4, 3e-4 * 0.1 ** ((step - 16000) / 7000))
+    columns: list[list[np.ndarray]] = []
+    for run, rate in enumerate((np.full_like(step, 3e-4), cosine, late)):
+        ends = np.cumsum(np.concatenate([[600 * rate[0]], 300 * (rate[1:] + rate[:-1])]))
+        loss = c["L_0"] + c["A"] * ends ** -c["alpha"]
+        for i in range(len(step)):
+            for k in range(1, i + 1):
+                middle = (rate[k] + rate[k - 1]) / 2
+                x = c["C"] * middle ** -c["gamma"] * (ends[i] - (ends[k] + ends[k - 1]) / 2)
+                loss[i] -= c["B"] * (rate[k - 1] - rate[k]) * (1 - (1 + x) ** -c["beta"])
+        columns.append([np.full(len(step), run), step, rate, loss * noise(len(step))])
+    names = ("run", "step", "learning_rate", "loss")
+    return dict(zip(names, (np.concatenate(column) for column in zip(*columns, strict=True)), strict=True)), c
+
+
 # By law: the table, how near its constants are found without noise, and the noise of the other test.
 SIMULATED = {
     "capacity": (capacity, 1e-9, 0.03),
@@ -167,6 +215,10 @@ SIMULATED = {
     "chinchilla-isoflop": (isoflop, 5e-3, 0.001),
     "chinchilla-envelope": (envelope, 0.2, 0.0),
     "data-constrained": (data_constrained, 1e-6, 0.002),
+    "mixtures": (mixtures, 1e-6, 0.002),
+    "accuracy": (accuracy, 1e-6, 0.01),
+    "step-law": (step_law, 1e-9, 0.05),
+    "multi-power": (multi_power, 1e-4, 0.0),
 }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _LAWS = (
     "capacity", "exposures", "factors", "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "critical-batch",
     "chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric", "data-constrained",
+    "mixtures", "accuracy", "step-law", "multi-power",
 )  # fmt: skip
 _CHOICES = (*_LAWS, "chinchilla", "best")
 _BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF", ".svg": b"<?xml"}  # formats of plots
@@ -27,7 +28,8 @@ _EXAMPLES = (
     "knowcap fit chinchilla-parametric runs.csv --predict new.csv --interval 0.9 (loss of new runs)",
     "knowcap fit best runs.csv    (all laws that the table allows, by their error on its larger runs)",
     "Columns: num_parameters, num_tokens, flops, loss; step, batch_tokens, run for curves; budget for IsoFLOP;",
-    "knowledge_bits, max_knowledge_bits, exposures for ours. Losses are in nats per token.",
+    "unique_tokens, num_active_parameters, learning_rate, accuracy for laws of those;",
+    "knowledge_bits, max_knowledge_bits, exposures, architecture, precision for ours. Losses are in nats per token.",
 )
 
 

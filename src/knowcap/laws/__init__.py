@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knowcap.laws.accuracy import accuracy_at, fit_accuracy
 from knowcap.laws.best import fit_best
 from knowcap.laws.capacity import capacity_at, exposures_needed, fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope
@@ -28,8 +29,11 @@ from knowcap.laws.kaplan import (
     tokens_needed,
 )
 from knowcap.laws.law import Allocation, LawError, parametric_allocation, power_allocation
+from knowcap.laws.mixtures import fit_mixtures, joint_loss, mixture_loss
+from knowcap.laws.multi_power import fit_multi_power, multi_power_loss
 from knowcap.laws.parametric import fit_parametric, parametric_loss
 from knowcap.laws.registry import LAWS, fit_law
+from knowcap.laws.step_law import best_rate_and_batch, fit_step_law
 from knowcap.laws.table import read_runs
 
 
@@ -39,6 +43,8 @@ __all__ = [
     "Fit",
     "LawError",
     "Options",
+    "accuracy_at",
+    "best_rate_and_batch",
     "capacity_at",
     "critical_batch",
     "data_constrained_loss",
@@ -46,6 +52,7 @@ __all__ = [
     "exposures_needed",
     "fit_best",
     "factored_bits",
+    "fit_accuracy",
     "fit_capacity",
     "fit_critical_batch",
     "fit_critical_batch_curves",
@@ -60,11 +67,17 @@ __all__ = [
     "fit_kaplan_nd",
     "fit_kaplan_ns",
     "fit_law",
+    "fit_mixtures",
+    "fit_multi_power",
     "fit_parametric",
+    "fit_step_law",
+    "joint_loss",
     "kaplan_allocation",
     "kaplan_nd_loss",
     "kaplan_ns_loss",
     "min_steps",
+    "mixture_loss",
+    "multi_power_loss",
     "overfitting",
     "parametric_allocation",
     "parametric_loss",

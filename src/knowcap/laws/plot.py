@@ -26,6 +26,8 @@ _LABELS = {
     "loss": "loss (nats per token)",
     "exposures": "exposures",
     "unique_tokens": "different tokens",
+    "num_active_parameters": "active parameters",
+    "step": "steps",
 }
 # By law: what lies across, what parts the lines, and what goes up.
 _AXES = {
@@ -39,6 +41,10 @@ _AXES = {
     "kaplan-ns": ("min_steps", "num_parameters", "loss (nats per token)"),
     "chinchilla-parametric": ("num_tokens", "num_parameters", "loss (nats per token)"),
     "data-constrained": ("num_tokens", "unique_tokens", "loss (nats per token)"),
+    "mixtures": ("num_tokens", "num_active_parameters", "loss (nats per token)"),
+    "accuracy": ("loss", None, "accuracy"),
+    "step-law": ("num_tokens", "num_parameters", "best learning rate"),
+    "multi-power": ("step", None, "loss (nats per token)"),
     "chinchilla-isoflop": ("flops", None, "best number of parameters"),
     "chinchilla-envelope": ("flops", None, "best number of parameters"),
 }
@@ -57,6 +63,8 @@ def plot_fit(fit: Fit, path: str | Path) -> Path:
     figure, (top, bottom) = _figure((7.6, 6.4), profiles)
     if fit.law == "critical-batch":
         _critical(top, fit)
+    elif fit.law == "multi-power":
+        _schedules(top, fit)
     elif profiles:
         _profiles(top, fit)
     else:
@@ -165,6 +173,9 @@ def _lines(
         names = [name for name in ("architecture", "precision", "exposures") if name in fit.points]
         kinds = {tuple(values) for values in zip(*(fit.points[name][rows].tolist() for name in names), strict=True)}
         return [columns | {n: np.full(len(grid), v) for n, v in zip(names, kind, strict=True)} for kind in kinds]
+    if fit.law == "mixtures":
+        sizes = np.unique(fit.points["num_parameters"][rows])
+        return [columns | {"num_parameters": np.full_like(grid, n)} for n in sizes]
     if fit.law == "data-constrained":
         sizes = np.unique(fit.points["num_parameters"][rows])
         return [columns | {"num_parameters": np.full_like(grid, n)} for n in sizes]
@@ -188,6 +199,19 @@ def _critical(axes: Axes, fit: Fit) -> None:
     axes.set(xscale="log", yscale="log", xlabel=_LABELS["loss"], ylabel="critical batch (tokens)")
     _plain_ticks(axes)
     axes.legend(frameon=False, fontsize=8.5)
+
+
+def _schedules(axes: Axes, fit: Fit) -> None:
+    """Each run's losses and the law along its schedule."""
+    steps, runs = fit.points["step"], fit.points["run"]
+    for i, name in enumerate(np.unique(runs)):
+        rows, color = runs == name, COLORS[i % len(COLORS)]
+        axes.plot(steps[rows], fit.points["observed"][rows], ".", color=color, markersize=4, label=str(name))
+        grid = np.linspace(steps[rows].min(), steps[rows].max(), 200)
+        axes.plot(grid, np.interp(grid, steps[rows], fit.points["fitted"][rows]), color=color, linewidth=1.2)
+    axes.set(xscale="log", yscale="log", xlabel=_LABELS["step"], ylabel=_LABELS["loss"])
+    _plain_ticks(axes)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _profiles(axes: Axes, fit: Fit) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.laws.accuracy import fit_accuracy
 from knowcap.laws.capacity import fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope
 from knowcap.laws.critical_batch import fit_critical_batch, fit_critical_batch_curves, min_steps
@@ -21,8 +22,11 @@ from knowcap.laws.fit import Fit, Options
 from knowcap.laws.isoflop import fit_isoflop, group_budgets
 from knowcap.laws.kaplan import fit_kaplan_c, fit_kaplan_d, fit_kaplan_n, fit_kaplan_nd, fit_kaplan_ns
 from knowcap.laws.law import LawError
+from knowcap.laws.mixtures import fit_mixtures
+from knowcap.laws.multi_power import fit_multi_power
 from knowcap.laws.parametric import fit_parametric
 from knowcap.laws.runs import Taken, take
+from knowcap.laws.step_law import fit_step_law
 from knowcap.laws.table import CLUSTERS, Table, read_runs, rename
 from knowcap.laws.warnings import add_fit_warnings, add_table_warnings, check_even
 
@@ -172,6 +176,8 @@ def _check_spread(law: str, of: _Law, taken: Taken) -> None:
         same = [
             n for n in same if n == "num_parameters" and law == "capacity" and np.ptp(taken["max_knowledge_bits"]) == 0
         ]
+    if law == "multi-power":  # one run of a constant rate has a message of its own
+        same = [n for n in same if n != "learning_rate"]
     constant = ", ".join(f"{n} is {taken[n][0]:g}" for n in same)
     if same:
         problems.append(f"{law}: {constant} in all {number} rows, expected several values; add runs that differ in it")
@@ -286,6 +292,11 @@ def _fit_capacity(taken: Taken, options: Options) -> Fit:
     return fit
 
 
+def _fit_multi_power(taken: Taken, options: Options) -> Fit:
+    run = taken["run"] if "run" in taken else None
+    return fit_multi_power(*(taken[n] for n in ("step", "learning_rate", "loss")), run=run, options=options)
+
+
 def _fit_factors(taken: Taken, options: Options) -> Fit:
     names = ("exposures", "architecture", "precision", "run")
     labels = {name: taken[name] for name in names if name in taken}
@@ -321,5 +332,20 @@ _LAWS = {
     "chinchilla-isoflop": _Law((*_NDL, "flops"), _fit_isoflop, ("budget",), last=True, predicts="num_parameters"),
     "chinchilla-parametric": _Law(_NDL, _simple(fit_parametric, *_NDL), last=True),
     "data-constrained": _Law((*_NDL, "unique_tokens"), _fit_repeated, last=True),
+    "mixtures": _Law(
+        ("num_parameters", "num_active_parameters", "num_tokens", "loss"),
+        _simple(fit_mixtures, "num_parameters", "num_active_parameters", "num_tokens", "loss"),
+        last=True,
+    ),
+    "accuracy": _Law(
+        ("loss", "accuracy"), _simple(fit_accuracy, "loss", "accuracy"), below_zero="accuracy", predicts="accuracy"
+    ),
+    "step-law": _Law(
+        ("num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),
+        _simple(fit_step_law, "num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),
+        last=True,
+        predicts="learning_rate",
+    ),
+    "multi-power": _Law(("step", "learning_rate", "loss"), _fit_multi_power, ("run",), predicts="loss of a schedule"),
 }
 LAWS = tuple(_LAWS)

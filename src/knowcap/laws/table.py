@@ -32,6 +32,9 @@ MEANINGS = {
     "max_knowledge_bits": "all bits of the data set",
     "exposures": "exposures of each fact",
     "unique_tokens": "different training tokens",
+    "num_active_parameters": "parameters that a token passes through",
+    "learning_rate": "of the optimizer",
+    "accuracy": "share of right answers",
     "architecture": "kind of model, a label",
     "precision": "of the weights in use, a label such as int8",
 }

@@ -1,0 +1,116 @@
+"""Loss to accuracy, the second of two steps from compute to a task (Bhagia et al. 2024, arXiv 2412.04403, step 2).
+
+accuracy = chance + (ceiling - chance) / (1 + exp(steepness (L - midpoint))): a sigmoid of the loss on the task's own
+answers, in nats per token of the answer or per fact. The first step is any law of that loss.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy
+
+from knowcap.laws.curve import Curve, fit_curve
+from knowcap.laws.fit import Fit, Options
+from knowcap.laws.law import LawError
+
+
+LAW = "accuracy"
+NAMES = ("chance", "ceiling", "steepness", "midpoint")
+_OPTIONS = Options()
+_REACHED = 0.25  # of the way from one end to the other that the runs must come near to, for that end to be seen
+
+
+def accuracy_at(constants: Mapping[str, Any], loss: Any) -> np.ndarray:
+    """The share of right answers at a loss of the task."""
+    low, high = constants["chance"], constants["ceiling"]
+    distance = constants["steepness"] * (np.asarray(loss, dtype=float) - constants["midpoint"])
+    return low + (high - low) * scipy.special.expit(-distance)
+
+
+@dataclass(frozen=True)
+class _Shares(Curve):
+    """A curve that is fitted to shares, not to their logarithms: a share near zero would weigh too much."""
+
+    @property
+    def target(self) -> np.ndarray:
+        """The accuracies, of shape (n,)."""
+        return self.points["observed"]
+
+
+def fit_accuracy(loss: np.ndarray, accuracy: np.ndarray, options: Options = _OPTIONS) -> Fit:
+    """Least squares of accuracies, from 0 to 1.
+
+    chance and ceiling are held at 0 and 1 where the runs do not come near them; a note says which.
+
+    Args:
+        loss: of the task's answers, of shape (n,), in nats.
+        accuracy: shares of right answers above 0 and up to 1, of shape (n,).
+
+    Raises:
+        LawError: accuracies above 1 (per cents), fewer than four runs.
+    """
+    if (accuracy > 1).any():
+        raise LawError(
+            f"{LAW}: accuracies are up to {accuracy.max():g}, expected shares from 0 to 1; divide per cents by 100"
+        )
+    free, notes = [True, True], []
+    fit = _fit(loss, accuracy, free, options)
+    reached = (fit.points["fitted"] - fit.constants["chance"]) / (fit.constants["ceiling"] - fit.constants["chance"])
+    inside = 0 <= fit.constants["chance"] and fit.constants["ceiling"] <= 1 + 1e-9
+    for i, (name, far) in enumerate((("chance", reached.min()), ("ceiling", 1 - reached.max()))):
+        if far > _REACHED or not inside:
+            free[i] = False
+            notes.append(
+                f"no run comes near the {name}, so it is held at {i}: accuracies beyond the runs are extrapolated"
+            )
+    if not all(free):
+        fit = _fit(loss, accuracy, free, options)
+    fit.notes += notes
+    if fit.constants["steepness"] * (fit.constants["ceiling"] - fit.constants["chance"]) <= 0:
+        fit.warnings.append("accuracy does not rise as the loss falls: the loss may be of another task")
+    return fit
+
+
+def _fit(loss: np.ndarray, accuracy: np.ndarray, free: list[bool], options: Options) -> Fit:
+    """With chance and ceiling fitted or held at 0 and 1."""
+    held = {name: float(i) for i, name in enumerate(NAMES[:2]) if not free[i]}
+    names = tuple(name for name in NAMES if name not in held)
+    columns = [NAMES.index(name) for name in names]
+
+    def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        whole = np.tile([0.0, 1.0, 0.0, 0.0], (len(theta), 1))
+        whole[:, columns] = theta
+        low, high, steepness, midpoint = (whole[:, i, None] for i in range(4))
+        share = scipy.special.expit(-steepness * (loss - midpoint))
+        slope = (high - low) * share * (1 - share)
+        parts = [1 - share, share, -slope * (loss - midpoint), slope * steepness]
+        return low + (high - low) * share, np.stack(parts, -1)[..., columns]
+
+    def predict(constants: Mapping[str, Any], rows: Mapping[str, Any]) -> np.ndarray:
+        return accuracy_at({**held, **constants}, rows["loss"])
+
+    span = max(float(np.ptp(loss)), 1e-9)
+    starts = [
+        (max(0.0, float(accuracy.min()) - below), min(1.0, float(accuracy.max()) + above), steepness / span, middle)
+        for below, above, steepness, middle in itertools.product(
+            (0.0, 0.1), (0.0, 0.3), (3.0, 8.0), np.quantile(loss, [0.1, 0.5, 0.9])
+        )
+    ]
+    curve = _Shares(
+        LAW, names, (False,) * len(names), model, {"loss": loss, "observed": accuracy}, predict
+    )  # fmt: skip
+    fit = fit_curve(curve, np.array(starts)[:, columns], options)
+    fit.points["fitted"] = accuracy_at({**held, **fit.constants}, loss)
+    fit.objective_of = "sum of squared differences of accuracies"
+    fit.constants = {name: held.get(name, fit.constants.get(name, 0.0)) for name in NAMES}
+    fit.intervals = {name: fit.intervals.get(name, (held.get(name), held.get(name))) for name in NAMES}
+    if fit.samples is not None:
+        whole = np.tile([0.0, 1.0, 0.0, 0.0], (len(fit.samples), 1))
+        whole[:, columns] = fit.samples
+        fit.samples = whole
+    return fit
