@@ -22,7 +22,7 @@ from knowcap.laws.law import LawError
 LAW = "multi-power"
 NAMES: tuple[str, ...] = ("L_0", "A", "alpha", "B", "C", "beta", "gamma")
 # The authors' own constants, of GPT models trained with peak rates of 3e-4 (their repository's README).
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, float]] = {
     "25M": dict(zip(NAMES, (3.040, 0.525, 0.508, 363.788, 2.066, 0.583, 0.641), strict=True)),
     "100M": dict(zip(NAMES, (2.651, 0.601, 0.453, 437.946, 2.132, 0.598, 0.655), strict=True)),
     "400M": dict(zip(NAMES, (2.375, 0.654, 0.429, 523.425, 2.025, 0.594, 0.635), strict=True)),
