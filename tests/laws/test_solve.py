@@ -11,7 +11,7 @@ from simulated import SIMULATED, noise_of, parametric
 
 from knowcap.laws import LawError, fit_law
 from knowcap.laws.parametric import DELTA, grid_of_starts, parametric_model, project, solve_from_grid
-from knowcap.laws.solve import covariance, huber, minimize
+from knowcap.laws.solve import covariance, huber, minimize, minimize_linear
 
 
 CLOSE = 1e-6  # relative: how much better scipy's objective may be
@@ -56,6 +56,58 @@ def test_scipys_bfgs_from_hoffmanns_starts_finds_no_better_objective(seed: int) 
     projected = objective(project(n, d, loss, DELTA).theta)[0]
     assert solve_from_grid(n, d, loss).objective.min() <= min(found) * (1 + CLOSE)
     assert projected <= min(found) * 1.01  # before `minimize` finishes it
+    fit = fit_law("chinchilla-parametric", table, num_bootstraps=10)
+    assert fit.objective <= min(found) * (1 + CLOSE)
+
+
+def error_of(objective: str, fitted: np.ndarray, loss: np.ndarray) -> float:
+    """The objectives written out again, of losses in nats."""
+    over = fitted - loss
+    if objective == "asymmetric-mae":
+        return float(np.where(over > 0, 10 * over, -over).sum())
+    size = np.abs(over if objective == "huber" else np.log(fitted / loss))
+    return float(np.where(size < 1e-3, size**2 / 2, 1e-3 * (size - 5e-4)).sum())
+
+
+@pytest.mark.parametrize("objective", ["huber-log", "huber", "asymmetric-mae"])
+def test_no_neighbour_is_better_in_a_named_objective(objective: str) -> None:
+    """Absolute errors are smoothed, so that a neighbour may be better by a part in two hundred."""
+    table, _ = parametric(noise_of(0.005, seed=1))
+    fit = fit_law("chinchilla-parametric", table, num_bootstraps=10, objective=objective)
+    assert fit.objective == pytest.approx(error_of(objective, fit.points["fitted"], table["loss"]))
+    least = fit.objective * (1 - (0.005 if objective == "asymmetric-mae" else 1e-9))
+    generator, names = np.random.default_rng(0), list(fit.constants)
+    for _ in range(500):
+        moved = {n: fit.constants[n] * (1 + 10 ** generator.uniform(-5, -1) * generator.normal()) for n in names}
+        assert error_of(objective, fit.formula(moved, table), table["loss"]) >= least
+
+
+def test_one_run_in_eleven_lies_below_the_law_of_the_asymmetric_error() -> None:
+    """It is the quantile that 10 to 1 gives, up to the five runs that five constants can pass through."""
+    table, _ = parametric(noise_of(0.005, seed=1))
+    fit = fit_law("chinchilla-parametric", table, num_bootstraps=10, objective="asymmetric-mae")
+    assert abs(int((fit.points["fitted"] > table["loss"]).sum()) - 64 / 11) <= 5
+    with pytest.raises(LawError, match="--objective is for chinchilla-parametric, got kaplan-nd"):
+        fit_law("kaplan-nd", table, objective="huber")
+    with pytest.raises(LawError, match="expected huber-log, huber, asymmetric-mae"):
+        fit_law("chinchilla-parametric", table, objective="mae")
+
+
+@pytest.mark.parametrize("delta", [np.inf, DELTA])
+def test_refits_of_many_points_are_those_of_the_linearized_law(delta: float) -> None:
+    """From 2,000 points on, against full refits under the same weights."""
+    generator = np.random.default_rng(0)
+    n, d = np.exp(generator.uniform(18, 23, 2400)), np.exp(generator.uniform(21, 26, 2400))
+    loss = 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
+    model, target = parametric_model(n, d), np.log(loss * noise_of(0.007, seed=1)(2400))
+    best = minimize(model, target, project(n, d, np.exp(target), DELTA).theta[None], delta=delta).best()
+    weights = generator.multinomial(2400, np.full(2400, 1 / 2400), size=30).astype(float)
+    prediction, jacobian = (part[0] for part in model(best[None]))
+    ours = best + minimize_linear(jacobian, prediction - target, weights, delta)
+    full = minimize(model, target, np.tile(best, (30, 1)), weights=weights, delta=delta).theta
+    assert np.abs(ours - full).max(0) == pytest.approx(np.zeros(5), abs=0.05 * full.std(0).max())
+    for i in range(5):
+        assert np.corrcoef(ours[:, i], full[:, i])[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(

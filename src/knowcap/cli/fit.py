@@ -57,6 +57,8 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--critical_batch", metavar="B,ALPHA", type=_pair, help=text)
     text = "JSON of a fit to fresh data, whose A, B, E, alpha and beta are kept; for data-constrained"
     parser.add_argument("--base", metavar="FIT", type=Path, help=text)
+    text = "what chinchilla-parametric's constants are least in [huber-log]"
+    parser.add_argument("--objective", choices=("huber-log", "huber", "asymmetric-mae"), help=text)
     parser.add_argument(
         "--confidence_level", type=float, default=0.95, help="confidence level of the intervals [0.95]"
     )
@@ -77,9 +79,12 @@ def _fit(args: argparse.Namespace, _: list[str]) -> None:
     columns = _pairs("--columns", args.columns)
     table = where(read_runs(args.runs), _pairs("--where", args.where))
     base = None if args.base is None else read_json(args.base).get("constants", {})
-    options = {"columns": columns, "critical_batch": args.critical_batch, "base": base} | {
-        key: getattr(args, key) for key in ("confidence_level", "num_bootstraps", "seed")
-    }
+    options = {
+        "columns": columns,
+        "critical_batch": args.critical_batch,
+        "base": base,
+        "objective": args.objective,
+    } | {key: getattr(args, key) for key in ("confidence_level", "num_bootstraps", "seed")}
     found: Any
     if args.law == "chinchilla":
         found = compare_approaches(table, args.flops, **options)
@@ -110,6 +115,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--flops is for chinchilla laws and kaplan-nd, got {args.law}; remove it, or use --predict")
     if any(not budget > 0 for budget in args.flops):
         raise ValueError(f"--flops: got {args.flops}, expected numbers greater than 0")
+    if args.objective is not None and args.law not in ("chinchilla", "chinchilla-parametric"):
+        raise ValueError(f"--objective is for chinchilla-parametric, got {args.law}; remove it")
     if not 0 < args.interval < 1:
         raise ValueError(f"--interval: got {args.interval:g}, expected a confidence level such as 0.9")
     if args.predict is not None and args.law == "chinchilla":

@@ -110,7 +110,8 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
     fits, missing = {}, {}
     for law in APPROACHES:
         try:
-            fits[law] = fit_law(law, table, **options)
+            own = options if law == "chinchilla-parametric" else options | {"objective": None}
+            fits[law] = fit_law(law, table, **own)
         except LawError as error:
             missing[law] = str(error)
     if not fits:

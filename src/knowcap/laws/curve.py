@@ -28,6 +28,9 @@ class Curve:
         points: columns by name, `observed` among them, each of shape (n,).
         predict: (constants, columns) → the law's prediction.
         delta: of the Huber loss on log residuals; infinite is least squares.
+        above: how often residuals count in which the law is above the observed.
+        in_logs: whether the model predicts the logarithm of the observed, and residuals are of logs.
+        described: the objective in words; by delta if empty.
         method: which intervals are the law's own, `sandwich` or `bootstrap`.
     """
 
@@ -38,12 +41,26 @@ class Curve:
     points: dict[str, np.ndarray]
     predict: Callable[[Mapping[str, float], Mapping[str, Any]], np.ndarray]
     delta: float = np.inf
+    above: float = 1.0
+    in_logs: bool = True
+    described: str = ""
     method: str = "sandwich"
 
     @property
     def target(self) -> np.ndarray:
-        """The logarithm of what was observed, of shape (n,)."""
-        return np.log(self.points["observed"])
+        """What the model predicts: the logarithm of the observed, or that itself, of shape (n,)."""
+        return np.log(self.points["observed"]) if self.in_logs else self.points["observed"]
+
+    @property
+    def objective_of(self) -> str:
+        """What is minimized."""
+        huber = f"sum of Huber losses ({self.delta:g}), log loss"
+        return self.described or ("sum of squared log residuals" if np.isinf(self.delta) else huber)
+
+    def log_prediction(self, theta: np.ndarray) -> np.ndarray:
+        """Logarithms of the law's predictions at constants (B, p): (B, n)."""
+        prediction = self.model(theta)[0]
+        return prediction if self.in_logs else np.log(prediction)
 
     def constants(self, theta: np.ndarray) -> np.ndarray:
         """The solver's constants (…, p) as the law's (…, len(names))."""
@@ -80,7 +97,9 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
     clusters, main = _clusters(curve, prediction - curve.target, options)
     sandwiches = {name: robust(jacobian, prediction - curve.target, groups) for name, groups in clusters.items()}
     drawn = {
-        name: bootstrap(curve.model, curve.target, theta, curve.delta, options.num_bootstraps, options.seed, groups)
+        name: bootstrap(
+            curve.model, curve.target, theta, curve.delta, options.num_bootstraps, options.seed, groups, curve.above
+        )
         for name, groups in clusters.items()
         if name == main or curve.method == "bootstrap"
     }
@@ -101,16 +120,16 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         constants=constants,
         intervals=_named(curve, own),
         objective=2 * objective if squares else objective,
-        objective_of="sum of squared log residuals" if squares else f"sum of Huber losses ({curve.delta:g}), log loss",
+        objective_of=curve.objective_of,
         num_points=len(curve.target),
-        points=curve.points | {"fitted": np.exp(prediction)},
+        points=curve.points | {"fitted": np.exp(curve.log_prediction(theta[None])[0])},
         formula=curve.predict,
         refit=Refit(len(theta), lambda weights: refitted(curve, theta, drawn[main], clusters[main], weights)),
         interval_method=curve.method,
         clusters=tuple(clusters),
         stretch=float(np.median(_stretch(sandwiches[main], level))),
         confidence_level=level,
-        profile_intervals=_named(curve, by_profile(None)),
+        profile_intervals=_named(curve, by_profile(None)) if curve.above == 1 else {},
         bootstrap_intervals=_named(curve, percentiles(drawn[main], level)[:first]),
         standard_errors={n: float(s) for n, s in zip(curve.names, errors, strict=True)},
         condition_number=condition_number(curve.model, theta),
@@ -177,7 +196,15 @@ def refitted(
     starts = np.vstack([theta[None], drawn[np.isfinite(drawn).all(1)][: _STARTS - 1]])
 
     def fit(begun: np.ndarray, weighted: np.ndarray) -> Solution:
-        return minimize(curve.model, curve.target, begun, weights=weighted, delta=curve.delta, max_iterations=100)
+        return minimize(
+            curve.model,
+            curve.target,
+            begun,
+            weights=weighted,
+            delta=curve.delta,
+            above=curve.above,
+            max_iterations=100,
+        )
 
     found = fit(np.tile(starts, (len(weights), 1)), np.repeat(weights, len(starts), axis=0))
     each = np.arange(len(weights))
@@ -186,8 +213,8 @@ def refitted(
     ]
     random = random_weights(len(curve.target), _DRAWS, 0, groups)
     again = fit(np.repeat(best, _DRAWS, axis=0), (weights[:, None] * random).reshape(-1, weights.shape[1]))
-    varied = curve.model(again.theta)[0].reshape(len(weights), _DRAWS, -1)
-    return Refitted(curve.model(best)[0], spread_of(varied, 1))
+    varied = curve.log_prediction(again.theta).reshape(len(weights), _DRAWS, -1)
+    return Refitted(curve.log_prediction(best), spread_of(varied, 1))
 
 
 def _named(curve: Curve, ends: np.ndarray) -> dict[str, Interval]:

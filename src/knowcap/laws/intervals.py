@@ -188,20 +188,23 @@ def bootstrap(
     num_bootstraps: int = 1000,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    above: float = 1.0,
 ) -> np.ndarray:
     """Constants of refits under `random_weights`, each started at theta: shape (num_bootstraps, p).
 
     From 2,000 points on, refits move so little that the law is taken for linear in its constants.
     """
     parts = []
-    if len(target) >= _MANY:
+    if len(target) >= _MANY and above == 1:
         prediction, jacobian = (part[0] for part in model(theta[None]))
         for weights in _weights(len(target), num_bootstraps, seed, groups):
             parts.append(theta + minimize_linear(jacobian, prediction - target, weights, delta))
         return np.concatenate(parts)
     for weights in _weights(len(target), num_bootstraps, seed, groups):
         start = np.tile(theta, (len(weights), 1))
-        parts.append(minimize(model, target, start, weights=weights, delta=delta, max_iterations=100).theta)
+        parts.append(
+            minimize(model, target, start, weights=weights, delta=delta, above=above, max_iterations=100).theta
+        )
     return np.concatenate(parts)
 
 

@@ -23,14 +23,43 @@ _SAMPLE = 48  # points on which all starts are tried
 _TRIED, _KEPT = 10, 120  # steps from every start; starts kept then
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What constants are least in.
+
+    Attributes:
+        text: in words.
+        delta: of the Huber loss, in log loss or in nats.
+        in_logs: whether residuals are of log loss.
+        above: how often residuals count in which the law is above the observed loss.
+    """
+
+    text: str
+    delta: float = DELTA
+    in_logs: bool = True
+    above: float = 1.0
+
+
+# Hoffmann et al.'s, the same in nats, and one for a law that is to be the lower edge of the runs (as in the package
+# chinchilla by K. Takano); absolute errors are smoothed within 1e-4 nats.
+OBJECTIVES = {
+    "huber-log": Objective("sum of Huber losses (0.001), log loss"),
+    "huber": Objective("sum of Huber losses (0.001 nats), loss", in_logs=False),
+    "asymmetric-mae": Objective(
+        "sum of absolute errors of the loss in nats, ten times where the law is above",
+        1e-4, in_logs=False, above=10.0,
+    ),
+}  # fmt: skip
+
+
 def parametric_loss(constants: Mapping[str, float], num_parameters: Any, num_tokens: Any) -> np.ndarray:
     """E + A / N^alpha + B / D^beta, nats per token."""
     n, d = np.asarray(num_parameters, dtype=float), np.asarray(num_tokens, dtype=float)
     return constants["E"] + constants["A"] / n ** constants["alpha"] + constants["B"] / d ** constants["beta"]
 
 
-def parametric_model(num_parameters: np.ndarray, num_tokens: np.ndarray) -> Model:
-    """log of the law at constants (log A, log B, log E, alpha, beta)."""
+def parametric_model(num_parameters: np.ndarray, num_tokens: np.ndarray, in_logs: bool = True) -> Model:
+    """log of the law at constants (log A, log B, log E, alpha, beta), or the law itself."""
     x, y = logs(num_parameters, num_tokens)
 
     def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +68,10 @@ def parametric_model(num_parameters: np.ndarray, num_tokens: np.ndarray) -> Mode
         jacobian = np.empty((len(theta), len(x), 5))
         jacobian[..., 0], jacobian[..., 1], jacobian[..., 2] = size, data, floor
         jacobian[..., 3], jacobian[..., 4] = -x * size, -y * data
-        return total, jacobian
+        if in_logs:
+            return total, jacobian
+        value = np.exp(total)
+        return value, jacobian * value[..., None]
 
     return model
 
@@ -66,14 +98,20 @@ def solve_from_grid(num_parameters: np.ndarray, num_tokens: np.ndarray, loss: np
     return _finished(num_parameters, num_tokens, loss, found.theta[np.argsort(found.objective)[:_KEPT]])
 
 
-def _finished(num_parameters: np.ndarray, num_tokens: np.ndarray, loss: np.ndarray, starts: np.ndarray) -> Solution:
+def _finished(
+    num_parameters: np.ndarray,
+    num_tokens: np.ndarray,
+    loss: np.ndarray,
+    starts: np.ndarray,
+    of: Objective = OBJECTIVES["huber-log"],
+) -> Solution:
     """All five constants on all points, from starts of shape (S, 5): some steps from each, then until the best no
     longer move.
     """
-    model, target = parametric_model(num_parameters, num_tokens), np.log(loss)
-    found = minimize(model, target, starts, delta=DELTA, max_iterations=15)
+    model, target = parametric_model(num_parameters, num_tokens, of.in_logs), np.log(loss) if of.in_logs else loss
+    found = minimize(model, target, starts, delta=of.delta, above=of.above, max_iterations=15)
     best = found.theta[np.argsort(found.objective)[: max(2, len(starts) // 10)]]
-    return minimize(model, target, best, delta=DELTA, max_iterations=1000)
+    return minimize(model, target, best, delta=of.delta, above=of.above, max_iterations=1000)
 
 
 def fit_parametric(
@@ -83,8 +121,9 @@ def fit_parametric(
     options: Options = _OPTIONS,
     *,
     solver: str = "projection",
+    objective: str = "huber-log",
 ) -> Fit:
-    """Summed Huber loss (1e-3) of log loss, least over all five constants.
+    """Summed Huber loss (1e-3) of log loss, or another of `OBJECTIVES`, least over all five constants.
 
     Args:
         num_parameters, num_tokens: of shape (n,).
@@ -92,34 +131,44 @@ def fit_parametric(
         solver: `projection` searches the two exponents alone, with the best A, B, E for each, and goes on from the
             best of them with all five constants. `grid` is Hoffmann's: five constants at once, from 4,500 starts.
             `both` does both, takes the better and warns if they differ.
+        objective: one of `OBJECTIVES`. The searches are of `huber-log`; the constants that they find are where the
+            others start.
 
     Raises:
-        LawError: five points or fewer.
+        LawError: five points or fewer, or no such solver or objective.
     """
+    if objective not in OBJECTIVES:
+        raise LawError(f"objective: got {objective!r}, expected {', '.join(OBJECTIVES)}")
+    of = OBJECTIVES[objective]
     if len(loss) <= len(NAMES):
         raise LawError(f"chinchilla-parametric has 5 constants: got {len(loss)} points, expected 6 or more; add runs")
     found: dict[str, tuple[np.ndarray, float]] = {}
     extra: dict[str, Any] = {}
     if solver in ("both", "projection"):
         projected = project(num_parameters, num_tokens, loss, DELTA)
-        end = _finished(num_parameters, num_tokens, loss, projected.starts)
+        end = _finished(num_parameters, num_tokens, loss, projected.starts, of)
         found["projection"] = (end.best(), float(end.objective.min()))
         extra["condition_number_of_exponents"] = projected.condition_number
     if solver in ("both", "grid"):
         grid = solve_from_grid(num_parameters, num_tokens, loss)
+        if objective != "huber-log":
+            grid = _finished(num_parameters, num_tokens, loss, grid.theta, of)
         found["grid"] = (grid.best(), float(grid.objective.min()))
     if not found:
         raise LawError(f"solver: got {solver!r}, expected grid, projection or both")
-    theta, objective = min(found.values(), key=lambda pair: pair[1])
+    theta, least = min(found.values(), key=lambda pair: pair[1])
     points = {"num_parameters": num_parameters, "num_tokens": num_tokens, "observed": loss}
-    fit = with_intervals(_curve(points), theta, objective, options)
-    fit.extra |= extra | {"solvers": {name: value for name, (_, value) in found.items()}}
+    fit = with_intervals(_curve(points, of), theta, least, options)
+    if of.above != 1:
+        over = fit.points["fitted"] - loss
+        fit.objective = float((np.abs(over) * np.where(over > 0, of.above, 1.0)).sum())
+    fit.extra |= extra | {"objective_name": objective, "solvers": {name: value for name, (_, value) in found.items()}}
     _derive(fit)
     fit.warnings += _doubts(fit, found)
     return fit
 
 
-def _curve(points: dict[str, np.ndarray]) -> Curve:
+def _curve(points: dict[str, np.ndarray], of: Objective) -> Curve:
     def predict(constants: Mapping[str, float], columns: Mapping[str, Any]) -> np.ndarray:
         return parametric_loss(constants, columns["num_parameters"], columns["num_tokens"])
 
@@ -127,10 +176,13 @@ def _curve(points: dict[str, np.ndarray]) -> Curve:
         "chinchilla-parametric",
         NAMES,
         (True, True, True, False, False),
-        parametric_model(points["num_parameters"], points["num_tokens"]),
+        parametric_model(points["num_parameters"], points["num_tokens"], of.in_logs),
         points,
         predict,
-        delta=DELTA,
+        delta=of.delta,
+        above=of.above,
+        in_logs=of.in_logs,
+        described=of.text,
         method="bootstrap",
     )
 

@@ -90,6 +90,7 @@ def fit_law(
     columns: Mapping[str, str] | None = None,
     critical_batch: tuple[float, float] | None = None,
     base: Mapping[str, float] | None = None,
+    objective: str | None = None,
     confidence_level: float = 0.95,
     num_bootstraps: int = 1000,
     seed: int = 0,
@@ -103,6 +104,7 @@ def fit_law(
         columns: the table's own names, such as {"loss": "eval_loss"}.
         critical_batch: for kaplan-ns, (B_star, alpha_B) by which steps become S_min (needs batch_tokens).
         base: for data-constrained, A, B, E, alpha and beta of a fit to fresh data, kept as they are.
+        objective: for chinchilla-parametric, one of `knowcap.laws.parametric.OBJECTIVES`.
         confidence_level, num_bootstraps, seed: of the intervals, see `Options`.
 
     Raises:
@@ -115,6 +117,8 @@ def fit_law(
             f"no law {law!r}{f', did you mean {near[0]}?' if near else ''}; expected one of {', '.join(_LAWS)}"
         )
     of = _LAWS[law] if base is None else _with_base(law, base)
+    if objective is not None:
+        of = _with_objective(law, objective)
     named = name_runs(read_once(table, columns or {}))
     progress = ("num_parameters", "num_parameters_non_embedding", "num_tokens", "flops", "step")
     optional = (*of.optional, *progress, *CLUSTERS)
@@ -137,6 +141,12 @@ def fit_law(
     _other_count(fit, of, taken, options)
     add_fit_warnings(fit)
     return fit
+
+
+def _with_objective(law: str, objective: str) -> _Law:
+    if law != "chinchilla-parametric":
+        raise LawError(f"--objective is for chinchilla-parametric, got {law}; leave it out")
+    return replace(_LAWS[law], fit=_simple(partial(fit_parametric, objective=objective), *_NDL))
 
 
 def _with_base(law: str, base: Mapping[str, float]) -> _Law:

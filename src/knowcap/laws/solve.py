@@ -38,13 +38,18 @@ class Solution:
         return self.theta[int(np.argmin(self.objective))]
 
 
-def huber(residual: np.ndarray, delta: float) -> np.ndarray:
-    """Half the square up to `delta`, a straight line beyond (Huber 1964); `delta` may be infinite."""
+def huber(residual: np.ndarray, delta: float, above: float = 1.0) -> np.ndarray:
+    """Half the square up to `delta`, a straight line beyond (Huber 1964); `delta` may be infinite.
+
+    Residuals above zero count `above` times.
+    """
     size = np.abs(residual)
-    if np.isinf(delta):
-        return 0.5 * size * size
     inside = np.minimum(size, delta)
-    return inside * (size - 0.5 * inside)
+    return inside * (size - 0.5 * inside) * _side(residual, above)
+
+
+def _side(residual: np.ndarray, above: float) -> np.ndarray | float:
+    return 1.0 if above == 1 else np.where(residual > 0, above, 1.0)
 
 
 def minimize(
@@ -54,6 +59,7 @@ def minimize(
     *,
     weights: np.ndarray | None = None,
     delta: float = np.inf,
+    above: float = 1.0,
     free: np.ndarray | None = None,
     max_iterations: int = 300,
 ) -> Solution:
@@ -69,6 +75,7 @@ def minimize(
         start: of shape (B, p).
         weights: of shape (B, n) or (1, n); all 1 by default.
         delta: where the loss turns into a straight line, in units of the target.
+        above: how often residuals above zero count.
         free: booleans of shape (p,) or (B, p): which constants may move.
     """
     rows, width = start.shape
@@ -81,7 +88,7 @@ def minimize(
         part = weights if len(weights) == 1 else weights[rows_of]
         # A step too far may overflow; its value is then no better and it is not taken.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            parts.append(_minimize(model, target, start[rows_of], part, delta, free[rows_of], max_iterations))
+            parts.append(_minimize(model, target, start[rows_of], part, (delta, above), free[rows_of], max_iterations))
     return Solution(
         np.concatenate([part.theta for part in parts]),
         np.concatenate([part.objective for part in parts]),
@@ -94,7 +101,7 @@ def _minimize(
     target: np.ndarray,
     start: np.ndarray,
     weights: np.ndarray,
-    delta: float,
+    loss: tuple[float, float],
     free: np.ndarray,
     max_iterations: int,
 ) -> Solution:
@@ -103,15 +110,17 @@ def _minimize(
     damping = np.full(len(theta), 0.1)
     prediction, jacobian = model(theta)
     residual = prediction - target
-    value = (weights * huber(residual, delta)).sum(1)
+    value = (weights * huber(residual, *loss)).sum(1)
     converged = np.zeros(len(theta), dtype=bool)
     live = np.arange(len(theta))  # fits that still move; residual and jacobian hold theirs alone
     for _ in range(max_iterations):
-        step, gain = _step(residual, jacobian, weights[live], damping[live], delta, free[live])
+        step, gain = _step(
+            residual, jacobian, weights[live] * _side(residual, loss[1]), damping[live], loss[0], free[live]
+        )
         trial = theta[live] + step
         new_prediction, new_jacobian = model(trial)
         new_residual = new_prediction - target
-        new_value = (weights[live] * huber(new_residual, delta)).sum(1)
+        new_value = (weights[live] * huber(new_residual, *loss)).sum(1)
         better = new_value <= value[live]  # false for NaN
         settled = gain <= 1e-13 * value[live] + 1e-30
         took = live[better]
