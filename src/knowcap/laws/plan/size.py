@@ -63,9 +63,7 @@ def size(content: Content, setting: Setting, laws: Mapping[str, Law] | None = No
         steps,
         laws=(found.law,),
         chart=bits_chart(found, needed, content.bits, content.bits),
-        ranges={}
-        if found.printed is None
-        else {"num_parameters": tuple(content.bits / r for r in found.printed[::-1])},
+        ranges=_printed("num_parameters", found, lambda rate: content.bits / rate),
         ranges_of=PRINTED,
         warnings=(*warnings, *_range_warnings(needed, found.law), *unused(laws, (found.law,), "size")),
     )
