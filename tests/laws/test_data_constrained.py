@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from simulated import data_constrained, noise_of, silence
 
+from knowcap.cli import main
 from knowcap.laws import (
     LawError,
     Options,
@@ -16,7 +20,7 @@ from knowcap.laws import (
     fit_law,
     value_of_pass,
 )
-from knowcap.laws.published import MUENNIGHOFF
+from knowcap.laws.published import BITS_PER_PARAMETER, EXPOSURES, MUENNIGHOFF
 
 
 FEW = Options(num_bootstraps=40)
@@ -85,6 +89,27 @@ def test_a_pass_is_worth_little_for_the_loss_where_it_still_adds_bits() -> None:
     expected = 1e8 * (capacity_at(bits, 101) - capacity_at(bits, 100))
     assert found["bits_after"] - found["bits_before"] == pytest.approx(float(expected))
     assert value_of_pass(MUENNIGHOFF.constants, 1e8, 1e7, 100, bits, 1e3)["bits_after"] == 1e3
+
+
+def test_the_curve_of_bits_passes_through_the_papers_three_values() -> None:
+    for exposures, bits in BITS_PER_PARAMETER.items():
+        assert capacity_at(EXPOSURES.constants, exposures) == pytest.approx(bits, rel=1e-5)
+
+
+def test_the_plan_of_passes_has_both_gains(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The tokens of pass 17 add U R_D (exp(-15 / R_D) - exp(-16 / R_D)), and bits are those of 17 and 16 exposures."""
+    options = ["plan", "passes", "--num_parameters", "100M", "--unique_tokens", "10M", "--passes", "16"]
+    assert main([*options, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    (row,) = (row for row in content["table"] if row["passes_so_far"] == 16)
+    r = MUENNIGHOFF.constants["R_D"]
+    assert row["worth_percent"] == pytest.approx(100 * r * (np.exp(-15 / r) - np.exp(-16 / r)))
+    held = [1e8 * capacity_at(EXPOSURES.constants, k) for k in (16, 17)]
+    assert row["bits_rise_by"] == pytest.approx(held[1] - held[0])
+    fit = fit_law("data-constrained", data_constrained(silence)[0], num_bootstraps=10)
+    assert main([*options, "--law", str(fit.write(tmp_path / "fit.json")), "--bits", "1e6"]) == 0
+    assert "16 passes one more is worth 36.6 %" in capsys.readouterr().out
+    assert main([*options[:-1], "0.5"]) == 2
 
 
 def test_derivatives_are_those_of_the_law() -> None:

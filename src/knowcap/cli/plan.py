@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ _EXAMPLES = (
     "knowcap plan train --num_parameters 100M --num_people 2M --gpu a100 --num_gpus 8 --utilisation 0.4",
     "knowcap plan compute --flops 1e21 --price 2.50 --law parametric.json --json",
     "knowcap plan next runs.csv --flops 1e20",
+    "knowcap plan passes --num_parameters 100M --unique_tokens 10M --passes 16",
     "knowcap plan --web",
 )
 _QUESTIONS = {
@@ -51,6 +53,7 @@ def add(commands: Any, name: str) -> None:
         question.negative_numbers()
         question.add_argument("--json", action="store_true", help="print JSON instead of text")
     _next(questions)
+    _passes(questions)
 
 
 def _next(questions: Any) -> None:
@@ -76,6 +79,29 @@ def _next(questions: Any) -> None:
     text = "names of the table's columns, such as loss=eval_loss"
     parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _passes(questions: Any) -> None:
+    what = "what one more pass over the same data is worth, in loss and in bits"
+    examples = ("knowcap plan passes --num_parameters 100M --unique_tokens 10M --passes 16",)
+    parser = add_command(questions, "passes", _value_of_pass, examples, what)
+    parser.set_defaults(question="passes")
+    _number(parser, "num_parameters", "P", "all of them, embeddings included", required=True)
+    _number(parser, "unique_tokens", "T", "different tokens of the data, each fact once", required=True)
+    _number(parser, "passes", "K", "passes so far [1]")
+    _number(parser, "bits", "B", "bits of the data [more than the model stores]")
+    fit = "JSON of `knowcap fit data-constrained` or `exposures`, instead of the paper's law; may be repeated"
+    parser.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _value_of_pass(args: argparse.Namespace, _: list[str]) -> None:
+    from knowcap.laws.plan.fitted import read_laws
+    from knowcap.laws.plan.passes import passes
+
+    most = math.inf if args.bits is None else args.bits
+    answer = passes(args.num_parameters, args.unique_tokens, args.passes or 1.0, read_laws(args.law), most)
+    print(json.dumps(answer.content()) if args.json else answer.text())
 
 
 def _next_runs(args: argparse.Namespace, _: list[str]) -> None:
@@ -185,4 +211,4 @@ def _plan(args: argparse.Namespace, _: list[str]) -> None:
 
         build().launch(server_port=args.port)
     else:
-        args.usage(f"expected a question, {', '.join((*_QUESTIONS, 'next'))}, or --web")
+        args.usage(f"expected a question, {', '.join((*_QUESTIONS, 'next', 'passes'))}, or --web")

@@ -44,6 +44,13 @@ CAPACITY_SOURCE = {
     1000: "Part 3.3, Result 1: at least 2 at its peak, at most 2.3",
 }
 PEAK_BITS_PER_PARAMETER = 2.3  # Part 3.3, Result 1: the most that any of its models holds at 1000 exposures
+EXPOSURES = Law(
+    "exposures",
+    {"bits_per_parameter": 3.128667, "half_exposures": 370.7374, "gamma": 0.5765720},
+    "the curve R / (1 + (h / e)^gamma) through Part 3.3's 0.1 (informal), 1 and 2 bits per parameter at 1, 100 and "
+    "1000 exposures",
+    tested={"num_parameters": (0.8e6, 0.5e9), "exposures": (1.0, 1000.0)},
+)
 NEAR_PERFECT = 1.8  # Part 3.3, Result 1(b): with at most this many bits per parameter, nearly all facts are stored
 
 # By how much fewer bits a parameter holds than GPT2's, by exposures (Part 3.3, Results 5, 6, 9).
