@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy
 from command_line import fails
+from figures import PNG
 from simulated import grid, hoffmann, isoflop, kaplan_nd, noise_of, silence
 
 from knowcap.cli import main
@@ -139,6 +140,22 @@ def test_the_true_law_has_the_least_rollout_error_and_far_predictions_are_told_a
     content = json.loads(json.dumps(ranking.to_dict()))
     assert [row["law"] for row in content["ranking"]] == names and content["best"]["law"] == names[0]
     assert names[0] in ranking.text() and "not fitted: kaplan-ns" in ranking.text()
+
+
+@pytest.mark.usefixtures("rendered")
+def test_the_best_law_is_written_and_drawn_with_its_predictions(tmp_path: Path, capsys) -> None:
+    table = line(noise=0.001, floor=2.0)
+    runs, new, out, plot = (tmp_path / name for name in ("runs.csv", "new.csv", "best.json", "best.png"))
+    rows = zip(table["num_tokens"], table["loss"], strict=True)
+    runs.write_text("num_tokens,loss\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    new.write_text("num_tokens\n1e11\n")
+    words = ["--predict", str(new), "--json", str(out), "--plot", str(plot), "--num_bootstraps", "100"]
+    assert main(["fit", "best", str(runs), *words]) == 0
+    content = json.loads(out.read_text())
+    assert [row["law"] for row in content["ranking"]] == ["kaplan-d (with a floor)", "kaplan-d"]
+    (row,) = content["best"]["predictions"]["rows"]
+    assert row["low"] < 2 + 5 * 1e4**-0.1 < row["high"] and plot.read_bytes().startswith(PNG)
+    assert "1e+11" in capsys.readouterr().out
 
 
 def test_approaches_that_differ_by_more_than_their_intervals_are_told_apart() -> None:

@@ -132,7 +132,7 @@ def _predict(fit: Fit, args: argparse.Namespace, columns: dict[str, str]) -> str
     new = read_runs(args.predict)
     rows = rows_for(fit, new, {ours: theirs for ours, theirs in columns.items() if theirs in new})
     found = fit.predict(rows, interval=args.interval)
-    name = predicts(fit.law.split(" (")[0])
+    name = predicts(fit.kind)
     fit.extra["predictions"] = {
         "interval": args.interval,
         "rows": [

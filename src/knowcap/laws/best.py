@@ -144,11 +144,11 @@ def fit_best(table: Runs, *, columns: Mapping[str, str] | None = None, **options
     chosen = Options(**{name: value for name, value in options.items() if name not in _OF_ONE_LAW})
     missing: dict[str, str] = {}
     fits = list(_fits(named, missing, options, chosen))
-    quantity = next((q for q in QUANTITIES if any(predicts(_base(fit)) == q for fit in fits)), None)
+    quantity = next((q for q in QUANTITIES if any(predicts(fit.kind) == q for fit in fits)), None)
     if quantity is None:
         raise LawError([*missing.values(), f"found: {', '.join(named)}; map other names by --columns"])
     missing = {law: why for law, why in missing.items() if predicts(law.split(",")[0]) == quantity}
-    fits = [fit for fit in fits if predicts(_base(fit)) == quantity]
+    fits = [fit for fit in fits if predicts(fit.kind) == quantity]
     candidates = _rolled(fits)
     candidates.sort(key=lambda c: (c.error, c.residual))
     ranking = Ranking(candidates, quantity, missing)
@@ -244,10 +244,6 @@ def _larger(fit: Fit) -> dict[str, np.ndarray]:
     factor = _FAR ** (1 / max(1, len([name for name in parts if name != "flops"]) or 1))
     found = {name: column[[largest]] for name, column in columns.items()}
     return found | {name: found[name] * (_FAR if name == "flops" else factor) for name in parts}
-
-
-def _base(fit: Fit) -> str:
-    return fit.law.split(" (")[0]
 
 
 def _constants(fit: Fit) -> int:

@@ -122,6 +122,11 @@ class Fit:
     non_embedding: Fit | None = None
     refit: Refit | None = None
 
+    @property
+    def kind(self) -> str:
+        """The law without its form: kaplan-d of `kaplan-d (with a floor)`."""
+        return self.law.split(" (")[0]
+
     @cached_property
     def reads(self) -> tuple[str, ...]:
         """The columns that the law predicts from."""

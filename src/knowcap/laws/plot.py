@@ -144,7 +144,7 @@ def _groups(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _points(axes: Axes, fit: Fit) -> None:
     """Points and the law's line for each value of the column that parts them."""
-    across, by, upward = _AXES[fit.law]
+    across, by, upward = _AXES[fit.kind]
     x, y = fit.points[across], fit.points["observed"]
     group, values = _groups(fit.points[by]) if by else (np.zeros(len(x), dtype=int), np.array([1.0]))
     if (rest := group < 0).any():
@@ -231,7 +231,7 @@ def _profiles(axes: Axes, fit: Fit) -> None:
 
 def _residuals(axes: Axes, fit: Fit) -> None:
     """log(observed / fitted) in percent against what lies across, with the line of zero."""
-    across = _AXES[fit.law][0] if fit.law in _AXES else "loss"
+    across = _AXES[fit.kind][0] if fit.kind in _AXES else "loss"
     axes.axhline(0, color="#333333", linewidth=0.8)
     axes.plot(fit.points[across], 100 * fit.residuals, "o", color=GREY, markersize=3)
     most = max(float(np.abs(100 * fit.residuals).max()) * 1.15, 1e-3)

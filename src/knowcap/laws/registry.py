@@ -71,11 +71,10 @@ def rows_for(fit: Fit, table: Runs, columns: Mapping[str, str] | None = None) ->
     Raises:
         LawError: columns missing, or values that are no numbers above zero.
     """
-    law = fit.law.split(" (")[0]
     reads = ["step" if name == "min_steps" else name for name in fit.reads]
     named = read_once(table, columns or {})
     others = [name for name in fit.points if name in named and name not in reads]
-    taken = take(named, law, reads, others)
+    taken = take(named, fit.kind, reads, others)
     if taken.warnings:
         raise LawError(
             [f"new runs: {text.removesuffix('; left out')}; give every run a number" for text in taken.warnings]
