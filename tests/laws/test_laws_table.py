@@ -11,6 +11,7 @@ import pytest
 from simulated import SIMULATED, kaplan_nd, noise_of, parametric, silence
 
 from knowcap.laws import LAWS, LawError, fit_law, read_runs, registry
+from knowcap.laws.table import read_all_runs
 
 
 FEW = {"num_bootstraps": 20}
@@ -116,6 +117,23 @@ def test_files_of_either_kind_and_any_delimiter_give_the_same_fit(tmp_path: Path
         assert fit_law("kaplan-nd", path, **FEW).constants == pytest.approx(expected)
     pq.write_table(pa.table(table), tmp_path / "runs.parquet")
     assert fit_law("kaplan-nd", tmp_path / "runs.parquet", **FEW).constants == pytest.approx(expected)
+
+
+def test_several_tables_are_one_with_empty_cells_where_a_column_is_missing(tmp_path: Path) -> None:
+    table, _ = kaplan_nd(noise_of(0.01, seed=0))
+    rows = len(next(iter(table.values())))
+    parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for part, kept, more in ((parts[0], slice(0, 7), {}), (parts[1], slice(7, None), {"note": ["x"] * (rows - 7)})):
+        pq.write_table(pa.table({name: list(values[kept]) for name, values in table.items()} | more), part)
+    together = read_all_runs(parts)
+    assert {name: list(values) for name, values in table.items()} == {name: together[name] for name in table}
+    assert together["note"] == [None] * 7 + ["x"] * (rows - 7)
+    expected = fit_law("kaplan-nd", table, **FEW).constants
+    assert fit_law("kaplan-nd", together, **FEW).constants == pytest.approx(expected)
+    with pytest.raises(LawError, match="given twice"):
+        read_all_runs([parts[0], parts[0]])
+    with pytest.raises(LawError, match="several tables are read from cells.json and Parquet files only"):
+        read_all_runs([parts[0], tmp_path / "c.csv"])
 
 
 def test_files_that_are_no_tables_are_reported(tmp_path: Path) -> None:

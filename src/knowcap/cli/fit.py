@@ -37,8 +37,8 @@ def add(commands: Any, name: str) -> None:
     """Adds the command's parser."""
     parser = add_command(commands, name, _fit, _EXAMPLES)
     parser.add_argument("law", metavar="LAW", choices=_CHOICES, help=", ".join(_CHOICES))
-    text = "a CSV or Parquet file, one row per run (or per step), or a sweep's cells.json"
-    parser.add_argument("runs", metavar="RUNS", type=Path, help=text)
+    text = "a CSV or Parquet file, one row per run (or per step), or the cells.json of one or several sweeps"
+    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help=text)
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write constants, intervals and residuals to this file"
     )
@@ -67,17 +67,17 @@ def add(commands: Any, name: str) -> None:
 
 
 def _fit(args: argparse.Namespace, _: list[str]) -> None:
-    from knowcap.laws import fit_law, read_runs
+    from knowcap.laws import fit_law
     from knowcap.laws.best import fit_best
     from knowcap.laws.compare import compare_approaches
-    from knowcap.laws.table import where
+    from knowcap.laws.table import read_all_runs, where
 
     for path in (args.json, args.plot):
         if path is not None:
             _check_output(path, args)
     _check_options(args)
     columns = _pairs("--columns", args.columns)
-    table = where(read_runs(args.runs), _pairs("--where", args.where))
+    table = where(read_all_runs(args.runs), _pairs("--where", args.where))
     base = None if args.base is None else read_json(args.base).get("constants", {})
     options = {
         "columns": columns,
@@ -174,7 +174,7 @@ def _pair(text: str) -> tuple[float, float]:
 
 def _check_output(path: Path, args: argparse.Namespace) -> None:
     """Raises ValueError if an output would overwrite a file that `knowcap fit` did not write."""
-    if path.resolve() == args.runs.resolve() or (
+    if path.resolve() in [runs.resolve() for runs in args.runs] or (
         args.json and args.plot and args.json.resolve() == args.plot.resolve()
     ):
         raise ValueError(f"{path} is given twice; give each output its own file")

@@ -90,6 +90,37 @@ def read_runs(path: str | Path) -> Table:
     return _of_text(path, text)
 
 
+def read_all_runs(paths: Sequence[str | Path]) -> Table:
+    """The rows of several tables, such as the cells.json of several sweeps, one below the other.
+
+    Args:
+        paths: files as `read_runs` takes them; a column that one of them does not have is empty in its rows. Of CSV
+            files there is one only, as each may write its numbers in its own way.
+
+    Raises:
+        LawError: a table cannot be read, a file is given twice, or a CSV file is given beside another.
+    """
+    files = [Path(path) for path in paths]
+    if len(files) == 1:
+        return read_runs(files[0])
+    if len({file.resolve() for file in files}) < len(files):
+        raise LawError(f"a file is given twice among {', '.join(map(str, files))}; its runs would count twice")
+    for file in files:
+        if file.suffix.lower() not in (".json", ".parquet", ".pq"):
+            raise LawError(f"{file}: several tables are read from cells.json and Parquet files only; join them first")
+    tables = [read_runs(file) for file in files]
+    names = dict.fromkeys(name for table in tables for name in table)
+    sizes = [len(next(iter(table.values()), [])) for table in tables]
+    return Table(
+        {
+            name: [
+                value for table, size in zip(tables, sizes, strict=True) for value in table.get(name, [None] * size)
+            ]
+            for name in names
+        }
+    )
+
+
 def _of_text(path: Path, text: str) -> Table:
     """The columns of a CSV file's text."""
     if stated := re.match(r"sep=([,;\t])\s*\n", text):  # Excel's first line
