@@ -110,7 +110,7 @@ def compare_approaches(table: Runs, budgets: Sequence[float] = (), **options: An
     fits, missing = {}, {}
     for law in APPROACHES:
         try:
-            own = options if law == "chinchilla-parametric" else options | {"objective": None}
+            own: dict[str, Any] = options if law == "chinchilla-parametric" else options | {"objective": None}
             fits[law] = fit_law(law, table, **own)
         except LawError as error:
             missing[law] = str(error)

@@ -318,7 +318,7 @@ def _non_negative(basis: np.ndarray, target: np.ndarray, weights: np.ndarray) ->
         better = (found >= 0).all(1) & (value < best_value[rows])
         best_value[rows[better]] = value[better]
         best[rows[better]] = 0.0
-        best[np.ix_(rows[better], chosen)] = found[better]
+        best[rows[better][:, None], np.array(chosen)] = found[better]
         if len(chosen) == 3:  # where all three are above zero, no other set is better
             rows = rows[~better]
     return best

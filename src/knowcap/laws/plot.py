@@ -220,7 +220,8 @@ def _profiles(axes: Axes, fit: Fit) -> None:
     for i, budget in enumerate(budgets):
         color = COLORS[i % len(COLORS)]
         shape, sizes = budget["parabola"], np.array(budget["sizes"])
-        grid = np.linspace(*np.log(shape["sizes"]), 100)
+        low, high = np.log(shape["sizes"])
+        grid = np.linspace(low, high, 100)
         z = (grid - shape["centre"]) / shape["width"]
         axes.plot(np.exp(grid), np.polynomial.polynomial.polyval(z, shape["terms"]), color=color, linewidth=1.2)
         axes.plot(sizes, budget["losses"], ".", color=color, markersize=5, label=f"{budget['budget']:.2g} FLOPs")

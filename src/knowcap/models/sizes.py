@@ -100,7 +100,8 @@ def architecture_problems(recipe: Recipe) -> list[str]:
     if not given:
         return problems + model_problems(**names)
     # A target picks head_dim: only problems that no width solves are the recipe's.
-    return problems + min((model_problems(**names | {"head_dim": d}) for d in range(1, 129)), key=len)
+    changed: list[dict[str, Any]] = [names | {"head_dim": d} for d in range(1, 129)]
+    return problems + min((model_problems(**one) for one in changed), key=len)
 
 
 def hidden_size_of(recipe: Recipe) -> int | None:

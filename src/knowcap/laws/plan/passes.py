@@ -38,8 +38,8 @@ def passes(
         LawError: a number that is not above zero, less than one pass, laws of another kind.
     """
     laws = laws or {}
-    for name, value in (("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
-        positive(name, value)
+    for name, given in (("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
+        positive(name, given)
     if not passes_so_far >= 1:
         raise LawError(f"passes: got {passes_so_far:g}, expected 1 or more")
     if other := sorted(laws.keys() - set(_USED)):
