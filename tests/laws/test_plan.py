@@ -334,15 +334,15 @@ def test_bad_words_end_with_status_2(capsys):
     assert main(["plan", "size", "--bits", "0"]) == 2
     assert capsys.readouterr().err == "knowcap: bits=0, expected a finite number above 0; correct it\n"
     for words in (
-        ["plan"],
         ["plan", "size", "--bits", "many"],
         ["plan", "holds"],
         ["plan", "holds", "--layers", "2"],
+        ["plan"],
     ):
         with pytest.raises(SystemExit) as stopped:
             main(words)
         assert stopped.value.code == 2
-    assert "expected a question, size, holds, train, compute, or --web" in capsys.readouterr().err
+    assert "expected a question, size, holds, train, compute, next, passes, or --web" in capsys.readouterr().err
 
 
 def test_the_help_names_every_choice(capsys):

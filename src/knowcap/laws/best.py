@@ -23,7 +23,11 @@ from knowcap.laws.registry import LAWS, Runs, fit_law, predicts, read_once
 QUANTITIES = ("loss", "knowledge_bits")  # of single runs, by which laws can be ranked
 _FAR = 10.0  # times the largest run, where predictions are compared
 _LEVEL = 0.9
-_OF_ONE_LAW = {"critical_batch": "kaplan-ns", "base": "data-constrained"}  # options
+_OF_ONE_LAW = {  # options
+    "critical_batch": "kaplan-ns",
+    "base": "data-constrained",
+    "objective": "chinchilla-parametric",
+}
 
 
 @dataclass(frozen=True)
