@@ -64,16 +64,18 @@ def test_the_folder_needs_nothing_else_and_no_torch(space, tmp_path):
     options = {"facts": str(tmp_path / "facts.csv"), "facts_templates": str(tmp_path / "facts.yaml")}
     code = (
         "import json, sys, knowcap\nfrom knowcap.laws.plan.page import build\n"
-        "from knowcap.laws.plan.questions import ask\n"
+        "from knowcap.laws.plan.page import TABS, answer\nfrom knowcap.laws.plan.questions import ask\n"
         f"found = ask('size', **{options})\n"
-        "print(json.dumps([knowcap.__file__, 'torch' in sys.modules, found.content()]))"
+        "texts = [answer(question, starts).text() for question, (_, _, starts) in TABS.items()]\n"
+        "print(json.dumps([knowcap.__file__, 'torch' in sys.modules, found.content(), texts]))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=space, env=environment, capture_output=True, text=True, check=True
     )
-    where, torch, content = json.loads(done.stdout)
+    where, torch, content, texts = json.loads(done.stdout)
     assert Path(where).is_relative_to(space) and not torch
+    assert texts == [answer(question, starts).text() for question, (_, _, starts) in TABS.items()]
     assert content == json.loads(json.dumps(ask("size", **options).content()))
 
 
@@ -224,11 +226,12 @@ def test_a_table_of_facts_is_uploaded(browser, address, tmp_path, capsys):
     (tmp_path / "facts.csv").write_text(FACTS)
     page = Page(browser, address)
     page.open("size")
+    first = page.ask("size")
     page.type("size", "bits", "")
     browser.find_element("xpath", "//button[contains(., 'a table of facts')]").click()
     page.wait.until(lambda b: b.find_elements("css selector", "#size-facts input[type=file]"))
     browser.find_element("css selector", "#size-facts input[type=file]").send_keys(str(tmp_path / "facts.csv"))
     page.wait.until(lambda b: "facts\n.csv" in b.find_element("id", "size-facts").text)
-    shown = page.ask("size")
+    shown = page.ask("size", before=first)
     assert main(["plan", "size", "--facts", str(tmp_path / "facts.csv"), "--precision", "int8"]) == 0
     assert shown == capsys.readouterr().out.strip("\n")

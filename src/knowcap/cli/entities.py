@@ -38,7 +38,7 @@ def _entities(args: argparse.Namespace, _: list[str]) -> None:
     """Prints the best and the least remembered entities, by name."""
     from knowcap.capacity.entities import bits_by_entity, dataset_of, entity_names
     from knowcap.dataset.source import WHOLE, find_source
-    from knowcap.report.table import text_table
+    from knowcap.report.text_table import text_table
     from knowcap.run.folder import is_run_dir
 
     results = args.folder / "model" if is_run_dir(args.folder) else args.folder

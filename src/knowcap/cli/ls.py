@@ -29,7 +29,7 @@ def _ls(args: argparse.Namespace, _: list[str]) -> None:
 
 def _ls_files(recipes: Mapping[str, Path]) -> None:
     """Prints every packaged recipe or sweep with its first line, its purpose."""
-    from knowcap.report.table import text_table
+    from knowcap.report.text_table import text_table
 
     purposes = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in recipes.items()}
     print(text_table([*purposes.items()], left=(0, 1)))
@@ -38,7 +38,7 @@ def _ls_files(recipes: Mapping[str, Path]) -> None:
 def _ls_models() -> None:
     """Prints every family with the parameters of one size, a description, and its name in the paper."""
     from knowcap.models import MODEL_FAMILIES, closed_form_parameters, pattern
-    from knowcap.report.table import text_table
+    from knowcap.report.text_table import text_table
 
     print("L layers, H heads, hidden size d = H x head_dim, E experts; parameters with all experts and embeddings,")
     print("of L = H = 12, head_dim 64, E = 32 and the paper's 3,275 tokens:\n")

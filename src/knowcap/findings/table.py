@@ -9,7 +9,7 @@ from typing import Any
 from knowcap.findings.statement import Statement
 from knowcap.findings.statistic import LEVEL, NOT_RUN
 from knowcap.findings.verdicts import Judged, Verdict
-from knowcap.report.table import text_table
+from knowcap.report.text_table import text_table
 
 
 _WIDTH = 64  # characters of the terminal table's second column

@@ -18,6 +18,7 @@ from knowcap.laws.forms import forms
 from knowcap.laws.law import LawError
 from knowcap.laws.predict import Rollout, cuts, inputs, roll_out
 from knowcap.laws.registry import LAWS, Runs, fit_law, predicts, read_once
+from knowcap.report.text_table import text_table
 
 
 QUANTITIES = ("loss", "knowledge_bits")  # of single runs, by which laws can be ranked
@@ -103,8 +104,6 @@ class Ranking:
 
     def text(self) -> str:
         """The printed table, a law a row, and what is to be said of it."""
-        from knowcap.report.table import text_table  # imported late: it needs pyarrow
-
         rows = [["law", "constants", "runs", "rollout error", "residuals", f"{100 * _LEVEL:g} % at {_FAR:g} times"]]
         for c in self.candidates:
             error = "-" if c.rollout is None else f"{100 * c.error:.2g} %"

@@ -16,6 +16,7 @@ from knowcap.laws.isoflop import fit_isoflop
 from knowcap.laws.law import Allocation, LawError, optimum
 from knowcap.laws.parametric import parametric_loss
 from knowcap.laws.registry import Runs, fit_law
+from knowcap.report.text_table import text_table
 
 
 APPROACHES = ("chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric")
@@ -68,8 +69,6 @@ class Comparison:
 
     def text(self) -> str:
         """The printed table: exponents with intervals and the optimal allocations, a column per approach."""
-        from knowcap.report.table import text_table  # imported late: it needs pyarrow
-
         names = list(self.fits)
         rows = [["", *names]]
         for row, ours in (

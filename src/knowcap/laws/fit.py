@@ -15,6 +15,7 @@ from knowcap.files import write_json
 from knowcap.laws.intervals import Interval
 from knowcap.laws.law import LawError, optimum
 from knowcap.laws.predict import Band, Prediction, Refit, Rollout, inputs, learn_band, roll_out, spread_of
+from knowcap.report.text_table import text_table
 
 
 _DIGITS = 5
@@ -246,8 +247,6 @@ class Fit:
                 kaplan-nd.
             interval: confidence level of the predictions.
         """
-        from knowcap.report.table import text_table  # imported late: it needs pyarrow
-
         percent = f"{100 * self.confidence_level:g} %"
         lines = [f"{self.law}: {self.num_points} points, {self.objective_of} {number(self.objective)}", ""]
         rows = [["constant", "value", percent, "bootstrap", "standard error"]]

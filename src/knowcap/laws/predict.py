@@ -17,6 +17,7 @@ import numpy as np
 
 from knowcap.laws.intervals import student
 from knowcap.laws.law import SIZES
+from knowcap.report.text_table import text_table
 
 
 _NO_INPUTS = ("observed", "fitted", "row", "run", "max_knowledge_bits")
@@ -343,8 +344,6 @@ def predictions_text(name: str, rows: Mapping[str, np.ndarray], found: Predictio
         band: of the fit.
         level: of the intervals.
     """
-    from knowcap.report.table import text_table  # imported late: it needs pyarrow
-
     beyond = np.broadcast_to(band.reach.beyond(inputs(rows)), found.value.shape)
     lines = [[*rows, name, f"{100 * level:g} %", "beyond the table"]]
     for i, value in enumerate(found.value):

@@ -42,7 +42,8 @@ from knowcap.report.card.results import (
 )
 from knowcap.report.plots import formats_of, plot_attributes, plot_entities, plot_frontier, plot_loss
 from knowcap.report.stamp import digest_of_file, make_stamped
-from knowcap.report.table import number, render, text_table
+from knowcap.report.table import number, render
+from knowcap.report.text_table import text_table
 from knowcap.scoring.mode import OTHER_MODES
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from knowcap.capacity.tables import read_facts
 from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
 from knowcap.report.duration import duration
+from knowcap.report.text_table import text_table
 from knowcap.scoring.measurement import read_measurement
 
 
@@ -23,31 +24,6 @@ if TYPE_CHECKING:
 
 _CAPACITY_COLUMNS = ("Dataset", "Version", "N", "Attribute", "Metric", "", "Value", "", "Stderr", "Max", "Accuracy")
 _CAPACITY_LEFT = (0, 1, 3, 4, 5, 7)
-
-
-def text_table(
-    rows: Sequence[Sequence[str]], left: Collection[int] = (0,), *, markdown: bool = False, padding: str = " "
-) -> str:
-    """Lays out rows in columns that are as wide as their widest cell.
-
-    Args:
-        rows: of equally many cells; the first row is the header.
-        left: indices of the columns that are aligned left; the others are aligned right.
-        markdown: a Markdown table; by default columns are separated by two spaces.
-        padding: on both sides of a Markdown cell.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        columns = enumerate(zip(row, widths, strict=True))
-        cells = [cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in columns]
-        bar = f"{padding}|{padding}"
-        lines.append(f"|{padding}{bar.join(cells)}{padding}|" if markdown else "  ".join(cells).rstrip())
-    if markdown:
-        dashes = ["-" * max(1, width - 1 + 2 * len(padding)) for width in widths]
-        rules = [f"{dash}{'-' if i in left else ':'}" for i, dash in enumerate(dashes)]
-        lines.insert(1, f"|{'|'.join(rules)}|")
-    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from knowcap.files import RECIPE_FILE, TRAINING_FILE, read_json
 from knowcap.models import ModelError, parameters_of
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.report.duration import duration
-from knowcap.report.table import short_number, text_table
+from knowcap.report.table import short_number
+from knowcap.report.text_table import text_table
 from knowcap.run.estimate import SampleCounts, sample_counts, seconds_per_step
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import corpus_key, texts_key

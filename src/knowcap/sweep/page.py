@@ -10,7 +10,8 @@ from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.files import CAPACITY_FILE, PAGE_FILE, RESULTS_FILE, TRAINING_FILE
 from knowcap.report import page
 from knowcap.report.card.results import estimate, measurement_of, read_if_there
-from knowcap.report.table import Table, number, text_table
+from knowcap.report.table import Table, number
+from knowcap.report.text_table import text_table
 from knowcap.sweep.cells import Cell, Sweep, describe_winners, varied_keys
 from knowcap.sweep.compare import architecture_table, comparison_tables
 from knowcap.sweep.file import packaged_sweeps

@@ -9,6 +9,7 @@ from typing import Any
 
 from knowcap.laws.law import Law
 from knowcap.laws.quantity import figure
+from knowcap.report.text_table import text_table
 
 
 _WIDTH = 119
@@ -202,8 +203,6 @@ def _step_lines(steps: Sequence[Step]) -> list[str]:
 
 def _table_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns aligned: texts to the left, numbers to the right; an interval as low to high."""
-    from knowcap.report.table import text_table  # imported late: it needs pyarrow
-
     header = list(table[0])
     cells = [[cell_text(row[name]) for name in header] for row in table]
     left = [i for i, name in enumerate(header) if all(isinstance(row[name], str) for row in table)]

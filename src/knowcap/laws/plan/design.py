@@ -267,9 +267,10 @@ def next_runs(
         Step("after as many evenly spaced", evenly, "%", "of the best ratio, sizes evenly spaced, the same budget"),
         Step("noise of a run", 100 * noise_of_runs(fit), "%", "standard deviation about the law"),
     ]
+    runs = "1 run narrows" if len(design.flops) == 1 else f"{len(design.flops)} runs narrow"
     return Answer(
         "next",
-        f"{len(design.flops)} runs narrow the {what} at {target:.3g} FLOPs from ± {before:.3g} % to ± {after:.3g} %",
+        f"{runs} the {what} at {target:.3g} FLOPs from ± {before:.3g} % to ± {after:.3g} %",
         {name: value, "flops": float(design.flops.sum()), "half_width": after, "half_width_before": before},
         {name: (value * np.exp(-t * design.before), value * np.exp(t * design.before))},
         steps,

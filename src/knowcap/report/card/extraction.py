@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from knowcap.files import EXTRACTION_FILE, read_json
 from knowcap.report.card.results import optional, setting, versions, write_readme
-from knowcap.report.table import percent, text_table
+from knowcap.report.table import percent
+from knowcap.report.text_table import text_table
 
 
 if TYPE_CHECKING:

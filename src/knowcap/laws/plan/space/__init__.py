@@ -15,7 +15,7 @@ _FILES = ("README.md", "app.py", "requirements.txt")
 _MODULES = (
     "facts.py", "files.py", "recipe/*.py", "recipe_file.py", "laws/law.py", "laws/published.py", "laws/quantity.py",
     "laws/plan/*.py", "knowledge/pools.py", "knowledge/tuples.py", "corpus/credit.py", "corpus/sentences.py",
-    "corpus/templates.py", "report/duration.py", "metrics/bits_per_parameter/table_text.py",
+    "corpus/templates.py", "report/duration.py", "report/text_table.py", "metrics/bits_per_parameter/table_text.py",
 )  # fmt: skip
 
 
