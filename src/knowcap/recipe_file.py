@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
+from knowcap.recipe.yaml_reader import YamlError, compose_file, load, plain
 
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -116,22 +117,21 @@ def find_recipe(config: str | Path) -> Path:
 
 def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
     """Key → (value, its line). Scalars stay text, as written; only `convert` decides on types."""
-    import yaml
+    from yaml.nodes import MappingNode
 
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
+        root = compose_file(path)
+    except YamlError as error:
+        problems.append(f"cannot be read as YAML in UTF-8: {error}")
         return {}
     if root is None:
         return {}
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(root, MappingNode):
         problems.append("expected one `key: value` a line, such as `num_people: 1000`")
         return {}
     found: dict[str, tuple[Any, str]] = {}
     for key, node in root.value:
-        name, where = str(key.value), f"line {key.start_mark.line + 1}"
+        name, where = key.value, f"line {key.start_mark.line + 1}"
         if name in METADATA_KEYS:
             continue
         if name in found:
@@ -139,16 +139,8 @@ def _from_yaml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
         elif name not in KEYS:
             problems.append(f"{unknown_key(name)} ({where})")
         else:
-            found[name] = (_plain(node), where)
+            found[name] = (plain(node, problems, f"{name}: "), where)
     return found
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node.value, str):
-        return None if node.tag.endswith(":null") else node.value
-    if all(hasattr(item, "value") for item in node.value):
-        return [_plain(item) for item in node.value]
-    return {key.value: _plain(item) for key, item in node.value}
 
 
 def _from_overrides(overrides: Overrides, problems: list[str]) -> dict[str, tuple[Any, str]]:
@@ -216,14 +208,12 @@ def convert(value: Any, hint: Any) -> Any:
 
 def _mapping(value: Any) -> dict[str, Any] | None:
     """A mapping from YAML or Python, from JSON text or `a=1,b=[x, y]`; numbers, true, false and null are read."""
-    import yaml
-
     if isinstance(value, str) and value.strip().lower() not in ("null", "none", "~"):
         text = value.strip()
         flow = text if text.startswith("{") else "{" + re.sub(r"(\w+)\s*=\s*", r"\1: ", text) + "}"
         try:
-            value = yaml.safe_load(flow) if "=" in text or text.startswith("{") else text
-        except yaml.YAMLError:
+            value = load(flow) if "=" in text or text.startswith("{") else text
+        except YamlError:
             value = text
     elif isinstance(value, str):
         return None

@@ -15,6 +15,7 @@ import numpy as np
 from knowcap.capacity.tables import CapacityError
 from knowcap.files import RECIPE_FILE
 from knowcap.recipe import KEYS, shaping_keys
+from knowcap.recipe.yaml_reader import load_mapping
 from knowcap.recipe_file import METADATA_KEYS
 
 
@@ -121,10 +122,8 @@ def same_entities(recipe: dict[str, Any]) -> bool:
 
 def recipe_of(run_dir: Path) -> dict[str, Any]:
     """A run folder's recipe.yaml; {} if there is none."""
-    import yaml
-
     path = run_dir / RECIPE_FILE
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    return load_mapping(path) if path.is_file() else {}
 
 
 def _check(capacities: Sequence[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from knowcap.corpus.templates import ARTICLES, Template
 from knowcap.facts import UNSPACED
 from knowcap.metrics.bits_per_parameter.table_text import decode
+from knowcap.recipe.yaml_reader import compose, read_bytes
 from knowcap.recipe_file import parse_number
 
 
@@ -68,12 +69,10 @@ class Sentences:
 
 def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
     """The YAML's content without the wrong entries, and all its problems with line numbers."""
-    import yaml
-
     path = Path(path).expanduser()
     try:
-        root = yaml.compose(decode(path.read_bytes())[0], Loader=yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        root = compose(decode(read_bytes(path))[0])
+    except (OSError, ValueError) as error:
         return Sentences({}), [f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"]
     problems: list[str] = []
     top = _mapping(root, _TOP, "expected `attributes:` with one entry an attribute", problems)
@@ -95,9 +94,10 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
         else:
             attributes[name] = _attribute(name, node, problems)
     problems += _undetermined(attributes)
-    column = top["entity_column"].value if "entity_column" in top else None
-    if column is not None and not (isinstance(column, str) and column):
-        problems.append(f"{_line(top['entity_column'])}: entity_column: got {column!r}, expected a column's name")
+    column = _scalar(top["entity_column"]) if "entity_column" in top else None
+    if column == "":
+        what = _shown(top["entity_column"])
+        problems.append(f"{_line(top['entity_column'])}: entity_column: got {what}, expected a column's name")
     read = Sentences(attributes, subject, space, licences[0] if licences else None, languages, column)
     return read, [f"{path.name} {problem}" for problem in problems]
 
@@ -105,24 +105,27 @@ def read_sentences(path: str | Path) -> tuple[Sentences, list[str]]:
 def _attribute(name: str, node: Any, problems: list[str]) -> AttributeTemplates:
     """One attribute's entry."""
     entry = _mapping(node, _KEYS, f"{name}: expected `templates:` and optionally `candidates:`", problems)
-    listed = getattr(entry.get("templates"), "value", "")
+    listed = _listed(entry.get("templates"))
     templates: list[Template] = []
-    if isinstance(listed, str) or not listed:
+    if not listed:
         problems.append(f"{_line(node)}: {name} has no templates; list sentences such as '{ENTITY} … {VALUE}.'")
-        listed = []
     for item in listed:
-        line = item.value if isinstance(item.value, str) else ""
+        line = _scalar(item)
         broken = list(broken_rules(line))
-        problems += [f"{_line(item)}: {name}: got {line!r}: {'; '.join(broken)}"] if broken else []
+        problems += [f"{_line(item)}: {name}: got {_shown(item)}: {'; '.join(broken)}"] if broken else []
         prefix, _, suffix = line.removeprefix(ENTITY).partition(VALUE)
         templates.append(Template(prefix, suffix))
     if len(set(templates)) < len(templates):
         problems.append(f"{_line(node)}: {name} has the same template twice; remove one")
     candidates = None
-    if "candidates" in entry and entry["candidates"].value != FREQUENCY:
+    if "candidates" in entry and _scalar(entry["candidates"]) != FREQUENCY:
         what = f"the number of equally likely values, or `{FREQUENCY}`"
         candidates = _count(entry["candidates"], f"{name}: candidates", what, problems)
-    by = str(entry["determined_by"].value) if "determined_by" in entry else None
+    by = _scalar(entry["determined_by"]) if "determined_by" in entry else None
+    if by == "":
+        what = _shown(entry["determined_by"])
+        problems.append(f"{_line(node)}: {name}: determined_by: got {what}, expected the name of an attribute")
+        by = None
     if by is not None and "candidates" in entry:
         problems.append(
             f"{_line(node)}: {name} has both determined_by and candidates; a determined attribute has no "
@@ -164,13 +167,13 @@ def _undetermined(attributes: dict[str, AttributeTemplates]) -> Iterator[str]:
 
 def _mapping(node: Any, keys: tuple[str, ...] | None, expected: str, problems: list[str]) -> dict[str, Any]:
     """A YAML mapping's nodes by key; other nodes, unknown keys and keys given twice are problems."""
-    pairs = getattr(node, "value", None)
-    if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
+    pairs = node.value if getattr(node, "id", "") == "mapping" else None
+    if not pairs:
         problems.append(f"{_line(node)}: {expected}")
         return {}
     found: dict[str, Any] = {}
     for key, value in pairs:
-        name = str(key.value)
+        name = key.value
         if keys is not None and name not in keys:
             close = get_close_matches(name, keys, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; expected {', '.join(keys)}"
@@ -185,16 +188,16 @@ def _mapping(node: Any, keys: tuple[str, ...] | None, expected: str, problems: l
 def _subject(node: Any, problems: list[str]) -> str:
     if node is None:
         return "It"
-    text = node.value if isinstance(node.value, str) else ""
+    text = _scalar(node)
     if not text or " ".join(text.split()) != text or set(text) & set("{}"):
-        problems.append(f"{_line(node)}: subject: got {text!r}, expected words without braces, such as It")
+        problems.append(f"{_line(node)}: subject: got {_shown(node)}, expected words without braces, such as It")
     return text
 
 
 def _identifiers(node: Any, key: str, pattern: str, example: str, problems: list[str]) -> tuple[str, ...]:
     """One identifier or a list of them."""
-    nodes = [] if node is None else [node] if isinstance(node.value, str) else node.value
-    texts = [item.value if isinstance(getattr(item, "value", None), str) else "" for item in nodes]
+    nodes = [] if node is None else _listed(node) or [node]
+    texts = [_scalar(item) for item in nodes]
     wrong = [text for text in texts if not re.fullmatch(pattern, text)]
     if wrong:
         problems.append(f"{_line(node)}: {key}: got {wrong[0]!r}, expected the Hub's identifier, such as {example}")
@@ -202,12 +205,26 @@ def _identifiers(node: Any, key: str, pattern: str, example: str, problems: list
 
 
 def _count(node: Any, key: str, what: str, problems: list[str]) -> int | None:
-    text = node.value if isinstance(node.value, str) else ""
-    number = parse_number(text)
+    number = parse_number(_scalar(node))
     if isinstance(number, int) and number >= 1:
         return number
-    problems.append(f"{_line(node)}: {key}: got {text!r}, expected {what}, a whole number such as 195")
+    problems.append(f"{_line(node)}: {key}: got {_shown(node)}, expected {what}, a whole number such as 195")
     return None
+
+
+def _scalar(node: Any) -> str:
+    """A scalar's text; nothing for a list or a mapping, which no text here is."""
+    return node.value if node.id == "scalar" else ""
+
+
+def _listed(node: Any) -> list[Any]:
+    """The nodes of a list; none for anything else."""
+    return node.value if node is not None and node.id == "sequence" else []
+
+
+def _shown(node: Any) -> str:
+    """What a node is, for messages."""
+    return repr(node.value) if node.id == "scalar" else f"a {'list' if node.id == 'sequence' else 'mapping'}"
 
 
 def _line(node: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from knowcap.processes import is_main_process
 from knowcap.recipe import Recipe
+from knowcap.recipe.yaml_reader import load_mapping
 from knowcap.recipe_file import RECIPES_DIR
 
 
@@ -101,9 +102,7 @@ class Launcher:
         return [] if ids in ("all", "None", "") else ids.split(",")
 
     def _configuration(self) -> dict[str, Any]:
-        import yaml
-
-        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+        return load_mapping(self.config_file)
 
     def command(self, module: str, arguments: Sequence[str]) -> list[str]:
         """The command line that runs `python -m module arguments` in every process."""

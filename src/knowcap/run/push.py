@@ -18,6 +18,7 @@ from knowcap.files import ADAPTER_FILE, CARD_FILE, EXTRACTION_FILE, KNOWLEDGE_FI
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe.quantization import BOTH, METHODS
+from knowcap.recipe_file import read_recipe
 from knowcap.report.card import write_card
 from knowcap.report.card.extraction import extractions, write_extraction_card
 from knowcap.report.card.results import run_dir_of
@@ -253,12 +254,14 @@ def _parts_left_out(run_dir: Path, hub_model_id: str | None, hub_dataset_id: str
 
 def _wanted_copies(run_dir: Path) -> list[str]:
     """The names of the quantized copies in the run's recipe."""
-    import yaml
-
-    recipe = yaml.safe_load((run_dir / RECIPE_FILE).read_text(encoding="utf-8")) or {}
-    method, embeddings = recipe.get("quantization_method", "quanto"), recipe.get("quantize_embeddings", False)
-    every, methods = recipe.get("quantize_bits") or (), METHODS if method == BOTH else (method,)
-    return [Settings(bits=b, method=m, embeddings=embeddings).folder for b in every for m in methods]
+    recipe = read_recipe(run_dir / RECIPE_FILE)[0]
+    method = recipe.quantization_method
+    methods = METHODS if method == BOTH else (method,)
+    return [
+        Settings(bits=bits, method=method, embeddings=recipe.quantize_embeddings).folder
+        for bits in recipe.quantize_bits
+        for method in methods
+    ]
 
 
 def _tuned(run_dir: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
+from knowcap.recipe.yaml_reader import YamlError, compose_file, plain
 from knowcap.recipe_file import RECIPES_DIR, convert, locate_model, packaged_recipes, parse_number, read_recipe
 from knowcap.sweep.cells import EQUAL, Cell, Sweep, cell_name, combine
 
@@ -118,15 +119,12 @@ def find_sweep(config: str | Path) -> Path:
 
 def _read(file: Path, problems: list[str]) -> _Content:
     """The file's parts, with the overrides' values converted."""
-    import yaml
-
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
-        root = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f"cannot be read as YAML in UTF-8: {' '.join(str(error).split())}")
+        root = compose_file(file)
+    except YamlError as error:
+        problems.append(f"cannot be read as YAML in UTF-8: {error}")
         return _Content()
-    raw = None if root is None else _plain(root, "", problems)
+    raw = None if root is None else plain(root, problems)
     if not isinstance(raw, dict):
         problems.append(f"expected {', '.join(_PARTS)}, such as `base: quickstart` and `grid: {{seed: [0, 1]}}`")
         return _Content()
@@ -170,21 +168,6 @@ def _read_compare(raw: Mapping[str, Any], content: _Content, problems: list[str]
             problems.append(f"tolerance: got {tolerance!r}, expected a share from 0 to 1, such as 0.05")
         else:
             content.tolerance = float(share)
-
-
-def _plain(node: Any, where: str, problems: list[str]) -> Any:
-    """Mappings, lists and scalars as text, for `convert` to give them types. A key given twice is a problem."""
-    if isinstance(node.value, str):
-        return None if node.tag.endswith(":null") else node.value
-    if all(hasattr(item, "value") for item in node.value):
-        return [_plain(item, where, problems) for item in node.value]
-    found: dict[str, Any] = {}
-    for key, value in node.value:
-        name = str(key.value)
-        if name in found:
-            problems.append(f"{where}{name}: given twice (line {key.start_mark.line + 1}); remove one")
-        found[name] = _plain(value, f"{where}{name}: ", problems)
-    return found
 
 
 def _grid(raw: Any, problems: list[str]) -> dict[str, list[Any]]:
