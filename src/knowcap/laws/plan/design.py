@@ -1,7 +1,7 @@
 """Which runs would narrow a prediction most: experimental design for a law of loss by parameters and tokens.
 
 The law is taken as linear in its constants about the fit, with a misfit that is smooth over parameters and tokens (a
-Gaussian process, half as large as the noise of a run), so that the variance of a prediction after further runs is
+Gaussian process, twice as large as the noise of a run), so that the variance of a prediction after further runs is
 known before they are trained and depends on where they lie alone (Bayesian c-optimal design: Chaloner and Verdinelli
 1995; the misfit: Kennedy and O'Hagan 2001). Without the misfit the best runs are the most extreme ones, again and
 again, where a law holds least. Runs are chosen one by one by how much they lower the variance for their cost, then
@@ -27,10 +27,12 @@ FAR = 100.0  # a prediction is for this many times the largest run's FLOPs, if n
 _STEP = 1e-4  # of a constant, for derivatives
 _KNOWN = 2.0  # standard deviation of a constant's logarithm before any run
 _LEAST_NOISE = 1e-3  # in log loss
-_MISFIT = 0.5  # standard deviation, in those of the noise
-_SMOOTH = np.log(2.0)  # over what distance, in log parameters and log tokens, a misfit changes
+_MISFIT = 2.0  # standard deviation, in those of the noise
+_SMOOTH = np.log(4.0)  # over what distance, in log parameters and log tokens, a misfit changes
 _MOST = 400  # runs of the table that are used
-_SHARES = 2.0 ** -np.arange(0.0, 7.0)  # of the budget, that one run may cost
+_SHARES = 2.0 ** -np.arange(
+    1.0, 7.0
+)  # of the budget, that one run may cost: not all of it, so that a misfit would show
 _RATIOS = 2.0 ** np.arange(-2.0, 2.5, 0.5)  # of its size to the best for its cost
 _POWERS = (0.0, 0.5, 1.0)  # of the cost, by which a run's gain is divided
 _ROUNDS = 3  # of exchanges
@@ -93,7 +95,7 @@ def choose_runs(
         target: FLOPs of the run that is to be predicted.
         aim: `loss` at the optimum of the target, or its `size` in parameters.
         candidates: num_parameters and num_tokens of the runs that are possible, each once; by default, any number of
-            times, sizes from a quarter to four times the best one for costs from a 64th of the budget to all of it.
+            times, sizes from a quarter to four times the best one for costs from a 64th to half of the budget.
         max_runs: at most so many.
 
     Raises:
