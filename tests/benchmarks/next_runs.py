@@ -3,8 +3,8 @@
 python tests/benchmarks/next_runs.py TABLE.csv [TABLE.csv ...]
 
 A table has num_parameters, num_tokens and loss. Twelve of the smaller runs are known; of the eighth with the most
-FLOPs the half that lies nearest the best ratio is to be predicted; up to six others may be added, 1.5 times the FLOPs of a
-large one in all.
+FLOPs the half that lies nearest the best ratio is to be predicted; up to six others may be added, 1.5 times the FLOPs
+of a large one in all.
 """
 
 from __future__ import annotations
