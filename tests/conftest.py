@@ -41,13 +41,15 @@ def pytest_configure() -> None:
     """
     from figures import undrawn
 
-    from knowcap import processes
+    from knowcap import files
+    from knowcap.processes import jobs
     from knowcap.report import plots
 
+    files._sync = lambda path: None  # it waits for the disk; tests of it use the original
     plots.BESIDE_PNG, plots._draw = (), undrawn
     server = get_context("forkserver")
     server.set_forkserver_preload(["knowcap.dataset.stage", "knowcap.training.windows"])
-    processes.get_context = lambda _: server
+    jobs.get_context = lambda _: server
 
 
 @pytest.fixture(autouse=True, scope="module")

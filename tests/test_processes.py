@@ -15,7 +15,7 @@ from knowcap.processes import ProcessError, share_out
 @pytest.fixture(autouse=True)
 def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As outside of tests."""
-    monkeypatch.setattr("knowcap.processes.get_context", get_context)
+    monkeypatch.setattr("knowcap.processes.jobs.get_context", get_context)
 
 
 def squares(offset: int, job: range):

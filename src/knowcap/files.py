@@ -7,10 +7,11 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,39 +35,137 @@ CELLS_FILE = "cells.json"  # of a sweep's collected results
 MEASURED = "measured"  # folder of results on other data sets than a run's own, and of models of others
 SOFT_LOCK_FILE = ".lock.soft"  # where the file system has no locks of its own
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+# Of torch.save and of numpy, which do not give the system's reason.
+_FAILED_WRITES = ("PytorchStreamWriter failed", "inline_container.cc", "iostream error", "requested and")
 _MAKE_AGAIN = "delete it and run the command that writes it again"
+
+
+class WriteError(OSError):
+    """A file or folder could not be written: a full disk, a lost folder; the message names it."""
 
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to `final` when the block ends without an error; the unfinished folder of a killed
-    process is removed first."""
+    """A folder to fill, on the disk and renamed to `final` when the block ends without an error; what is left of an
+    unfinished one is removed.
+
+    Raises:
+        WriteError: the disk is full, or the folder lost.
+    """
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    replace_folder(partial, final)
+    with writing(final):
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            flush(partial)
+            replace_folder(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def replace_folder(made: Path, final: Path) -> None:
-    """Moves a finished folder to its final path; a folder already there is deleted only afterwards."""
+    """Moves a finished folder, which is on the disk, to its final path; a folder already there is deleted only
+    afterwards."""
+    old = final.with_name(f".{final.name}.old")
     if final.exists():
-        old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
-        made.rename(final)
-        shutil.rmtree(old)
-    else:
-        made.rename(final)
+    made.rename(final)
+    flush(final.parent, inside=False)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def whole_file(final: Path) -> Iterator[Path]:
-    """A file to write, renamed to `final` when the block ends without an error."""
-    partial = final.with_name(f".{final.name}.partial")
-    partial.unlink(missing_ok=True)
-    yield partial
-    partial.replace(final)
+def whole_file(final: Path, own: bool = False) -> Iterator[Path]:
+    """A file to write, on the disk and renamed to `final` when the block ends without an error.
+
+    Args:
+        final: the file; one already there is replaced.
+        own: whether several processes may write it at once; each then writes a partial file of its own.
+
+    Raises:
+        WriteError: the disk is full, or the folder lost.
+    """
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial" if own else f".{final.name}.partial")
+    with writing(final):
+        partial.unlink(missing_ok=True)
+        try:
+            yield partial
+            flush(partial)
+            move(partial, final)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+def move(made: Path, final: Path) -> None:
+    """Renames a file that is on the disk, in place of one already there."""
+    made.replace(final)
+    flush(final.parent, inside=False)
+
+
+def flush(path: Path, inside: bool = True) -> None:
+    """Has the system write a file to the disk, or a folder with all that is in it: a rename after that survives a loss
+    of power.
+
+    Args:
+        path: a file or a folder.
+        inside: whether what is in the folder is written too, not only its list of names.
+    """
+    if path.is_dir() and inside:
+        for folder, _, names in os.walk(path, topdown=False):
+            for file in (Path(folder, name) for name in names):
+                if not file.is_symlink():
+                    _sync(file)
+            _sync(Path(folder))
+    else:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """fsync, where the file system has it."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def writing(final: Path) -> Iterator[None]:
+    """Errors of a full disk or a lost folder, which each library reports in its own way, become a WriteError."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        if (problem := _write_problem(error, final)) is None:
+            raise
+        raise WriteError(
+            f"{final} cannot be written: {problem}; correct this and run the same command again, it continues"
+        ) from error
+
+
+def _write_problem(error: Exception, final: Path) -> str | None:
+    """Why something could not be written, if this is what the error is about."""
+    code, text = error.errno if isinstance(error, OSError) else None, str(error)
+    if code is None and (named := re.search(r"(?:os error|errno) (\d+)", text)):  # of tokenizers, safetensors, Arrow
+        code = int(named[1])
+    if code in _NOT_WRITTEN:
+        return os.strerror(code)
+    if not final.parent.is_dir():
+        about = isinstance(error, OSError) or code is not None or "Parent directory" in text  # the last is torch's
+        return f"the folder {final.parent} no longer exists" if about else None
+    failed = any(words in text for words in _FAILED_WRITES)
+    return "not all bytes were written, most often because the disk is full" if failed else None
 
 
 class FileError(ValueError):

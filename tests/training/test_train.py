@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from knowcap.recipe import Recipe
+from knowcap.training.checkpoints import newest_checkpoint
 from knowcap.training.packing import TrainingError
 from knowcap.training.stage import _count, train
-from knowcap.training.trainer import ResumableSampler, WindowDataset, newest_checkpoint
+from knowcap.training.trainer import ResumableSampler, WindowDataset
 
 
 RECIPE = Recipe(

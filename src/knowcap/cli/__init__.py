@@ -23,11 +23,12 @@ EXTRAS = {
     "matplotlib": "plot",
     "scipy": "laws",
 }
-FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+FAILED, BAD_INPUT, CLOSED_PIPE = 1, 2, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 1 for failed processes or cells, 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command; returns the exit status: 0, 1 for failed processes or cells, 2 for bad input or a full disk, 130
+    for Ctrl-C, 75 for SIGTERM and SIGUSR1."""
     given = sys.argv[1:] if argv is None else argv
     parser = make_parser(next((word for word in given if not word.startswith("-")), ""))
     args, words = parser.parse_known_args(argv)
@@ -71,9 +72,30 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def _guarded(command: Callable[[], None], args: argparse.Namespace) -> int:
     """Runs a command. Errors that a user can fix become one message and status 2; others keep their traceback."""
+    from knowcap.processes import signals
     from knowcap.run.launch import set_up_process
 
     set_up_process()
+    with signals.handled():
+        try:
+            return _run(command, args)
+        except KeyboardInterrupt as error:
+            return _interrupted(signals.exit_status(error))
+        except Exception:
+            if (number := signals.noted()) is None:
+                raise
+            return _interrupted(signals.exit_status(signals.Interrupted(number)))  # it failed as it was being ended
+
+
+def _interrupted(status: int) -> int:
+    from knowcap.processes import is_main_process
+
+    if is_main_process():
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
+    return status
+
+
+def _run(command: Callable[[], None], args: argparse.Namespace) -> int:
     try:
         if args.imports:
             from knowcap.models.registration import use_packages
@@ -81,13 +103,14 @@ def _guarded(command: Callable[[], None], args: argparse.Namespace) -> int:
             use_packages(args.imports)
         command()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except (RuntimeError, ValueError, OSError, ModuleNotFoundError) as error:
+        from knowcap.processes import signals
+
+        if signals.noted() is not None:
+            raise
         return _reported(error, args.traceback)
     return 0
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
-from knowcap.files import read_json, whole_file, write_json
+from knowcap.files import flush, read_json, replace_folder, whole_file, write_json, writing
 from knowcap.progress import progress_bar
 
 
@@ -124,7 +124,8 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
         "dtype": _type_of(tokenizer).name,
     }
     if not place.is_dir():
-        _make(files, tokenizer, place, record)
+        with writing(place):
+            _make(files, tokenizer, place, record)
     if _read(place) != record:
         raise CorpusError(
             f"{place} holds texts encoded with another tokenizer, or other texts; "
@@ -164,7 +165,8 @@ def _make(files: Sequence[Path], tokenizer: Tokenizer, place: Path, record: dict
     np.save(partial / "used.npy", _used(np.memmap(partial / "ids.bin", dtype=record["dtype"], mode="r")))
     for part in parts:
         part.unlink()
-    partial.rename(place)
+    flush(partial)
+    replace_folder(partial, place)
 
 
 def _encoded(file: Path, tokenizer: Tokenizer, rows: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -5,6 +5,7 @@ LoRA adapts query, value and embedding, with a rank of its own for the embedding
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +26,10 @@ from knowcap.models.devices import device_name, world_size
 from knowcap.models.quiet import quiet_peft, quiet_transformers
 from knowcap.recipe import Recipe
 from knowcap.training.arguments import training_arguments
+from knowcap.training.checkpoints import newest_checkpoint, settings_of
 from knowcap.training.kernels import faster_training
 from knowcap.training.precision import unprepared
-from knowcap.training.trainer import ResumableTrainer, TrainingProgress, newest_checkpoint
+from knowcap.training.trainer import ResumableTrainer, TrainingProgress
 
 
 if TYPE_CHECKING:
@@ -164,9 +166,12 @@ def tune(
     tokens = sum(len(q.prompt) + len(q.tokens) for q in questions) / len(questions)
     progress = TrainingProgress(round(tokens * len(dataset)))
     args = _arguments(tuning, recipe, checkpoints)
-    trainer = ResumableTrainer(model=model, args=args, train_dataset=dataset, data_collator=dict, callbacks=[progress])
+    settings = {"model": settings_of(recipe), "tuning": json.loads(json.dumps(tuning.settings()))}
+    trainer = ResumableTrainer(
+        model=model, args=args, train_dataset=dataset, data_collator=dict, callbacks=[progress], settings=settings
+    )
     trainer.remove_callback(PrinterCallback)
-    checkpoint, step = newest_checkpoint(checkpoints)
+    checkpoint, step = newest_checkpoint(checkpoints, settings)
     trainer.first_index = step * tuning.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(

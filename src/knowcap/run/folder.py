@@ -19,7 +19,9 @@ from knowcap.files import (
     REPORT_FILE,
     REPORT_JSON_FILE,
     SOFT_LOCK_FILE,
+    WriteError,
     not_writable,
+    whole_file,
     write_json,
 )
 from knowcap.models import is_config, parameters_of, snapshot_name
@@ -71,10 +73,10 @@ def claim_run_dir(recipe: Recipe, overwrite: bool = False) -> Path:
         file = run_dir / RECIPE_FILE
         recipe = _with_snapshot(recipe, run_dir)
         if overwrite or not file.is_file() or read_recipe(file)[0] != _located(recipe, run_dir):
-            # Each process writes a file of its own, since several may start together.
-            partial = run_dir / f".{RECIPE_FILE}.{os.getpid()}.partial"
-            partial.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
-            partial.replace(file)
+            with whole_file(file, own=True) as made:  # several processes may start together
+                made.write_text(recipe_yaml(recipe, versions(), git_revision()), encoding="utf-8")
+    except WriteError:
+        raise
     except OSError as error:
         raise RecipeError([not_writable(run_dir, error)], run_dir) from error
     return run_dir

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.processes import is_main_process
+from knowcap.processes.signals import held, noted
 from knowcap.recipe import Recipe
 from knowcap.recipe.yaml_reader import load_mapping
 from knowcap.recipe_file import RECIPES_DIR
@@ -114,21 +117,71 @@ class Launcher:
         return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, *arguments]
 
     def launch(self, module: str, arguments: Sequence[str]) -> None:
-        """Runs a module and waits for it.
+        """Runs a module and waits for it. A signal is passed on to its processes, which end their step first.
 
         Raises:
             ValueError: this machine cannot start the processes.
             LaunchError: it ended with another status than 0.
+            Interrupted: a signal ended it.
         """
         if problems := self.problems():
             raise ValueError("; ".join(problems))
-        # close_fds=False passes the run folder's lock on: it holds as long as the launched processes live.
-        done = subprocess.run(self.command(module, arguments), close_fds=False)
-        if done.returncode:
-            raise LaunchError(
-                f"{module}, started by accelerate with {self.config_file}, ended with status {done.returncode}; "
-                "its message is above"
+        with held():
+            # close_fds=False passes the run folder's lock on: it holds as long as the launched processes live. In a
+            # group of its own, Ctrl-C does not reach the launcher, which would kill its processes after 30 seconds.
+            process = subprocess.Popen(
+                self.command(module, arguments), close_fds=False, process_group=0, preexec_fn=_without_usr1
             )
+            status = _ended(process, module)
+        if status:
+            raise LaunchError(
+                f"{module}, started by accelerate with {self.config_file}, ended with status {status}; its message is "
+                "above"
+            )
+
+
+def _without_usr1() -> None:
+    """Before the launcher starts: a scheduler sends the signal to all processes, and would end it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _ended(process: subprocess.Popen[bytes], module: str) -> int:
+    """The exit status of a launcher, once it has ended; the first signal is passed on to the processes it started."""
+    asked = False
+    try:
+        while True:
+            if noted() is not None and not asked:
+                asked = True
+                _ask_to_end(process.pid, module)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.3)
+    except BaseException:
+        for one in [*_descendants(process.pid), process]:
+            with contextlib.suppress(Exception):  # it has ended
+                one.kill()
+        process.wait()
+        raise
+
+
+def _ask_to_end(launcher: int, module: str) -> None:
+    """Sends SIGTERM to the processes that run a module, or to their launcher if it has not started them."""
+    import psutil
+
+    found = [psutil.Process(launcher)]
+    with contextlib.suppress(psutil.Error):
+        found = [one for one in _descendants(launcher) if module in one.cmdline()] or found
+    for one in found:
+        with contextlib.suppress(psutil.Error):
+            one.terminate()
+
+
+def _descendants(pid: int) -> list[Any]:
+    import psutil
+
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def process_problems(recipe: Recipe, launcher: Launcher | None) -> list[str]:

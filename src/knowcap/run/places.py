@@ -16,6 +16,8 @@ from knowcap.files import (
     NLL_FILE,
     SWAPPED_FILE,
     TRAINING_FILE,
+    flush,
+    move,
     replace_folder,
 )
 from knowcap.run.folder import is_run_dir
@@ -69,6 +71,7 @@ def texts_to_score(
         folder = dataset_folder(dataset_name, made, prompts=prompts, check=check)
         yield folder
         if folder == made:
+            flush(made)
             replace_folder(made, output / "data")
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -106,5 +109,5 @@ def replaced_results(output_dir: Path, mode_folder: str) -> Iterator[Path]:
         (final / file).unlink(missing_ok=True)
     for file in RESULTS:
         if (made / mode_folder / file).is_file():
-            (made / mode_folder / file).replace(final / file)
+            move(made / mode_folder / file, final / file)
     shutil.rmtree(made)

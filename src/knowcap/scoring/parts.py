@@ -43,7 +43,8 @@ def prepare_parts(model_dir: Path, settings: dict[str, Any]) -> int:
     file, content = model_dir / _SETTINGS_FILE, json.dumps(settings, sort_keys=True)
     if not (file.is_file() and file.read_text(encoding="utf-8") == content):
         remove_parts(model_dir)
-        file.write_text(content, encoding="utf-8")
+        with whole_file(file) as made:
+            made.write_text(content, encoding="utf-8")
     return sum(len(_parts(model_dir, kind)) for kind in KINDS)
 
 

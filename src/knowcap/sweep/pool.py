@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from knowcap.processes.signals import Interrupted, exit_status, handled
 from knowcap.progress import Progress, report_to
 from knowcap.run.launch import set_up_process
 from knowcap.sweep.cells import Cell
@@ -40,6 +41,7 @@ _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NU
 }
 _CELLS = 50  # of one process, then another takes its place: what libraries keep of earlier cells is bounded
 _LINES = 100  # of a dead process's output that are kept
+_ENDING = 120.0  # seconds that a worker has to finish its step and save a checkpoint
 _PATIENCE = 30.0  # seconds that a process without work has to end by itself
 
 logger = logging.getLogger(__name__)
@@ -101,8 +103,25 @@ class Pool:
                 for worker in crew:
                     worker.process.join(_PATIENCE)
             finally:
-                for worker in crew:
-                    worker.kill()
+                _end(crew)
+
+
+def _end(crew: Sequence[_Worker]) -> None:
+    """Ends all workers. Those at work are asked to save a checkpoint first; another Ctrl-C, or time, ends them at
+    once."""
+    try:
+        busy = [worker for worker in crew if worker.cell is not None and worker.process.is_alive()]
+        if busy:
+            logger.info("[sweep] ending %d cells; Ctrl-C once more ends them at once", len(busy))
+        for worker in busy:
+            worker.process.terminate()
+        end = time.monotonic() + _ENDING
+        while busy and time.monotonic() < end:
+            _wait(busy)
+            busy = [worker for worker in busy if worker.is_ending()]
+    finally:
+        for worker in crew:
+            worker.kill()
 
 
 def _give(crew: list[_Worker], number: int, waiting: deque[Cell], view: View) -> None:
@@ -178,6 +197,14 @@ class _Worker:
         error = _ended(self.process.exitcode)
         return Outcome(cell.name, error, "\n".join(self._output()[-_LINES:]), time.perf_counter() - self._began)
 
+    def is_ending(self) -> bool:
+        """Whether the process is still alive; what it sends is read and dropped, so that it does not wait for that."""
+        with contextlib.suppress(EOFError, OSError):
+            while self.connection.poll():
+                self.connection.recv()
+            return self.process.is_alive()
+        return False
+
     def kill(self) -> None:
         """Ends the process, and those that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended, or has no group of its own yet
@@ -225,15 +252,19 @@ def _serve(connection: Connection, output: Path, run: Callable[..., Outcome], nu
     report_to(send)
     set_up_process()
     logging.getLogger("knowcap").handlers[:] = [_Sending(send)]
-    while True:
-        try:
-            cell = connection.recv()
-        except EOFError:  # no more cells
-            return
-        os.ftruncate(2, 0)
-        outcome = run(cell, None, num_proc)
-        sys.stdout.flush()
-        send(outcome)
+    try:
+        with handled():
+            while True:
+                try:
+                    cell = connection.recv()
+                except EOFError:  # no more cells
+                    return
+                os.ftruncate(2, 0)
+                outcome = run(cell, None, num_proc)
+                sys.stdout.flush()
+                send(outcome)
+    except Interrupted as error:
+        sys.exit(exit_status(error))
 
 
 def _end_with_parent() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-from knowcap.files import SWEEP_FILE, locked
+from knowcap.files import SWEEP_FILE, locked, whole_file
 from knowcap.recipe import RecipeError
 from knowcap.report.duration import duration
 from knowcap.run.launch import Launcher
@@ -125,10 +124,8 @@ def keep_file(sweep: Sweep) -> None:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     kept = sweep.folder / SWEEP_FILE
     if kept.resolve() != sweep.file.resolve():
-        # Each job writes a file of its own, since the jobs of an array may start together.
-        partial = sweep.folder / f".{SWEEP_FILE}.{os.getpid()}.partial"
-        shutil.copyfile(sweep.file, partial)
-        partial.replace(kept)
+        with whole_file(kept, own=True) as made:  # the jobs of an array may start together
+            shutil.copyfile(sweep.file, made)
 
 
 def _run(sweep: Sweep, todo: Sequence[Cell], engine: Engine) -> list[Outcome]:

@@ -13,8 +13,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from knowcap.files import CAPACITY_FILE, REPORT_FILE, locked
+from knowcap.files import CAPACITY_FILE, REPORT_FILE, locked, whole_file
 from knowcap.models.quantized.settings import Settings
+from knowcap.processes.signals import raise_noted
 from knowcap.recipe.quantization import BOTH, METHODS
 from knowcap.run import pipeline as stages
 from knowcap.run.cores import threads_set, threads_used
@@ -74,6 +75,7 @@ def run_cell(cell: Cell, launcher: Launcher | None = None, num_proc: int = 1) ->
                 with _threads() if launcher is None else nullcontext():
                     stages.run(cell.recipe, claim_run_dir(cell.recipe), launcher, num_proc)
     except Exception as error:  # the other cells can still be run
+        raise_noted()  # unless it failed as this process was being ended
         message = " ".join(str(error).split())
         error_line, trace = f"{type(error).__name__}: {message}", traceback.format_exc()
         return Outcome(cell.name, error_line, trace, time.perf_counter() - began)
@@ -114,7 +116,8 @@ def record(folder: Path, outcome: Outcome) -> None:
         return
     logger.error("[sweep] %s failed: %s (%s)", outcome.name, outcome.error, file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{outcome.error}\n\n{outcome.trace}", encoding="utf-8")
+    with whole_file(file) as made:
+        made.write_text(f"{outcome.error}\n\n{outcome.trace}", encoding="utf-8")
 
 
 def _free_memory() -> None:

@@ -40,13 +40,23 @@ class Routing:
         Returns:
             auxiliary loss, None for a model without one; shares (layers, experts): each layer's sum to 1.
         """
-        passes = torch.tensor([float(self._passes)], device=self._aux.device, dtype=torch.float64)
-        together = torch.cat([self._aux.reshape(1), passes, self._tokens.flatten()])
-        found = cast(torch.Tensor, accelerator.reduce(together, "sum")).cpu()
+        found = torch.tensor(self.sums(accelerator), dtype=torch.float64)
         tokens = found[2:].reshape(self.layers, self.experts)
         self._reset()
         shares = tokens / tokens.sum(dim=1, keepdim=True).clamp(min=1)
         return float(found[0] / found[1].clamp(min=1)) if self._has_aux else None, shares.tolist()
+
+    def sums(self, accelerator: Accelerator) -> list[float]:
+        """The auxiliary losses, passes, and tokens by layer and expert since the last `take`, over all processes."""
+        passes = torch.tensor([float(self._passes)], device=self._aux.device, dtype=torch.float64)
+        together = torch.cat([self._aux.reshape(1), passes, self._tokens.flatten()])
+        return cast(torch.Tensor, accelerator.reduce(together, "sum")).cpu().tolist()
+
+    def restore(self, sums: list[float]) -> None:
+        """Goes on from `sums` that a checkpoint has."""
+        found = torch.tensor(sums, dtype=torch.float64)
+        self._aux, self._passes = found[0], int(found[1])
+        self._tokens, self._has_aux = found[2:].reshape(self.layers, self.experts), self._passes > 0
 
     def _reset(self) -> None:
         self._aux, self._passes = torch.zeros((), dtype=torch.float64), 0

@@ -5,8 +5,12 @@ accelerate launch --config_file recipes/accelerate/cpu.yaml -m knowcap.train --c
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,12 +45,13 @@ from knowcap.recipe import Recipe
 from knowcap.scoring.measurement import facts_key
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
+from knowcap.training.checkpoints import newest_checkpoint, settings_of
 from knowcap.training.fake_quantization import fake_quantized
 from knowcap.training.kernels import faster_training
 from knowcap.training.optimizer import muon_of, optimizer_arguments, set_steps, unusual_settings
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES
-from knowcap.training.trainer import StreamTrainer, TrainingProgress, WindowDataset, newest_checkpoint
+from knowcap.training.trainer import StreamTrainer, TrainingProgress, WindowDataset
 from knowcap.training.windows import Mixture, stream_of
 
 
@@ -67,6 +72,8 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
 
     Raises:
         TrainingError: the processes cannot divide the batch evenly, FSDP has no GPU, or windows cannot hold the texts.
+        WriteError: the disk is full, or the run folder lost.
+        Interrupted: a signal ended training, see `knowcap.processes.signals`; a checkpoint was saved.
         CorpusError: the recipe's corpus cannot be made.
     """
     run_dir = Path(run_dir)
@@ -80,12 +87,12 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     if (run_dir / "knowledge").exists():
         check_knowledge(run_dir / "knowledge", corpus.knowledge())
     tokenizer, rows = tokenizer_of(recipe, corpus)
-    stream = stream_of(recipe, corpus, tokenizer)
+    stream, settings = stream_of(recipe, corpus, tokenizer), settings_of(recipe)
     with args.main_process_first(desc="counting windows"):
-        num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz")
+        num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz", settings)
     windows = WindowDataset(stream, recipe.train_batch_size, recipe.block_size if recipe.torch_compile else 0)
     set_steps(args, recipe, windows.steps)
-    checkpoint, step = newest_checkpoint(run_dir / "checkpoints")
+    checkpoint, step = newest_checkpoint(run_dir / "checkpoints", settings)
     model = build_model(recipe_config(recipe, rows), recipe.seed)
     if is_config(recipe.model_name):
         check_causal(model)
@@ -98,6 +105,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         data_collator=dict,
         callbacks=callbacks,
         optimizer_cls_and_kwargs=muon_of(recipe),
+        settings=settings,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.first_index = step * recipe.train_batch_size
@@ -169,12 +177,19 @@ def training_arguments_of(recipe: Recipe, output_dir: Path) -> TrainingArguments
     )
 
 
-def _count(stream: Stream | Mixture, cache: Path) -> int:
-    """Counts windows once per run; later calls read the saved table. Returns the number of tokens in all windows."""
+def _count(stream: Stream | Mixture, cache: Path, settings: Mapping[str, Any] | None = None) -> int:
+    """Counts windows once per run; later calls read the saved table. Returns the number of tokens in all windows.
+
+    Args:
+        stream: gets the counts.
+        cache: the table.
+        settings: what the training is; a table of another, or a damaged one, is made again.
+    """
     if cache.is_file():
-        with np.load(cache) as table:
-            stream.use_counts(table["windows"])
-            return int(table["tokens"])
+        try:
+            return _counted(stream, cache, settings or {})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logger.warning("%s is not used (%s); windows are counted again", cache, " ".join(str(error).split()))
     biographies = stream.exposures * stream.corpus.num_people
     num_proc = max(1, min(os.cpu_count() or 1, _MAX_COUNTING_PROCESSES, biographies // _BIOGRAPHIES_PER_PROCESS))
     shards = stream.exposures * stream.shards
@@ -183,8 +198,25 @@ def _count(stream: Stream | Mixture, cache: Path) -> int:
     bar.close()
     cache.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(cache) as made, made.open("wb") as file:
-        np.savez(file, windows=counts, tokens=tokens)
+        np.savez(file, windows=counts, tokens=tokens, digest=_digest(counts, tokens, settings or {}))
     return tokens
+
+
+def _counted(stream: Stream | Mixture, cache: Path, settings: Mapping[str, Any]) -> int:
+    """Reads the table of counts. Raises an error of numpy, zipfile or ValueError if it is damaged, or another's."""
+    with cache.open("rb") as file, np.load(file) as table:
+        counts, tokens = table["windows"], int(table["tokens"])
+        # A table of an earlier version has no digest; the checksums of its zip file were right.
+        if "digest" in table.files and str(table["digest"]) != _digest(counts, tokens, settings):
+            raise ValueError("its digest is not that of its numbers and of this training")
+    stream.use_counts(counts)
+    return tokens
+
+
+def _digest(counts: np.ndarray, tokens: int, settings: Mapping[str, Any]) -> str:
+    """The SHA-256 of a table of counts and of what it is for."""
+    text = json.dumps([settings, int(tokens), counts.shape, str(counts.dtype)], sort_keys=True)
+    return hashlib.sha256(text.encode() + counts.tobytes()).hexdigest()
 
 
 def _save(

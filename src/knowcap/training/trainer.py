@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import shutil
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,16 +13,21 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from knowcap.corpus.tokenizer import EOS_ID
-from knowcap.files import FileError, read_json
+from knowcap.files import read_json, write_json, writing
+from knowcap.processes import ProcessError
+from knowcap.processes.signals import held, note, noted, raise_noted
 from knowcap.progress import Bar, progress_bar
+from knowcap.training.checkpoints import STAGING, finish, remove_old, steps_after
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES, Routing
 from knowcap.training.windows import Mixture
 
 
-logger = logging.getLogger(__name__)
+PENDING = "pending_loss.json"  # in a checkpoint that a signal asked for
+_MOST_STEPS = 100  # between two questions whether a process has had a signal
 
 
 class WindowDataset(Dataset):
@@ -69,9 +74,87 @@ class ResumableSampler(Sampler[int]):
 
 
 class ResumableTrainer(Trainer):
-    """The Trainer over a data set that is already shuffled, starting at `first_index` of it."""
+    """The Trainer over a data set that is already shuffled, starting at `first_index` of it.
+
+    Its checkpoints are whole or do not exist, see `checkpoints`. A signal that is `held` ends training after the step,
+    with a checkpoint that is resumed from as if there had been none.
+    """
 
     first_index = 0
+
+    def __init__(self, *args: Any, settings: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """`settings` are those that its checkpoints are for; the rest is the Trainer's."""
+        super().__init__(*args, **kwargs)
+        self.settings = settings or {}
+        self._resumed: Path | None = None
+        self._damaged: frozenset[int] = frozenset()
+        self._staging = Path(self.args.output_dir, STAGING)
+        self._saving = False
+        self.add_callback(cast(Any, _Ending(self)))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains, from a checkpoint if one is given.
+
+        Raises:
+            Interrupted: a signal ended training; a checkpoint was saved.
+            ProcessError: a process that assembles batches was ended.
+            WriteError: a checkpoint could not be written.
+        """
+        self._resumed = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        first = int(self._resumed.name.rsplit("-", 1)[1]) if self._resumed else 0
+        self._damaged = steps_after(Path(cast(str, self.args.output_dir)), first)
+        try:
+            with held():
+                return super().train(resume_from_checkpoint, *args, **kwargs)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise_noted()
+            raise ProcessError(
+                f"{' '.join(str(error).split())}; run again with fewer dataloader_num_workers"
+            ) from error
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._saving else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Saves a checkpoint, whole or not at all, then removes old ones."""
+        step, folder = self.state.global_step, Path(cast(str, self.args.output_dir))
+        made, final = self._staging / f"checkpoint-{step}", folder / f"checkpoint-{step}"
+        pending, main = self._pending(), self.is_world_process_zero()
+        with writing(final):
+            if main:
+                shutil.rmtree(self._staging, ignore_errors=True)
+                self._staging.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self._saving = True
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._saving = False
+            self.accelerator.wait_for_everyone()
+            if main:
+                if pending is not None:
+                    write_json(made / PENDING, pending)
+                finish(made, final, self.settings)
+                remove_old(folder, step, self.args.save_total_limit, self._damaged)
+                shutil.rmtree(self._staging, ignore_errors=True)
+        self._damaged = frozenset()
+
+    def _pending(self) -> dict[str, Any] | None:
+        """The losses since the last one that was logged, of each process; None if it was this step's."""
+        if self.state.global_step == self._globalstep_last_logged:
+            return None
+        losses = self.accelerator.gather(self._tr_loss.reshape(1))
+        return {"since": self._globalstep_last_logged, "losses": cast(torch.Tensor, losses).tolist()}
+
+    def _continue(self, pending: Mapping[str, Any]) -> None:
+        """Goes on summing the losses that a checkpoint has."""
+        losses, mine = pending["losses"], self.args.process_index
+        same = len(losses) == self.args.world_size
+        loss = losses[mine] if same else sum(losses) / len(losses)
+        self._tr_loss = torch.tensor(loss, device=self.args.device)
+        self._globalstep_last_logged = pending["since"]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return ResumableSampler(self.first_index, len(cast(Sized, self.train_dataset)))
@@ -92,6 +175,48 @@ class ResumableTrainer(Trainer):
         self.model.load_state_dict(loaded.state_dict())
 
 
+class _Ending(TrainerCallback):
+    """Ends training after a step, with a checkpoint, when a signal has come to one of the processes."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self._trainer = trainer
+        self._next, self._began, self._steps = 0, 0.0, 1
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Takes up what the checkpoint had not logged."""
+        self._next, self._began = state.global_step + 1, time.monotonic()
+        resumed = self._trainer._resumed
+        if resumed is not None and (resumed / PENDING).is_file():
+            self._trainer._continue(read_json(resumed / PENDING))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Asks for a checkpoint and the end."""
+        if self._is_asked(args, state.global_step):
+            control.should_save = control.should_training_stop = True
+
+    def _is_asked(self, args: TrainingArguments, step: int) -> bool:
+        """Whether any process has had a signal. Several processes ask one another about once a second, at a step that
+        is the same for all of them."""
+        if args.world_size == 1 or not torch.distributed.is_initialized():
+            return noted() is not None
+        if step < self._next:
+            return False
+        now = time.monotonic()
+        found = torch.tensor([float(noted() or 0), now - self._began], device=args.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        number, seconds = found.tolist()
+        steps = max(1, self._steps)
+        self._steps = min(_MOST_STEPS, max(1, int(steps / max(1e-6, seconds))))
+        self._next, self._began = step + self._steps, time.monotonic()
+        if number:
+            note(int(number))
+        return bool(number)
+
+
 class StreamTrainer(ResumableTrainer):
     """The Trainer over a data set that is already shuffled, starting at `first_index` of it.
 
@@ -107,6 +232,15 @@ class StreamTrainer(ResumableTrainer):
             # The Trainer sums the losses of processes and micro-batches, each a part of the mean over tokens but with
             # a whole auxiliary loss: without this its weight would grow with their number.
             cast(Any, model).router_aux_loss_coef /= self.accelerator.num_processes * args.gradient_accumulation_steps
+
+    def _pending(self) -> dict[str, Any] | None:
+        found = super()._pending()
+        return found and found | ({"routing": self.routing.sums(self.accelerator)} if self.routing.layers else {})
+
+    def _continue(self, pending: Mapping[str, Any]) -> None:
+        super()._continue(pending)
+        if "routing" in pending and self.args.process_index == 0:  # they are of all processes
+            self.routing.restore(pending["routing"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs, with a mixture's routing since the last loss."""
@@ -171,18 +305,3 @@ class TrainingProgress(TrainerCallback):
         """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
-
-
-def newest_checkpoint(folder: Path) -> tuple[str | None, int]:
-    """The newest complete checkpoint and its step; (None, 0) if there is none.
-
-    The Trainer writes trainer_state.json last, for any layout of weights and optimizer; a checkpoint without a
-    readable one is incomplete, and is overwritten when training reaches its step again.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    for path in found:
-        try:
-            return str(path), int(read_json(path / "trainer_state.json")["global_step"])
-        except (FileNotFoundError, FileError, KeyError):
-            logger.warning("%s is incomplete; training resumes before it", path)
-    return None, 0

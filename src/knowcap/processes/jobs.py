@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar, cast
 
 
@@ -34,7 +36,7 @@ def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_p
             yield from work(job)
         return
     context = get_context("spawn")
-    processes, readers = [], []
+    processes: dict[Connection, BaseProcess] = {}
     try:
         for number in range(num_proc):
             reader, writer = context.Pipe(duplex=False)
@@ -42,30 +44,32 @@ def share_out(work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job], num_p
             process = context.Process(target=_do_jobs, args=arguments, daemon=True)
             process.start()
             writer.close()
-            processes.append(process)
-            readers.append(reader)
-        yield from _messages(readers)
-        for process in processes:
-            process.join()
-            if process.exitcode:
-                raise ProcessError(
-                    f"a process ended with exit code {process.exitcode} (negative: a signal; -9 is most often a lack "
-                    "of memory) before its work was done; run again with fewer processes (num_proc)"
-                )
+            processes[reader] = process
+        yield from _messages(dict(processes))
     finally:
-        for process in processes:
-            process.terminate()
+        for process in processes.values():
+            process.kill()
             process.join()
 
 
-def _messages(readers: list[Connection]) -> Iterator:
-    """The messages of the processes, until all of them have closed their pipes."""
-    while readers:
-        for reader in cast("list[Connection]", wait(readers)):
+def _messages(processes: dict[Connection, BaseProcess]) -> Iterator:
+    """The messages of processes, until all of them have closed their pipes.
+
+    Raises:
+        ProcessError: a process ended before its work was done, however long the others would take.
+    """
+    while processes:
+        for reader in cast("list[Connection]", wait(list(processes))):
             try:
                 message = reader.recv()
             except EOFError:
-                readers.remove(reader)
+                process = processes.pop(reader)
+                process.join()
+                if process.exitcode:
+                    raise ProcessError(
+                        f"a process ended with exit code {process.exitcode} (negative: a signal; -9 is most often a "
+                        "lack of memory) before its work was done; run again with fewer processes (num_proc)"
+                    ) from None
                 continue
             if isinstance(message, Exception):
                 raise message
@@ -73,7 +77,12 @@ def _messages(readers: list[Connection]) -> Iterator:
 
 
 def _do_jobs(writer: Connection, work: Callable[[Job], Iterator[Found]], jobs: Sequence[Job]) -> None:
-    """The work of one process. It ends with the process that started it, since its pipe breaks."""
+    """The work of one process. It ends with the process that started it, since its pipe breaks.
+
+    Ctrl-C and a scheduler's SIGTERM reach all processes; the one that started them ends the others.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     try:
         for job in jobs:
             for found in work(job):
