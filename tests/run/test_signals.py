@@ -120,6 +120,6 @@ def test_what_fails_as_it_is_ended_is_no_failure(tmp_path, monkeypatch, capsys):
         signals.note(signal.SIGTERM)
         raise RuntimeError("connection closed by peer")
 
-    monkeypatch.setattr("knowcap.dataset.stage.build", failing)
+    monkeypatch.setattr("knowcap.training.stage.train", failing)
     assert main(command(tmp_path)) == 75
     assert "run the same command again" in capsys.readouterr().err
