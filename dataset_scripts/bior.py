@@ -46,6 +46,7 @@ class BioRConfig(datasets.BuilderConfig):
     model_name: str = ""
     base_url: str | None = None
     provider: str | None = None
+    api_key_env: str | None = None
     texts_per_person: int = 40
     control_people: int = 1000
     concurrency: int = 16
@@ -76,13 +77,14 @@ class BioRConfig(datasets.BuilderConfig):
         if wrong:
             raise DatasetError("; ".join(wrong))
         settings = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
-        if self.base_url is None and self.provider is None:
+        if self.base_url is None and self.provider is None and self.api_key_env is None:
             from knowcap.dataset.rewrite.writers import LocalWriter
 
             return LocalWriter(self.model_name, batch_size=self.concurrency, **settings)
         from knowcap.dataset.rewrite.server import ServerWriter
 
-        server = {"base_url": self.base_url, "provider": self.provider, "timeout": self.timeout}
+        server = {"base_url": self.base_url, "provider": self.provider, "api_key_env": self.api_key_env}
+        server["timeout"] = self.timeout
         return ServerWriter(self.model_name, concurrency=self.concurrency, **server, **settings)
 
     def write(self, folder: Path) -> Path:
@@ -151,7 +153,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model_name", required=True, help="the language model: a Hub id, a folder, or a server's name of it"
     )
-    parser.add_argument("--base_url", help="an OpenAI-compatible server; HF_TOKEN is sent to it if set")
+    parser.add_argument("--base_url", help="an OpenAI-compatible server")
+    parser.add_argument(
+        "--api_key_env", metavar="NAME", help="the environment variable with the key of --base_url; none by default"
+    )
     parser.add_argument("--provider", help="an inference provider on Hugging Face, or auto")
     parser.add_argument("--texts_per_person", type=int, default=40, help="biographies of each person [40]")
     parser.add_argument(

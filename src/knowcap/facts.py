@@ -26,6 +26,9 @@ NAME = "name"
 UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff65\U00020000-\U0003ffff]"
 )
+# Characters that end a line, move the cursor or turn the direction of writing; and halves of characters.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_NAME = 1000  # characters, of a data set, a column or an attribute
 MIN_CONTROL = 100  # with fewer people outside the sample, the null control is made of shuffled values
 
 
@@ -110,7 +113,18 @@ class Knowledge:
     missing_texts: int = 0
 
     def __post_init__(self) -> None:
-        names = [a.name for a in self.attributes]
+        names, problems = [a.name for a in self.attributes], []
+        for what, text in (
+            ("name", self.name),
+            ("entity_column", self.entity_column),
+            *(("attribute", n) for n in names),
+        ):
+            if not (isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and not CONTROL.search(text)):
+                problems.append(
+                    f"{what} is {text!r:.300}, expected a name of one line of at most {LONGEST_NAME} characters"
+                )
+        if problems:
+            raise FactError("knowledge.json: " + "; ".join(problems))
         determined = {a.name for a in self.attributes if a.determined_by is not None}
         problems = [f"attribute {n!r} is listed twice" for n in sorted(set(names)) if names.count(n) > 1]
         for a in self.attributes:

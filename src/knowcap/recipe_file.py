@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.recipe import KEYS, Recipe, RecipeError, nearest, unknown_key
+from knowcap.recipe.plain_names import LINE, is_line
 from knowcap.recipe.yaml_reader import YamlError, compose_file, load, plain
 
 
@@ -194,6 +195,8 @@ def convert(value: Any, hint: Any) -> Any:
     if hint != kind and (value is None or text.lower() in ("null", "none", "~")):
         return None
     if kind is str and text:
+        if not is_line(text):
+            raise ValueError(f"expected {LINE}")
         return text
     if kind is bool and text.lower() in ("true", "yes", "on", "false", "no", "off"):
         return text.lower() in ("true", "yes", "on")

@@ -194,11 +194,12 @@ def run_script(server: Server, output_dir: Path, *options: str, **environment: s
 
 def test_no_token_is_in_any_file_or_message(start, tmp_path):
     server = start(refused=0.2, token=TOKEN)
-    done = run_script(server, tmp_path / "bioR", "--max_attempts", "8")
+    done = run_script(server, tmp_path / "bioR", "--max_attempts", "8", "--api_key_env", "HF_TOKEN")
     assert done.returncode == 0, done.stderr
     assert {line["authorization"] for line in server.log()} == {f"Bearer {TOKEN}"}
-    refused = run_script(server, tmp_path / "other", HF_TOKEN="hf_Another0123456789Token")
-    assert refused.returncode == 2 and "answers 401" in refused.stderr and "HF_TOKEN" in refused.stderr
+    other = {"HF_TOKEN": "hf_Another0123456789Token"}
+    refused = run_script(server, tmp_path / "other", "--api_key_env", "HF_TOKEN", **other)
+    assert refused.returncode == 2 and "answers 401" in refused.stderr and "--api_key_env" in refused.stderr
     said = done.stdout + done.stderr + refused.stdout + refused.stderr
     files = [f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()]
     assert "hf_" not in said and not any(b"hf_" in data for data in files) and len(files) > 5
@@ -211,8 +212,41 @@ def test_a_stored_token_does_not_go_to_other_peoples_servers(good, tmp_path, mon
     before = len(good.log())
     assert dict(ask(good).write([REQUEST]))[REQUEST].text
     assert good.log()[before]["authorization"] is None
-    assert ServerWriter("m", base_url="https://x.endpoints.huggingface.cloud/v1")._token == TOKEN
-    assert ServerWriter("m", base_url="https://nothuggingface.co/v1")._token is None
+
+
+@pytest.mark.parametrize(
+    ("base_url", "is_sent"),
+    [
+        ("https://router.huggingface.co/v1", True),
+        ("https://huggingface.co/api", True),
+        ("http://router.huggingface.co/v1", False),  # not encrypted
+        ("https://x.endpoints.huggingface.cloud/v1", False),  # containers of anybody
+        ("https://somebody.hf.space/v1", False),
+        ("https://nothuggingface.co/v1", False),
+        ("https://huggingface.co.example.org/v1", False),
+        ("https://example.org/huggingface.co", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
+)
+def test_the_token_of_the_hub_goes_to_its_own_hosts_alone(base_url, is_sent, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    writer = ServerWriter("m", base_url=base_url)
+    assert writer._token == (TOKEN if is_sent else None)
+    assert is_sent or TOKEN not in repr(vars(writer._client))
+
+
+def test_a_key_goes_to_the_server_that_it_is_given_for(good, monkeypatch, caplog):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    before = len(good.log())
+    assert dict(ask(good).write([REQUEST]))[REQUEST].text
+    assert good.log()[before]["authorization"] is None
+    monkeypatch.setenv("MY_KEY", "key-of-the-server")
+    before = len(good.log())
+    assert dict(ask(good, api_key_env="MY_KEY").write([REQUEST]))[REQUEST].text
+    assert good.log()[before]["authorization"] == "Bearer key-of-the-server"
+    assert "not encrypted" not in caplog.text  # this machine
+    ServerWriter("m", base_url="http://example.org/v1", api_key_env="MY_KEY")
+    assert "http://example.org/v1 is not encrypted" in caplog.text and "key-of-the-server" not in caplog.text
 
 
 REQUEST = Request((0, 0, 0), "- full name: A B C\n- pronoun: he, him, his\n- employer: X", 1)
@@ -229,7 +263,7 @@ def test_the_request_is_that_of_the_protocol(good):
 
 
 @pytest.mark.parametrize(
-    ("status", "fix"), [(401, "HF_TOKEN"), (403, "permissions"), (404, "--model_name"), (422, "--model")]
+    ("status", "fix"), [(401, "--api_key_env"), (403, "permissions"), (404, "--model_name"), (422, "--model")]
 )
 def test_a_refusal_is_one_error_at_once(start, status, fix):
     server = start(status=status)
@@ -291,6 +325,11 @@ def test_a_server_that_goes_away_keeps_what_it_wrote(start, tmp_path):
         ({"base_url": "http://me:secret@host/v1"}, "without password or key"),
         ({"base_url": "http://host/v1?key=secret"}, "without password or key"),
         ({"provider": "auto"}, "needs a token"),
+        ({"provider": "auto", "api_key_env": "X"}, "api_key_env is for a base_url"),
+        ({"base_url": "https://example.org", "api_key_env": "NO_SUCH_KEY"}, "no such environment variable"),
+        ({"base_url": "http://[::1/v1"}, "expected an address such as"),
+        ({"base_url": "http://host:port/v1"}, "expected an address such as"),
+        ({"base_url": "https://host/v1#secret"}, "without password or key"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_reported_at_once(options, message, monkeypatch):

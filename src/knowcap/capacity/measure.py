@@ -145,9 +145,9 @@ def text_problems(
     if loaded is not None:
         tokenizer, config = cast(Any, loaded[1]), loaded[0].config
     elif model_dir is not None and (model_dir / "config.json").is_file():
-        from transformers import AutoConfig
+        from knowcap.models.registration import read_model_config
 
-        tokenizer, config = load_tokenizer(model_dir), AutoConfig.from_pretrained(model_dir)
+        tokenizer, config = load_tokenizer(model_dir), read_model_config(model_dir)
     else:
         return {}
     return unscorable(rows, tokenizer, config, knowledge, Separators.longest(model_dir, tokenizer))

@@ -98,9 +98,13 @@ def _passes(questions: Any) -> None:
 def _value_of_pass(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws.plan.fitted import read_laws
     from knowcap.laws.plan.passes import passes
+    from knowcap.laws.plan.questions import computed
 
     most = math.inf if args.bits is None else args.bits
-    answer = passes(args.num_parameters, args.unique_tokens, args.passes or 1.0, read_laws(args.law), most)
+    given = {name: getattr(args, name) for name in ("num_parameters", "unique_tokens", "passes", "bits")}
+    number = 1.0 if args.passes is None else args.passes
+    laws = read_laws(args.law)
+    answer = computed(given, lambda: passes(args.num_parameters, args.unique_tokens, number, laws, most))
     print(json.dumps(answer.content()) if args.json else answer.text())
 
 
@@ -108,6 +112,7 @@ def _next_runs(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.cli.fit import _pairs
     from knowcap.laws import fit_law, read_runs
     from knowcap.laws.plan.design import next_runs
+    from knowcap.laws.plan.questions import computed
     from knowcap.laws.runs import take
     from knowcap.laws.table import rename
 
@@ -116,7 +121,9 @@ def _next_runs(args: argparse.Namespace, _: list[str]) -> None:
         table = rename(read_runs(args.candidates), {})
         possible = take(table, "candidates", ("num_parameters", "num_tokens")).values
     fit = fit_law(args.form, args.runs, columns=_pairs("--columns", args.columns), num_bootstraps=100)
-    answer = next_runs(fit, args.flops, args.target, aim=args.aim, candidates=possible, max_runs=args.max_runs)
+    options = {"aim": args.aim, "candidates": possible, "max_runs": args.max_runs}
+    given = {"flops": args.flops, "target": args.target}
+    answer = computed(given, lambda: next_runs(fit, args.flops, args.target, **options))
     print(json.dumps(answer.content()) if args.json else answer.text())
 
 

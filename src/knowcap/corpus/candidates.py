@@ -25,6 +25,9 @@ from knowcap.knowledge.pools import DAYS_PER_MONTH, FIRST_YEAR, MONTHS, NUM_YEAR
 ListOf = str | tuple[str, str]  # an attribute, or an attribute of one entity, which has a list of its own
 
 
+MOST_ENTRIES = 20_000_000  # texts of all lists, once for every part that they may be
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The lists of one attribute.
@@ -45,25 +48,33 @@ class Candidates:
         Raises:
             CorpusError: the value is not a candidate, or can be split into parts in several ways.
         """
-        found = list(self._splits(value, 0))
-        if len(found) != 1:
-            how = "is not a candidate" if not found else "can be split into parts in several ways"
+        ways = self._ways(value)
+        found = ways[-1].get(len(value), 0)
+        if found != 1:
+            how = "can be split into parts in several ways" if found else "is not a candidate"
             raise CorpusError(f"{value!r} {how}; expected one, from lists of {[len(p) for p in self.parts]} texts")
-        return found[0]
+        texts, end = [], len(value)
+        for part in range(len(self.parts) - 1, -1, -1):
+            start = next(s for s in ways[part] if s <= end and value[s:end] in self._sets[part])
+            texts.append(value[start:end])
+            end = start
+        return tuple(reversed(texts))
 
-    def _splits(self, rest: str, part: int) -> Iterator[tuple[str, ...]]:
-        if part == len(self.parts):
-            if not rest:
-                yield ()
-            return
-        if part == len(self.parts) - 1:
-            if rest in self._sets[part]:
-                yield (rest,)
-            return
-        for length in self._lengths[part]:
-            if length <= len(rest) and rest[:length] in self._sets[part]:
-                for others in self._splits(rest[length:], part + 1):
-                    yield (rest[:length], *others)
+    def _ways(self, value: str) -> list[dict[int, int]]:
+        """In how many ways the first n parts can end at each place of a value, up to 2: not all of them are listed,
+        which may be more than there are atoms.
+        """
+        ways = [{0: 1}]
+        for part, texts in enumerate(self._sets):
+            ends: dict[int, int] = {}
+            for start, count in ways[-1].items():
+                last = part == len(self.parts) - 1
+                for length in (len(value) - start,) if last else self._lengths[part]:
+                    end = start + length
+                    if end <= len(value) and value[start:end] in texts:
+                        ends[end] = min(2, ends.get(end, 0) + count)
+            ways.append(ends)
+        return ways
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sets", tuple(frozenset(part) for part in self.parts))
@@ -93,11 +104,19 @@ def candidates_by_attribute(rows: Iterable[CandidateRow]) -> dict[ListOf, Candid
     """Candidates by attribute, or by attribute and entity, from rows in any order.
 
     Raises:
-        CorpusError: a part is missing.
+        CorpusError: a part is missing, a row has values of other types, or the rows stand for too many texts.
     """
+    entries = 0
     parts: dict[ListOf, dict[int, dict[str, None]]] = {}
     of: dict[ListOf, dict[str, set[str]]] = {}
     for row in rows:
+        if problem := _wrong(row):
+            raise CorpusError(f"candidates: {problem}, in {row}")
+        entries += row.last_part - row.part + 1
+        if entries > MOST_ENTRIES:
+            raise CorpusError(
+                f"candidates: more than {MOST_ENTRIES:,} texts of all parts, at {row}; make the lists shorter"
+            )
         key = row.attribute if row.entity is None else (row.attribute, row.entity)
         for part in range(row.part, row.last_part + 1):
             parts.setdefault(key, {}).setdefault(part, {})[row.text] = None
@@ -106,10 +125,21 @@ def candidates_by_attribute(rows: Iterable[CandidateRow]) -> dict[ListOf, Candid
     made: dict[ListOf, Candidates] = {}
     for attribute, found in parts.items():
         if sorted(found) != list(range(len(found))):
-            raise CorpusError(f"{attribute} has parts {sorted(found)}, expected 0 to {max(found)}")
+            raise CorpusError(f"{attribute} has parts {sorted(found)[:20]}, expected 0 to {max(found)}")
         goes_with = {text: frozenset(values) for text, values in of.get(attribute, {}).items()}
         made[attribute] = Candidates(tuple(tuple(found[part]) for part in range(len(found))), goes_with)
     return made
+
+
+def _wrong(row: CandidateRow) -> str | None:
+    """What is wrong with a row of another writer, if anything."""
+    if not (isinstance(row.attribute, str) and isinstance(row.text, str)):
+        return "expected an attribute and a text"
+    if not (isinstance(row.part, int) and isinstance(row.last_part, int) and 0 <= row.part <= row.last_part):
+        return "expected a part of 0 or more, and a last_part of no less"
+    if not all(value is None or isinstance(value, str) for value in (row.of, row.entity)):
+        return "expected text or null in of and entity"
+    return None
 
 
 @singledispatch

@@ -142,7 +142,7 @@ def load_backend(name: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CorpusError(
             f"tokenizer_name={name!r} could not be loaded: {error}; give a Hub id or a folder"

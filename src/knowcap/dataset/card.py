@@ -22,6 +22,7 @@ from knowcap.corpus.base import Corpus
 from knowcap.corpus.morris import Morris
 from knowcap.corpus.table import Table
 from knowcap.dataset.head import POOLS, TEMPLATES, local_files, recipe_lines
+from knowcap.dataset.markdown import in_markdown
 from knowcap.facts import Attribute, Knowledge
 from knowcap.files import KNOWLEDGE_FILE, RECIPE_FILE
 from knowcap.provenance import __version__
@@ -92,7 +93,7 @@ def dataset_card(
     license_id = rewrite.license if rewrite else license_and_languages(corpus)[0]
     people = _first_rows(folder / "people", _PEOPLE_COUNTED)
     context = {
-        "title": f"{knowledge.name}({knowledge.num_people:,})",
+        "title": f"{in_markdown(knowledge.name)}({knowledge.num_people:,})",
         "corpus": recipe.corpus,
         "compact": recipe.compact,
         "rewrite": rewrite,
@@ -175,7 +176,7 @@ def _attribute_rows(people: pa.Table, knowledge: Knowledge) -> list[list[str]]:
         bits = knowledge.name_log2_candidates
         rows = [["name", f"{2**bits:,.0f}" if bits < 63 else "", f"{bits:.4f}, less log2 N", "", ""]]
     rows += [
-        [a.name, *_candidates(a), *_distinct_values(_values(people, a.name, number))]
+        [in_markdown(a.name), *_candidates(a), *_distinct_values(_values(people, a.name, number))]
         for number, a in enumerate(knowledge.attributes)
     ]
     return rows + [
@@ -187,12 +188,12 @@ def _attribute_rows(people: pa.Table, knowledge: Knowledge) -> list[list[str]]:
 def _term_name(term: dict[str, Any]) -> str:
     """The attribute of a diversity term of knowledge.json, where it has one."""
     name = term.get("attribute", term.get("name"))
-    return "" if name is None else f" of {name}"
+    return "" if name is None else f" of {in_markdown(name)}"
 
 
 def _candidates(attribute: Attribute) -> tuple[str, str]:
     if attribute.determined_by is not None:
-        return f"determined by {attribute.determined_by}", "0"
+        return f"determined by {in_markdown(attribute.determined_by)}", "0"
     return "" if attribute.candidates is None else f"{attribute.candidates:,}", f"{attribute.log2_candidates:.4f}"
 
 
@@ -213,7 +214,7 @@ def _distinct_values(values: pa.ChunkedArray) -> tuple[str, str]:
 def _text_lengths(folder: Path, recipe: Recipe, tokenizer: tuple[Tokenizer, int] | None) -> dict[str, Any]:
     """The lengths of the first texts, and an example."""
     texts = _first_rows(folder / "biographies", _TEXTS_COUNTED, ["text"]).column("text").to_pylist()
-    found: dict[str, Any] = {"texts_counted": f"{len(texts):,}", "example": texts[0], "lengths": []}
+    found: dict[str, Any] = {"texts_counted": f"{len(texts):,}", "example": in_markdown(texts[0]), "lengths": []}
     if tokenizer is not None:
         backend, rows = tokenizer
         tokens = [len(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False)]

@@ -18,6 +18,7 @@ from knowcap.facts import Knowledge, Row, Span, check_row, check_values
 from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, whole_folder
 from knowcap.processes import share_out
 from knowcap.progress import progress_bar
+from knowcap.recipe.plain_names import pattern_in
 
 
 ENTITIES_PER_FILE = 50_000
@@ -99,7 +100,13 @@ def write_folder(
     card: Callable[[Path], str],
     num_proc: int = 1,
 ) -> Path:
-    """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it after the tables."""
+    """Makes a data set folder of tables, whole or not at all; `lists` and `card` get it after the tables.
+
+    Raises:
+        DatasetError: `datasets` reads the folder's path as a pattern, so that it could not be loaded.
+    """
+    if (mark := pattern_in(str(folder.absolute()))) is not None:
+        raise DatasetError(f"{folder}: load_dataset reads {mark} of its path as a pattern; choose another folder")
     with whole_folder(folder) as made:
         total = sum(part.end - part.first for part in parts)
         with progress_bar(total=total, desc=folder.name, unit_scale=True, leave=False, delay=2) as bar:
@@ -200,8 +207,17 @@ def read_candidates(folder: str | Path) -> dict[ListOf, Candidates]:
     Raises:
         DatasetError, CorpusError: there are none, or a part is missing.
     """
-    rows = (row.values() for file in _files(folder, "candidates") for row in pq.read_table(file).to_pylist())
-    return candidates_by_attribute(CandidateRow(*row) for row in rows)
+    return candidates_by_attribute(row for file in _files(folder, "candidates") for row in _candidates_of(file))
+
+
+def _candidates_of(file: Path) -> Iterator[CandidateRow]:
+    with pq.ParquetFile(file) as parquet:
+        names, known = parquet.schema_arrow.names, [name for name, _ in _CANDIDATE_COLUMNS]
+        if not set(known) - {"entity"} <= set(names) <= set(known):
+            raise DatasetError(f"{file} has the columns {', '.join(names)}; expected {', '.join(known)}")
+        for batch in parquet.iter_batches(batch_size=CHUNK):
+            for row in batch.to_pylist():
+                yield CandidateRow(**row)
 
 
 def candidate_batch(lists: Sequence[CandidateRow], first: int, end: int) -> pa.RecordBatch:

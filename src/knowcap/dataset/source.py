@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.head import POOLS, TEMPLATES
+from knowcap.dataset.untrusted import check_parquet, check_text_size, files_within
 from knowcap.facts import Knowledge
 from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, RECIPE_FILE
 
@@ -47,10 +47,15 @@ class Source:
 
         Raises:
             HubError: the Hub fails.
+            DatasetError: a file is no Parquet file, or would take more memory than it may.
         """
-        if self.commit is None:
-            return self.folder
-        return _call_hub(self.name, self.commit, lambda: _download(self.name, self.commit, patterns, quiet))
+        folder = self.folder
+        if self.commit is not None:
+            folder = _call_hub(self.name, self.commit, lambda: _download(self.name, self.commit, patterns, quiet))
+        for path in self.paths(*patterns):
+            if path.endswith(".parquet") and (folder / path).is_file():
+                check_parquet(folder / path)
+        return folder
 
     def paths(self, *patterns: str) -> list[str]:
         """The files that match, sorted."""
@@ -60,7 +65,7 @@ class Source:
         """Its knowledge.json. Raises DatasetError if it breaks the contract."""
         try:
             return Knowledge.load(self.folder / KNOWLEDGE_FILE)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise DatasetError(f"dataset_name={self.name!r}: {KNOWLEDGE_FILE} is invalid: {error}; {_FIX}") from error
 
 
@@ -70,7 +75,8 @@ def find_source(name: str, revision: str | None = None) -> Source:
     A name that is a local folder is that folder; any other is a Hub id, looked up once per process.
 
     Raises:
-        DatasetError, HubError: no such folder, repo or revision, no access, no answer, or no knowledge.json there.
+        DatasetError, HubError: no such folder, repo or revision, no access, no answer, or no knowledge.json there; or
+            a folder with links that leave it.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -84,7 +90,7 @@ def find_source(name: str, revision: str | None = None) -> Source:
             f"dataset_revision={revision!r}, but dataset_name={name!r} is a folder; leave dataset_revision out, which "
             "is for Hub ids"
         )
-    return _checked(Source(name, None, folder, _listing(folder)))
+    return _checked(Source(name, None, folder, files_within(folder)))
 
 
 @lru_cache
@@ -100,7 +106,7 @@ def _on_hub(name: str, revision: str | None, endpoint: str) -> Source:
         raise DatasetError(f"dataset_name={name!r}: it is neither a folder nor a Hub id: {error}") from error
     if constants.HF_HUB_OFFLINE:
         folder = _call_hub(name, revision, lambda: _download(name, revision, HEAD, quiet=True))
-        return _checked(Source(name, folder.name, folder, _listing(folder)))
+        return _checked(Source(name, folder.name, folder, files_within(folder)))
     api = HfApi(endpoint=endpoint)
     # HasQuestions first, since a download by a branch's name would take the cache's commit where the Hub is silent.
     info: Any = _call_hub(name, revision, lambda: api.repo_info(name, repo_type="dataset", revision=revision))
@@ -119,6 +125,9 @@ def _files_of(info: Any) -> tuple[str, ...]:
 def _checked(source: Source) -> Source:
     if KNOWLEDGE_FILE not in source.files:
         raise _no_knowledge(source.name, source.files)
+    for path in source.paths(*HEAD):
+        if (source.folder / path).is_file():
+            check_text_size(source.folder / path)
     source.knowledge()
     return source
 
@@ -129,16 +138,6 @@ def _no_knowledge(name: str, files: tuple[str, ...]) -> DatasetError:
     found = ", ".join(sorted({path.split("/")[0] for path in files})[:8]) or "nothing"
     table = "to measure a model on a table of prompts, name its columns: --columns prompt=… answer=… candidates=…"
     return DatasetError(f"dataset_name={name!r} has no {KNOWLEDGE_FILE}; it has {found}{hint}; {table}")
-
-
-def _listing(folder: Path) -> tuple[str, ...]:
-    """The paths within a folder of its files, without hidden ones."""
-    found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(place).relative_to(folder)
-        found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
-    return tuple(sorted(found))
 
 
 def _matches(path: str, pattern: str) -> bool:

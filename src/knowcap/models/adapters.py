@@ -14,6 +14,7 @@ from knowcap.models.quiet import quiet_peft, quiet_transformers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of every name in an adapter's file
 _WEIGHTS = (".weight", ".base_layer.weight")  # of a layer that was saved whole, alone or beneath its LoRA
 _SOME_ROWS = ".token_adapter.trainable_tokens_delta"
@@ -29,6 +30,8 @@ def load_adapter(folder: Path, base: PreTrainedModel) -> PreTrainedModel:
     """
     from peft import PeftModel
 
+    if not (folder / _WEIGHTS_FILE).is_file():  # else peft would unpickle adapter_model.bin, or ask the Hub
+        raise ModelError(f"{folder} has no {_WEIGHTS_FILE}; save the adapter with save_pretrained, which writes it")
     rows, missing = _vocabulary(folder, base)
     old = _rows(base)
     if rows > old and missing:

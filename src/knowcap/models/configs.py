@@ -133,7 +133,7 @@ def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), quiet_empty_weights():
         # The CPU's generator alone: torch.manual_seed would seed the accelerators too.
         torch.default_generator.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32, trust_remote_code=False)
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # else the token that begins and ends texts would not be trained
@@ -153,7 +153,7 @@ def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet_transformers(), quiet_empty_weights():
         try:
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
         except Exception as error:  # the model's own code raises errors of many classes
             raise ModelError(f"{config.model_type} cannot be built: {' '.join(str(error).split())}") from error
 

@@ -12,7 +12,7 @@ from knowcap.models.configs import text_config
 from knowcap.models.folders import MAKERS, base_of, check_model_folder, old_buffers
 from knowcap.models.names import ModelError
 from knowcap.models.quiet import quiet_empty_weights, quiet_transformers
-from knowcap.models.registration import read_model_config
+from knowcap.models.registration import check_auto_map, read_model_config
 
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
                 dtype=options.dtype,
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 **{name: value for name, value in chosen.items() if value is not None},
             )
@@ -136,11 +137,13 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
             f"{folder} has no tokenizer.json; it has {found or 'no files'}; save the model's tokenizer there"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} has no tokenizer that can be loaded: {error}; save the model's tokenizer there"
         ) from error
+    auto_map = tokenizer.init_kwargs.get("auto_map")
+    check_auto_map(auto_map, {"AutoTokenizer": type(tokenizer).__name__}, folder)
     if not tokenizer.is_fast:
         raise ModelError(
             f"{folder}: its tokenizer is a {type(tokenizer).__name__}, which gives no offsets; save a fast one "

@@ -14,12 +14,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knowcap.models.names import ModelError
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 IMPORTS = "KNOWCAP_IMPORT"  # environment variable: names of packages, with commas; worker processes inherit it
 ENTRY_POINTS = "knowcap.models"
+_SAVE_AGAIN = "save the model again with save_pretrained"
+_LOADED = ("AutoConfig", "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoTokenizer")
 
 
 def packages() -> tuple[str, ...]:
@@ -72,13 +74,52 @@ def read_model_config(folder: Path) -> PreTrainedConfig:
 
     register_models()
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except ValueError as error:
         raise ModelError(
             f"{folder}: unsupported architecture: {' '.join(str(error).split())[:120]}…; code in a model's folder is "
             "not run: give --import my_package, a package that registers its classes with AutoConfig and "
             "AutoModelForCausalLM"
         ) from error
+    except (TypeError, AttributeError, LookupError) as error:
+        raise ModelError(f"{folder}: its config.json is none of transformers: {error}; {_SAVE_AGAIN}") from error
+    _check_classes(config, folder)
+    return config
+
+
+def _check_classes(config: PreTrainedConfig, folder: Path) -> None:
+    """Raises ModelError where `auto_map` names other classes than those that would be loaded: the weights were trained
+    by other code, so that the number would be that of another model.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    classes = {"AutoConfig": type(config).__name__}
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:
+            found = auto._model_mapping[type(config)]
+            classes[auto.__name__] = getattr(found, "__name__", str(found))
+    check_auto_map(getattr(config, "auto_map", None), classes, folder)
+
+
+def check_auto_map(auto_map: Any, classes: Mapping[str, str], folder: Path) -> None:
+    """Checks that the code that an `auto_map` names is not needed.
+
+    Args:
+        auto_map: of a config.json or tokenizer_config.json; None: it has none.
+        classes: the names of the classes that are loaded without it, by the Auto class.
+        folder: of the file.
+
+    Raises:
+        ModelError: a class is another one.
+    """
+    for auto, named in auto_map.items() if isinstance(auto_map, dict) else ():
+        names = [str(name).rpartition(".")[2] for name in (named if isinstance(named, list) else [named]) if name]
+        if names and auto in _LOADED and classes.get(auto) not in names:
+            raise ModelError(
+                f"{folder}: its auto_map names code of its own for {auto} ({', '.join(names)}), which is not run; "
+                "give --import my_package, a package that registers its classes with transformers' Auto classes, and "
+                "remove auto_map"
+            )
 
 
 @lru_cache

@@ -127,7 +127,8 @@ class Key:
 
     def wrong_type(self, value: object, error: ValueError) -> str:
         """The problem of a value that cannot be converted; `error` has what was expected."""
-        return f"{self.name}: got {'null' if value is None else repr(value)}, {error}"
+        shown = "null" if value is None else repr(value)
+        return f"{self.name}: got {shown if len(shown) <= 200 else shown[:200] + '…'}, {error}"
 
     def wrong_value(self, value: Any) -> str | None:
         """The problem of a value that is out of range or none of the choices; None where there is none."""

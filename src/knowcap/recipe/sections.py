@@ -26,6 +26,7 @@ from knowcap.recipe.keys import NOT_NEGATIVE as _NOT_NEGATIVE
 from knowcap.recipe.keys import POSITIVE as _POSITIVE
 from knowcap.recipe.keys import key_field as _key
 from knowcap.recipe.optimizer import OptimizerSection
+from knowcap.recipe.plain_names import FOLDER_NAME, is_folder_name
 from knowcap.recipe.quantization import QuantizationSection
 
 
@@ -58,9 +59,7 @@ class RunSection:
     run_name: str = _run_key(
         "",
         "folder under output_dir; by default the name of the recipe file",
-        range=Range(
-            lambda v: not v.startswith(".") and not set(v) & set("/\\:"), "a plain folder name, without / \\ :"
-        ),
+        range=Range(is_folder_name, FOLDER_NAME),
     )
     output_dir: str = _run_key("runs", "folder of the run folders", free=True)
     seed: int = _key(

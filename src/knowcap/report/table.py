@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knowcap.capacity.tables import read_facts
+from knowcap.dataset.markdown import in_markdown
 from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
 from knowcap.report.duration import duration
 from knowcap.report.text_table import text_table
@@ -72,7 +73,8 @@ def half_width(interval: Sequence[float | None], form: str = ".3f", sign: str = 
 
 
 def render(template: str, **context: Any) -> str:
-    """A Jinja template of this folder; HTML is escaped in .html files. Filters: `number`, `percent`, `duration`.
+    """A Jinja template of this folder; HTML is escaped in .html files. Filters: `number`, `percent`, `duration`, and
+    `markdown` for names and texts of others.
 
     Args:
         template: its path within this folder.
@@ -94,7 +96,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "duration": duration}
+    environment.filters |= {"number": number, "percent": percent, "duration": duration, "markdown": in_markdown}
     return environment
 
 

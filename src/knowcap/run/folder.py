@@ -28,6 +28,7 @@ from knowcap.models import is_config, parameters_of, snapshot_name
 from knowcap.models.architectures import read_config
 from knowcap.provenance import git_revision, versions
 from knowcap.recipe import FAKE_QUANTIZER, KEYS, Recipe, RecipeError
+from knowcap.recipe.plain_names import pattern_in
 from knowcap.recipe_file import locate_model, read_recipe
 
 
@@ -89,6 +90,11 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
     if not nearest.is_dir():
         return [f"output_dir: {nearest} is a file, expected a folder; choose another output_dir or run_name"]
     problems = []
+    if (mark := pattern_in(str(run_dir.absolute()))) is not None:
+        problems.append(
+            f"output_dir: {run_dir.absolute()} has {mark}, which load_dataset reads as a pattern: the data set "
+            "there could not be loaded; choose another output_dir or run_name"
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
         problems.append(not_writable(nearest, "no permission"))
     names = [path.name for path in run_dir.iterdir()] if nearest == run_dir else []

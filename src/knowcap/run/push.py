@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from knowcap.dataset.folder import DatasetError
+from knowcap.dataset.untrusted import files_within
 from knowcap.files import ADAPTER_FILE, CARD_FILE, EXTRACTION_FILE, KNOWLEDGE_FILE, RECIPE_FILE, locked, read_json
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.models.quantized.settings import Settings
@@ -140,6 +142,7 @@ def _problems(
         return problems + ([] if hub_model_id is None and hub_dataset_id is None else ["give the run folder too"])
     if not folder.is_dir():
         return [*problems, f"{folder} is not a folder; expected a run folder, made by `knowcap run`"]
+    problems += _links_that_leave(folder, hub_model_id, hub_dataset_id)
     if hub_model_id is not None:
         if not is_run_dir(folder):
             problems.append(f"{folder} has no {RECIPE_FILE} of a run; give a run folder, made by `knowcap run`")
@@ -157,6 +160,19 @@ def _problems(
 def _missing(folder: Path, needs: Iterable[str], fix: str) -> list[str]:
     lacking = [pattern for pattern in needs if not any(folder.glob(pattern))]
     return [f"{folder} has no {', '.join(lacking)}; {fix}"] if lacking else []
+
+
+def _links_that_leave(folder: Path, hub_model_id: str | None, hub_dataset_id: str | None) -> list[str]:
+    """The problems of links among the files to publish: what they lead to would be published."""
+    folders = [] if hub_model_id is None else [folder / "model", *_quantized(folder), *_tuned(folder)]
+    folders += [] if hub_dataset_id is None else [_dataset_dir(folder)]
+    problems = []
+    for place in (place for place in folders if place.is_dir()):
+        try:
+            files_within(place)
+        except DatasetError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _dataset_dir(folder: Path) -> Path:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from knowcap.dataset.folder import DatasetError
 from knowcap.metrics.bits_per_parameter.table_text import decode, header_of, plain_name
+from knowcap.recipe.plain_names import pattern_in
 from knowcap.recipe_file import parse_number
 
 
@@ -138,6 +139,8 @@ def _loaded(name: str, options: PromptOptions) -> list[PromptRow]:
     """The rows of a data set that `datasets` loads, from a folder or the Hub."""
     import datasets
 
+    if Path(name).exists() and (mark := pattern_in(str(Path(name).absolute()))) is not None:
+        raise DatasetError(f"{name}: load_dataset reads {mark} of its path as a pattern; rename the folder")
     try:
         loaded = datasets.load_dataset(
             name, options.dataset_config_name, split=options.split, revision=options.revision

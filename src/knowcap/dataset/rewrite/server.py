@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
+import logging
 import os
 import queue
 import re
@@ -26,18 +28,22 @@ LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the server asks for
 LONGEST_ASKED_PAUSE = 600.0  # a longer wait counts as a refusal
 _TEMPORARY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError, LookupError)
-_HUGGING_FACE = ("huggingface.co", "huggingface.cloud", "hf.space")
+_HUB = "huggingface.co"  # with its subdomains; Spaces and endpoints, of other domains, run anybody's code
+
+logger = logging.getLogger(__name__)
 
 
 class ServerWriter:
     """Requests chat completions from vLLM, TGI, `transformers serve`, or an inference provider.
 
-    The token is HF_TOKEN, or the one stored by `hf auth login`, which is sent only to Hugging Face's own hosts.
+    HF_TOKEN, or the token stored by `hf auth login`, is sent to the Hub's own hosts alone, and only by https. A server
+    that needs a key gets the one in the environment variable that `api_key_env` names, and no other.
 
     Args:
         model_name: the server's name of the model.
         base_url: the server's address, such as `http://localhost:8000/v1`.
         provider: an inference provider on Hugging Face, or `auto`; instead of base_url.
+        api_key_env: the environment variable with the key of `base_url`.
         concurrency: the number of simultaneous requests.
         temperature: of sampling.
         max_new_tokens: the maximum number of tokens of a text.
@@ -45,7 +51,7 @@ class ServerWriter:
         wait: called with the seconds to wait before the next attempt; the default ends early when writing stops.
 
     Raises:
-        DatasetError: arguments that exclude each other, or a provider without a token.
+        DatasetError: arguments that exclude each other, a provider without a token, or no key in `api_key_env`.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class ServerWriter:
         *,
         base_url: str | None = None,
         provider: str | None = None,
+        api_key_env: str | None = None,
         concurrency: int = 16,
         temperature: float = 0.9,
         max_new_tokens: int = 256,
@@ -67,7 +74,9 @@ class ServerWriter:
         self._request_model, self.temperature, self.max_new_tokens = model_name, temperature, max_new_tokens
         self._concurrency, self._wait = concurrency, wait
         self._where = base_url or f"the provider {provider!r}"
-        self._token = get_token() if base_url is None else _token_for(base_url)
+        if base_url is None and api_key_env is not None:
+            raise DatasetError("api_key_env is for a base_url; a provider gets the Hub's token: leave it out")
+        self._token = get_token() if base_url is None else _token_for(base_url, api_key_env)
         if provider is not None and self._token is None:
             raise DatasetError(f"{self._where} needs a token; `hf auth login`, or set HF_TOKEN")
         # Without a token the client would send the stored one to any server.
@@ -163,7 +172,8 @@ class ServerWriter:
             message = self._hidden(_message(response))
             if response.status_code in _TEMPORARY:
                 return _NoAnswer(f"it answers {response.status_code}{message}", _asked_pause(response))
-            return DatasetError(f"{self._where} answers {response.status_code}{message}; {_fix(response.status_code)}")
+            fix = _fix(response.status_code, self._client.provider is not None)
+            return DatasetError(f"{self._where} answers {response.status_code}{message}; {fix}")
         if isinstance(error, (InferenceTimeoutError, httpx2.TimeoutException)):
             return _NoAnswer("it does not answer in time")
         if isinstance(error, httpx2.TransportError):
@@ -201,15 +211,40 @@ def _read(answer: Any) -> Reply:
     return Reply(text, CUT_OFF if ended == "length" else None)
 
 
-def _token_for(base_url: str) -> str | None:
-    """The token to send to a server: HF_TOKEN, or for Hugging Face's own hosts the stored one."""
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def _token_for(base_url: str, api_key_env: str | None) -> str | None:
+    """The key to send to a server: that of `api_key_env`, or for the Hub's own hosts the Hub's token."""
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets, or a port that is no number
+        is_address = False
+    if not is_address:
         raise DatasetError("base_url: expected an address such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise DatasetError("base_url: expected an address without password or key, since it is logged; set HF_TOKEN")
-    ours = any(parts.hostname == host or parts.hostname.endswith(f".{host}") for host in _HUGGING_FACE)
-    return get_token() if ours or os.environ.get("HF_TOKEN") else None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise DatasetError(
+            "base_url: expected an address without password or key, since it is logged; set an environment variable "
+            "to the key and give its name as --api_key_env"
+        )
+    host = parts.hostname or ""
+    key = None if api_key_env is None else os.environ.get(api_key_env)
+    if api_key_env is not None and not key:
+        raise DatasetError(
+            f"api_key_env={api_key_env!r}: there is no such environment variable, or it is empty; set it"
+        )
+    if parts.scheme == "http" and not _is_here(host):
+        what = "prompts and texts" if key is None else f"prompts, texts and the key of {api_key_env}"
+        logger.warning("%s is not encrypted: %s can be read on the way; use https", base_url, what)
+    if key is None and parts.scheme == "https" and (host == _HUB or host.endswith(f".{_HUB}")):
+        return get_token()
+    return key
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _response_of(error: BaseException | None) -> httpx2.Response | None:
@@ -236,6 +271,7 @@ def _message(response: httpx2.Response) -> str:
     return f" ({text})" if text else ""
 
 
-def _fix(status: int) -> str:
-    hints = {401: "set HF_TOKEN to a token that the server accepts", 403: "check the permissions of the token"}
+def _fix(status: int, by_provider: bool) -> str:
+    key = "set HF_TOKEN to a token that it accepts" if by_provider else "give its key by --api_key_env"
+    hints = {401: key, 403: "check the permissions of the key"}
     return hints.get(status, "check --model_name and --base_url")

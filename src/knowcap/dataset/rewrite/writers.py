@@ -81,8 +81,9 @@ class LocalWriter:
         self.model_name = Path(model).name if Path(model).is_dir() else model
         self.temperature, self.max_new_tokens, self._batch_size = temperature, max_new_tokens, batch_size
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+            safe = {"trust_remote_code": False}  # else code of the repo would be asked for on standard input
+            self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **safe)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto", use_safetensors=True, **safe)
         except (OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
             raise DatasetError(f"model_name={model!r} cannot be loaded: {first}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def _contents(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep
         problems.append(f"{path}: {error}; expected the JSON that `knowcap fit … --json` writes")
         return []
     fits, several = [content], ""
@@ -75,6 +76,8 @@ def _contents(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 def _law(path: Path, content: Mapping[str, Any]) -> Law:
     name, _, form = str(content["law"]).partition(" (")
+    if problems := _foreign(path, content):
+        raise LawError(problems)
     content = dict(content) | {
         key: _completed(content.get(key), form) for key in ("constants", "intervals", "samples")
     }
@@ -84,6 +87,11 @@ def _law(path: Path, content: Mapping[str, Any]) -> Law:
         f"{path}: {name} needs the constant {key!r} as a finite number, got {constants.get(key)!r}; fit it again"
         for key in needed
         if not _is_number(constants.get(key))
+    ]
+    problems += [
+        f"{path}: {name} has {key}={constants[key]:g}, expected a number above 0; fit it again to other runs"
+        for key in needed
+        if _is_number(constants.get(key)) and constants[key] <= 0 and (key, constants[key]) != ("E", 0)
     ]
     intervals, open_ended = _intervals(path, content, problems)
     if doubts := content.get("doubtful_units"):
@@ -106,6 +114,38 @@ def _law(path: Path, content: Mapping[str, Any]) -> Law:
         fitted=True,
         warnings=tuple(warnings),
         prediction=content.get("prediction") or {},
+    )
+
+
+def _foreign(path: Path, content: Mapping[str, Any]) -> list[str]:
+    """The problems of values that are of other types than those that `knowcap fit` writes."""
+    kinds = {
+        "intervals": (lambda v: isinstance(v, dict), "a mapping"),
+        "samples": (_are_samples, "lists of finite numbers, of one length"),
+        "confidence_level": (lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),
+        "ranges": (_are_ranges, "[low, high] by quantity"),
+        "warnings": (lambda v: isinstance(v, list), "a list"),
+        "doubtful_units": (lambda v: isinstance(v, list), "a list"),
+        "prediction": (lambda v: isinstance(v, dict), "a mapping"),
+        "num_points": (_is_number, "a number"),
+    }
+    return [
+        f"{path}: {key} is {str(content[key])[:80]!r}, expected {expected}; fit it again"
+        for key, (holds, expected) in kinds.items()
+        if content.get(key) and not holds(content[key])
+    ]
+
+
+def _are_samples(value: Any) -> bool:
+    lists = list(value.values()) if isinstance(value, dict) else [None]
+    return all(isinstance(found, list) and len(found) == len(lists[0]) for found in lists) and all(
+        _is_number(number) for found in lists for number in found
+    )
+
+
+def _are_ranges(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in value.values()
     )
 
 
@@ -133,7 +173,8 @@ def _intervals(path: Path, content: Mapping[str, Any], problems: list[str]) -> t
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # a whole number of JSON may be larger; NaN is not
 
 
 def interval_of(law: Law, found: Callable[[Mapping[str, float]], float]) -> Interval | None:

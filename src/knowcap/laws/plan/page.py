@@ -79,13 +79,15 @@ def answer(question: str, values: dict[str, Any], law: list[str] | None = None) 
     options, problems = {}, []
     names = TABS[question][1]
     for name, value in ((n, v) for n, v in values.items() if n in names):
-        if name not in _NUMBERS:
+        if value is not None and not isinstance(value, (str, int, float)):
+            problems.append(f"{name}: got {str(value)[:80]!r}, expected text")
+        elif name not in _NUMBERS:
             options[name] = value
-        elif value and value.strip():
+        elif value is not None and str(value).strip():
             try:
-                options[name] = quantity(value)
+                options[name] = quantity(str(value))
             except ValueError as error:
-                problems.append(f"{name}: {error}")
+                problems.append(f"{name}: {str(error)[:200]}")
     if problems:
         raise LawError(problems)
     return ask(question, law or (), **options)
@@ -147,7 +149,7 @@ def _asked(gr: Any, question: str, names: tuple[str, ...]) -> Callable[..., tupl
         *values, law = inputs
         try:
             found = answer(question, dict(zip(names, values, strict=True)), law)
-        except LawError as error:
+        except (ValueError, OSError, RecursionError) as error:  # LawError, and files that cannot be read
             raise gr.Error(str(error), print_exception=False) from error
         return answer_html(found), found.content()
 

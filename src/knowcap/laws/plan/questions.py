@@ -34,13 +34,29 @@ def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer
         LawError: with every problem of the options.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    return computed(given, lambda: _QUESTIONS[question](given, law))
+
+
+def computed(given: Mapping[str, Any], answers: Callable[[], Answer]) -> Answer:
+    """The answer, all of whose results are finite numbers.
+
+    Args:
+        given: the options, for messages.
+        answers: computes it.
+
+    Raises:
+        LawError: of `answers`; or a number cannot be computed.
+    """
     try:
-        answer = _QUESTIONS[question](given, law)
-    except (OverflowError, ZeroDivisionError) as error:
+        answer = answers()
+    except LawError:
+        raise
+    except (ArithmeticError, ValueError, TypeError) as error:
+        # TypeError: a power of a negative number is complex, and has no order. ValueError: a logarithm has no value.
         raise LawError(
-            f"{_shown(given)}: a number here is too large or too small to compute with; {_LARGE}"
+            f"{_shown(given)}: a number here is too large or too small to compute with ({error}); {_LARGE}"
         ) from error
-    wild = [name for name, value in answer.results.items() if not math.isfinite(value)]
+    wild = [name for name, value in answer.results.items() if isinstance(value, complex) or not math.isfinite(value)]
     if wild:
         raise LawError(f"{_shown(given)}: {', '.join(wild)} cannot be computed; {_LARGE}")
     return answer
@@ -50,7 +66,8 @@ _LARGE = "correct the numbers, or the constants of the fit"
 
 
 def _shown(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in given.items() if isinstance(value, (int, float)))
+    numbers = {name: value for name, value in given.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{name}={value:g}" for name, value in numbers.items()) or "the law"
 
 
 def _size(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import gradio  # pyright: ignore[reportMissingImports]
 
 COLUMNS = ("entity", "attribute", "nll", "log2_candidates")  # those of knowcap's nll.parquet; others are ignored
+MOST_CELLS = 5_000_000  # of a table with a row for each entity and a column for each attribute
+MOST_BYTES = 64_000_000  # of an uploaded file
 TABLE = """entity,attribute,nll,log2_candidates
 Ada,name,0.693147,20
 Ada,birth_date,0,10
@@ -37,13 +39,15 @@ def parse(argument: str, text: str) -> Any:
     """The text parsed as JSON; a ValueError names the argument if it is not JSON."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except RecursionError as error:
+        raise ValueError(f"{argument}: lists are too deep; write rows like [[1.5, 0.2], [0.7, null]]") from error
+    except ValueError as error:  # a whole number of thousands of digits, too
         raise ValueError(f"{argument}: not JSON ({error}); write lists like [[1.5, 0.2], [0.7, null]]") from error
 
 
 def integer(number: float | None) -> Any:
     """An integer if the number is whole, since number fields return floats; the metric rejects other numbers."""
-    return int(number) if number is not None and float(number).is_integer() else number
+    return int(number) if isinstance(number, (int, float)) and float(number).is_integer() else number
 
 
 def measure(
@@ -124,6 +128,11 @@ def read_table(table: str) -> tuple[list[list[float]], list[list[float]], list[s
         renderings[line.get("rendering")] = (_number(where, "nll", line), _number(where, "log2_candidates", line))
     rows = {entity: place for place, entity in enumerate(dict.fromkeys(entity for entity, _ in facts))}
     columns = {attribute: place for place, attribute in enumerate(dict.fromkeys(attribute for _, attribute in facts))}
+    if len(rows) * len(columns) > MOST_CELLS:
+        raise ValueError(
+            f"table: {len(rows):,} entities times {len(columns):,} attributes are more than {MOST_CELLS:,} facts; use "
+            "the metric in Python, or a table of fewer attributes"
+        )
     tables = [[[math.nan] * len(columns) for _ in rows] for _ in range(2)]
     for (entity, attribute), renderings in facts.items():
         for filled, numbers in zip(tables, zip(*renderings.values(), strict=True), strict=True):
@@ -165,7 +174,7 @@ def build() -> "gradio.Blocks":
         def show(*inputs: Any) -> tuple[str, list[list[Any]], dict[str, Any]]:
             try:
                 results = function(*inputs)
-            except (ValueError, csv.Error) as error:
+            except (ValueError, TypeError, ArithmeticError, csv.Error) as error:
                 raise gr.Error(str(error), duration=None, print_exception=False) from error
             return headline(results), by_attribute(results), results
 
@@ -173,6 +182,8 @@ def build() -> "gradio.Blocks":
 
     def uploaded(path: str) -> str:
         try:
+            if Path(path).stat().st_size > MOST_BYTES:
+                raise ValueError(f"the file is larger than {MOST_BYTES / 1e6:.0f} MB; use the metric in Python")
             return decode(Path(path).read_bytes())[0]
         except ValueError as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from error

@@ -40,6 +40,8 @@ from numpy.typing import ArrayLike
 NUM_REPLICATES = 2000  # resamples of the bootstrap
 REPLICATES_AT_A_TIME = 100  # how many of them are in memory
 MAX_GROUPS = 4096  # groups of rows in the bootstrap
+_MOST = 1e100  # nats, bits and counts beyond which sums and squares would be infinite
+_PLAIN = "pass the nats and bits of single facts, and plain counts"
 RELATIVE_TOLERANCE = 1e-6  # by which diversity_bits may exceed max_diversity_bits: rounding
 
 
@@ -175,7 +177,10 @@ def _max_bits(references: np.ndarray, names: list[str], name_attribute: str | No
 
 def _scaled_sum(table: np.ndarray, num_entities: int) -> float:
     """Sum over all entities, estimated from the rows."""
-    return float(np.nansum(table)) * (num_entities / len(table))
+    total = float(np.nansum(table)) * (num_entities / len(table))
+    if not math.isfinite(total):
+        raise ValueError(f"the sum over {num_entities:.3g} entities is too large for a float; {_PLAIN}")
+    return total
 
 
 def _attributes(names: list[str], *tables: np.ndarray) -> dict[str, dict[str, float]]:
@@ -194,7 +199,7 @@ def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, s
     drawn from a normal distribution with the group's mean and variance, which keeps those of the plain bootstrap.
     """
     generator = np.random.default_rng(_integer("seed", seed, 0))
-    if not 0.0 < confidence_level < 1.0:
+    if not isinstance(confidence_level, (int, float)) or not 0.0 < confidence_level < 1.0:
         raise ValueError(
             f"confidence_level: got {confidence_level}, expected a number between 0 and 1; pass 0.95 for example"
         )
@@ -222,7 +227,7 @@ def _table(argument: str, values: ArrayLike) -> np.ndarray:
         if (detach := getattr(values, "detach", None)) is not None:  # a torch tensor, maybe bfloat16 or on a GPU
             values = detach().cpu().double().numpy()
         table = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{argument}: not a table of numbers ({error}); pass rows of one length") from error
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"{argument}: got shape {table.shape}, expected (rows, columns); pass one row per entity")
@@ -239,7 +244,7 @@ def _require(valid: np.ndarray, table: np.ndarray, argument: str, rule: str) -> 
 def _references(references: ArrayLike) -> np.ndarray:
     """The references, checked."""
     table = _table("references", references)
-    valid = np.isnan(table) | (np.isfinite(table) & (table >= 0.0))
+    valid = np.isnan(table) | ((table <= _MOST) & (table >= 0.0))
     _require(valid, table, "references", "pass log2 of the number of candidates, or NaN if nothing is stated")
     if np.isnan(table).all():
         raise ValueError("references are all NaN, so no fact is stated; pass log2 of the candidates of at least one")
@@ -252,7 +257,7 @@ def _tables(predictions: ArrayLike, references: ArrayLike) -> tuple[np.ndarray, 
     if nll.shape != references.shape:
         raise ValueError(f"predictions have shape {nll.shape}, references {references.shape}; pass the same shape")
     unstated = np.isnan(references)
-    valid = unstated | (np.isfinite(nll) & (nll >= 0.0))
+    valid = unstated | ((nll <= _MOST) & (nll >= 0.0))
     _require(
         valid, nll, "predictions", "if the reference is a number, pass nats of 0 or more, or make the reference NaN"
     )
@@ -268,6 +273,8 @@ def _integer(argument: str, value: SupportsIndex, minimum: int) -> int:
         number = None
     if number is None or isinstance(value, bool) or number < minimum:
         raise ValueError(f"{argument}: got {value!r}, expected an integer of at least {minimum}; pass such a number")
+    if number > _MOST:
+        raise ValueError(f"{argument}: got a number above {_MOST:g}; {_PLAIN}")
     return number
 
 
@@ -278,9 +285,13 @@ def _num_entities(num_entities: SupportsIndex | None, num_rows: int) -> int:
 
 def _attribute_names(attribute_names: Sequence[str] | None, name_attribute: str | None, num_columns: int) -> list[str]:
     """The names of the columns, an empty list if none are given."""
-    names = [] if attribute_names is None else list(attribute_names)
-    if attribute_names is not None and (isinstance(attribute_names, str) or len(names) != num_columns):
-        raise ValueError(f"attribute_names: got {attribute_names!r}, expected a list; name the {num_columns} columns")
+    are_names = isinstance(attribute_names, Sequence) and not isinstance(attribute_names, str)
+    names = list(attribute_names) if attribute_names is not None and are_names else []
+    wrong = len(names) != num_columns or not all(isinstance(name, str) for name in names)
+    if attribute_names is not None and wrong:
+        raise ValueError(
+            f"attribute_names: got {attribute_names!r:.200}, expected a list; name the {num_columns} columns"
+        )
     if len(set(names)) < len(names):
         raise ValueError(f"attribute_names: got {names}, in which one repeats; give every column a different name")
     if name_attribute is not None and name_attribute not in names:
@@ -298,6 +309,10 @@ def _diversity(diversity_bits: float, max_diversity_bits: float) -> tuple[float,
 
 def _finite(argument: str, value: float) -> float:
     """A finite float."""
-    if not math.isfinite(value):
-        raise ValueError(f"{argument}: got {value}, expected a finite number; pass 0.0 if there is nothing to add")
-    return float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{argument}: got {value!r}, expected a finite number; pass 0.0 if there is nothing to add")
+    return number

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap.dataset.markdown import in_markdown
 from knowcap.recipe_file import METADATA_KEYS
 from knowcap.report.card.extraction import extractions, results_context
 from knowcap.report.card.results import (
@@ -137,7 +138,7 @@ def _priors(measurement: dict[str, Any]) -> list[str]:
         count, bits = attribute["candidates"], attribute["log2_candidates"]
         if attribute["determined_by"] is None:
             source = f"by frequency ({bits:.2f} bits)" if count is None else f"from {count:,} candidates"
-            drawn.append(f"{attribute['name']} {source}")
+            drawn.append(f"{in_markdown(attribute['name'])} {source}")
     return drawn
 
 
@@ -145,7 +146,7 @@ def _title(sources: Sources) -> str:
     """Such as `gpt2-2-2 on bioS(1,000), int8`."""
     capacity = sources.capacity
     quantized = f", {precision(capacity)}" if sources.quantized else ""
-    return f"{capacity['model_name']} on {sources.dataset}({capacity['num_entities']:,}){quantized}"
+    return f"{capacity['model_name']} on {in_markdown(sources.dataset)}({capacity['num_entities']:,}){quantized}"
 
 
 def _losses(sources: Sources) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def _card_data(sources: Sources, base_model: str | None) -> ModelCardData:
         EvalResult(
             task_type="text-generation",
             dataset_type=dataset,
-            dataset_name=f"{sources.dataset}({capacity['num_entities']:,})",
+            dataset_name=f"{in_markdown(sources.dataset)}({capacity['num_entities']:,})",
             dataset_config=config,
             dataset_split="train",
             dataset_revision=revision,
