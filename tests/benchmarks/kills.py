@@ -151,7 +151,7 @@ def _kill(tally: Tally, process: subprocess.Popen[bytes], of_child: bool, log: P
     tally.children += 1
     with contextlib.suppress(psutil.Error):
         draw.choice(children).kill()
-    if "sweep" in process.args:  # the others of its cells go on
+    if "sweep" in str(process.args):  # the others of its cells go on
         return
     began = time.monotonic()
     try:

@@ -20,7 +20,7 @@ PROCESSES = {"cpu": 1, "cpu_2": 2, "multi_gpu": 8, "multi_node": 16, "fsdp2": 8}
 def launch_arguments(name: str, *options: str):
     """What accelerate's launcher makes of `knowcap --accelerate_config NAME`."""
     command = Launcher.named(name).command("knowcap.train", ["--config", "x.yaml"])
-    words = command[command.index("accelerate.commands.launch") + 1 :]
+    words = command[command.index("knowcap.run.agent") + 1 :]
     return _validate_launch_command(launch_command_parser().parse_args([*options, *words]))[0]
 
 

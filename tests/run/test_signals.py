@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from knowcap.cli import main
 from knowcap.processes import signals
+from knowcap.run.agent import described
+from knowcap.training.checkpoints import check
 from knowcap.training.trainer import TrainingProgress
 
 
@@ -123,3 +130,61 @@ def test_what_fails_as_it_is_ended_is_no_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("knowcap.training.stage.train", failing)
     assert main(command(tmp_path)) == 75
     assert "run the same command again" in capsys.readouterr().err
+
+
+class Launched:
+    """`knowcap train` in two processes that accelerate starts, once both train."""
+
+    def __init__(self, folder: Path) -> None:
+        words = command(folder, exposures=4000, save_steps=20)
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "knowcap.cli", *words, "--accelerate_config", "cpu_2"], stderr=log
+            )
+        while not (folder / "tiny" / "checkpoints" / "checkpoint-20").exists():
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        self.workers = [one for one in found if "knowcap.run.agent" not in one.cmdline()]
+        self.all = [one.pid for one in found]
+
+    def ended(self) -> tuple[int, str]:
+        """The exit status and what was logged, within a minute; nothing is left running."""
+        try:
+            status = self.process.wait(60)
+        finally:
+            for pid in [self.process.pid, *self.all]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    raise AssertionError(f"process {pid} was left running")
+        return status, self.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_processes_that_work_together_at_one_step(tmp_path, number, status):
+    """SIGUSR1 is sent to all, as Slurm does; the others to the command alone."""
+    launched = Launched(tmp_path)
+    assert len(launched.workers) == 2
+    for pid in launched.all if number == signal.SIGUSR1 else []:
+        os.kill(pid, number)
+    launched.process.send_signal(number)
+    found, log = launched.ended()
+    assert found == status and "Traceback" not in log, log
+    check(tmp_path / "tiny" / "checkpoints" / f"checkpoint-{steps(tmp_path)[-1]}")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_all_within_a_minute(tmp_path):
+    launched = Launched(tmp_path)
+    launched.workers[1].kill()
+    status, log = launched.ended()
+    assert status == 1 and "process 1 was ended by signal 9 (SIGKILL); most often memory has run out" in log, log
+
+
+def test_the_message_about_processes_names_what_was_first():
+    assert described({0: 2, 1: 75}) == (2, "") and described({0: 1, 1: 1}) == (1, "")
+    assert described({0: 75, 1: 75}) == (75, "") and described({0: 1, 1: -signal.SIGTERM}) == (1, "")
+    assert described({0: 1, 3: -9})[1].startswith("process 3 was ended by signal 9 (SIGKILL)")
+    assert "(unknown)" in described({0: -200})[1]

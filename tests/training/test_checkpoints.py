@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_none(once, unfinished, monke
     shutil.rmtree(newest(unfinished))
     before, limits = steps(unfinished), resource.getrlimit(resource.RLIMIT_FSIZE)
     finish, save = trainer.finish, trainer.Trainer._save_checkpoint
-    limit = 100 if moment == MANIFEST else (unfinished / "checkpoints" / f"checkpoint-{before[-1]}" / moment).stat()
+    whole = unfinished / "checkpoints" / f"checkpoint-{before[-1]}"
 
     def full(action, size):
         def limited(*args):
@@ -307,9 +307,9 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_none(once, unfinished, monke
         return limited
 
     if moment == MANIFEST:
-        monkeypatch.setattr(trainer, "finish", full(finish, limit))
+        monkeypatch.setattr(trainer, "finish", full(finish, 100))
     else:
-        monkeypatch.setattr(trainer.Trainer, "_save_checkpoint", full(save, limit.st_size - 1))
+        monkeypatch.setattr(trainer.Trainer, "_save_checkpoint", full(save, (whole / moment).stat().st_size - 1))
     with pytest.raises(WriteError, match=r"checkpoint-\d+.* cannot be written"):
         train(RECIPE, unfinished)
     assert newest_checkpoint(unfinished / "checkpoints")[1] == before[-1] and steps(unfinished) == before

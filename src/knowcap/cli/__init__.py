@@ -130,4 +130,5 @@ def _reported(error: Exception, show_traceback: bool) -> int:
         traceback.print_exception(error)
     elif is_main_process():
         print(f"knowcap: {error}", file=sys.stderr)
-    return FAILED if failed else BAD_INPUT
+    own = isinstance(error, LaunchError) and error.status == BAD_INPUT  # of a process that was launched
+    return FAILED if failed and not own else BAD_INPUT

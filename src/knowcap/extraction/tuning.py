@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PrinterCallback
+from transformers import PreTrainedModel
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
@@ -170,7 +170,6 @@ def tune(
     trainer = ResumableTrainer(
         model=model, args=args, train_dataset=dataset, data_collator=dict, callbacks=[progress], settings=settings
     )
-    trainer.remove_callback(PrinterCallback)
     checkpoint, step = newest_checkpoint(checkpoints, settings)
     trainer.first_index = step * tuning.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

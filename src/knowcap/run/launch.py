@@ -25,7 +25,18 @@ _ONE_PROCESS, _GPUS = ("NO", "MULTI_CPU"), ("MULTI_GPU", "FSDP")
 
 
 class LaunchError(RuntimeError):
-    """The launched processes failed; they have printed the reason."""
+    """The launched processes failed; they have printed the reason.
+
+    Attributes:
+        status: their exit status.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message, status)
+        self.message, self.status = message, status
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class Launcher:
             options += ["--num_processes", str(self.num_processes)]
         if self.num_threads is not None:
             options += ["--num_cpu_threads_per_process", str(self.num_threads)]
-        return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, *arguments]
+        return [sys.executable, "-m", "knowcap.run.agent", *options, "-m", module, *arguments]
 
     def launch(self, module: str, arguments: Sequence[str]) -> None:
         """Runs a module and waits for it. A signal is passed on to its processes, which end their step first.
@@ -136,7 +147,8 @@ class Launcher:
         if status:
             raise LaunchError(
                 f"{module}, started by accelerate with {self.config_file}, ended with status {status}; its message is "
-                "above"
+                "above",
+                status,
             )
 
 

@@ -12,12 +12,12 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from knowcap.corpus.base import Corpus, tokenizer_of
 from knowcap.corpus.tokenizer import save_tokenizer, wrap
@@ -76,8 +76,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         Interrupted: a signal ended training, see `knowcap.processes.signals`; a checkpoint was saved.
         CorpusError: the recipe's corpus cannot be made.
     """
-    run_dir = Path(run_dir)
-    model_dir = run_dir / "model"
+    run_dir, model_dir = Path(run_dir), Path(run_dir, "model")
     if (model_dir / TRAINING_FILE).is_file():
         return model_dir
     args = training_arguments_of(recipe, run_dir / "checkpoints")
@@ -107,7 +106,6 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
         optimizer_cls_and_kwargs=muon_of(recipe),
         settings=settings,
     )
-    trainer.remove_callback(PrinterCallback)
     trainer.first_index = step * recipe.train_batch_size
     logger.info(
         "training %s: %d parameters, %d steps of %d windows, %d tokens, world size %d, on %s%s",
@@ -117,12 +115,11 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     with quiet_transformers(), faster_training(model, recipe.torch_compile), fake_quantized(trainer, model, recipe):
         trainer.train(resume_from_checkpoint=checkpoint)
         # FSDP's shards are gathered from all processes; otherwise every process has the whole model.
-        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
+        gathered: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
         if trainer.is_world_process_zero():
             used = int(stream.pieces.used().size)
-            weights = cast(dict[str, torch.Tensor] | None, gathered)
             source |= {"knowledge": facts_key(corpus.knowledge().content())}
-            _save(trainer, weights, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
+            _save(trainer, gathered, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
 

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import TrainOutput
 
 from knowcap.corpus.tokenizer import EOS_ID
@@ -88,8 +96,9 @@ class ResumableTrainer(Trainer):
         self.settings = settings or {}
         self._resumed: Path | None = None
         self._damaged: frozenset[int] = frozenset()
-        self._staging = Path(self.args.output_dir, STAGING)
+        self._staging = Path(cast(str, self.args.output_dir), STAGING)
         self._saving = False
+        self.remove_callback(PrinterCallback)
         self.add_callback(cast(Any, _Ending(self)))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -143,7 +152,7 @@ class ResumableTrainer(Trainer):
 
     def _pending(self) -> dict[str, Any] | None:
         """The losses since the last one that was logged, of each process; None if it was this step's."""
-        if self.state.global_step == self._globalstep_last_logged:
+        if self.state.global_step == self._globalstep_last_logged or not hasattr(self, "_tr_loss"):
             return None
         losses = self.accelerator.gather(self._tr_loss.reshape(1))
         return {"since": self._globalstep_last_logged, "losses": cast(torch.Tensor, losses).tolist()}
@@ -197,6 +206,7 @@ class _Ending(TrainerCallback):
         """Asks for a checkpoint and the end."""
         if self._is_asked(args, state.global_step):
             control.should_save = control.should_training_stop = True
+            control.should_log |= not hasattr(self._trainer, "_tr_loss")  # transformers 4 does not give the losses
 
     def _is_asked(self, args: TrainingArguments, step: int) -> bool:
         """Whether any process has had a signal. Several processes ask one another about once a second, at a step that
