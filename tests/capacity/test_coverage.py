@@ -35,7 +35,7 @@ def allowed(trials: int, level: float = LEVEL) -> float:
 def covers(samples: np.ndarray, truth: float) -> float:
     """How often the interval of a mean over entities, samples (trials, entities), holds the truth."""
     n = samples.shape[1]
-    ends = [bits.sum_interval(row[:, None], n, LEVEL, seed) / n for seed, row in enumerate(samples)]
+    ends = [bits.total_interval(row, n, LEVEL, seed) / n for seed, row in enumerate(samples)]
     return float(np.mean([low <= truth <= high for low, high in ends]))
 
 

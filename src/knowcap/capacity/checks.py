@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,18 @@ class LeakError(CapacityError):
     """The null control holds bits that the weights cannot hold: something outside the model reveals the values."""
 
 
-def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> list[float]:
+def check_control(control: Facts, attributes: Sequence[str], measurement: dict[str, Any]) -> list[float]:
     """Checks that the null control's value bits are zero or less within noise, in sum and by attribute.
 
     By attribute as well, since a model that is certain of wrong values is far below zero in sum, which would hide the
     leak of one attribute. Shuffled values are those of the table, and the weights may hold which values occur: that is
     worth log2(1 + (candidates - 1) / N) bits at most in expectation (Jensen, over the chi-square distance), and is no
     leak.
+
+    Args:
+        control: the facts of the control.
+        attributes: those of the measured facts.
+        measurement: of both.
 
     Returns:
         Value bits per control entity and their standard error; NaN if there are names only.
@@ -62,7 +68,7 @@ def check_control(control: Facts, facts: Facts, measurement: dict[str, Any]) -> 
         CapacityError: the control lacks an attribute, or has fewer than two entities.
         LeakError: the control holds bits; a warning if the bits are not meant to be a bound.
     """
-    values = [a for a in facts.attributes if a != NAME]
+    values = [a for a in attributes if a != NAME]
     if not values:
         return [math.nan, math.nan]
     missing = [a for a in values if a not in control.attributes]
@@ -193,7 +199,7 @@ def check_names(control: Facts, measurement: dict[str, Any]) -> list[float]:
     return [value, error]
 
 
-def check_maximum(result: dict[str, Any], facts: Facts, measurement: dict[str, Any]) -> None:
+def check_maximum(result: dict[str, Any], references: dict[str, float], measurement: dict[str, Any]) -> None:
     """Checks that R is at most R_max, in sum and by attribute: raises where that is a theorem, otherwise warns.
 
     It is a theorem for N distinct names, none a prefix of another, all scored after the same context: their
@@ -201,13 +207,12 @@ def check_maximum(result: dict[str, Any], facts: Facts, measurement: dict[str, A
 
     Args:
         result: the result of the metric.
-        facts: the facts that the metric was computed from.
+        references: log2 of the candidates of each attribute.
         measurement: the measurement of the facts.
 
     Raises:
         CapacityError: R exceeds R_max where that is impossible.
     """
-    references = {a: mean(facts.references[:, column]) for column, a in enumerate(facts.attributes)}
     over = {
         a: r
         for a, r in result["attributes"].items()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -18,18 +19,19 @@ from typing import Any
 
 import numpy as np
 
+from knowcap.capacity.blocks import FactBlocks, Moments
 from knowcap.capacity.checks import bound_reason
+from knowcap.capacity.sums import chunk_moments
 from knowcap.capacity.tables import (
     CapacityError,
     Facts,
-    diversity,
-    read_facts,
+    check_scored,
+    diversity_of,
     unknown_diversity,
-    with_all_entities,
     without_first_chunks,
 )
 from knowcap.files import CAPACITY_FILE, NLL_FILE, RECIPE_FILE, write_json
-from knowcap.metrics.bits_per_parameter.bits import sum_interval
+from knowcap.metrics.bits_per_parameter.bits import total_interval
 from knowcap.scoring.measurement import read_measurement
 
 
@@ -40,26 +42,38 @@ _EQUAL_KEYS = ("scoring", "context", "num_entities", "entities_scored", "renderi
 
 @dataclass(frozen=True)
 class _Measured:
-    """A measured model, with facts in the order of the entities' ids.
+    """A measured model.
 
     Attributes:
         folder: the folder of its nll.parquet.
         measurement: the measurement of that file.
-        facts: means over renderings, without first chunks.
-        bits: (entities,) bits of each entity, scaled to all N, with its share of the diversity terms; never NaN.
+        source: its facts.
+        terms: the diversity terms that count.
+        first_chunks: how many entities state the first chunk of each term.
         constant: bits that belong to no entity: the maximum of the diversity terms.
     """
 
     folder: Path
     measurement: dict[str, Any]
-    facts: Facts
-    bits: np.ndarray
+    source: FactBlocks
+    terms: list[dict[str, Any]]
+    first_chunks: list[int]
     constant: float
 
     @property
     def num_parameters(self) -> int:
         """All parameters; for a quantized model those of its original."""
         return self.measurement["num_parameters"]
+
+    @property
+    def scale(self) -> float:
+        """By how much bits of scored entities are multiplied, to be those of all N."""
+        return self.measurement["num_entities"] / self.measurement["entities_scored"]
+
+    def bits(self, everything: Facts) -> np.ndarray:
+        """(entities,) the bits of some entities, scaled to all N, with their shares of the diversity terms."""
+        bits = np.nansum(without_first_chunks(everything, self.terms).bits, axis=1) * self.scale
+        return bits - unknown_diversity(everything, self.terms, self.first_chunks)
 
 
 def compare(a_dir: str | Path, b_dir: str | Path, *, confidence_level: float = 0.95, seed: int = 0) -> dict[str, Any]:
@@ -85,22 +99,23 @@ def compare(a_dir: str | Path, b_dir: str | Path, *, confidence_level: float = 0
         ValueError: an impossible confidence_level or seed.
     """
     a, b = _read(Path(a_dir)), _read(Path(b_dir))
-    _check_same_facts(a, b)
-    rows, measurement = len(a.bits), a.measurement
-    ratio = a.bits / a.num_parameters - b.bits / b.num_parameters
+    _check_same_settings(a, b)
+    a_bits, b_bits, attributes = _bits(a, b)
+    rows, measurement = len(a_bits), a.measurement
+    ratio = a_bits / a.num_parameters - b_bits / b.num_parameters
     constant = a.constant / a.num_parameters - b.constant / b.num_parameters
 
     def whole(differences: np.ndarray, added: float) -> dict[str, Any]:
-        low, high = sum_interval(differences[:, None], rows, confidence_level, seed) + added
+        low, high = total_interval(differences, rows, confidence_level, seed) + added
         return _row(float(differences.sum()) + added, float(low), float(high))
 
     return {
         "schema_version": SCHEMA_VERSION,
-        "a": _description(a),
-        "b": _description(b),
+        "a": _description(a, a_bits),
+        "b": _description(b, b_bits),
         "bits_per_parameter": whole(ratio, constant),
-        "knowledge_bits": whole(a.bits - b.bits, a.constant - b.constant),
-        "attributes": _by_attribute(a, b, confidence_level),
+        "knowledge_bits": whole(a_bits - b_bits, a.constant - b.constant),
+        "attributes": _by_attribute(attributes, a.scale, confidence_level),
         "confidence_level": confidence_level,
         "seed": seed,
         "num_entities": measurement["num_entities"],
@@ -135,12 +150,39 @@ def _read(folder: Path) -> _Measured:
             "(`knowcap measure`)"
         )
     terms = [] if measurement["scoring"] == "closed_set" else measurement["knowledge"].get("diversity_terms") or []
-    everything = _in_order(read_facts(folder / NLL_FILE, measurement))
-    most = diversity(everything, terms)[1]
-    facts = with_all_entities(without_first_chunks(everything, terms), measurement)
-    bits = np.nansum(facts.bits, axis=1) * (measurement["num_entities"] / len(facts.nll))
-    bits[: len(everything.nll)] -= unknown_diversity(everything, terms)
-    return _Measured(folder, measurement, facts, bits, most)
+    source = FactBlocks(folder / NLL_FILE, measurement)
+    check_scored(source.num_entities, measurement)
+    moments = chunk_moments(source, terms)
+    most = diversity_of([one.mean for one in moments], terms)[1]
+    return _Measured(folder, measurement, source, terms, [one.count for one in moments], most)
+
+
+def _bits(a: _Measured, b: _Measured) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[_Pair, ...]]]:
+    """The bits of each scored entity of both, in one order, each (entities,); and by attribute those of each block."""
+    bits: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    pairs: list[list[_Pair]] = []
+    names: list[str] = []
+    for ours, theirs in _blocks(a, b):
+        facts = [without_first_chunks(everything, a.terms) for everything in (ours, theirs)]
+        _check_same_facts(a, b, *facts)
+        bits[0].append(a.bits(ours))
+        bits[1].append(b.bits(theirs))
+        columns = zip(*(one.bits.T for one in facts), strict=True)
+        pairs.append([_Pair.of(held, other, a, b) for held, other in columns])
+        names = facts[0].attributes
+    silent = np.zeros(check_scored(sum(map(len, bits[0])), a.measurement))
+    a_bits, b_bits = (np.concatenate([*of_one, silent]) for of_one in bits)
+    return a_bits, b_bits, dict(zip(names, zip(*pairs, strict=True), strict=True))
+
+
+def _blocks(a: _Measured, b: _Measured) -> Iterator[tuple[Facts, Facts]]:
+    """The facts of the same entities of both, with first chunks: block by block where both files have one order, else
+    of all, in the order of their ids.
+    """
+    if a.source.same_order(b.source):
+        yield from zip(a.source, b.source, strict=True)
+    else:
+        yield _in_order(a.source.whole()), _in_order(b.source.whole())
 
 
 def _in_order(facts: Facts) -> Facts:
@@ -150,8 +192,8 @@ def _in_order(facts: Facts) -> Facts:
     return Facts(facts.attributes, *tables)
 
 
-def _check_same_facts(a: _Measured, b: _Measured) -> None:
-    """Raises CapacityError unless both models were scored on the same facts in the same mode."""
+def _check_same_settings(a: _Measured, b: _Measured) -> None:
+    """Raises CapacityError unless both models were scored on the same knowledge in the same mode."""
     for key in _EQUAL_KEYS:
         ours, theirs = a.measurement[key], b.measurement[key]
         if ours == theirs:
@@ -168,17 +210,21 @@ def _check_same_facts(a: _Measured, b: _Measured) -> None:
             f"{key} is {ours!r} in {a.folder} and {theirs!r} in {b.folder}, expected the same; measure one of them "
             "again with the settings of the other"
         )
-    if not np.array_equal(a.facts.entities, b.facts.entities):
-        unshared = np.setxor1d(a.facts.entities.astype(str), b.facts.entities.astype(str))
+
+
+def _check_same_facts(a: _Measured, b: _Measured, ours: Facts, theirs: Facts) -> None:
+    """Raises CapacityError unless the facts are the same."""
+    if not np.array_equal(ours.entities, theirs.entities):
+        unshared = np.setxor1d(ours.entities.astype(str), theirs.entities.astype(str))
         raise CapacityError(
             f"{a.folder} and {b.folder} were scored on different entities: {len(unshared):,} are in one only "
             f"({', '.join(unshared[:5])}); measure both on one data set, with the same limit"
         )
-    same = a.facts.attributes == b.facts.attributes
-    if not same or not np.array_equal(a.facts.references, b.facts.references, equal_nan=True):
+    same = ours.attributes == theirs.attributes
+    if not same or not np.array_equal(ours.references, theirs.references, equal_nan=True):
         raise CapacityError(
             f"{a.folder} and {b.folder} were scored on different facts of the same entities (attributes "
-            f"{a.facts.attributes} and {b.facts.attributes}); measure both on one data set"
+            f"{ours.attributes} and {theirs.attributes}); measure both on one data set"
         )
 
 
@@ -187,32 +233,46 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _by_attribute(a: _Measured, b: _Measured, confidence_level: float) -> dict[str, Any]:
-    """Differences of each attribute, over the entities that state it."""
+@dataclass(frozen=True)
+class _Pair:
+    """Bits of one attribute of the same entities: of both models, their difference, and that of bits per parameter."""
+
+    a: Moments
+    b: Moments
+    difference: Moments
+    ratio: Moments
+
+    @classmethod
+    def of(cls, ours: np.ndarray, theirs: np.ndarray, a: _Measured, b: _Measured) -> _Pair:
+        """Of bits (entities,), NaN where the fact is not stated."""
+        ratio = ours / a.num_parameters - theirs / b.num_parameters
+        return cls(*(Moments.of(numbers) for numbers in (ours, theirs, ours - theirs, ratio)))
+
+
+def _by_attribute(pairs: Mapping[str, Sequence[_Pair]], scale: float, confidence_level: float) -> dict[str, Any]:
+    """Differences of each attribute, over the entities that state it, from those of each block."""
     quantile = NormalDist().inv_cdf(0.5 + confidence_level / 2)
-    scale = a.measurement["num_entities"] / len(a.bits)
-    ours, theirs = a.facts.bits, b.facts.bits
     found = {}
-    for column, name in enumerate(a.facts.attributes):
-        stated = ~np.isnan(ours[:, column])
-        x, y = ours[stated, column], theirs[stated, column]
-        held = {"a": float(x.mean()), "b": float(y.mean())} if x.size else {"a": None, "b": None}
-        ratio = x / a.num_parameters - y / b.num_parameters
+    for name, blocks in pairs.items():
+        ours, theirs, difference, ratio = (
+            Moments.over(getattr(block, part) for block in blocks) for part in ("a", "b", "difference", "ratio")
+        )
+        held = {"a": ours.mean, "b": theirs.mean} if ours.count else {"a": None, "b": None}
         found[name] = {
-            "bits_per_entity": held | _sum_row(x - y, 1 / max(x.size, 1), quantile),
+            "bits_per_entity": held | _sum_row(difference, 1 / max(difference.count, 1), quantile),
             "bits_per_parameter": _sum_row(ratio, scale, quantile),
         }
     return found
 
 
-def _sum_row(differences: np.ndarray, scale: float, quantile: float) -> dict[str, Any]:
+def _sum_row(differences: Moments, scale: float, quantile: float) -> dict[str, Any]:
     """The scaled sum, with the normal interval of a sum over resampled entities."""
-    if not differences.size:
+    if not differences.count:
         return _row(None, math.nan, math.nan)
-    total = float(differences.sum()) * scale
-    if differences.size == 1:
+    total = differences.total * scale
+    if differences.count == 1:
         return _row(total, math.nan, math.nan)
-    half = quantile * scale * float(differences.std(ddof=1)) * math.sqrt(differences.size)
+    half = quantile * scale * differences.deviation * math.sqrt(differences.count)
     return _row(total, total - half, total + half)
 
 
@@ -221,9 +281,9 @@ def _row(difference: float | None, low: float, high: float) -> dict[str, Any]:
     return {"difference": difference, "confidence_interval": [None, None] if none else [low, high]}
 
 
-def _description(model: _Measured) -> dict[str, Any]:
-    """A model with its own numbers, as in its capacity.json."""
-    knowledge_bits = float(model.bits.sum()) + model.constant
+def _description(model: _Measured, bits: np.ndarray) -> dict[str, Any]:
+    """A model with its own numbers, as in its capacity.json, from the bits of its entities."""
+    knowledge_bits = float(bits.sum()) + model.constant
     return {
         "model": _label(model.folder),
         **{key: model.measurement[key] for key in ("model_name", "precision", "num_parameters", "exposures", "seed")},

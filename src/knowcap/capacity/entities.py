@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.tables import Facts, read_facts, without_first_chunks
+from knowcap.capacity.blocks import FactBlocks
+from knowcap.capacity.tables import without_first_chunks
 from knowcap.dataset.folder import read_knowledge, read_rows
 from knowcap.facts import NAME
 from knowcap.files import KNOWLEDGE_FILE, NLL_FILE
@@ -25,7 +25,7 @@ class EntityBits:
         entities: (n,) ids; entities that state no fact are left out.
         bits: (n,) bits of all facts of each, means over renderings; without diversity terms.
         most: (n,) the bits of a perfect model: for a name log2 N bits less than its candidates.
-        attributes: names of the columns of `by_attribute`.
+        attributes: names of the columns of `by_attribute`; none if they were not asked for.
         by_attribute: (n, attributes) bits; NaN if an entity does not state it.
     """
 
@@ -42,31 +42,35 @@ class EntityBits:
         return list(range(best)), list(range(max(best, total - count), total))
 
 
-def bits_by_entity(model_dir: str | Path) -> EntityBits:
+def bits_by_entity(model_dir: str | Path, attributes: bool = True) -> EntityBits:
     """Bits of every entity that was scored, the best remembered first.
 
     Args:
         model_dir: a folder with nll.parquet.
+        attributes: also by attribute; without them memory does not grow with their number.
 
     Raises:
         ScoringError, CapacityError: the file is missing or broken.
     """
     path = Path(model_dir) / NLL_FILE
     measurement = read_measurement(path)
-    terms = measurement["knowledge"].get("diversity_terms") or []
-    facts = read_facts(path, measurement)
-    return _sorted(without_first_chunks(facts, [t for t in terms if t["fact"] in facts.attributes]), measurement)
-
-
-def _sorted(facts: Facts, measurement: dict[str, Any]) -> EntityBits:
-    """Sums over the facts of each entity, in descending order; equal ones in the order of their ids."""
-    most = facts.references.copy()
-    if NAME in facts.attributes:
-        most[:, facts.attributes.index(NAME)] -= math.log2(measurement["num_entities"])
-    bits, most = np.nansum(facts.bits, axis=1), np.nansum(most, axis=1)
-    by_id = np.argsort(facts.entities, kind="stable")
-    order = by_id[np.argsort(-bits[by_id], kind="stable")]
-    return EntityBits(facts.entities[order], bits[order], most[order], facts.attributes, facts.bits[order])
+    source, terms = FactBlocks(path, measurement), measurement["knowledge"].get("diversity_terms") or []
+    terms = [term for term in terms if term["fact"] in source.attributes]
+    names: list[str] = []
+    parts = []
+    for everything in source:
+        facts = without_first_chunks(everything, terms)
+        names = facts.attributes if attributes else []
+        most = facts.references.copy()
+        if NAME in facts.attributes:
+            most[:, facts.attributes.index(NAME)] -= math.log2(measurement["num_entities"])
+        known = facts.bits
+        kept = known if attributes else np.empty((len(known), 0))
+        parts.append((facts.entities, np.nansum(known, axis=1), np.nansum(most, axis=1), kept))
+    entities, bits, most, by_attribute = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    by_id = np.argsort(entities, kind="stable")
+    order = by_id[np.argsort(-bits[by_id], kind="stable")]  # equal ones in the order of their ids
+    return EntityBits(entities[order], bits[order], most[order], names, by_attribute[order])
 
 
 def entity_names(dataset_dir: str | Path, entities: Collection[int | str]) -> dict[int | str, str]:

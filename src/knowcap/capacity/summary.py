@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from knowcap.capacity.bands import bands
+from knowcap.capacity.blocks import FactBlocks
 from knowcap.capacity.checks import (
     bound_reason,
     check_control,
@@ -23,19 +23,11 @@ from knowcap.capacity.checks import (
     check_swapped,
     is_bound,
 )
-from knowcap.capacity.tables import (
-    CapacityError,
-    Facts,
-    diversity,
-    mean,
-    read_facts,
-    unknown_diversity,
-    with_all_entities,
-    without_first_chunks,
-)
+from knowcap.capacity.sums import Sums, sums_of
+from knowcap.capacity.tables import CapacityError, mean, read_facts, without_first_chunks
 from knowcap.facts import NAME
 from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE, write_json
-from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter, sum_interval
+from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter_of, total_interval
 from knowcap.scoring.measurement import COUNTS, MIXTURES, ROUNDED, SETTINGS, read_measurement
 
 
@@ -73,44 +65,41 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     path = model_dir / CAPACITY_FILE
     measurement = read_measurement(model_dir / NLL_FILE)
     try:
-        facts, control_bits, (diversity_bits, max_diversity_bits), unknown = _checked(model_dir, measurement)
-        result = bits_per_parameter(
-            predictions=facts.nll,
-            references=facts.references,
+        sums, control_bits = _checked(model_dir, measurement)
+        diversity_bits, max_diversity_bits = sums.diversity
+        result = bits_per_parameter_of(
+            sums.tally,
             num_parameters=measurement["num_parameters"],
-            attribute_names=facts.attributes,
-            name_attribute=NAME if NAME in facts.attributes else None,
+            attribute_names=sums.attributes,
             num_entities=measurement["num_entities"],
             diversity_bits=diversity_bits,
             max_diversity_bits=max_diversity_bits,
             confidence_level=confidence_level,
             seed=seed,
         )
-        check_maximum(result, facts, measurement)
+        check_maximum(result, sums.references, measurement)
         if max_diversity_bits or diversity_bits:
-            bits = np.nansum(facts.bits, axis=1) * (measurement["num_entities"] / len(facts.nll)) - unknown
-            sums = sum_interval(bits[:, None], len(bits), confidence_level, seed) + max_diversity_bits
-            result["confidence_interval"] = (sums / measurement["num_parameters"]).tolist()
+            bits = sums.tally.totals * (measurement["num_entities"] / len(sums.tally.totals)) - sums.unknown
+            ends = total_interval(bits, len(bits), confidence_level, seed) + max_diversity_bits
+            result["confidence_interval"] = (ends / measurement["num_parameters"]).tolist()
     except CapacityError:
         path.unlink(missing_ok=True)
         raise
     result |= {"confidence_level": confidence_level, "control_bits_per_entity": control_bits}
-    content = _content(result, facts, measurement, diversity_bits)
-    content |= _without_nan(bands(facts, measurement, confidence_level, seed))
+    content = _content(result, sums, measurement)
+    if sums.bands is not None:
+        content |= _without_nan(sums.bands.content(confidence_level, seed))
     write_json(path, content)
     logger.info(
         "%s: %.4f bits per parameter, at most %.4f; %d of %d entities scored",
-        path, content["bits_per_parameter"], content["max_bits_per_parameter"], len(facts.nll),
-        content["num_entities"],
+        path, content["bits_per_parameter"], content["max_bits_per_parameter"],
+        len(sums.tally.totals), content["num_entities"],
     )  # fmt: skip
     return content
 
 
-def _checked(
-    model_dir: Path, measurement: dict[str, Any]
-) -> tuple[Facts, list[float], tuple[float, float], np.ndarray]:
-    """The facts, the null control's bits with their error, the bits of diversity with their maximum, and each entity's
-    share of the unknown ones, (entities,).
+def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Sums, list[float]]:
+    """Sums over the facts, and the null control's bits with their error.
 
     Raises:
         LeakError: the null control holds bits.
@@ -118,35 +107,26 @@ def _checked(
     # Closed-set scoring is given the chunks, so it cannot measure which ones the model knows: no diversity terms.
     closed = measurement["scoring"] == "closed_set"
     terms = [] if closed else measurement["knowledge"].get("diversity_terms") or []
-    everything = read_facts(model_dir / NLL_FILE, measurement)
-    facts = with_all_entities(without_first_chunks(everything, terms), measurement)
+    sums = sums_of(FactBlocks(model_dir / NLL_FILE, measurement), terms, measurement)
     control = without_first_chunks(read_facts(model_dir / CONTROL_FILE, measurement), terms)
-    control_bits = check_control(control, facts, measurement)
-    if NAME in facts.attributes:
+    control_bits = check_control(control, sums.attributes, measurement)
+    if NAME in sums.attributes:
         name_bits = check_names(control, measurement)
-        control_bits = name_bits if facts.attributes == [NAME] else control_bits
+        control_bits = name_bits if sums.attributes == [NAME] else control_bits
     if (model_dir / SWAPPED_FILE).is_file():
         swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
         check_swapped(control, swapped, is_bound(measurement))
-    diversity_bits = diversity(everything, terms)
-    unknown = np.zeros(len(facts.nll))
-    unknown[: len(everything.nll)] = unknown_diversity(everything, terms)
-    return facts, control_bits, diversity_bits, unknown
+    return sums, control_bits
 
 
-def _content(
-    result: dict[str, Any], facts: Facts, measurement: dict[str, Any], diversity_bits: float
-) -> dict[str, Any]:
+def _content(result: dict[str, Any], sums: Sums, measurement: dict[str, Any]) -> dict[str, Any]:
     """The content of capacity.json, in the documented order of keys.
 
     With junk or questions in training it includes the bits that they cost every name (`_mixture`).
     """
-    is_name = np.array([a == NAME for a in facts.attributes])
-    column_bits = np.nansum(facts.bits, axis=0) * (measurement["num_entities"] / len(facts.nll))
-    attributes = {
-        a: result["attributes"][a] | {"accuracy": mean(facts.accuracy[:, column])}
-        for column, a in enumerate(facts.attributes)
-    }
+    is_name = np.array([a == NAME for a in sums.attributes])
+    column_bits = sums.tally.sums[1] * (measurement["num_entities"] / len(sums.tally.totals))
+    attributes = {a: result["attributes"][a] | {"accuracy": sums.accuracy[a]} for a in sums.attributes}
     content = {
         "schema_version": SCHEMA_VERSION,
         "bits_per_parameter": result["bits_per_parameter"],
@@ -155,13 +135,13 @@ def _content(
         "max_knowledge_bits": result["max_knowledge_bits"],
         "name_bits": float(column_bits[is_name].sum()),
         "value_bits": float(column_bits[~is_name].sum()),
-        "diversity_bits": diversity_bits,
+        "diversity_bits": sums.diversity[0],
         **{key: measurement[key] for key in COUNTS},
         "num_entities": measurement["num_entities"],
         "confidence_interval": result["confidence_interval"],
         "confidence_level": result["confidence_level"],
         "attributes": attributes,
-        **memorizable(facts),
+        **memorizable(sums.accuracy, sums.references),
         "control_bits_per_entity": result["control_bits_per_entity"],
         "bound": (reason := bound_reason(measurement)) is None,
         "bound_reason": reason,
@@ -191,7 +171,7 @@ def _mixture(measurement: dict[str, Any]) -> dict[str, float | None]:
     return found
 
 
-def memorizable(facts: Facts) -> dict[str, Any]:
+def memorizable(accuracy: dict[str, float], references: dict[str, float]) -> dict[str, Any]:
     """Memorizable accuracy: how often a model, prompted with a training text up to a value, generates that value.
 
     The prompt is a text up to the value ("Anya Briar Forger was born on"), and greedy generation must yield the value
@@ -204,23 +184,22 @@ def memorizable(facts: Facts) -> dict[str, Any]:
       ("Disney", "Disney+": 2 companies, 2 universities, 7 majors of bioS), generating the longer one counts as
       correct. Closed-set scoring includes the token after such a value, but chooses among the candidates only.
 
+    Args:
+        accuracy: of each attribute, the share of entities (means over renderings) whose value is generated, or NaN.
+        references: log2 of the candidates of each attribute.
+
     Returns:
-        `memorizable_accuracy`, the mean over attributes of the share of entities (means over renderings) whose value
-        is generated, NaN if there are no attributes; times N it is the paper's sum over people.
-        `memorizable_attributes`: the five of the paper if all exist, else every attribute with bits except the name.
+        `memorizable_accuracy`, the mean over attributes, NaN if there are none; times N it is the paper's sum over
+        people. `memorizable_attributes`: the five of the paper if all exist, else every attribute with bits except the
+        name.
     """
-    values = [a for a in facts.attributes if a != NAME]
+    values = [a for a in accuracy if a != NAME]
     names = (
         list(MEMORIZABLE_ATTRIBUTES)
         if set(MEMORIZABLE_ATTRIBUTES) <= set(values)
-        else [a for a in values if mean(_column(facts, a, "references")) > 0]
+        else [a for a in values if references[a] > 0]
     )
-    shares = np.array([mean(_column(facts, a, "accuracy")) for a in names])
-    return {"memorizable_accuracy": mean(shares), "memorizable_attributes": names}
-
-
-def _column(facts: Facts, attribute: str, table: str) -> np.ndarray:
-    return getattr(facts, table)[:, facts.attributes.index(attribute)]
+    return {"memorizable_accuracy": mean(np.array([accuracy[a] for a in names])), "memorizable_attributes": names}
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,39 +49,54 @@ def mean(values: np.ndarray) -> float:
     return float(stated.mean()) if stated.size else math.nan
 
 
-def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
-    """A parquet file's facts by entity and attribute; columns in the order of knowledge.json, the name first.
-
-    Raises:
-        CapacityError: the file or a column is missing, a number is impossible, or a fact occurs twice.
-    """
+def check_file(path: Path) -> None:
+    """Raises CapacityError unless a file of scored facts is there, with all columns."""
     if not path.is_file():
         raise CapacityError(f"{path} is missing; score the model again (`knowcap measure`)")
     missing = [c for c in COLUMNS if c not in pq.read_schema(path).names]
     if missing:
         raise CapacityError(f"{path}: columns {missing} are missing, expected {list(COLUMNS)}; score the model again")
+
+
+def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
+    """A parquet file's facts by entity and attribute; columns in the order of knowledge.json, the name first.
+
+    All of it at once: for a control. `knowcap.capacity.blocks` reads nll.parquet.
+
+    Raises:
+        CapacityError: the file or a column is missing, a number is impossible, or a fact occurs twice.
+    """
+    check_file(path)
     table = pq.read_table(path, columns=list(COLUMNS), read_dictionary=["attribute"])
     return facts_of(table, measurement["knowledge"], path)
 
 
-def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_FILE) -> Facts:
+def facts_of(
+    table: pa.Table,
+    knowledge: dict[str, Any],
+    path: str | Path = NLL_FILE,
+    *,
+    names: Sequence[str] | None = None,
+    first_row: int = 0,
+) -> Facts:
     """`read_facts` for a table in memory, as `knowcap.scoring.score_rows` returns it.
 
     Args:
         table: a table with the columns of nll.parquet.
         knowledge: the content of knowledge.json.
-        path: the table's name in error messages.
+        path, first_row: the table's name in error messages, and the number of its first row.
+        names: the attributes; by default those that occur.
 
     Raises:
         CapacityError: there are no facts, a number is impossible, or a fact occurs twice.
     """
     if table.num_rows == 0:
         raise CapacityError(f"{path} holds no scored facts; check that the data set's rows have spans")
-    declared = _declared_bits(knowledge)
-    attribute, names = _attribute_codes(table.column("attribute"), declared, path)
+    declared = declared_bits(knowledge)
+    attribute, names = _attribute_codes(table.column("attribute"), declared, path, names)
     references = np.array([declared[name] for name in names])
     nll = _numbers(table.column("nll"))
-    _check_columns(path, nll, _numbers(table.column("log2_candidates")), references[attribute])
+    _check_columns(path, nll, _numbers(table.column("log2_candidates")), references[attribute], first_row)
 
     entity, entities = _codes(table.column("entity"))
     num_entities = len(entities)
@@ -100,22 +115,43 @@ def facts_of(table: pa.Table, knowledge: dict[str, Any], path: str | Path = NLL_
     return Facts(names, cell_means(nll), known, cell_means(greedy_match), entities)
 
 
-def with_all_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
-    """Adds a row of NaN for each entity that was scored but states no fact: it counts with zero bits."""
-    found, scored, total = len(facts.nll), measurement["entities_scored"], measurement["num_entities"]
+def check_scored(found: int, measurement: dict[str, Any]) -> int:
+    """How many entities were scored but state no fact. Raises CapacityError if more state some than were scored."""
+    scored, total = measurement["entities_scored"], measurement["num_entities"]
     if not found <= scored <= total:
         raise CapacityError(
             f"{NLL_FILE} has {found} entities, and its measurement counts {scored} scored of {total}; expected no "
             "more than were scored. Score the model again"
         )
-    gap = ((0, scored - found), (0, 0))
+    return scored - found
+
+
+def with_all_entities(facts: Facts, measurement: dict[str, Any]) -> Facts:
+    """Adds a row of NaN for each entity that was scored but states no fact: it counts with zero bits."""
+    gap = ((0, check_scored(len(facts.nll), measurement)), (0, 0))
     nll, references, accuracy = (
         np.pad(a, gap, constant_values=np.nan) for a in (facts.nll, facts.references, facts.accuracy)
     )
     return Facts(facts.attributes, nll, references, accuracy, facts.entities)
 
 
+def chunk_columns(attributes: Sequence[str], terms: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The columns of the terms' first chunks. Raises CapacityError if those of a term were not scored."""
+    missing = [term["fact"] for term in terms if term["fact"] not in attributes]
+    if missing:
+        raise CapacityError(
+            f"{NLL_FILE} lacks {missing}, which the diversity terms need; score the model again, with a version of "
+            "knowcap that scores first chunks"
+        )
+    return [attributes.index(term["fact"]) for term in terms]
+
+
 def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """`diversity_of` the facts with first chunks. Raises CapacityError if the first chunks of a term are missing."""
+    return diversity_of([mean(facts.nll[:, column]) for column in chunk_columns(facts.attributes, terms)], terms)
+
+
+def diversity_of(p3: Sequence[float], terms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Bits of the diversity terms of bioD, what a model knows of which strings exist (Part 3.3, Def. 4.1), and their
     maximum.
 
@@ -123,36 +159,29 @@ def diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> tuple[float, 
     entities of the first chunk's nll. A term is negative if p3 is large.
 
     Args:
-        facts: the facts with first chunks.
+        p3: of each term.
         terms: the terms of knowledge.json; empty for other corpora.
-
-    Raises:
-        CapacityError: the first chunks of a term were not scored.
     """
-    missing = [term["fact"] for term in terms if term["fact"] not in facts.attributes]
-    if missing:
-        raise CapacityError(
-            f"{NLL_FILE} lacks {missing}, which the diversity terms need; score the model again, with a version of "
-            "knowcap that scores first chunks"
-        )
     most = math.fsum(term["log2_candidates"] for term in terms)
-    p3 = [mean(facts.nll[:, facts.attributes.index(term["fact"])]) for term in terms]
     unknown = math.fsum(term["credited"] * nll / math.log(2) for term, nll in zip(terms, p3, strict=True))
     return most - unknown, most
 
 
-def unknown_diversity(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def unknown_diversity(facts: Facts, terms: Sequence[Mapping[str, Any]], stated: Sequence[int]) -> np.ndarray:
     """Each entity's share of what the model does not know of the diversity terms, in bits: (entities,).
 
     The term S x (log2(T^L / D) - p3 / ln 2) is linear in p3, which is a mean over entities. So an entity's share is
-    S x nll / (ln 2 x entities), and `diversity` is the maximum less the sum of the shares. Resampled with the other
+    S x nll / (ln 2 x entities), and `diversity_of` is the maximum less the sum of the shares. Resampled with the other
     bits of their entities, they give an interval that includes the variation of the term, which goes with theirs.
+
+    Args:
+        facts: of some entities, with first chunks.
+        terms: the terms of knowledge.json.
+        stated: how many of all entities state each term's first chunk.
     """
     shares = np.zeros(len(facts.nll))
-    for term in terms:
-        nll = facts.nll[:, facts.attributes.index(term["fact"])]
-        stated = np.count_nonzero(~np.isnan(nll))
-        shares += np.nan_to_num(nll) * (term["credited"] / (math.log(2) * max(1, stated)))
+    for term, column, count in zip(terms, chunk_columns(facts.attributes, terms), stated, strict=True):
+        shares += np.nan_to_num(facts.nll[:, column]) * (term["credited"] / (math.log(2) * max(1, count)))
     return shares
 
 
@@ -164,7 +193,7 @@ def without_first_chunks(facts: Facts, terms: Sequence[Mapping[str, Any]]) -> Fa
     return Facts([facts.attributes[column] for column in kept], nll, references, accuracy, facts.entities)
 
 
-def _declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
+def declared_bits(knowledge: dict[str, Any]) -> dict[str, float]:
     """log2_candidates of every scored attribute, the name first, then in the order of knowledge.json."""
     declared = {}
     if knowledge["name_log2_candidates"] is not None:
@@ -185,21 +214,26 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return encoded.indices.to_numpy(), encoded.dictionary.to_numpy(zero_copy_only=False)
 
 
-def _attribute_codes(
-    column: pa.ChunkedArray, declared: dict[str, float], path: str | Path
-) -> tuple[np.ndarray, list[str]]:
-    """Column indices, `(rows,)`, and the attributes that occur, in the declared order."""
-    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = column.unify_dictionaries().combine_chunks()
-    found = encoded.dictionary.to_pylist()
+def attributes_in(found: Collection[str], declared: dict[str, float], path: str | Path) -> list[str]:
+    """Attributes that occur in a file, in the declared order. Raises CapacityError for one that is not declared."""
     unknown = [a for a in found if a not in declared]
     if unknown:
         raise CapacityError(
             f"{path}: unexpected attributes {unknown}; expected {list(declared)} (a determined attribute is scored "
             "with the one that determines it). Score the model again"
         )
-    names = [a for a in declared if a in found]
-    return np.array([names.index(a) for a in found])[encoded.indices.to_numpy()], names
+    return [a for a in declared if a in found]
+
+
+def _attribute_codes(
+    column: pa.ChunkedArray, declared: dict[str, float], path: str | Path, names: Sequence[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Column indices, `(rows,)`, and the attributes: `names`, or those that occur, in the declared order."""
+    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = column.unify_dictionaries().combine_chunks()
+    found = encoded.dictionary.to_pylist()
+    columns = attributes_in(found, declared, path) if names is None else list(names)
+    return np.array([columns.index(a) for a in found])[encoded.indices.to_numpy()], columns
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -207,18 +241,20 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.float64()).to_numpy()
 
 
-def _check_columns(path: str | Path, nll: np.ndarray, references: np.ndarray, declared: np.ndarray) -> None:
+def _check_columns(
+    path: str | Path, nll: np.ndarray, references: np.ndarray, declared: np.ndarray, first_row: int
+) -> None:
     """Checks that each nll is finite and not negative, and log2_candidates as in knowledge.json."""
     bad = np.flatnonzero(~(np.isfinite(nll) & (nll >= 0)))
     if bad.size:
         raise CapacityError(
-            f"{path}: nll is {nll[bad[0]]} in row {bad[0]} ({bad.size} such), expected finite nats >= 0. Check "
-            "the losses in training.json: the model may have diverged"
+            f"{path}: nll is {nll[bad[0]]} in row {first_row + bad[0]} ({bad.size} such), expected finite nats >= 0. "
+            "Check the losses in training.json: the model may have diverged"
         )
     bad = np.flatnonzero(~np.isclose(references, declared, rtol=1e-9, atol=0.0))
     if bad.size:
         raise CapacityError(
-            f"{path}: log2_candidates is {references[bad[0]]} in row {bad[0]} ({bad.size} such), but "
+            f"{path}: log2_candidates is {references[bad[0]]} in row {first_row + bad[0]} ({bad.size} such), but "
             f"{declared[bad[0]]} in the knowledge that it was scored with; score the model again"
         )
 

@@ -226,7 +226,7 @@ def _plots_of(run_dir: Path, capacities: Mapping[Path, dict[str, Any]]) -> dict[
 
 
 def _draw_entities(folder: Path, capacity: dict[str, Any], path: Path) -> Path:
-    return plot_entities(bits_by_entity(folder), capacity, path)
+    return plot_entities(bits_by_entity(folder, attributes=False), capacity, path)
 
 
 def _table(models: list[dict[str, Any]], groups: list[dict[str, Any]]) -> str:

@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from knowcap.capacity.tables import read_facts
+from knowcap.capacity.blocks import FactBlocks, Moments
 from knowcap.dataset.markdown import in_markdown
 from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
 from knowcap.report.duration import duration
@@ -111,7 +109,9 @@ def capacity_table(
     """
     capacity = read_json(result / CAPACITY_FILE)
     measurement = read_measurement(result / NLL_FILE)
-    facts, knowledge = read_facts(result / NLL_FILE, measurement), measurement["knowledge"]
+    source, knowledge = FactBlocks(result / NLL_FILE, measurement), measurement["knowledge"]
+    moments = [[Moments.of(column) for column in facts.bits.T] for facts in source]
+    spread = {a: Moments.over(blocks) for a, blocks in zip(source.attributes, zip(*moments, strict=True), strict=True)}
     head = (
         f"knowcap ({model}), architecture: {capacity['model_name']}, dataset: {dataset_name or knowledge['name']}, "
         f"scoring: {capacity['scoring']}, context: {capacity['context']}, "
@@ -121,9 +121,7 @@ def capacity_table(
     for attribute, found in capacity["attributes"].items():
         if found["bits_per_entity"] is None:
             continue
-        bits = facts.bits[:, facts.attributes.index(attribute)]
-        bits = bits[~np.isnan(bits)]
-        error = float(bits.std(ddof=1)) / math.sqrt(bits.size) if bits.size > 1 else math.nan
+        error = spread[attribute].deviation / math.sqrt(spread[attribute].count)
         numbers = ["↑", number(found["bits_per_entity"], ".4f"), "±", number(error, ".4f")]
         most = number(found["max_bits_per_entity"], ".4f")
         rows.append([attribute, "bits per entity", *numbers, most, percent(found["accuracy"])])

@@ -31,6 +31,7 @@ each name the probability 1/4, and the birth date that follows the probability 1
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -83,25 +84,97 @@ def bits_per_parameter(
         ValueError: If a table is ragged, empty or has no stated fact; if the prediction of a stated fact is NaN,
             infinite or negative; if another argument is impossible. The message says what to pass.
     """
+    found = tally(predictions, references, attribute_names, name_attribute, num_entities)
+    further = num_entities, diversity_bits, max_diversity_bits, confidence_level, seed
+    return bits_per_parameter_of(found, num_parameters, attribute_names, *further)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over rows of scored facts, from which all results follow.
+
+    Attributes:
+        bits, most: Of all facts, as the model and as a perfect model holds them.
+        counts: How many rows state each column's fact, `(columns,)`.
+        sums: Of nll, bits and maximum bits of each column, `(3, columns)`.
+        totals: The bits of each row, `(rows,)`.
+    """
+
+    bits: float
+    most: float
+    counts: np.ndarray
+    sums: np.ndarray
+    totals: np.ndarray
+
+
+def tally(
+    predictions: ArrayLike,
+    references: ArrayLike,
+    attribute_names: Sequence[str] | None = None,
+    name_attribute: str | None = None,
+    num_entities: SupportsIndex | None = None,
+) -> Tally:
+    """Sums over some of the rows; `num_entities` is that of all rows. Errors are as in [`bits_per_parameter`]."""
     nll, references = _tables(predictions, references)
-    num_parameters = _integer("num_parameters", num_parameters, 1)
-    num_entities = _num_entities(num_entities, len(references))
+    number = len(references) if num_entities is None else _integer("num_entities", num_entities, 1)
     names = _attribute_names(attribute_names, name_attribute, references.shape[1])
+    bits, most = references - nll / math.log(2), _max_bits(references, names, name_attribute, number)
+    sums = np.array([np.nansum(table, axis=0) for table in (nll, bits, most)])
+    counts = np.sum(~np.isnan(nll), axis=0)
+    return Tally(float(np.nansum(bits)), float(np.nansum(most)), counts, sums, np.nansum(bits, axis=1))
+
+
+def bits_per_parameter_of(
+    sums: Tally,
+    num_parameters: SupportsIndex,
+    attribute_names: Sequence[str] | None = None,
+    num_entities: SupportsIndex | None = None,
+    diversity_bits: float = 0.0,
+    max_diversity_bits: float = 0.0,
+    confidence_level: float = 0.95,
+    seed: SupportsIndex = 0,
+) -> dict[str, Any]:
+    """[`bits_per_parameter`] of a table that is too large for memory, whose parts were tallied one by one.
+
+    The results are those of all rows in one table: to the last bit for one part, within rounding for several, which
+    must be tallied with the same arguments. The other arguments and errors are as in [`bits_per_parameter`].
+
+    >>> rows = [[[4.0]], [[2.0], [1.0]]]
+    >>> whole = bits_per_parameter(predictions=rows[0] + rows[1], references=[[6.0]] * 3, num_parameters=7)
+    >>> parts = [tally(some, [[6.0]] * len(some)) for some in rows]
+    >>> bits_per_parameter_of(merged(parts), num_parameters=7) == whole
+    True
+    """
+    num_parameters = _integer("num_parameters", num_parameters, 1)
+    num_entities = _num_entities(num_entities, len(sums.totals))
+    names = _attribute_names(attribute_names, None, len(sums.counts))
     diversity_bits, max_diversity_bits = _diversity(diversity_bits, max_diversity_bits)
-    bits = references - nll / math.log(2)
-    most = _max_bits(references, names, name_attribute, num_entities)
-    knowledge = _scaled_sum(bits, num_entities) + diversity_bits
-    max_knowledge = _scaled_sum(most, num_entities) + max_diversity_bits
-    low, high = (sum_interval(bits, num_entities, confidence_level, seed) + diversity_bits) / num_parameters
+    knowledge = _scaled(sums.bits, len(sums.totals), num_entities) + diversity_bits
+    max_knowledge = _scaled(sums.most, len(sums.totals), num_entities) + max_diversity_bits
+    interval = total_interval(sums.totals, num_entities, confidence_level, seed)
     return {
         "bits_per_parameter": knowledge / num_parameters,
         "max_bits_per_parameter": max_knowledge / num_parameters,
         "knowledge_bits": knowledge,
         "max_knowledge_bits": max_knowledge,
-        "confidence_interval": [float(low), float(high)],
-        "attributes": _attributes(names, nll, bits, most),
+        "confidence_interval": ((interval + diversity_bits) / num_parameters).tolist(),
+        "attributes": _attributes(names, sums),
         "num_entities": num_entities,
     }
+
+
+def merged(parts: Sequence[Tally], silent: int = 0) -> Tally:
+    """The sums over the rows of several parts, and of rows that state nothing."""
+    totals = [part.totals for part in parts] + ([np.zeros(silent)] if silent else [])
+    together = totals[0] if len(totals) == 1 else np.concatenate(totals)
+    if len(parts) == 1:
+        return replace(parts[0], totals=together)
+    sums = [
+        [math.fsum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*(p.sums for p in parts), strict=True)
+    ]
+    counts = np.sum([part.counts for part in parts], axis=0)
+    bits, most = math.fsum(part.bits for part in parts), math.fsum(part.most for part in parts)
+    return Tally(bits, most, counts, np.array(sums), together)
 
 
 def knowledge_bits(
@@ -163,7 +236,7 @@ def confidence_interval(
     nll, references = _tables(predictions, references)
     num_parameters = _integer("num_parameters", num_parameters, 1)
     num_entities = _num_entities(num_entities, len(references))
-    sums = sum_interval(references - nll / math.log(2), num_entities, confidence_level, seed)
+    sums = total_interval(np.nansum(references - nll / math.log(2), axis=1), num_entities, confidence_level, seed)
     return [float(bound) for bound in (sums + _finite("diversity_bits", diversity_bits)) / num_parameters]
 
 
@@ -177,22 +250,26 @@ def _max_bits(references: np.ndarray, names: list[str], name_attribute: str | No
 
 def _scaled_sum(table: np.ndarray, num_entities: int) -> float:
     """Sum over all entities, estimated from the rows."""
-    total = float(np.nansum(table)) * (num_entities / len(table))
+    return _scaled(float(np.nansum(table)), len(table), num_entities)
+
+
+def _scaled(total: float, num_rows: int, num_entities: int) -> float:
+    """Sum over all entities, estimated from that over some of them."""
+    total *= num_entities / num_rows
     if not math.isfinite(total):
         raise ValueError(f"the sum over {num_entities:.3g} entities is too large for a float; {_PLAIN}")
     return total
 
 
-def _attributes(names: list[str], *tables: np.ndarray) -> dict[str, dict[str, float]]:
+def _attributes(names: list[str], sums: Tally) -> dict[str, dict[str, float]]:
     """Means of nll, bits and maximum bits over the entities that state the fact; NaN if there are none."""
-    counts = np.sum(~np.isnan(tables[0]), axis=0)
-    means = np.array([np.nansum(table, axis=0) for table in tables]) / np.where(counts > 0, counts, np.nan)
+    means = sums.sums / np.where(sums.counts > 0, sums.counts, np.nan)
     keys = ("nll_nats", "bits_per_entity", "max_bits_per_entity")
     return {name: dict(zip(keys, means[:, column].tolist(), strict=True)) for column, name in enumerate(names)}
 
 
-def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, seed: SupportsIndex) -> np.ndarray:
-    """Percentile interval of the scaled sum of `bits` over resampled rows, `(2,)`: flat memory, any number of rows.
+def total_interval(totals: np.ndarray, num_entities: int, confidence_level: float, seed: SupportsIndex) -> np.ndarray:
+    """Percentile interval of the scaled sum of the bits of rows `(rows,)` over resampled rows, `(2,)`.
 
     The entities are sorted by their bits into at most MAX_GROUPS groups; a resample draws how often each group is hit.
     Up to MAX_GROUPS rows a group is one row, which is the plain bootstrap. Beyond, the sum of the hits in a group is
@@ -203,15 +280,17 @@ def sum_interval(bits: np.ndarray, num_entities: int, confidence_level: float, s
         raise ValueError(
             f"confidence_level: got {confidence_level}, expected a number between 0 and 1; pass 0.95 for example"
         )
-    num_rows = len(bits)
+    num_rows = len(totals)
     if num_rows == 1:
         return np.full(2, np.nan)
-    totals = np.sort(np.nansum(bits, axis=1))
+    totals = np.sort(totals)
     center = totals.mean()
     starts = np.arange(min(num_rows, MAX_GROUPS)) * num_rows // min(num_rows, MAX_GROUPS)
     sizes = np.diff(starts, append=num_rows)
-    means = np.add.reduceat(totals - center, starts) / sizes
-    variances = np.add.reduceat((totals - center - np.repeat(means, sizes)) ** 2, starts) / sizes
+    totals -= center
+    means = np.add.reduceat(totals, starts) / sizes
+    totals -= np.repeat(means, sizes)
+    variances = np.add.reduceat(np.square(totals, out=totals), starts) / sizes
     sums = np.empty(NUM_REPLICATES)
     for start in range(0, NUM_REPLICATES, REPLICATES_AT_A_TIME):
         hits = generator.multinomial(num_rows, sizes / num_rows, size=REPLICATES_AT_A_TIME)
