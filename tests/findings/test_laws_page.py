@@ -40,7 +40,10 @@ def words(text: str) -> list[str | float]:
     return found
 
 
-@pytest.mark.parametrize("block", list(BLOCK.finditer(PAGE.read_text("utf-8"))), ids=lambda block: block["command"][:30])
+BLOCKS = list(BLOCK.finditer(PAGE.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda found: found["command"][:30])
 def test_the_page_shows_what_the_command_prints(block: re.Match[str]) -> None:
     shown, now = re.findall(r"\S+", block["output"]), printed(block["command"])
     assert len(shown) == len(now.split())
