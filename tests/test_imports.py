@@ -15,7 +15,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 # Lowest first. A part may import from itself and from those before it.
 ORDER = (
-    "provenance", "facts", "recipe", "recipe_file", "files", "processes", "progress", "hub", "metrics",
+    "provenance", "files", "sealed", "facts", "recipe", "recipe_file", "processes", "progress", "hub", "metrics",
     "knowledge", "corpus", "dataset", "models", "scoring", "capacity", "training", "extraction", "report", "laws",
     "run", "sweep", "findings", "cli", "train",
 )  # fmt: skip

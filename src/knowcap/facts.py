@@ -13,10 +13,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from knowcap.files import FileError, read_json
+from knowcap.sealed.digests import FILES
+from knowcap.sealed.results import CONTENT_DIGEST, check_content, check_keys, with_digest
 
 
 NAME = "name"
@@ -196,10 +200,10 @@ class Knowledge:
                 del attribute["stated"]
         return content
 
-    def save(self, path: str | Path) -> None:
-        """Writes knowledge.json."""
-        content = self.content()
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    def save(self, path: str | Path, files: Mapping[str, str] | None = None) -> None:
+        """Writes knowledge.json, with its digest, and with the SHA-256 of the data set's files if they are given."""
+        content = self.content() | ({} if files is None else {FILES: dict(files)})
+        Path(path).write_text(json.dumps(with_digest(content), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Knowledge:
@@ -207,8 +211,14 @@ class Knowledge:
         path = Path(path)
         if not path.is_file():
             raise FactError(f"{path} is missing; expected a data set folder made by `knowcap data`")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for derived in ("bits_per_person", "total_bits"):
+        try:
+            content = read_json(path)
+            check_content(path, content)
+            check_keys(path, content)
+        except FileError as error:
+            meant = f", or remove its {CONTENT_DIGEST} if the change is meant" if CONTENT_DIGEST in str(error) else ""
+            raise FactError(f"{error}{meant}") from error
+        for derived in ("bits_per_person", "total_bits", FILES, CONTENT_DIGEST):
             content.pop(derived, None)
         try:
             content["attributes"] = tuple(Attribute(**a) for a in content["attributes"])

@@ -192,7 +192,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of 5,000 digits; too deep
         raise FileError(f"{path} is not valid JSON ({error}); {_MAKE_AGAIN}") from error
     if not isinstance(content, dict):
         raise FileError(f"{path}: expected a JSON object, got {type(content).__name__}; {_MAKE_AGAIN}")

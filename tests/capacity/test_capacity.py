@@ -80,7 +80,9 @@ def test_a_model_that_is_sure_of_wrong_values_is_below_zero(tmp_path: Path) -> N
 def test_the_file_holds_what_is_returned_in_the_documented_order(tmp_path: Path) -> None:
     result = capacity(write(tmp_path, perfect_facts()))
     assert list(result) == ORDER
-    assert json.loads((tmp_path / "capacity.json").read_text()) == result
+    found = json.loads((tmp_path / "capacity.json").read_text())
+    assert list(found) == [*ORDER, "inputs", "content_digest"]
+    assert {key: found[key] for key in ORDER} == result
     assert list(result["attributes"]) == ["name", *CANDIDATES]
     assert result["schema_version"] == 1
     for key in ("num_parameters_non_embedding", "precision", "exposures", "seed", "versions", "quantization"):

@@ -11,6 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from knowcap import cli, measure_capacity
+from knowcap.capacity.kept import read_capacity_file
 from knowcap.capacity.measure import CapacityError
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.prompts import read_prompts, write_prompts
@@ -76,7 +77,7 @@ def test_a_folder_a_table_and_a_data_set_folder_give_the_same(folder, tmp_path):
     from_folder = measure_capacity(folder, write_prompts(read_prompts(table), tmp_path / "data"), batch_size=1)
     assert in_memory["knowledge_bits"] == pytest.approx(from_table["knowledge_bits"], rel=1e-9)
     assert in_memory["knowledge_bits"] == pytest.approx(from_folder["knowledge_bits"], rel=1e-5)
-    assert json.loads((tmp_path / "out" / "capacity.json").read_text()) == from_table
+    assert read_capacity_file(tmp_path / "out") == from_table
     assert {path.name for path in folder.iterdir()}.isdisjoint({"capacity.json", "README.md", "nll.parquet"})
 
 

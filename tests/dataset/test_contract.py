@@ -41,6 +41,8 @@ def check(folder: Path) -> None:
 
 def change_knowledge(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads((folder / "knowledge.json").read_text())
+    for key in ("content_digest", "files"):
+        content.pop(key, None)
     change(content)
     (folder / "knowledge.json").write_text(json.dumps(content))
 

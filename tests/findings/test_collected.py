@@ -45,7 +45,9 @@ def made_run(sweep_dir: Path, name: str, bits: float, finished: bool = True, **c
     text = yaml.safe_dump({k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()})
     (run / "recipe.yaml").write_text(text)
     write_json(run / "model" / "capacity.json", CAPACITY | numbers)
-    write_json(run / "quantized" / "int8" / "capacity.json", CAPACITY | numbers | {"bits_per_parameter": bits / 2})
+    write_json(
+        run / "quantized" / "int8" / "capacity.json", CAPACITY | {key: value / 2 for key, value in numbers.items()}
+    )
     write_json(run / "extraction" / "lora-8-2" / "extraction.json", {"extractable_accuracy": 0.25})
     training = {"num_tokens": 1000, "num_steps": 10, "final_loss": float("nan"), "train_seconds": 60.0}
     write_json(run / "model" / "training.json", training, allow_nan=True)

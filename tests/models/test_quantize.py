@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MixtralConfig
 
+from knowcap.files import FileError
 from knowcap.models import ModelError, build_model, count_parameters, load_model, model_config
 from knowcap.models.quantized import layers, quanto
 from knowcap.models.quantized import stage as quantize_module
 from knowcap.models.quantized.format import stored_bits
 from knowcap.models.quantized.layers import linearize
 from knowcap.models.quantized.stage import quantize
+from knowcap.sealed import read_result
 
 
 V, BLOCK, GROUP = 61, 24, 32
@@ -426,13 +429,24 @@ def test_a_tensor_missing_from_the_file_is_an_error_on_loading(part, narrow, tmp
     stored = load_file(made / "quanto.safetensors")
     del stored[part]
     save_file(stored, made / "quanto.safetensors", {"format": "pt"})
+    with pytest.raises(FileError, match=r"quanto\.safetensors is not the file that quantization\.json"):
+        load_model(made)
+    without_digests(made)
     with pytest.raises(ModelError, match=part.removesuffix("._shift")):
         load_model(made)
 
 
+def without_digests(made: Path) -> dict[str, Any]:
+    """Makes quantization.json one of the version before; returns its content."""
+    record = read_result(made / "quantization.json")
+    record.pop("files")
+    (made / "quantization.json").write_text(json.dumps(record))
+    return record
+
+
 def test_a_folder_of_another_method_or_version_is_an_error_on_loading(narrow, tmp_path):
     made = quantize(narrow, tmp_path / "q", 8)
-    record = json.loads((made / "quantization.json").read_text())
+    record = without_digests(made)
     (made / "quantization.json").write_text(json.dumps({"method": "awq", "bits": 4}))
     with pytest.raises(ModelError, match="method='awq'; expected quanto or gptq"):
         load_model(made)

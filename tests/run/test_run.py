@@ -110,13 +110,13 @@ def test_neither_a_finished_run_nor_a_dry_run_imports_torch_or_draws(finished):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: flip(run / "model" / "model.safetensors"), "is a measurement of other weights"),
-        (lambda run: flip(run / "quantized" / "int8" / "quanto.safetensors"), "is a measurement of other weights"),
-        (lambda run: (run / "model" / "model.safetensors").unlink(), "is a measurement of other weights"),
-        (lambda run: flip(next((run / "knowledge" / "biographies").glob("*"))), "other weights, another tokenizer or"),
-        (lambda run: swap(run / "knowledge" / "knowledge.json", '"num_people": 60', '"num_people": 61'), "holds 61"),
-        (lambda run: swap(run / "quantized" / "int8" / "training.json", '"seed"', '"Seed"'), "another training run"),
-        (lambda run: swap(run / "quantized" / "int8" / "quantization.json", '"quanto"', '"gptq"'), "other settings"),
+        (lambda run: flip(run / "model" / "model.safetensors"), "is not the file that training.json was written"),
+        (lambda run: flip(run / "quantized" / "int8" / "quanto.safetensors"), "the file that quantization.json was"),
+        (lambda run: (run / "model" / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda run: flip(next((run / "knowledge" / "biographies").glob("*"))), "the file that knowledge.json was"),
+        (lambda run: swap(run / "knowledge" / "knowledge.json", '"num_people": 60', '"num_people": 61'), "changed"),
+        (lambda run: swap(run / "quantized" / "int8" / "training.json", '"seed"', '"Seed"'), "is not the file that"),
+        (lambda run: swap(run / "quantized" / "int8" / "quantization.json", '"quanto"', '"gptq"'), "was changed"),
     ],
     ids=["weights", "copy", "no weights", "texts", "knowledge", "training", "settings"],
 )

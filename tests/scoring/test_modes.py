@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from knowcap.capacity import capacity
+from knowcap.capacity.kept import read_capacity_file
 from knowcap.dataset.folder import read_candidates, read_knowledge
 from knowcap.dataset.stage import build
 from knowcap.models import load_model
@@ -55,7 +56,7 @@ def test_every_way_is_measured_beside_the_others(run):
         assert path == model / mode.folder / "nll.parquet"
         results[mode] = capacity(path.parent)
         assert (results[mode]["scoring"], results[mode]["context"]) == (mode.scoring, mode.context)
-        assert json.loads((model / mode.folder / "capacity.json").read_text()) == results[mode]
+        assert read_capacity_file(model / mode.folder) == results[mode]
     plain, closed, packed, both = results.values()
     assert closed["value_bits"] >= plain["value_bits"]
     assert closed["attributes"]["name"]["nll_nats"] <= plain["attributes"]["name"]["nll_nats"] + 1e-6

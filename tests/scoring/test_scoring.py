@@ -45,6 +45,7 @@ from knowcap.scoring.__main__ import main
 from knowcap.scoring.batches import NAME_TOKENS, score_chunks
 from knowcap.scoring.parts import is_prefix_free
 from knowcap.scoring.rows import shuffled_values
+from knowcap.sealed import read_result
 
 
 SRC = Path(__file__).parents[2] / "src"
@@ -621,8 +622,9 @@ def test_the_stage_writes_both_tables_with_their_measurement(folders: tuple[Path
     assert len(measurement.pop("digest")) == 64
     assert {"knowcap", "torch", "transformers"} <= set(versions)
     parameters = 2 * (12 * 32 * 32 + 13 * 32) + 2 * 32 + (vocabulary + 160) * 32
-    assert measurement.pop("knowledge") == json.loads((dataset_dir / "knowledge.json").read_text())
+    assert measurement.pop("knowledge") == read_result(dataset_dir / "knowledge.json")
     assert measurement == {
+        "control_swapped": True,
         "num_parameters": parameters,
         "num_parameters_non_embedding": parameters - (vocabulary + 160) * 32,
         "num_parameters_used_vocabulary": parameters - (vocabulary - 300) * 32,
@@ -843,6 +845,7 @@ def test_a_quantized_folder_is_scored_as_one(folders: tuple[Path, Path], tmp_pat
 def test_more_entities_than_knowledge_json_knows_are_refused(tmp_path: Path) -> None:
     model_dir, dataset_dir = make_folders(tmp_path)
     content = json.loads((dataset_dir / "knowledge.json").read_text())
+    content.pop("content_digest")
     (dataset_dir / "knowledge.json").write_text(json.dumps(content | {"num_people": 7}))
     with pytest.raises(FactError, match="texts about 12 entities, but knowledge.json has num_people=7"):
         score(model_dir, dataset_dir, progress=False)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knowcap.capacity.tables import COLUMNS, Facts, attributes_in, check_file, declared_bits, facts_of
+from knowcap.sealed.parquet import open_parquet
 
 
 # Of a block. A file with no more rows is one block, whose sums are those of the whole table to the last bit.
@@ -41,7 +42,7 @@ class FactBlocks:
         """
         check_file(path)
         self.path, self._knowledge = path, measurement["knowledge"]
-        with pq.ParquetFile(path, read_dictionary=["attribute"]) as file:
+        with open_parquet(path, read_dictionary=["attribute"]) as file:
             batches = file.iter_batches(_BATCH_ROWS, columns=["attribute"])
             found = dict.fromkeys(name for batch in batches for name in batch.column(0).dictionary.to_pylist())
             rows, ids = file.metadata.num_rows, _entities(file)
@@ -70,7 +71,7 @@ class FactBlocks:
             CapacityError: a number is impossible, or a fact occurs twice.
         """
         if self._kept is None or not self.is_one:
-            with pq.ParquetFile(self.path, read_dictionary=["attribute"]) as file:
+            with open_parquet(self.path, read_dictionary=["attribute"]) as file:
                 self._kept = self._facts(file.read(columns=list(COLUMNS)), 0)
         return self._kept
 
@@ -89,7 +90,7 @@ class FactBlocks:
         """The rows of each block."""
         pending: list[pa.RecordBatch] = []
         entities, last = 0, None
-        with pq.ParquetFile(self.path, read_dictionary=["attribute"]) as file:
+        with open_parquet(self.path, read_dictionary=["attribute"]) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(COLUMNS)):
                 begins, last = _begins(batch.column("entity"), last)
                 while entities + len(begins) > self._size:

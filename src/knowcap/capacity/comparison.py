@@ -21,6 +21,7 @@ import numpy as np
 
 from knowcap.capacity.blocks import FactBlocks, Moments
 from knowcap.capacity.checks import bound_reason
+from knowcap.capacity.kept import read_capacity_file
 from knowcap.capacity.sums import chunk_moments
 from knowcap.capacity.tables import (
     CapacityError,
@@ -149,6 +150,7 @@ def _read(folder: Path) -> _Measured:
             f"{folder} has no {CAPACITY_FILE}, so the null control and other checks have not passed; measure it first "
             "(`knowcap measure`)"
         )
+    read_capacity_file(folder, ())
     terms = [] if measurement["scoring"] == "closed_set" else measurement["knowledge"].get("diversity_terms") or []
     source = FactBlocks(folder / NLL_FILE, measurement)
     check_scored(source.num_entities, measurement)

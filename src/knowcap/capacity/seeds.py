@@ -17,6 +17,7 @@ from knowcap.files import RECIPE_FILE
 from knowcap.recipe import KEYS, shaping_keys
 from knowcap.recipe.yaml_reader import load_mapping
 from knowcap.recipe_file import METADATA_KEYS
+from knowcap.sealed import check_text
 
 
 _FREE = (*shaping_keys("run", "draws"), *METADATA_KEYS)
@@ -121,9 +122,12 @@ def same_entities(recipe: dict[str, Any]) -> bool:
 
 
 def recipe_of(run_dir: Path) -> dict[str, Any]:
-    """A run folder's recipe.yaml; {} if there is none."""
+    """A run folder's recipe.yaml; {} if there is none. Raises YamlError or FileError for a broken one."""
     path = run_dir / RECIPE_FILE
-    return load_mapping(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    check_text(path)
+    return load_mapping(path)
 
 
 def _check(capacities: Sequence[dict[str, Any]]) -> None:

@@ -23,12 +23,14 @@ from knowcap.capacity.checks import (
     check_swapped,
     is_bound,
 )
+from knowcap.capacity.kept import INPUTS, inputs_of
 from knowcap.capacity.sums import Sums, sums_of
 from knowcap.capacity.tables import CapacityError, mean, read_facts, without_first_chunks
 from knowcap.facts import NAME
-from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE, write_json
+from knowcap.files import CAPACITY_FILE, CONTROL_FILE, NLL_FILE, SWAPPED_FILE
 from knowcap.metrics.bits_per_parameter.bits import bits_per_parameter_of, total_interval
-from knowcap.scoring.measurement import COUNTS, MIXTURES, ROUNDED, SETTINGS, read_measurement
+from knowcap.scoring.measurement import COUNTS, MIXTURES, ROUNDED, SETTINGS, SWAPPED, read_measurement
+from knowcap.sealed import repair, write_result
 
 
 SCHEMA_VERSION = 1
@@ -50,8 +52,8 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
         seed: seed of the bootstrap.
 
     Returns:
-        The content of capacity.json: bits of all N entities together (`knowledge_bits`), of one (`bits_per_entity`),
-        and per parameter. None (null in JSON) where there is no number.
+        The content of capacity.json without its digests: bits of all N entities together (`knowledge_bits`), of one
+        (`bits_per_entity`), and per parameter. None (null in JSON) where there is no number.
 
     Raises:
         ScoringError: nll.parquet is missing, or has no complete measurement.
@@ -89,7 +91,7 @@ def capacity(model_dir: str | Path, *, confidence_level: float = 0.95, seed: int
     content = _content(result, sums, measurement)
     if sums.bands is not None:
         content |= _without_nan(sums.bands.content(confidence_level, seed))
-    write_json(path, content)
+    write_result(path, content | {INPUTS: inputs_of(model_dir)})
     logger.info(
         "%s: %.4f bits per parameter, at most %.4f; %d of %d entities scored",
         path, content["bits_per_parameter"], content["max_bits_per_parameter"],
@@ -113,6 +115,8 @@ def _checked(model_dir: Path, measurement: dict[str, Any]) -> tuple[Sums, list[f
     if NAME in sums.attributes:
         name_bits = check_names(control, measurement)
         control_bits = name_bits if sums.attributes == [NAME] else control_bits
+    if measurement.get(SWAPPED) and not (model_dir / SWAPPED_FILE).is_file():
+        raise CapacityError(f"{model_dir / SWAPPED_FILE} is missing; {repair(model_dir / SWAPPED_FILE)}")
     if (model_dir / SWAPPED_FILE).is_file():
         swapped = without_first_chunks(read_facts(model_dir / SWAPPED_FILE, measurement), terms)
         check_swapped(control, swapped, is_bound(measurement))

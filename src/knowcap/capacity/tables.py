@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from knowcap.facts import NAME
 from knowcap.files import NLL_FILE
+from knowcap.sealed.parquet import read_schema, read_table
 
 
 COLUMNS = ("entity", "attribute", "rendering", "nll", "log2_candidates", "greedy_match")
@@ -53,7 +53,7 @@ def check_file(path: Path) -> None:
     """Raises CapacityError unless a file of scored facts is there, with all columns."""
     if not path.is_file():
         raise CapacityError(f"{path} is missing; score the model again (`knowcap measure`)")
-    missing = [c for c in COLUMNS if c not in pq.read_schema(path).names]
+    missing = [c for c in COLUMNS if c not in read_schema(path).names]
     if missing:
         raise CapacityError(f"{path}: columns {missing} are missing, expected {list(COLUMNS)}; score the model again")
 
@@ -67,7 +67,7 @@ def read_facts(path: Path, measurement: dict[str, Any]) -> Facts:
         CapacityError: the file or a column is missing, a number is impossible, or a fact occurs twice.
     """
     check_file(path)
-    table = pq.read_table(path, columns=list(COLUMNS), read_dictionary=["attribute"])
+    table = read_table(path, columns=list(COLUMNS), read_dictionary=["attribute"])
     return facts_of(table, measurement["knowledge"], path)
 
 

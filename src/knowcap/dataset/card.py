@@ -27,6 +27,7 @@ from knowcap.facts import Attribute, Knowledge
 from knowcap.files import KNOWLEDGE_FILE, RECIPE_FILE
 from knowcap.provenance import __version__
 from knowcap.recipe import Recipe
+from knowcap.sealed.parquet import batches, rows_in
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -164,7 +165,7 @@ def splits(folder: Path, config: str) -> dict[str, int]:
     rows: dict[str, int] = {}
     for file in sorted((folder / config).glob("*.parquet"), key=lambda f: (not f.name.startswith("train-"), f.name)):
         split = file.name.split("-")[0]
-        rows[split] = rows.get(split, 0) + pq.read_metadata(file).num_rows
+        rows[split] = rows.get(split, 0) + rows_in(file)
     return rows
 
 
@@ -264,11 +265,11 @@ def _fingerprint(folder: Path) -> str:
 
 def _first_rows(folder: Path, count: int, columns: list[str] | None = None) -> pa.Table:
     """The first rows of a config, at most `count`."""
-    batches: list[pa.RecordBatch] = []
+    found: list[pa.RecordBatch] = []
     for file in sorted(folder.glob("train-*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
+        for batch in batches(file, columns):
             if count <= 0:
                 break
-            batches.append(batch.slice(0, count))
-            count -= len(batches[-1])
-    return pa.Table.from_batches(batches)
+            found.append(batch.slice(0, count))
+            count -= len(found[-1])
+    return pa.Table.from_batches(found)

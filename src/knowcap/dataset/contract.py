@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from knowcap.corpus.candidates import Candidates
 from knowcap.corpus.credit import SURE_BITS
 from knowcap.dataset.folder import CHUNK, has_config, read_candidates
 from knowcap.dataset.statements import Statements
 from knowcap.facts import NAME, CorpusError, FactError, Knowledge
+from knowcap.sealed.parquet import batches, read_schema, read_table
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -83,11 +83,10 @@ def _read(folder: Path, config: str, knowledge: Knowledge, limit: int | None) ->
     read, rows = Statements(knowledge), 0
     columns = [knowledge.entity_column, "text", "spans"]
     for file in sorted((folder / config).glob("*.parquet")):
-        parquet = pq.ParquetFile(file)
-        missing = [name for name in columns if name not in parquet.schema_arrow.names]
+        missing = [name for name in columns if name not in read_schema(file).names]
         if missing:
             raise FactError(f"{config}/{file.name} lacks the columns {', '.join(missing)}")
-        for batch in parquet.iter_batches(batch_size=CHUNK, columns=columns):
+        for batch in batches(file, columns, batch_size=CHUNK):
             read.add(batch)
             rows += len(batch)
             if rows >= MOST_TEXTS or (limit is not None and len(read.entities) >= limit):
@@ -128,7 +127,7 @@ def number_problems(folder: Path, config: str, people: Statements, whole: bool) 
     knowledge = people.knowledge
     column, declared = knowledge.entity_column, knowledge.num_people
     files = sorted((folder / config).glob("*.parquet"))
-    parts = [pc.unique(chunk) for file in files for chunk in pq.read_table(file, columns=[column])[column].chunks]
+    parts = [pc.unique(chunk) for file in files for chunk in read_table(file, columns=[column])[column].chunks]
     found = len(pc.unique(pa.chunked_array(parts)))
     if not declared - knowledge.missing_texts <= found <= declared:
         yield (

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.facts import CorpusError
 from knowcap.files import flush, read_json, replace_folder, whole_file, write_json, writing
 from knowcap.progress import progress_bar
+from knowcap.sealed.parquet import batches, rows_in
 
 
 _BATCH = 10_000  # texts tokenized at a time
@@ -91,7 +91,7 @@ class EncodedPieces:
 def text_batches(file: Path, columns: Sequence[str], rows: int | None = None) -> Iterator[list[list]]:
     """Columns of a Parquet file as lists, batch by batch; of the first `rows` rows, if given."""
     left = rows
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=list(columns)):
+    for batch in batches(file, columns, batch_size=_BATCH):
         batch = batch if left is None else batch.slice(0, left)
         yield [batch.column(name).to_pylist() for name in columns]
         left = None if left is None else left - len(batch)
@@ -120,7 +120,7 @@ def encode_all(files: Sequence[Path], tokenizer: Tokenizer, place: Path) -> Enco
     """
     record = {
         "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
-        "files": {f"{file.parent.name}/{file.name}": pq.read_metadata(file).num_rows for file in files},
+        "files": {f"{file.parent.name}/{file.name}": rows_in(file) for file in files},
         "dtype": _type_of(tokenizer).name,
     }
     if not place.is_dir():

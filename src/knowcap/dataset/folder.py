@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from knowcap.corpus.candidates import CandidateRow, Candidates, ListOf, candidates_by_attribute
 from knowcap.facts import Knowledge, Row, Span, check_row, check_values
-from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, whole_folder
+from knowcap.files import CARD_FILE, KNOWLEDGE_FILE, FileError, whole_folder
 from knowcap.processes import share_out
 from knowcap.progress import progress_bar
 from knowcap.recipe.plain_names import pattern_in
+from knowcap.sealed import CONTENT_DIGEST, check_files, digest_of, read_result
+from knowcap.sealed.digests import FILES
+from knowcap.sealed.parquet import batches, parquet_writer, read_schema, rows_in
 
 
 ENTITIES_PER_FILE = 50_000
@@ -81,15 +83,14 @@ def write_tables(folder: Path, tables: Sequence[Table], num_proc: int = 1) -> It
 
 def _write_file(job: tuple[Path, Table, int, int]) -> Iterator[tuple[str, int]]:
     path, table, first, end = job
-    writer = None
-    try:
-        for batch, count in table.batches(first, end):
-            writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd")
+    rows = table.batches(first, end)
+    batch, count = next(rows)
+    with parquet_writer(path, batch.schema, compression="zstd") as writer:
+        writer.write_batch(batch)
+        yield table.config, count
+        for batch, count in rows:
             writer.write_batch(batch)
             yield table.config, count
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def write_folder(
@@ -113,10 +114,30 @@ def write_folder(
             for config, count in write_tables(made, parts, num_proc):
                 bar.set_postfix_str(config, refresh=False)
                 bar.update(count)
-        knowledge.save(made / KNOWLEDGE_FILE)
         lists(made)
+        knowledge.save(made / KNOWLEDGE_FILE, manifest_of(made))
         (made / CARD_FILE).write_text(card(made), encoding="utf-8")
     return folder
+
+
+def manifest_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a data set folder but its card and knowledge.json, by path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: digest_of(path) for name, path in paths.items() if name not in (CARD_FILE, KNOWLEDGE_FILE)}
+
+
+def check_manifest(folder: Path) -> None:
+    """Checks that the files of a data set folder are those that its knowledge.json lists, if it lists any.
+
+    Raises:
+        FileError: knowledge.json is broken or was edited; a file is missing or differs.
+    """
+    try:
+        check_files(folder, read_result(folder / KNOWLEDGE_FILE).get(FILES), KNOWLEDGE_FILE)
+    except FileError as error:
+        meant = f"if the change is meant, remove {FILES} and {CONTENT_DIGEST} from {KNOWLEDGE_FILE}"
+        raise FileError(f"{error}; {meant}") from error
 
 
 def write_rows(
@@ -156,14 +177,14 @@ def has_config(folder: str | Path, config: str) -> bool:
 
 def num_rows(folder: str | Path, config: str = "biographies") -> int:
     """The number of rows of a config, from its files' footers."""
-    return sum(pq.read_metadata(file).num_rows for file in _files(folder, config))
+    return sum(rows_in(file) for file in _files(folder, config))
 
 
 def read_rows(folder: str | Path, config: str = "biographies") -> Iterator[tuple[Row, int]]:
     """The rows of a config in file order, each with its rendering's number (its `exposure`)."""
     entity_column = read_knowledge(folder).entity_column
     for file in _files(folder, config):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=CHUNK):
+        for batch in batches(file, batch_size=CHUNK):
             columns = batch.to_pydict()
             for entity, rendering, text, spans in zip(
                 columns[entity_column], columns["exposure"], columns["text"], columns["spans"], strict=True
@@ -180,7 +201,7 @@ def read_questions(folder: str | Path, split: str, limit: int | None = None) -> 
     rows: list[tuple[int | str, str, str, str]] = []
     entities: set[int | str] = set()
     for file in _files(folder, "qa", f"{split}-*.parquet"):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=CHUNK):
+        for batch in batches(file, batch_size=CHUNK):
             columns = batch.to_pydict()
             names = (next(iter(columns)), "attribute", "question", "answer")
             for row in zip(*(columns[name] for name in names), strict=True):
@@ -211,13 +232,12 @@ def read_candidates(folder: str | Path) -> dict[ListOf, Candidates]:
 
 
 def _candidates_of(file: Path) -> Iterator[CandidateRow]:
-    with pq.ParquetFile(file) as parquet:
-        names, known = parquet.schema_arrow.names, [name for name, _ in _CANDIDATE_COLUMNS]
-        if not set(known) - {"entity"} <= set(names) <= set(known):
-            raise DatasetError(f"{file} has the columns {', '.join(names)}; expected {', '.join(known)}")
-        for batch in parquet.iter_batches(batch_size=CHUNK):
-            for row in batch.to_pylist():
-                yield CandidateRow(**row)
+    names, known = read_schema(file).names, [name for name, _ in _CANDIDATE_COLUMNS]
+    if not set(known) - {"entity"} <= set(names) <= set(known):
+        raise DatasetError(f"{file} has the columns {', '.join(names)}; expected {', '.join(known)}")
+    for batch in batches(file, batch_size=CHUNK):
+        for row in batch.to_pylist():
+            yield CandidateRow(**row)
 
 
 def candidate_batch(lists: Sequence[CandidateRow], first: int, end: int) -> pa.RecordBatch:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
-from knowcap.dataset.folder import has_config
+from knowcap.dataset.folder import has_config, manifest_of
 from knowcap.dataset.head import Head
 from knowcap.dataset.recorded import check_matches, computed_table
 from knowcap.facts import Attribute, Knowledge
 from knowcap.files import CARD_FILE, KNOWLEDGE_FILE
 from knowcap.knowledge.tuples import held_out, num_held_out
 from knowcap.recipe import Recipe
+from knowcap.sealed.parquet import batches, read_table, write_table
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -66,7 +66,7 @@ def hold_out(folder: Path, recipe: Recipe) -> list[str]:
     for config, control in _CONTROLS.items():
         changed += _move(folder, config, folder / control / f"train-{_ONE_FILE}", column, outside)
     changed += _move(folder, "people", folder / "people" / f"control-{_ONE_FILE}", column, outside)
-    _without(folder, head, recipe, len(ids) - count).save(folder / KNOWLEDGE_FILE)
+    _without(folder, head, recipe, len(ids) - count).save(folder / KNOWLEDGE_FILE, manifest_of(folder))
     _update_card(folder, count)
     return sorted(changed)
 
@@ -74,7 +74,7 @@ def hold_out(folder: Path, recipe: Recipe) -> list[str]:
 def _entities(folder: Path, column: str) -> pa.Array:
     """The distinct entities of the texts, in the order of their first texts."""
     files = sorted((folder / "biographies").glob("train-*.parquet"))
-    read = [pq.read_table(file, columns=[column]).column(column) for file in files]
+    read = [read_table(file, columns=[column]).column(column) for file in files]
     return pc.unique(pa.chunked_array([chunk for part in read for chunk in part.chunks]))
 
 
@@ -82,17 +82,17 @@ def _move(folder: Path, config: str, to: Path, column: str, outside: pa.Array) -
     """Moves the rows of entities from the files of a config to one file; returns the paths of all of them."""
     files, moved = sorted((folder / config).glob("train-*.parquet")), []
     for file in files:
-        table = pq.read_table(file)
+        table = read_table(file)
         if column not in table.column_names:
             return []
         is_outside = pc.is_in(table.column(column), value_set=outside.cast(table.schema.field(column).type))
         moved.append(table.filter(is_outside))
         file.unlink()  # it may be a hard link to a file of the Hub's cache
-        pq.write_table(table.filter(pc.invert(is_outside)), file, compression="zstd")
+        write_table(table.filter(pc.invert(is_outside)), file, compression="zstd")
     if not files:
         return []
     to.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.concat_tables(moved), to, compression="zstd")
+    write_table(pa.concat_tables(moved), to, compression="zstd")
     return [path.relative_to(folder).as_posix() for path in (*files, to)]
 
 
@@ -138,7 +138,7 @@ def _stated_and_chunks(folder: Path, knowledge: Knowledge) -> tuple[dict[str, in
 
 def _texts(folder: Path, column: str) -> Iterator[tuple[Any, str, list[dict[str, Any]]]]:
     for file in sorted((folder / "biographies").glob("train-*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(columns=[column, "text", "spans"]):
+        for batch in batches(file, [column, "text", "spans"]):
             yield from zip(*(batch.column(name).to_pylist() for name in (column, "text", "spans")), strict=True)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.dataset.contract import check_contract
-from knowcap.dataset.folder import DatasetError, has_config
+from knowcap.dataset.folder import DatasetError, check_manifest, has_config
 from knowcap.dataset.head import Head
 from knowcap.dataset.holdout import hold_out
 from knowcap.dataset.source import DATA, HEAD, WHOLE, Source, find_source
@@ -116,6 +116,7 @@ def check_folder(folder: Path, name: str) -> None:
         files = sorted((folder / "biographies").glob("train-*.parquet"))
         if not files:
             raise FactError("it has no biographies/train-*.parquet")
+        check_manifest(folder)
         check_contract(folder, knowledge)
         if has_config(folder, "neutral"):
             neutral = replace(knowledge, bound=True, missing_texts=0)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from knowcap.corpus.base import Corpus, tokenizer_of
@@ -29,6 +28,7 @@ from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.people import People
 from knowcap.knowledge.pools import LIST_FILES, Pools
 from knowcap.recipe import RENDERING_KEYS, Recipe
+from knowcap.sealed.parquet import read_schema, read_table, rows_in
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -110,7 +110,7 @@ class Published:
         used = {*encoded.used.tolist(), *(token for encoding in listed for token in encoding.ids)}
         if has_held_out(self.head.folder):  # they were in the same data set, and must be spelled to be scored
             for file in sorted((self.head.folder / "control").glob("train-*.parquet")):
-                used.update(encode_some(file, pq.read_metadata(file).num_rows, backend).used.tolist())
+                used.update(encode_some(file, rows_in(file), backend).used.tolist())
         return reduce_tokenizer(backend, used)
 
     def pieces(self, tokenizer: Tokenizer) -> EncodedPieces:
@@ -122,7 +122,7 @@ class Published:
         if self._encoded is None:
             raise CorpusError("the texts are not tokenized yet; make the tokenizer first")
         pieces = EncodedPieces(*self._encoded, tokenizer)
-        count = min(_CHECKED, pieces.eos, pq.read_metadata(self.files[0]).num_rows)
+        count = min(_CHECKED, pieces.eos, rows_in(self.files[0]))
         rows = np.stack([np.arange(count), np.full(count, pieces.eos)], axis=1).astype(np.int32)
         tokens, lengths = pieces.gather(rows)
         (texts,) = next(text_batches(self.files[0], ["text"], count), [[]])
@@ -222,7 +222,7 @@ def _prose(files: Sequence[Path], rows: int | None) -> tuple[Counter[str], int]:
 
 def _rows_of(file: Path, column: str, limit: int) -> int:
     """The number of rows at the beginning of a file that are of its first `limit` entities."""
-    entities = pq.read_table(file, columns=[column]).column(column).combine_chunks()
+    entities = read_table(file, columns=[column]).column(column).combine_chunks()
     new = np.flatnonzero(entities.dictionary_encode().indices.to_numpy() >= limit)
     return int(new[0]) if new.size else len(entities)
 
@@ -231,14 +231,14 @@ def _entities_and_exposures(files: Sequence[Path], column: str, rows: int | None
     """The entity of every text, as its number in the order of ids, and its exposure: both (texts,)."""
     tables = []
     for file in files:
-        names = pq.read_schema(file).names
+        names = read_schema(file).names
         missing = [name for name in (column, "exposure", "text", "spans") if name not in names]
         if missing:
             raise DatasetError(
                 f"biographies: {file.name} lacks {', '.join(missing)}, it has {', '.join(names)}; expected one row "
                 "per text, as `knowcap data` writes them"
             )
-        tables.append(pq.read_table(file, columns=[column, "exposure"]).slice(0, rows))
+        tables.append(read_table(file, columns=[column, "exposure"]).slice(0, rows))
     table = pa.concat_tables(tables)
     entities = table.column(column).combine_chunks()
     ids = pc.unique(entities)

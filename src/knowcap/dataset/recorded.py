@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from knowcap.corpus.base import Corpus
 from knowcap.corpus.biod import BioD, biod_of
@@ -27,6 +26,7 @@ from knowcap.knowledge.people import People
 from knowcap.knowledge.recorded import batches, read_people, read_values
 from knowcap.knowledge.tuples import Column, Tuples
 from knowcap.recipe import Recipe
+from knowcap.sealed.parquet import rows_in
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -76,7 +76,7 @@ def computed_table(recipe: Recipe, folder: Path) -> RecordedTable:
     outsiders = sorted((folder / "people").glob("control-*.parquet"))
     tuples = _tuples([*files, *outsiders], sentences)
     check_vocabulary_is_known(tuples, sentences, recipe)
-    held_out = sum(pq.read_metadata(file).num_rows for file in outsiders)
+    held_out = sum(rows_in(file) for file in outsiders)
     return RecordedTable(tuples, sentences, recipe, Head.of(folder).knowledge, held_out)
 
 

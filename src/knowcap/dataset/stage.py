@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from knowcap.dataset.importing import import_dataset
 from knowcap.facts import MIN_CONTROL, Knowledge
 from knowcap.files import KNOWLEDGE_FILE
 from knowcap.recipe import Recipe
+
+
+_SHOWN = 200  # characters of a difference in a message
 
 
 def build(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
@@ -87,10 +91,13 @@ def check_knowledge(folder: Path, expected: Knowledge) -> None:
     """Raises DatasetError if the folder's knowledge.json is not the recipe's."""
     found = read_knowledge(folder)
     if found != expected:
+        both = {field.name: (getattr(found, field.name), getattr(expected, field.name)) for field in fields(Knowledge)}
+        values = [f"{name} is {one!r}, expected {other!r}" for name, (one, other) in both.items() if one != other]
+        shown = "; ".join(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…" for value in values)
         raise DatasetError(
             f"{folder} holds {found.num_people} people of seed {found.seed}, version {found.version}; "
             f"the recipe asks for {expected.num_people} of seed {expected.seed}, version {expected.version}, "
-            "or its lists differ; choose another run_name or pass --overwrite_output_dir"
+            f"or its lists differ ({KNOWLEDGE_FILE}: {shown}); choose another run_name or pass --overwrite_output_dir"
         )
 
 

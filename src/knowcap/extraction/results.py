@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from knowcap.capacity.summary import MEMORIZABLE_ATTRIBUTES
 from knowcap.extraction.answering import matches
 from knowcap.extraction.questions import ExtractionError, Question
 from knowcap.facts import Knowledge
+from knowcap.sealed.parquet import read_table
 
 
 SCHEMA_VERSION = 1
@@ -114,7 +114,7 @@ def _by_attribute(
 
 def _memorized(scores: Path, people: set[int | str]) -> dict[str, tuple[float, float]]:
     """Memorizable accuracy and bits per person of each attribute, over these people: means over their texts."""
-    table = pq.read_table(scores, columns=["entity", "attribute", "nll", "log2_candidates", "greedy_match"])
+    table = read_table(scores, columns=["entity", "attribute", "nll", "log2_candidates", "greedy_match"])
     sums: dict[str, dict[Any, list[tuple[float, float]]]] = {}
     columns = (table[name].to_pylist() for name in table.column_names)
     for entity, attribute, nll, log2_candidates, match in zip(*columns, strict=True):

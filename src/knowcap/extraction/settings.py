@@ -8,8 +8,9 @@ from typing import Any
 
 from knowcap.dataset.folder import has_config
 from knowcap.extraction.questions import ExtractionError
-from knowcap.files import EXTRACTION_FILE, NLL_FILE, TRAINING_FILE, TUNING_FILE, read_json
+from knowcap.files import EXTRACTION_FILE, NLL_FILE, TRAINING_FILE, TUNING_FILE
 from knowcap.recipe import EXTRACT_METHODS, Recipe
+from knowcap.sealed import EXTRACTION_NEEDS, read_result
 
 
 FOLDER = "extraction"
@@ -95,7 +96,7 @@ def is_kept(run_dir: Path, tuning: Tuning, limit: int | None) -> bool:
     _check_same(checkpoints_of(run_dir, tuning) / TUNING_FILE, tuning)
     if not is_finished(folder):
         return False
-    asked = read_json(folder / EXTRACTION_FILE)["limit"]
+    asked = read_result(folder / EXTRACTION_FILE, EXTRACTION_NEEDS)["limit"]
     if asked != limit:
         raise ExtractionError(
             f"{folder} has answers about {'all' if asked is None else f'the first {asked}'} people; give the same "
@@ -111,7 +112,7 @@ def is_finished(folder: Path) -> bool:
 
 def describe(folder: Path) -> str:
     """One line with the results."""
-    r = read_json(folder / EXTRACTION_FILE)
+    r = read_result(folder / EXTRACTION_FILE, EXTRACTION_NEEDS)
     return (
         f"{r['people_asked']:,} people asked: {r['extractable_accuracy']:.1%} extractable, "
         f"{r['memorizable_accuracy']:.1%} memorizable"
@@ -135,7 +136,7 @@ def _check_same(file: Path, tuning: Tuning) -> None:
     """Raises ExtractionError if the file has other settings than `tuning`."""
     if not file.is_file():
         return
-    found = read_json(file)["settings"]
+    found = read_result(file)["settings"]
     values = [(key, found.get(key), value) for key, value in tuning.settings().items()]
     differing = [f"{key}={old}, expected {new}" for key, old, new in values if old != new]
     if differing:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -28,10 +27,8 @@ from knowcap.files import (
     NLL_FILE,
     TRAINING_FILE,
     TUNING_FILE,
-    read_json,
     whole_file,
     whole_folder,
-    write_json,
 )
 from knowcap.models import load_model, load_tokenizer
 from knowcap.models.devices import uses_gpu
@@ -40,6 +37,8 @@ from knowcap.models.reload import reload_problem
 from knowcap.progress import progress_bar
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
+from knowcap.sealed import files_of, read_result, write_result
+from knowcap.sealed.parquet import read_table, write_table
 
 
 logger = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ def _tune(
     }  # fmt: skip
     if tuning.method != "as_trained":
         checkpoints.mkdir(parents=True, exist_ok=True)
-        write_json(checkpoints / TUNING_FILE, record)
+        write_result(checkpoints / TUNING_FILE, record)
         model, results = tune(model, questions, tuning, recipe, checkpoints)
         people = len({q.entity for q in questions})
         record |= results | {"people_tuned_on": people, "questions_tuned_on": len(questions)}
@@ -118,7 +117,8 @@ def _tune(
         if tuning.method != "as_trained":
             tokenizer.save_pretrained(str(made))
             _check_reload(model, made)
-        write_json(made / TUNING_FILE, record, allow_nan=True)  # a diverged loss is NaN
+        record["files"] = files_of(made)
+        write_result(made / TUNING_FILE, record, allow_nan=True)  # a diverged loss is NaN
 
 
 def _check_reload(model: PreTrainedModel, folder: Path) -> None:
@@ -158,15 +158,15 @@ def _ask(
                 nll = answer_nll(model, some, recipe.eval_batch_size)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(part) as made:
-                    pq.write_table(answer_table(some, greedy, beam, nll, knowledge), made)
+                    write_table(answer_table(some, greedy, beam, nll, knowledge), made)
             else:
                 bar.update(2 * len(some))
-            tables.append(pq.read_table(part))
+            tables.append(read_table(part))
     table = pa.concat_tables(tables)
     found = summarize(table, run_dir / "model" / NLL_FILE, knowledge)
     tuned = questions_of(dataset, "train", tokenizer, rows)[:_TUNED_ON]
     answered = answers(model, tokenizer, tuned, batch_size=recipe.eval_batch_size)
-    tuning, training = read_json(folder / TUNING_FILE), read_json(run_dir / "model" / TRAINING_FILE)
+    tuning, training = read_result(folder / TUNING_FILE), read_result(run_dir / "model" / TRAINING_FILE)
     content = {
         "schema_version": SCHEMA_VERSION,
         **tuning["settings"],
@@ -184,5 +184,5 @@ def _ask(
         "versions": versions(),
     }
     with whole_file(folder / ANSWERS_FILE) as made:
-        pq.write_table(table, made)
-    write_json(folder / EXTRACTION_FILE, content, allow_nan=True)
+        write_table(table, made)
+    write_result(folder / EXTRACTION_FILE, content, allow_nan=True)

@@ -19,14 +19,13 @@ from knowcap.files import (
     TRAINING_FILE,
     FileError,
     locked,
-    read_json,
     whole_folder,
-    write_json,
 )
 from knowcap.findings.results import CELLS
 from knowcap.findings.selection import settings
 from knowcap.recipe import RecipeError
 from knowcap.recipe_file import read_recipe
+from knowcap.sealed import check_text, read_result, write_result
 from knowcap.sweep import Cell
 from knowcap.sweep.table import row_of
 from knowcap.sweep.workers import is_finished, quantized_dirs
@@ -61,18 +60,18 @@ def collect(sweep_dir: Path, results: Path) -> Path:
     folder = results / sweep_dir.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / CELLS_FILE
-    known: dict[str, Any] = read_json(file)["cells"] if file.is_file() else {}
+    known: dict[str, Any] = read_result(file)["cells"] if file.is_file() else {}
     new = {}
     for cell in finished:
         new[cell.name] = {
             "settings": settings(cell.recipe),
             "row": {key: _number(value) for key, value in row_of(cell).items()},
-            "train_seconds": read_json(cell.run_dir / "model" / TRAINING_FILE)["train_seconds"],
+            "train_seconds": read_result(cell.run_dir / "model" / TRAINING_FILE, ("train_seconds",))["train_seconds"],
         }
         _copy(cell, folder / CELLS / cell.name)
     replaced = sum(name in known and known[name] != content for name, content in new.items())
     together = dict(sorted((known | new).items()))
-    write_json(file, {"schema_version": 1, "sweep": folder.name, "cells": together})
+    write_result(file, {"schema_version": 1, "sweep": folder.name, "cells": together})
     logger.info(
         "[findings] %s: %d cells collected (%d replaced, %d of before kept), %d begun and not finished → %s",
         folder.name, len(new), replaced, len(known.keys() - new.keys()), len(cells) - len(finished), file,
@@ -82,6 +81,7 @@ def collect(sweep_dir: Path, results: Path) -> Path:
 
 def _cell(run_dir: Path) -> Cell:
     """A run folder as a cell of its sweep."""
+    check_text(run_dir / RECIPE_FILE)
     recipe, problems, _ = read_recipe(run_dir / RECIPE_FILE)
     if problems:
         raise RecipeError(problems, run_dir / RECIPE_FILE)

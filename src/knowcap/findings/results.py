@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knowcap.files import CAPACITY_FILE, CELLS_FILE, EXTRACTION_FILE, FileError, read_json
+from knowcap.files import CAPACITY_FILE, CELLS_FILE, EXTRACTION_FILE, FileError
 from knowcap.findings.selection import settings
+from knowcap.sealed import read_result
 from knowcap.sweep import Cell, Sweep
 
 
@@ -76,7 +77,7 @@ class Result:
 
 def _inside(file: Path, path: str) -> Any:
     """What a JSON file has at a path of names and, in lists, of positions from 0."""
-    value: Any = read_json(file)
+    value: Any = read_result(file)
     for name in path.split("."):
         items = {str(n): item for n, item in enumerate(value)} if isinstance(value, list) else value
         if not isinstance(items, dict) or name not in items:
@@ -100,7 +101,7 @@ def read_results(folder: Path, sweep: Sweep) -> dict[str, Result]:
     file = folder / sweep.name / CELLS_FILE
     if not file.is_file():
         return {}
-    known, cells = read_json(file)["cells"], {cell.name: cell for cell in sweep.cells}
+    known, cells = read_result(file)["cells"], {cell.name: cell for cell in sweep.cells}
     found = {}
     for name, content in known.items():
         if name in cells:  # others are of an earlier form of the sweep file, and count for nothing
@@ -135,7 +136,7 @@ def _check_numbers(file: Path, result: Result) -> None:
     for path, columns in checked:
         if not path.is_file():
             raise FileError(f"{file}: cell {result.folder.name} has no {path}; collect it again")
-        capacity = read_json(path)
+        capacity = read_result(path)
         for column, key in columns.items():
             if result.row.get(column) != capacity.get(key):
                 raise FileError(

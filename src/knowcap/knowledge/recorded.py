@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from knowcap.facts import CorpusError, Knowledge
 from knowcap.knowledge.diversity import Diversity
@@ -18,6 +17,8 @@ from knowcap.knowledge.people import CODES, COLUMNS, ENTITY_COLUMN, People
 from knowcap.knowledge.pools import PRONOUNS, Pools, birth_dates
 from knowcap.processes import is_main_process
 from knowcap.progress import progress_bar
+from knowcap.sealed import parquet
+from knowcap.sealed.parquet import read_schema, rows_in
 
 
 pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
@@ -138,19 +139,19 @@ class PersonNumbers:
 
 def batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of Parquet files, batch by batch. Raises CorpusError if a column is missing."""
-    total = sum(pq.read_metadata(path).num_rows for path in files)
+    total = sum(rows_in(path) for path in files)
     bar = progress_bar(
         total=total, desc="reading people", unit_scale=True, leave=False, delay=2, disable=not is_main_process()
     )
     for path in files:
-        file = pq.ParquetFile(path)
-        missing = [name for name in columns if name not in file.schema_arrow.names]
+        names = read_schema(path).names
+        missing = [name for name in columns if name not in names]
         if missing:
             raise CorpusError(
-                f"people: {path.name} lacks {', '.join(missing)}, it has {', '.join(file.schema_arrow.names)}; "
+                f"people: {path.name} lacks {', '.join(missing)}, it has {', '.join(names)}; "
                 "add them, or use dataset_texts: published, which needs only the biographies"
             )
-        for batch in file.iter_batches(batch_size=_BATCH, columns=list(columns)):
+        for batch in parquet.batches(path, columns, batch_size=_BATCH):
             yield batch
             bar.update(len(batch))
     bar.close()

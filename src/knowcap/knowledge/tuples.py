@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from knowcap.facts import MIN_CONTROL, CorpusError
 from knowcap.metrics.bits_per_parameter.table_text import decode, header_of, plain_name
+from knowcap.sealed.parquet import batches, read_schema
 
 
 logger = logging.getLogger(__name__)
@@ -250,8 +250,7 @@ def _csv(path: Path, problems: list[str], attributes: Collection[str], entity: s
 
 def _parquet(path: Path, attributes: Collection[str], entity: str | None) -> Iterator[_Line]:
     """(row, entity, attribute, value) of every row, counted from 1; null is empty."""
-    file = pq.ParquetFile(path)
-    schema = file.schema_arrow
+    schema = read_schema(path)
     place = _places(schema.names, attributes, entity, path.name)
     used = sorted({number for several in place for number in several if isinstance(number, int)})
     for number in used:
@@ -260,7 +259,7 @@ def _parquet(path: Path, attributes: Collection[str], entity: str | None) -> Ite
         if not (pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_integer(inner)):
             raise CorpusError(f"column {schema.names[number]!r} is {kind}, expected string or integer; cast it")
     number = 0
-    for batch in file.iter_batches():
+    for batch in batches(path):
         columns = {i: batch.column(i).cast(pa.string()).to_pylist() for i in used}
         for at in range(len(batch)):
             number += 1

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knowcap.files import read_json
+from knowcap.files import FileError
 from knowcap.laws.columns import Decimals, Unit, decimals_of, numbers, same_columns, unit_of
 from knowcap.laws.law import LawError
 from knowcap.laws.quantity import parse_number
+from knowcap.sealed import read_result
 
 
 MEANINGS = {
@@ -74,13 +75,12 @@ def read_runs(path: str | Path) -> Table:
     if not path.is_file():
         raise LawError(f"{path}: no such file; expected a CSV or Parquet table of runs, or a sweep's cells.json")
     if path.suffix.lower() in (".parquet", ".pq"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from knowcap.sealed.parquet import read_table
 
         try:
-            return Table(pq.read_table(path).to_pydict())
-        except pa.ArrowException as error:
-            raise LawError(f"{path}: not a Parquet file ({error})") from error
+            return Table(read_table(path).to_pydict())
+        except FileError as error:
+            raise LawError(str(error)) from error
     if path.suffix.lower() == ".json":
         return Table(_of_cells(path))
     try:
@@ -153,7 +153,7 @@ def _of_text(path: Path, text: str) -> Table:
 
 def _of_cells(path: Path) -> dict[str, list[Any]]:
     """The columns of results that `knowcap findings --collect` wrote, and the settings of their recipes."""
-    cells = read_json(path).get("cells")
+    cells = read_result(path).get("cells")
     if not isinstance(cells, dict) or not all(
         isinstance(c, dict) and c.keys() >= {"row", "settings"} for c in cells.values()
     ):

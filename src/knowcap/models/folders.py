@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from knowcap.files import ADAPTER_FILE, TRAINING_FILE, read_json
+from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE, TRAINING_FILE, TUNING_FILE, read_json
 from knowcap.models.names import ModelError
+from knowcap.sealed import check_files, read_result, repair
 
 
 MAKERS = "expected a folder made by `knowcap train` or save_pretrained"
@@ -29,6 +30,18 @@ def check_model_folder(folder: str | Path, needs: tuple[str, ...] = ("config.jso
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "no files"
         raise ModelError(f"{folder} has no {' and no '.join(missing)}; it has {found}; {MAKERS}")
     return folder
+
+
+def check_undamaged(folder: Path) -> None:
+    """Checks that weights, configuration and tokenizer are those that the folder's own result records: training.json,
+    of a quantized copy quantization.json, of a tuned model tuning.json. Folders of others record nothing.
+
+    Raises:
+        FileError: a file is missing or differs.
+    """
+    for name in (QUANTIZATION_FILE, TUNING_FILE, TRAINING_FILE):  # a copy has its original's training.json too
+        if (folder / name).is_file():
+            return check_files(folder, read_result(folder / name).get("files"), name)
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
@@ -67,7 +80,7 @@ def base_of(folder: Path) -> Path:
 def training_of(folder: Path) -> dict[str, Any] | None:
     """The training.json of a model that knowcap trained, or of its adapter's base; None for other models."""
     if (folder / TRAINING_FILE).is_file():
-        return read_json(folder / TRAINING_FILE)
+        return read_result(folder / TRAINING_FILE)
     return training_of(base_of(folder)) if (folder / ADAPTER_FILE).is_file() else None
 
 
@@ -100,13 +113,16 @@ def is_old_buffer(name: str, dtype: str, shape: Sequence[int]) -> bool:
 
 def tensors_of(files: Iterable[Path]) -> Iterator[tuple[str, str, list[int]]]:
     """Name, type and shape of every tensor of safetensors files; no weights are read."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for path in files:
-        with safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                tensor = file.get_slice(name)
-                yield name, tensor.get_dtype(), tensor.get_shape()
+        try:
+            with safe_open(path, framework="np") as file:
+                found = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118 (not a mapping)
+                tensors = [(name, tensor.get_dtype(), tensor.get_shape()) for name, tensor in found]
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} cannot be read as safetensors ({error}); {repair(path)}") from error
+        yield from tensors
 
 
 def old_buffers(folder: Path, names: Collection[str]) -> set[str]:

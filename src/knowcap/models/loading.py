@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE
 from knowcap.models.configs import text_config
-from knowcap.models.folders import MAKERS, base_of, check_model_folder, old_buffers
+from knowcap.models.folders import MAKERS, base_of, check_model_folder, check_undamaged, old_buffers
 from knowcap.models.names import ModelError
 from knowcap.models.quiet import quiet_empty_weights, quiet_transformers
 from knowcap.models.registration import check_auto_map, read_model_config
@@ -63,12 +63,14 @@ def load_model(folder: str | Path, options: LoadOptions | None = None) -> PreTra
         return _load_whole(folder, options)
     from knowcap.models.adapters import load_adapter
 
+    check_undamaged(folder)
     return load_adapter(folder, _load_whole(base_of(folder), options))
 
 
 def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
     """A model that is not an adapter."""
     check_model_folder(folder)
+    check_undamaged(folder)
     if (folder / QUANTIZATION_FILE).is_file():
         from knowcap.models.quantized.format import load_quantized
 
@@ -78,6 +80,8 @@ def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
                 "and attn_implementation out"
             )
         return load_quantized(folder)
+    from safetensors import SafetensorError
+
     config = read_model_config(folder)
     chosen = {"device_map": options.device_map, "attn_implementation": options.attn_implementation}
     with quiet_transformers(), quiet_empty_weights():
@@ -91,7 +95,7 @@ def _load_whole(folder: Path, options: LoadOptions) -> PreTrainedModel:
                 output_loading_info=True,
                 **{name: value for name, value in chosen.items() if value is not None},
             )
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder} cannot be loaded with {options}: {error}") from error
     unexpected = {str(key) for key in found.get("unexpected_keys", ())}
     found["unexpected_keys"] = unexpected - old_buffers(folder, unexpected)
@@ -136,9 +140,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
         raise ModelError(
             f"{folder} has no tokenizer.json; it has {found or 'no files'}; save the model's tokenizer there"
         )
+    check_undamaged(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library of tokenizers raises plain ones
         raise ModelError(
             f"{folder} has no tokenizer that can be loaded: {error}; save the model's tokenizer there"
         ) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from knowcap.capacity.bands import UNEQUAL
 from knowcap.capacity.entities import bits_by_entity
+from knowcap.capacity.kept import read_capacity_file
 from knowcap.capacity.seeds import recipe_of, seed_groups
 from knowcap.files import (
     CAPACITY_FILE,
@@ -41,10 +42,11 @@ from knowcap.report.card.results import (
     seeds,
 )
 from knowcap.report.plots import formats_of, plot_attributes, plot_entities, plot_frontier, plot_loss
-from knowcap.report.stamp import digest_of_file, make_stamped
+from knowcap.report.stamp import make_stamped
 from knowcap.report.table import number, render
 from knowcap.report.text_table import text_table
 from knowcap.scoring.mode import OTHER_MODES
+from knowcap.sealed import digest_of
 
 
 __all__ = ["ReportError", "find_runs", "report", "report_files", "report_table"]
@@ -176,11 +178,10 @@ def _models(output_dir: Path, runs: Sequence[Path]) -> tuple[list[dict[str, Any]
                 "folder": folder.relative_to(run_dir.absolute()).as_posix(),
             }
             modes = {
-                mode.folder: read_if_there(folder / mode.folder / CAPACITY_FILE)
+                mode.folder: read_capacity_file(folder / mode.folder)
                 for mode in OTHER_MODES
-                if not mode.neutral
+                if not mode.neutral and (folder / mode.folder / CAPACITY_FILE).is_file()
             }
-            modes = {name: found for name, found in modes.items() if found}
             models.append(place | {"entities_scored": scored} | capacity | {"other_ways": modes})
             recipes.append(recipe)
     return models, seed_groups(models, recipes)
@@ -217,7 +218,7 @@ def _plots_of(run_dir: Path, capacities: Mapping[Path, dict[str, Any]]) -> dict[
         own: dict[Path, _Plot] = {plots / FRONTIER_FILE: frontier}
         own[plots / f"attributes{suffix}"] = partial(plot_attributes, capacity), capacity
         if (folder / NLL_FILE).is_file():
-            facts = digest_of_file(folder / NLL_FILE)
+            facts = digest_of(folder / NLL_FILE)
             own[plots / f"entities{suffix}"] = partial(_draw_entities, folder, capacity), [capacity, facts]
         if trained and has_loss:
             own[plots / "loss.png"] = partial(plot_loss, training), training

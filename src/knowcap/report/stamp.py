@@ -49,12 +49,6 @@ def make_stamped(files: Sequence[Path], shows: Any, make: Callable[[], Any]) -> 
     return True
 
 
-def digest_of_file(path: Path) -> str:
-    """The SHA-256 of a file, for `shows`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_whole(path: Path, digest: str) -> bool:
     """Whether a file has the stamp of `digest`, and is otherwise as it was made."""
     if not path.is_file():

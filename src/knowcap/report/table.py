@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowcap.capacity.blocks import FactBlocks, Moments
+from knowcap.capacity.kept import read_capacity_file
 from knowcap.dataset.markdown import in_markdown
-from knowcap.files import CAPACITY_FILE, NLL_FILE, read_json
+from knowcap.files import NLL_FILE
 from knowcap.report.duration import duration
 from knowcap.report.text_table import text_table
 from knowcap.scoring.measurement import read_measurement
@@ -107,7 +108,7 @@ def capacity_table(
         result: a folder with nll.parquet and capacity.json.
         model, dataset_name, limit, batch_size: the command's arguments, for the line above the table.
     """
-    capacity = read_json(result / CAPACITY_FILE)
+    capacity = read_capacity_file(result)
     measurement = read_measurement(result / NLL_FILE)
     source, knowledge = FactBlocks(result / NLL_FILE, measurement), measurement["knowledge"]
     moments = [[Moments.of(column) for column in facts.bits.T] for facts in source]

@@ -10,7 +10,7 @@ from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.pieces import CHECKED
 from knowcap.dataset.corpora import knowledge_of, sample_of
 from knowcap.facts import CorpusError
-from knowcap.files import TRAINING_FILE, read_json
+from knowcap.files import TRAINING_FILE
 from knowcap.knowledge.frequencies import EVEN, frequencies_of
 from knowcap.models import describe_size, is_config, parameters_of, parse_model_name, widths_of
 from knowcap.models.devices import uses_gpu
@@ -20,6 +20,7 @@ from knowcap.models.quantized.settings import check_recipe as check_quantizing
 from knowcap.recipe import Recipe
 from knowcap.report.duration import duration
 from knowcap.run.folder import is_run_of
+from knowcap.sealed import read_result
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.windows import Mixture, stream_of
 
@@ -158,7 +159,7 @@ def estimate(recipe: Recipe, measure_speed: bool = False, counts: SampleCounts |
     seconds, how = None, "not measured; --measure_speed times a few steps"
     trained = recipe.run_dir / "model" / TRAINING_FILE
     if trained.is_file() and is_run_of(recipe):
-        seconds, how = read_json(trained)["train_seconds"], "as it took; the model is trained"
+        seconds, how = read_result(trained, ("train_seconds",))["train_seconds"], "as it took; the model is trained"
     elif measure_speed and parameters > _LARGEST_PROBE:
         how = f"not measured; only models of {_LARGEST_PROBE:,} parameters or less are built for it"
     elif measure_speed:

@@ -19,6 +19,7 @@ from knowcap.files import (
     REPORT_FILE,
     REPORT_JSON_FILE,
     SOFT_LOCK_FILE,
+    FileError,
     WriteError,
     not_writable,
     whole_file,
@@ -30,6 +31,7 @@ from knowcap.provenance import git_revision, versions
 from knowcap.recipe import FAKE_QUANTIZER, KEYS, Recipe, RecipeError
 from knowcap.recipe.plain_names import pattern_in
 from knowcap.recipe_file import locate_model, read_recipe
+from knowcap.sealed import check_text, sealed_text
 
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,10 @@ def folder_problems(recipe: Recipe, overwrite: bool = False) -> list[str]:
 
 def _foreign(recipe: Recipe, run_dir: Path) -> list[str]:
     """A problem if the folder's recipe differs in a key that may not change within a run."""
+    try:
+        check_text(run_dir / RECIPE_FILE)
+    except FileError as error:
+        return [str(error)]
     there, problems, _ = read_recipe(run_dir / RECIPE_FILE)
     if problems:
         return [f"{run_dir / RECIPE_FILE} cannot be used: {'; '.join(problems)}; {_FIX}"]
@@ -195,4 +201,4 @@ def recipe_yaml(recipe: Recipe, package_versions: dict[str, str], revision: str 
 
     content: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(recipe).items()}
     content |= {"git_revision": revision, "versions": package_versions}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return sealed_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from knowcap import progress
-from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
+from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE
 from knowcap.report.duration import duration
+from knowcap.sealed import CAPACITY_NEEDS, QUANTIZATION_NEEDS, TRAINING_NEEDS, read_result
 
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def logged(name: str, output: Path, work: Callable[[], Any], describe: Callable[
 
 def describe_training(model_dir: Path) -> str:
     """A trained model: its size, steps, tokens and final loss."""
-    t = read_json(model_dir / TRAINING_FILE)
+    t = read_result(model_dir / TRAINING_FILE, (*TRAINING_NEEDS, "num_parameters"))
     loss = "" if t["final_loss"] is None else f", loss {t['final_loss']:.4f} nats per token"
     model = f"{t['model_name']}, {t['num_parameters']:,} parameters"
     return f"{model}, {t['num_steps']:,} steps, {t['num_tokens']:,} tokens{loss}"
@@ -36,14 +37,14 @@ def describe_training(model_dir: Path) -> str:
 
 def describe_scores(output: Path) -> str:
     """The number of facts that were scored."""
-    import pyarrow.parquet as pq
+    from knowcap.sealed.parquet import rows_in
 
-    return f"{pq.read_metadata(output).num_rows:,} facts"
+    return f"{rows_in(output):,} facts"
 
 
 def describe_capacity(output: Path) -> str:
     """Bits per parameter, their interval and maximum."""
-    c = read_json(output)
+    c = read_result(output, CAPACITY_NEEDS)
     low, high = c["confidence_interval"]
     interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"  # one entity has none
     best, label = c["max_bits_per_parameter"], "" if c.get("bound", True) else ", not a bound"
@@ -52,5 +53,5 @@ def describe_capacity(output: Path) -> str:
 
 def describe_quantization(folder: Path) -> str:
     """Bits, method and coverage of a quantized copy."""
-    q = read_json(folder / QUANTIZATION_FILE)
+    q = read_result(folder / QUANTIZATION_FILE, QUANTIZATION_NEEDS)
     return f"int{q['bits']} by {q['method']}, {q['quantized_fraction']:.0%} of the block weights"

@@ -22,12 +22,14 @@ from knowcap.files import (
     RECIPE_FILE,
     REPORT_FILE,
     TRAINING_FILE,
-    read_json,
+    locked,
 )
 from knowcap.models import ModelError, check_model_folder
+from knowcap.models.folders import check_undamaged
 from knowcap.models.quantized.settings import Settings, check_kept
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.recipe_file import read_recipe
+from knowcap.run.checks import check_own_knowledge, check_start_token
 from knowcap.run.cores import Cores, cores_of, threads_used
 from knowcap.run.folder import is_run_dir
 from knowcap.run.launch import Launcher
@@ -39,6 +41,7 @@ from knowcap.run.log import (
     logged,
 )
 from knowcap.run.places import RESULTS, output_of, replaced_results, results_place, subfolder, texts_to_score
+from knowcap.sealed import check_text
 
 
 logger = logging.getLogger(__name__)
@@ -59,7 +62,7 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
         num_proc: processes that write the data set.
     """
     dataset_dir = data(recipe, run_dir, num_proc)
-    _check_start_token(recipe, dataset_dir)
+    check_start_token(recipe, dataset_dir)
     model_dir = train(recipe, run_dir, launcher)
     measure(model_dir, dataset_dir, recipe, launcher=launcher)
     for settings in Settings.copies(recipe):
@@ -69,28 +72,20 @@ def run(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, num_pro
     return report(run_dir)
 
 
-def _check_start_token(recipe: Recipe, dataset_dir: Path) -> None:
-    """Raises RecipeError if texts begin with a scored name that nothing would predict."""
-    from knowcap.dataset.folder import read_knowledge
-
-    knowledge = read_knowledge(dataset_dir)
-    if recipe.start_token == "none" and knowledge.name_log2_candidates is not None and not knowledge.text_prefix:
-        raise RecipeError(
-            [
-                "start_token: none, but each text begins with a name that is scored, and nothing would predict its "
-                "first token; expected auto, bos or eos"
-            ]
-        )
-
-
 def data(recipe: Recipe, run_dir: Path, num_proc: int = 1) -> Path:
     """The knowledge stage: people, biographies and knowledge.json in `run_dir/knowledge`, by `num_proc` processes."""
-    from knowcap.dataset.folder import describe
+    from knowcap.dataset.folder import check_manifest, describe
     from knowcap.dataset.stage import build
 
     output = run_dir / "knowledge"
     kept = (output / KNOWLEDGE_FILE).is_file()
-    return logged("knowledge", output, lambda: build(recipe, run_dir, num_proc), describe, kept)
+
+    def work() -> None:
+        build(recipe, run_dir, num_proc)
+        if kept:
+            check_manifest(output)
+
+    return logged("knowledge", output, work, describe, kept)
 
 
 def train(recipe: Recipe, run_dir: Path, launcher: Launcher | None = None, cores: Cores | None = None) -> Path:
@@ -145,6 +140,10 @@ def measure_run(
     Raises:
         ModelError: `loading` changes how models are computed, and the run has quantized copies.
     """
+    if not (run_dir / "model" / TRAINING_FILE).is_file():
+        raise ModelError(f"{run_dir / 'model' / TRAINING_FILE} is missing; train the model first: `knowcap run`")
+    if dataset_name is None:
+        check_own_knowledge(run_dir, recipe)
     place = results_place(run_dir, dataset_name, output_dir)
     models = (run_dir / "model", *(copies := sorted((run_dir / "quantized").glob("int*"))))
     loading: LoadOptions | None = options.get("loading")
@@ -205,14 +204,17 @@ def measure_model(
             f"{model_dir} is not in a run folder; give --dataset_name: a folder made by `knowcap data`, a Hub id, "
             "or a table of prompts"
         )
+    if dataset_name is None and recipe is not None:
+        check_own_knowledge(run_dir, recipe)
     output, prompts = output_dir or output_of(name, model_dir, dataset_name), options.pop("prompts", None)
-    with texts_to_score(run_dir, dataset_name, output, model_dir, prompts) as data:
-        measure(model_dir, data, recipe, output_dir=output, **options)
-    result = output / ScoringMode.of(options).folder
-    if recipe is not None and output == model_dir and (run_dir / "model" / CAPACITY_FILE).is_file():
-        report(run_dir)  # its cards and plots show all models of the run
-    else:
-        write_card(result)
+    with locked(output if recipe is None else run_dir):  # two measurements of one model write the same files
+        with texts_to_score(run_dir, dataset_name, output, model_dir, prompts) as data:
+            measure(model_dir, data, recipe, output_dir=output, **options)
+        result = output / ScoringMode.of(options).folder
+        if recipe is not None and output == model_dir and (run_dir / "model" / CAPACITY_FILE).is_file():
+            report(run_dir)  # its cards and plots show all models of the run
+        else:
+            write_card(result)
     return result
 
 
@@ -252,6 +254,7 @@ def measure(
     from knowcap.dataset.folder import has_config
     from knowcap.scoring.mode import ScoringMode
 
+    check_undamaged(model_dir)
     batch_size = recipe.eval_batch_size if batch_size is None and recipe is not None else batch_size
     recipe = Recipe() if recipe is None else recipe
     output_dir = model_dir if output_dir is None else output_dir
@@ -281,6 +284,8 @@ def _measure_texts(
 
     An earlier measurement is replaced when the new one is whole.
     """
+    from knowcap.capacity.kept import is_summarized
+
     final = options["output_dir"] / mode.folder
     scored = not options["overwrite"] and all((final / file).is_file() for file in (NLL_FILE, CONTROL_FILE))
     if not scored and any((final / file).is_file() for file in (NLL_FILE, CAPACITY_FILE)):
@@ -288,7 +293,7 @@ def _measure_texts(
             _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **(options | {"output_dir": made}))
         return final / CAPACITY_FILE
     scores, result = final / NLL_FILE, final / CAPACITY_FILE
-    summarized = scored and result.is_file() and read_json(result)["confidence_level"] == recipe.confidence_level
+    summarized = scored and is_summarized(final, recipe.confidence_level)
 
     def score() -> None:
         if scored:
@@ -371,6 +376,7 @@ def recipe_of(run_dir: Path) -> Recipe:
     file = run_dir / RECIPE_FILE
     if not is_run_dir(run_dir):
         raise RecipeError([f"expected a run folder with a {RECIPE_FILE}, {_listing(run_dir)}"], run_dir)
+    check_text(file)
     recipe, problems, _ = read_recipe(file)
     if problems:
         raise RecipeError(problems, file)

@@ -5,6 +5,7 @@ Cards are rendered for the repo that they are published in; the run folder is no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -16,8 +17,19 @@ from typing import Any, cast
 
 from knowcap.dataset.folder import DatasetError
 from knowcap.dataset.untrusted import files_within
-from knowcap.files import ADAPTER_FILE, CARD_FILE, EXTRACTION_FILE, KNOWLEDGE_FILE, RECIPE_FILE, locked, read_json
+from knowcap.facts import Knowledge
+from knowcap.files import (
+    ADAPTER_FILE,
+    CARD_FILE,
+    EXTRACTION_FILE,
+    KNOWLEDGE_FILE,
+    RECIPE_FILE,
+    TUNING_FILE,
+    locked,
+    read_json,
+)
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
+from knowcap.models.folders import check_undamaged
 from knowcap.models.quantized.settings import Settings
 from knowcap.recipe.quantization import BOTH, METHODS
 from knowcap.recipe_file import read_recipe
@@ -25,6 +37,8 @@ from knowcap.report.card import write_card
 from knowcap.report.card.extraction import extractions, write_extraction_card
 from knowcap.report.card.results import run_dir_of
 from knowcap.run.folder import is_run_dir
+from knowcap.sealed import check_text, read_result, with_digest
+from knowcap.sealed.parquet import check_seal
 
 
 __all__ = ["Artefact", "HubError", "Push", "Pushed", "Uploader", "push", "push_dataset"]
@@ -97,6 +111,8 @@ def push(
     run_dir = cast(Path, folder)  # None only where the metric alone is published
     artefacts, left_out = [], []
     with locked(run_dir) if is_run else nullcontext():
+        if is_run:
+            check_text(run_dir / RECIPE_FILE)
         if hub_dataset_id is not None:  # first: the model's card names it
             artefacts.append(_dataset(_dataset_dir(run_dir), hub_dataset_id))
         if hub_model_id is not None:
@@ -192,6 +208,9 @@ def _files(folder: Path, patterns: Iterable[str]) -> dict[str, Path | bytes]:
 
 
 def _dataset(folder: Path, hub_dataset_id: str) -> Artefact:
+    for path in (*folder.glob("*/*.parquet"),):
+        check_seal(path)
+    Knowledge.load(folder / KNOWLEDGE_FILE)
     ours = ("*/*.parquet", "pools/*.txt", "templates.yaml")
     return Artefact(hub_dataset_id, "dataset", _files(folder, ("**/*",)), ours)
 
@@ -200,6 +219,7 @@ def _models(run_dir: Path, hub_model_id: str, hub_dataset_id: str | None) -> lis
     """The model and its quantized copies, each with a card for its repo."""
     artefacts = []
     for folder in (run_dir / "model", *_quantized(run_dir)):
+        check_undamaged(folder)
         base = None if folder.name == "model" else hub_model_id
         repo_id = hub_model_id if base is None else f"{hub_model_id}-{folder.name}"
         files = _files(folder, _MODEL_FILES) | {CARD_FILE: _card(folder, repo_id, base, hub_dataset_id)}
@@ -291,11 +311,16 @@ def _extraction_artefacts(run_dir: Path, hub_model_id: str) -> list[Artefact]:
 
 
 def _extraction_artefact(folder: Path, repo_id: str, base_model: str) -> Artefact:
+    check_undamaged(folder)
     files: dict[str, Path | bytes] = {p.name: p for pattern in _EXTRACTION_FILES for p in sorted(folder.glob(pattern))}
     if ADAPTER_FILE in files:  # in the run it names the model folder
         config = read_json(folder / ADAPTER_FILE)
         config["base_model_name_or_path"] = base_model
         files[ADAPTER_FILE] = (json.dumps(config, indent=2) + "\n").encode()
+        tuning = read_result(folder / TUNING_FILE)
+        if ADAPTER_FILE in tuning.get("files", {}):
+            tuning["files"][ADAPTER_FILE] = hashlib.sha256(files[ADAPTER_FILE]).hexdigest()
+            files[TUNING_FILE] = (json.dumps(with_digest(tuning), indent=2, ensure_ascii=False) + "\n").encode()
     with tempfile.TemporaryDirectory(prefix="knowcap-card-") as place:
         (Path(place) / EXTRACTION_FILE).symlink_to((folder / EXTRACTION_FILE).absolute())
         files[CARD_FILE] = write_extraction_card(Path(place), repo_id, base_model).read_bytes()

@@ -9,9 +9,9 @@ from typing import Any
 
 from knowcap.dataset.folder import read_knowledge
 from knowcap.facts import Knowledge
-from knowcap.files import CONTROL_FILE, NLL_FILE
+from knowcap.files import CONTROL_FILE, NLL_FILE, SWAPPED_FILE
 from knowcap.models.loading import LoadOptions
-from knowcap.scoring.measurement import digest_of, knowledge_content, read_measurement
+from knowcap.scoring.measurement import SWAPPED, digest_of, knowledge_content, read_measurement
 from knowcap.scoring.mode import ScoringError, ScoringMode
 
 
@@ -80,5 +80,7 @@ class Asked:
         other = [f"{key}={used[key]}, expected {value}" for key, value in self.options.items() if used[key] != value]
         if other:
             raise ScoringError(f"{path} was measured with {'; '.join(other)}; {again}, or give another --output_dir")
+        if found.get(SWAPPED) and not (folder / SWAPPED_FILE).is_file():
+            raise ScoringError(f"{folder / SWAPPED_FILE} is missing; {again}")
         logger.info("kept the finished measurement %s", path)
         return True

@@ -8,17 +8,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, cast
 
 from knowcap.facts import Knowledge
-from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE, TRAINING_FILE, read_json
+from knowcap.files import ADAPTER_FILE, QUANTIZATION_FILE, TRAINING_FILE
 from knowcap.knowledge.frequencies import FREQUENCIES
 from knowcap.models.counts import count_parameters, counted_parameters, used_parameters
 from knowcap.models.folders import is_old_buffer, tensors_of, training_of, weight_files
 from knowcap.provenance import versions
 from knowcap.scoring.mode import ScoringError
+from knowcap.sealed import QUANTIZATION_NEEDS, read_result, repair
+from knowcap.sealed import digest_of as file_digest
+from knowcap.sealed.parquet import read_schema
 
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 CONTROL_KINDS = OUTSIDERS, SHUFFLED = "outsiders", "shuffled"
+SWAPPED = "control_swapped"  # whether there is a table of outsiders with exchanged values
 
 MEASUREMENT_KEY = b"knowcap"
 # Keys of a measurement that capacity.json repeats, in its order.
@@ -78,6 +80,8 @@ def describe(model_dir: Path | None, model: PreTrainedModel, knowledge: Knowledg
     training = {} if model_dir is None else _read_if_there(model_dir / TRAINING_FILE) or {}
     trained_here = model_dir is not None and is_trained_on(model_dir, knowledge)
     quantization = None if model_dir is None else _read_if_there(model_dir / QUANTIZATION_FILE)
+    if quantization is not None:
+        check_counts(cast(Path, model_dir), model, quantization, training.get("used_token_ids"))
     return {
         **(_stored(model_dir, model, training) if quantization is None else _quantized(quantization)),
         "trained_here": trained_here,
@@ -115,8 +119,7 @@ def digest_of(model_dir: Path | None, dataset_dir: Path, configs: tuple[str, str
     files += [path for config in configs for path in sorted((dataset_dir / config).glob("*.parquet"))]
     for path in files:
         if path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
 
 
@@ -127,27 +130,50 @@ def read_measurement(path: str | Path) -> dict[str, Any]:
         ScoringError: the file, its measurement or a key is missing, or a value is impossible.
     """
     path = Path(path)
+    again = f"score the model again: {repair(path)}"
     if not path.is_file():
         raise ScoringError(f"{path} is missing; score the model first (`knowcap measure`)")
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = read_schema(path).metadata or {}
     if MEASUREMENT_KEY not in metadata:
-        raise ScoringError(f"{path} has no measurement in its schema's metadata; score the model again")
-    measurement = dict.fromkeys(_LATER) | json.loads(metadata[MEASUREMENT_KEY])
+        raise ScoringError(f"{path} has no measurement in its schema's metadata; {again}")
+    try:
+        measurement = dict.fromkeys(_LATER) | json.loads(metadata[MEASUREMENT_KEY])
+    except (ValueError, TypeError) as error:
+        raise ScoringError(f"{path}: the measurement in its schema's metadata is broken ({error}); {again}") from error
     missing = [key for key in (*COUNTS, *SETTINGS, *_INPUTS) if key not in measurement]
     if missing:
-        raise ScoringError(f"{path}: the measurement in its schema's metadata lacks {missing}; score the model again")
+        raise ScoringError(f"{path}: the measurement in its schema's metadata lacks {missing}; {again}")
     if (kind := measurement["control_kind"]) not in CONTROL_KINDS:
-        raise ScoringError(f"{path}: control_kind is {kind!r}, expected {' or '.join(CONTROL_KINDS)}; score again")
+        raise ScoringError(f"{path}: control_kind is {kind!r}, expected {' or '.join(CONTROL_KINDS)}; {again}")
     return measurement
 
 
 def _read_if_there(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
+    needed = ("model_name",) if path.name == TRAINING_FILE else QUANTIZATION_NEEDS
+    return read_result(path, needed) if path.is_file() else None
+
+
+def check_counts(
+    folder: Path, model: PreTrainedModel, quantization: Mapping[str, Any], used_token_ids: int | None
+) -> None:
+    """Counts a quantized copy's parameters and stored bits again, from the loaded weights.
+
+    Raises:
+        ScoringError: quantization.json has other numbers.
+    """
+    from knowcap.models.quantized.format import stored_bits
+
+    counted: dict[str, float] = asdict(count_parameters(model, used_token_ids))
+    counted["stored_bits_per_parameter"] = stored_bits(model) / counted["num_parameters"]
+    other = [f"{key} is {quantization[key]}, counted {n}" for key, n in counted.items() if quantization[key] != n]
+    if other:
+        path = folder / QUANTIZATION_FILE
+        raise ScoringError(f"{path}: {'; '.join(other)}, in the weights; {repair(path)}")
 
 
 def _quantized(quantization: dict[str, Any]) -> dict[str, Any]:
     """The counts of a quantized model, which has the parameters of its original."""
-    separate = {*COUNTS, *_FRACTIONS}
+    separate = {*COUNTS, *_FRACTIONS, "files"}
     return {
         **{key: quantization[key] for key in (*COUNTS, *_FRACTIONS)},
         "precision": f"int{quantization['bits']}",
@@ -164,8 +190,15 @@ def _stored(model_dir: Path | None, model: PreTrainedModel, training: dict[str, 
             f"{model_dir} holds weights of type {unknown}; expected {sorted(_PRECISIONS)}, or a quantization.json"
         )
     bits = sum(count * _PRECISIONS[dtype][1] for dtype, count in numbers.items())
+    counts = count_parameters(model, training.get("used_token_ids"))
+    if model_dir is not None and training.get("num_parameters", counts.num_parameters) != counts.num_parameters:
+        path = model_dir / TRAINING_FILE
+        raise ScoringError(
+            f"{path}: num_parameters is {training['num_parameters']}, but the weights beside it have "
+            f"{counts.num_parameters}; {repair(path)}"
+        )
     return {
-        **asdict(count_parameters(model, training.get("used_token_ids"))),
+        **asdict(counts),
         "quantized_fraction": None,
         "quantized_fraction_all": None,
         "stored_bits_per_parameter": bits / sum(numbers.values()),

@@ -8,19 +8,22 @@ part files, with any number of processes: the content of a shard does not depend
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from knowcap.files import whole_file
+from knowcap.files import FileError, whole_file
 from knowcap.scoring.batches import NAME_TOKENS
 from knowcap.scoring.measurement import MEASUREMENT_KEY
 from knowcap.scoring.mode import ScoringError
+from knowcap.sealed.parquet import batches, check_seal, parquet_writer, read_schema, write_table
 
+
+logger = logging.getLogger(__name__)
 
 # In the order of writing: if nll.parquet exists, all do. `control_swapped` exists if the control entities are
 # outsiders: their texts with their values exchanged.
@@ -45,6 +48,12 @@ def prepare_parts(model_dir: Path, settings: dict[str, Any]) -> int:
         remove_parts(model_dir)
         with whole_file(file) as made:
             made.write_text(content, encoding="utf-8")
+    for path in (path for kind in KINDS for path in _parts(model_dir, kind)):
+        try:
+            check_seal(path)
+        except FileError as error:
+            logger.warning("%s; its texts are scored again", error)
+            path.unlink()
     return sum(len(_parts(model_dir, kind)) for kind in KINDS)
 
 
@@ -59,7 +68,7 @@ def remove_parts(model_dir: Path) -> None:
 def write_part(path: Path, tables: Iterable[pa.Table]) -> None:
     """Writes a shard, whole or not at all."""
     with whole_file(path) as made:
-        pq.write_table(pa.concat_tables(tables), made)
+        write_table(pa.concat_tables(tables), made)
 
 
 def _parts(model_dir: Path, kind: str) -> list[Path]:
@@ -85,6 +94,7 @@ def join_parts(model_dir: Path, measurement: dict[str, Any]) -> int:
     if not parts[CONTROL]:
         raise ScoringError("the control has no scored facts; expected a control for every measurement. Check its rows")
     measurement = measurement | {
+        SWAPPED: bool(parts[SWAPPED]),
         "renderings": _unique(parts[NLL], ["rendering"]).num_rows,
         "name_is_prefix_free": is_prefix_free(_unique(parts[NLL], ["entity", NAME_TOKENS])),
     }
@@ -121,9 +131,8 @@ def is_prefix_free(names: pa.Table) -> bool:
 
 def _batches(paths: list[Path], columns: list[str] | None = None) -> Iterator[pa.Table]:
     for path in paths:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=columns):
-                yield pa.Table.from_batches([batch])
+        for batch in batches(path, columns):
+            yield pa.Table.from_batches([batch])
 
 
 def _unique(paths: list[Path], columns: list[str]) -> pa.Table:
@@ -134,10 +143,10 @@ def _unique(paths: list[Path], columns: list[str]) -> pa.Table:
 
 def _join(paths: list[Path], path: Path, measurement: dict[str, Any]) -> int:
     """Writes parts into one file, without their names' tokens; returns the number of rows."""
-    schema = pq.read_schema(paths[0])
+    schema = read_schema(paths[0])
     schema = schema.remove(schema.get_field_index(NAME_TOKENS))
     rows = 0
-    with pq.ParquetWriter(path, schema.with_metadata({MEASUREMENT_KEY: json.dumps(measurement)})) as writer:
+    with parquet_writer(path, schema.with_metadata({MEASUREMENT_KEY: json.dumps(measurement)})) as writer:
         for table in _batches(paths, schema.names):
             writer.write_table(table)
             rows += table.num_rows

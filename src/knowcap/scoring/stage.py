@@ -17,7 +17,7 @@ from accelerate import PartialState
 
 from knowcap.dataset.contract import check_contract
 from knowcap.facts import Knowledge, Row
-from knowcap.files import TRAINING_FILE, read_json
+from knowcap.files import TRAINING_FILE
 from knowcap.models.configs import text_config
 from knowcap.models.devices import uses_gpu
 from knowcap.models.loading import LoadOptions, load_model, load_tokenizer
@@ -42,6 +42,7 @@ from knowcap.scoring.parts import (
 )
 from knowcap.scoring.rows import biographies, control_rows, shuffled
 from knowcap.scoring.spans import PACKED_GROUP
+from knowcap.sealed import read_result
 
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _window(job: _Job, model_dir: Path | None, mode: ScoringMode, given: int | N
     if given is not None and positions is not None and given > positions:
         raise ScoringError(f"window={given}, but the model has {positions} positions; give a window of at most those")
     training = None if model_dir is None else model_dir / TRAINING_FILE
-    trained = read_json(training).get("block_size") if training is not None and training.is_file() else None
+    trained = read_result(training).get("block_size") if training is not None and training.is_file() else None
     size = given or trained or min(LONGEST_WINDOW, positions or LONGEST_WINDOW)
     how = "as given" if given else "as in training" if trained else f"by default, of {positions} positions"
     # The package's logger: commands print its lines, by the main process, but not those of this stage.

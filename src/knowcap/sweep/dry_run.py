@@ -11,13 +11,14 @@ from typing import Any
 
 from knowcap.dataset.corpora import knowledge_of
 from knowcap.facts import CorpusError
-from knowcap.files import RECIPE_FILE, TRAINING_FILE, read_json
+from knowcap.files import RECIPE_FILE, TRAINING_FILE
 from knowcap.models import ModelError, parameters_of
 from knowcap.recipe import Recipe, RecipeError
 from knowcap.report.duration import duration
 from knowcap.report.table import short_number
 from knowcap.report.text_table import text_table
 from knowcap.run.estimate import SampleCounts, sample_counts, seconds_per_step
+from knowcap.sealed import read_result
 from knowcap.sweep.cells import Cell, Sweep
 from knowcap.sweep.checks import corpus_key, texts_key
 from knowcap.sweep.compare import expected_contests
@@ -104,7 +105,8 @@ def _extrapolated(
 ) -> dict[str, float]:
     """Training seconds of every cell at the speed of the finished ones; {} if there are none."""
     done = [cell for cell in cells if states[cell.name] == "finished"]
-    took = {cell.name: read_json(cell.run_dir / "model" / TRAINING_FILE)["train_seconds"] for cell in done}
+    trained = {cell.name: read_result(cell.run_dir / "model" / TRAINING_FILE, ("train_seconds",)) for cell in done}
+    took = {name: training["train_seconds"] for name, training in trained.items()}
     if not sum(took.values()):
         return {}
     speed = sum(counts[name].flops for name in took) / sum(took.values())

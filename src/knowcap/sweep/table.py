@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from knowcap.files import CAPACITY_FILE, RESULTS_FILE, TRAINING_FILE, read_json, whole_file
+from knowcap.capacity.kept import read_capacity_file
+from knowcap.files import RESULTS_FILE, TRAINING_FILE, read_json, whole_file
 from knowcap.recipe import KEYS
+from knowcap.sealed import parquet, read_result
 from knowcap.sweep.cells import Cell, Sweep, choose
 from knowcap.sweep.dry_run import training_flops
 from knowcap.sweep.workers import is_finished, quantized_dirs
@@ -24,6 +25,7 @@ _CAPACITY = (
     "num_parameters_used_vocabulary", "bits_per_parameter", "max_bits_per_parameter", "knowledge_bits",
     "max_knowledge_bits", "precision",
 )  # fmt: skip
+_NEEDED = (*_CAPACITY, "confidence_interval", "stored_bits_per_parameter")
 # The most and the least frequent tenth of the people, null if all are seen equally often.
 BAND_COLUMNS = (
     "top_band_exposures", "top_band_bits_per_entity", "bottom_band_exposures", "bottom_band_bits_per_entity",
@@ -73,8 +75,10 @@ _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 def row_of(cell: Cell) -> dict[str, Any]:
     """A finished cell's row but for `won`: loss in nats a token, flops by `training_flops`, bits of the full model."""
-    capacity = read_json(cell.run_dir / "model" / CAPACITY_FILE)
-    training = read_json(cell.run_dir / "model" / TRAINING_FILE)
+    capacity = read_capacity_file(
+        cell.run_dir / "model", (*_CAPACITY, "confidence_interval", "stored_bits_per_parameter")
+    )
+    training = read_result(cell.run_dir / "model" / TRAINING_FILE, ("num_tokens", "num_steps", "final_loss"))
     low, high = capacity["confidence_interval"]
     flops = training_flops(cell.recipe, _vocabulary_rows(cell), training["num_tokens"])
     row = {key: capacity[key] for key in _CAPACITY}
@@ -96,7 +100,7 @@ def row_of(cell: Cell) -> dict[str, Any]:
         ends = [band[key] for band in (bands[0], bands[-1]) for key in ("exposures", "bits_per_entity")]
         row |= dict(zip(BAND_COLUMNS, ends, strict=True))
     for name, folder in quantized_dirs(cell).items():
-        quantized = read_json(folder / CAPACITY_FILE)
+        quantized = read_capacity_file(folder, ("bits_per_parameter", "stored_bits_per_parameter"))
         row[f"{name}_bits_per_parameter"] = quantized["bits_per_parameter"]
         row[f"{name}_bits_per_stored_bit"] = _per_stored_bit(quantized)
     others = {key: value for key, value in cell.overrides.items() if key not in SCHEMA.names and key != "run_name"}
@@ -138,7 +142,7 @@ def write_table(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Path:
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
     file = sweep.folder / RESULTS_FILE
     with whole_file(file) as made:
-        pq.write_table(pa.table(columns, schema=schema), made, compression="zstd")
+        parquet.write_table(pa.table(columns, schema=schema), made, compression="zstd")
     return file
 
 

@@ -25,7 +25,7 @@ from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.folder import read_knowledge
 from knowcap.dataset.importing import published_source
 from knowcap.dataset.stage import build, check_knowledge
-from knowcap.files import CORES_FILE, TRAINING_FILE, read_json, whole_file, whole_folder, write_json
+from knowcap.files import CORES_FILE, TRAINING_FILE, read_json, whole_file, whole_folder
 from knowcap.knowledge.frequencies import FREQUENCIES, frequencies_of
 from knowcap.models import (
     build_model,
@@ -43,6 +43,7 @@ from knowcap.progress import progress_bar
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
 from knowcap.scoring.measurement import facts_key
+from knowcap.sealed import files_of, write_result
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
 from knowcap.training.checkpoints import newest_checkpoint, settings_of
@@ -261,7 +262,9 @@ def _save(
     with whole_folder(model_dir) as made:
         model.save_pretrained(made, state_dict=weights)
         save_tokenizer(tokenizer, recipe.block_size, made)
-        write_json(made / TRAINING_FILE, content, allow_nan=True)  # a diverged loss is NaN
+        write_result(
+            made / TRAINING_FILE, content | {"files": files_of(made)}, allow_nan=True
+        )  # a diverged loss is NaN
 
 
 def _history(trainer: Trainer, num_tokens: int) -> dict[str, Any]:

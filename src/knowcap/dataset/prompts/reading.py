@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from knowcap.dataset.folder import DatasetError
 from knowcap.metrics.bits_per_parameter.table_text import decode, header_of, plain_name
 from knowcap.recipe.plain_names import pattern_in
 from knowcap.recipe_file import parse_number
+from knowcap.sealed.parquet import read_table
 
 
 COLUMNS, OPTIONAL = ("prompt", "answer", "candidates"), ("attribute", "entity")
@@ -93,7 +93,7 @@ def read_prompts(source: str | Path, options: PromptOptions | None = None) -> li
         if not path.is_file():
             rows = _loaded(str(source), options)
         elif path.suffix.lower() == ".parquet":
-            rows = _numbered(pq.read_table(path).to_pylist(), "row", 1)
+            rows = _numbered(read_table(path).to_pylist(), "row", 1)
         elif path.suffix.lower() == ".jsonl":
             rows = _json_lines(path)
         else:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from knowcap.dataset.folder import text_batch
 from knowcap.dataset.rewrite.writers import Reply
 from knowcap.facts import NAME, Row, Span
 from knowcap.files import whole_file
 from knowcap.knowledge.people import ENTITY_COLUMN
+from knowcap.sealed.parquet import read_schema, read_table, rows_in, write_table
 
 
 METADATA_KEY = b"knowcap"
@@ -122,7 +122,7 @@ class ShardFiles:
             return None
         saved = _metadata(path)
         missing = Counter(reason for *_, reason in saved["missing"])
-        kept = pq.read_metadata(path).num_rows
+        kept = rows_in(path)
         return Tally(kept, saved["replies"], Counter(saved["rejected"]), missing), saved["passes"]
 
     def load(self, shard: Shard, judge: Callable[[Text, Reply], Row | str]) -> Progress:
@@ -156,12 +156,12 @@ class ShardFiles:
         batch = _batch(rows, [rendering for _, rendering in order])
         table = pa.Table.from_batches([batch]).replace_schema_metadata({METADATA_KEY: json.dumps(saved)})
         with whole_file(self.part(shard)) as made:
-            pq.write_table(table, made, compression="zstd")
+            write_table(table, made, compression="zstd")
         self.journal(shard).unlink(missing_ok=True)
 
     def batch(self, shards: list[Shard], first: int, end: int) -> pa.RecordBatch:
         """The rows of people first … end - 1, from the Parquet files of shards."""
-        tables = [pq.read_table(self.part(s)) for s in shards if s.first < end and first < s.end]
+        tables = [read_table(self.part(s)) for s in shards if s.first < end and first < s.end]
         person = pc.field(ENTITY_COLUMN)
         table = pa.concat_tables(tables).filter((person >= first) & (person < end))
         (batch,) = table.replace_schema_metadata(None).combine_chunks().to_batches() or [_batch([], [])]
@@ -199,11 +199,11 @@ def _entries(path: Path) -> Iterator[tuple[Text, int, Reply]]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    return json.loads(pq.read_schema(path).metadata[METADATA_KEY])
+    return json.loads(read_schema(path).metadata[METADATA_KEY])
 
 
 def _rows(path: Path) -> Iterator[tuple[Row, int]]:
-    for row in pq.read_table(path).to_pylist():
+    for row in read_table(path).to_pylist():
         spans = tuple(Span(s["attribute"], s["start"], s["end"]) for s in row["spans"])
         yield Row(row["text"], spans, row[ENTITY_COLUMN]), row["exposure"]
 

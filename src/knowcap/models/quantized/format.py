@@ -20,6 +20,7 @@ from knowcap.models.quantized import gptq, quanto
 from knowcap.models.quantized.layers import linearize, stored_tensors
 from knowcap.models.quantized.settings import read_quantization, settings_of
 from knowcap.models.registration import read_model_config
+from knowcap.sealed import repair
 
 
 # quanto's scales of quantized activations; if only weights are quantized they are 1, and are not stored.
@@ -56,6 +57,7 @@ def load_quantized(folder: str | Path) -> PreTrainedModel:
     Raises:
         ModelError: a file is missing, the method is unknown, or the file's tensors do not match the model's exactly.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = check_model_folder(folder, ("config.json", QUANTIZATION_FILE))
@@ -63,7 +65,10 @@ def load_quantized(folder: str | Path) -> PreTrainedModel:
     file = check_model_folder(folder, (weights_file(settings.method),)) / weights_file(settings.method)
     model = build_model(read_model_config(folder), seed=0)
     linearize(model)
-    state = load_file(file)
+    try:
+        state = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} cannot be read as safetensors ({error}); {repair(file)}") from error
     names = set(state)
     (quanto if settings.method == "quanto" else gptq).load_layers(model, settings, state)
     # strict=False, since quanto's state has other names: a tensor missing from the file would stay random.

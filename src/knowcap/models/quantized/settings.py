@@ -8,9 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json
+from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE
+from knowcap.models.folders import check_undamaged
 from knowcap.models.names import ModelError
 from knowcap.recipe.quantization import BOTH, METHODS
+from knowcap.sealed import read_result
 
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def read_quantization(folder: Path) -> dict[str, Any]:
         ModelError: the method is unknown, or a setting is missing.
     """
     path = folder / QUANTIZATION_FILE
-    record = read_json(path)
+    record = read_result(path)
     if record.get("method") not in METHODS:
         raise ModelError(f"{path}: method={record.get('method')!r}; expected {' or '.join(METHODS)}")
     missing = [key for key in Settings(bits=8).content() if key not in record]
@@ -168,7 +170,10 @@ def is_quantized(folder: Path) -> bool:
 
 
 def check_kept(model_dir: Path, output_dir: Path, settings: Settings) -> None:
-    """Raises ModelError unless output_dir was made from this model's training run, with these settings."""
+    """Raises ModelError unless output_dir was made from this model's training run, with these settings; FileError if
+    its files were changed since.
+    """
+    check_undamaged(output_dir)
     found, expected = read_quantization(output_dir), settings.content()
     other = [f"{key}={found[key]!r}, expected {value!r}" for key, value in expected.items() if found[key] != value]
     if other:

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from knowcap.dataset.folder import has_config, num_rows, read_rows
-from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, read_json, whole_folder, write_json
+from knowcap.files import QUANTIZATION_FILE, TRAINING_FILE, whole_folder
 from knowcap.models.configs import meta_model, text_config
 from knowcap.models.counts import count_parameters
 from knowcap.models.folders import check_model_folder
@@ -56,6 +56,7 @@ from knowcap.models.quantized.settings import Settings, check_kept, is_quantized
 from knowcap.models.registration import read_model_config
 from knowcap.models.reload import close_logits, reload_problem
 from knowcap.models.separators import Separators
+from knowcap.sealed import files_of, read_result, write_result
 
 
 logger = logging.getLogger(__name__)
@@ -246,7 +247,7 @@ def _write(model_dir: Path, folder: Path, settings: Settings, calibration: Calib
     model = load_model(model_dir)
     check_finite(model_dir, model.state_dict())
     training = model_dir / TRAINING_FILE
-    used = read_json(training).get("used_token_ids") if training.is_file() else None
+    used = read_result(training).get("used_token_ids") if training.is_file() else None
     counts = count_parameters(model, used)
     check_rewritten(model, lambda: linearize(model))
     sizes, once = _sizes(model), dict(model.named_parameters())
@@ -273,7 +274,7 @@ def _write(model_dir: Path, folder: Path, settings: Settings, calibration: Calib
     for name in COPIED_FILES:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, folder / name)
-    write_json(folder / QUANTIZATION_FILE, record)
+    write_result(folder / QUANTIZATION_FILE, record | {"files": files_of(folder)})
     check_same(model, load_quantized(folder))
     return record
 

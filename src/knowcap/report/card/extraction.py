@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from knowcap.files import EXTRACTION_FILE, read_json
+from knowcap.files import EXTRACTION_FILE
 from knowcap.report.card.results import optional, setting, versions, write_readme
 from knowcap.report.table import percent
 from knowcap.report.text_table import text_table
+from knowcap.sealed import EXTRACTION_NEEDS, read_result
 
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ def extractions(run_dir: Path) -> list[Path]:
 
 def extraction_table(folders: Sequence[Path]) -> str:
     """The results of extractions as a Markdown table, for cards and the terminal; empty without any."""
-    rows = [_row(read_json(folder / EXTRACTION_FILE)) for folder in folders]
+    rows = [_row(read_result(folder / EXTRACTION_FILE, EXTRACTION_NEEDS)) for folder in folders]
     return text_table([_COLUMNS, *rows], (0, 1), markdown=True) if rows else ""
 
 
 def results_context(folders: Sequence[Path]) -> dict[str, Any]:
     """What the template of the table and its explanation names."""
-    first = read_json(folders[0] / EXTRACTION_FILE)
+    first = read_result(folders[0] / EXTRACTION_FILE, EXTRACTION_NEEDS)
     chosen = first["extractable_attributes"]
     return {
         "table": extraction_table(folders),
@@ -54,7 +55,7 @@ def write_extraction_card(folder: Path, hub_model_id: str | None = None, base_mo
         hub_model_id: where the folder is published, for the loading example.
         base_model: where the tuned model's original is published.
     """
-    result = read_json(folder / EXTRACTION_FILE)
+    result = read_result(folder / EXTRACTION_FILE, EXTRACTION_NEEDS)
     context = {
         "r": optional(result),
         "title": _title(result),

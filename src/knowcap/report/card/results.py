@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowcap.capacity.kept import read_capacity_file
 from knowcap.capacity.seeds import recipe_of
-from knowcap.files import CAPACITY_FILE, CARD_FILE, NLL_FILE, TRAINING_FILE, read_json, whole_file
+from knowcap.files import CAPACITY_FILE, CARD_FILE, NLL_FILE, TRAINING_FILE, whole_file
 from knowcap.models.names import MODEL_FAMILIES, family_of
 from knowcap.report.table import half_width, number, percent, render
 from knowcap.scoring.measurement import read_measurement
+from knowcap.sealed import read_result
 
 
 if TYPE_CHECKING:
@@ -103,7 +106,9 @@ def read_sources(model_dir: Path, recipe: dict[str, Any] | None = None) -> Sourc
         training=read_if_there(model_dir / TRAINING_FILE),
         recipe=recipe,
         measurement=measurement_of(model_dir),
-        others={path.parent.name: read_json(path) for path in sorted(model_dir.glob(f"*/{CAPACITY_FILE}"))},
+        others={
+            path.parent.name: read_capacity_file(path.parent) for path in sorted(model_dir.glob(f"*/{CAPACITY_FILE}"))
+        },
     )
 
 
@@ -123,13 +128,14 @@ def read_capacities(run_dir: Path) -> dict[Path, dict[str, Any]]:
 
 def read_capacity(model_dir: Path) -> dict[str, Any]:
     """A model folder's capacity.json; under `neutral` that of the neutral texts, if there is one."""
-    capacity, neutral = (read_if_there(folder / CAPACITY_FILE) for folder in (model_dir, model_dir / "neutral"))
+    folders = (model_dir, model_dir / "neutral")
+    capacity, neutral = (read_capacity_file(f) if (f / CAPACITY_FILE).is_file() else {} for f in folders)
     return capacity | {"neutral": neutral} if capacity and neutral else capacity
 
 
-def read_if_there(path: Path) -> dict[str, Any]:
-    """A JSON file's content; {} if there is no such file."""
-    return read_json(path) if path.is_file() else {}
+def read_if_there(path: Path, needed: Sequence[str] = ("model_name",)) -> dict[str, Any]:
+    """A result's content, which must have some keys; {} if there is no such file."""
+    return read_result(path, needed) if path.is_file() else {}
 
 
 def measurement_of(model_dir: Path) -> dict[str, Any]:
