@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from knowcap.knowledge.philox import KeyedPermutation, below, philox4x32, words
+from knowcap.knowledge.philox import KeyedPermutation, below, permutations, philox4x32, words
 
 
 # Random123's kat_vectors: counter, key, expected.
@@ -71,3 +71,11 @@ def test_neighbours_do_not_stay_neighbours():
 def test_an_index_outside_is_an_error():
     with pytest.raises(ValueError, match="outside a permutation of 5"):
         KeyedPermutation(5, 0, "p")(np.array([5]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 30, 1000])
+def test_permutations_made_at_once_are_those_made_alone(size):
+    substreams = np.array([0, 1, 7, 500, 2**32 - 1])
+    found = permutations(size, 3, "order", substreams)
+    alone = [KeyedPermutation(size, 3, "order", int(substream))(np.arange(size)) for substream in substreams]
+    assert found.dtype == np.int64 and np.array_equal(found, np.stack(alone))

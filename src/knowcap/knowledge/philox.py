@@ -75,31 +75,48 @@ class KeyedPermutation:
         if size < 1:
             raise ValueError(f"size={size}, expected 1 or more")
         self.size = size
-        self._a = np.uint64(max(1, int(np.ceil(np.sqrt(size)))))
-        self._b = np.uint64(-(-size // int(self._a)))
-        keys = words(seed, "permutation/" + stream, np.arange(_FEISTEL_ROUNDS), substream)
-        self._keys = (keys[0] << _32) | keys[1]
+        self._keys = _keys(seed, stream, np.array([substream]))[:, 0, 0]
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Where each index goes: (n,) integers below size → (n,) of int64."""
         indices = np.asarray(indices, dtype=np.uint64)
         if indices.size and int(indices.max()) >= self.size:
             raise ValueError(f"index {int(indices.max())} is outside a permutation of {self.size}")
-        out = self._once(indices)
+        out = _feistel(indices, self.size, self._keys)
         outside = np.flatnonzero(out >= self.size)
         while outside.size:
-            out[outside] = self._once(out[outside])
+            out[outside] = _feistel(out[outside], self.size, self._keys)
             outside = outside[out[outside] >= self.size]
         return out.astype(np.int64)
 
-    def _once(self, x: np.ndarray) -> np.ndarray:
-        left, right = x // self._b, x % self._b
-        for number, key in enumerate(self._keys):
-            if number % 2 == 0:
-                left = (left + _mix(right ^ key) % self._a) % self._a
-            else:
-                right = (right + _mix(left ^ key) % self._b) % self._b
-        return left * self._b + right
+
+def permutations(size: int, seed: int, stream: str, substreams: np.ndarray) -> np.ndarray:
+    """The whole `KeyedPermutation` of each substream (s,), made at once: (s, size) int64."""
+    keys = _keys(seed, stream, np.asarray(substreams))
+    out = _feistel(np.arange(size, dtype=np.uint64)[None], size, keys)
+    while (outside := out >= size).any():
+        out = np.where(outside, _feistel(out, size, keys), out)
+    return out.astype(np.int64)
+
+
+def _keys(seed: int, stream: str, substreams: np.ndarray) -> np.ndarray:
+    """The keys of each round of each substream (s,): (rounds, s, 1)."""
+    rounds = np.repeat(np.arange(_FEISTEL_ROUNDS), len(substreams))
+    found = words(seed, "permutation/" + stream, rounds, np.tile(substreams, _FEISTEL_ROUNDS))
+    return ((found[0] << _32) | found[1]).reshape(_FEISTEL_ROUNDS, len(substreams), 1)
+
+
+def _feistel(x: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
+    """The network over a rectangle of just over `size` cells, which takes each of its numbers to another one."""
+    a = np.uint64(max(1, int(np.ceil(np.sqrt(size)))))
+    b = np.uint64(-(-size // int(a)))
+    left, right = x // b, x % b
+    for number, key in enumerate(keys):
+        if number % 2 == 0:
+            left = (left + _mix(right ^ key) % a) % a
+        else:
+            right = (right + _mix(left ^ key) % b) % b
+    return left * b + right
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

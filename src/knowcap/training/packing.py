@@ -18,11 +18,12 @@ import numpy as np
 from knowcap.corpus.pieces import Pieces
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.knowledge.frequencies import Frequencies
-from knowcap.knowledge.philox import KeyedPermutation
+from knowcap.knowledge.philox import KeyedPermutation, permutations
 from knowcap.processes import share_out
 
 
 _SHARDS_PER_JOB = 64  # counted between two reports of progress
+_TEXTS_TOGETHER = 4096  # of several exposures, where one has fewer than half as many
 
 
 class TrainingError(ValueError):
@@ -109,7 +110,7 @@ class Stream:
             shard_size,
         )
         self.shards = -(-corpus.num_people // shard_size)
-        self._cache: dict[tuple[int, int], Shard] = {}  # the two shards used last
+        self._cache: dict[tuple[range, int], list[Shard]] = {}  # the two that were made last
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
         """The people of a shard of an exposure, in order: (n,) int64."""
@@ -124,21 +125,40 @@ class Stream:
         places = order(np.arange(shard * self.shard_size, end))
         return (places, exposure) if self.frequencies is None else self.frequencies.texts(exposure, places)
 
-    def composed(self, exposure: int, shard: int) -> np.ndarray:
-        """The pieces of every biography of a shard: (n, pieces per text)."""
-        return self.corpus.compose(self.pieces, *self.texts(exposure, shard))
+    @property
+    def together(self) -> int:
+        """The number of exposures whose texts are made in one call: several where each has few, as calls cost too."""
+        return max(1, _TEXTS_TOGETHER // self.corpus.num_people) if self.shards == 1 else 1
+
+    def _texts_of(self, exposures: range, shard: int) -> tuple[np.ndarray, int | np.ndarray]:
+        """`texts` of several exposures, one after the other, as many of each."""
+        if len(exposures) == 1:
+            return self.texts(exposures[0], shard)
+        places = permutations(self.corpus.num_people, self.corpus.seed, "order", np.array(exposures))
+        if self.frequencies is None:
+            return places.ravel(), np.repeat(np.array(exposures), places.shape[1])
+        found = [self.frequencies.texts(exposure, own) for exposure, own in zip(exposures, places, strict=True)]
+        return np.concatenate([persons for persons, _ in found]), np.concatenate([numbers for _, numbers in found])
 
     def shard(self, exposure: int, shard: int) -> Shard:
-        """The windows of a shard; the last two shards are cached."""
-        if (exposure, shard) not in self._cache:
-            made = self._make(exposure, shard)
-            self._cache = dict([*self._cache.items()][-1:]) | {(exposure, shard): made}
-        return self._cache[exposure, shard]
+        """The windows of a shard; the last two that were made are cached, with those made together."""
+        first = exposure - exposure % self.together
+        exposures = range(first, max(exposure + 1, min(first + self.together, self.exposures)))
+        if (exposures, shard) not in self._cache:
+            made = self._make(exposures, shard)
+            self._cache = dict([*self._cache.items()][-1:]) | {(exposures, shard): made}
+        return self._cache[exposures, shard][exposure - exposures.start]
 
-    def _make(self, exposure: int, shard: int) -> Shard:
-        tokens, lengths = self.pieces.gather(self.composed(exposure, shard))
-        starts, sizes = self._windows(lengths)
-        return Shard(np.concatenate([[np.int32(EOS_ID)], tokens]), starts, sizes)
+    def _make(self, exposures: range, shard: int) -> list[Shard]:
+        """The windows of a shard of each of several exposures."""
+        tokens, lengths = self.pieces.gather(self.corpus.compose(self.pieces, *self._texts_of(exposures, shard)))
+        of_each = lengths.reshape(len(exposures), -1)
+        ends = np.cumsum(of_each.sum(axis=1))
+        end_of_text, made = np.array([EOS_ID], dtype=np.int32), []
+        for own, end in zip(of_each, ends.tolist(), strict=True):
+            starts, sizes = self._windows(own)
+            made.append(Shard(np.concatenate([end_of_text, tokens[end - int(own.sum()) : end]]), starts, sizes))
+        return made
 
     def _windows(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The starts and lengths of a shard's windows, from the lengths of its biographies."""
@@ -154,15 +174,18 @@ class Stream:
         bounds = ends[cuts]
         return bounds[:-1], np.diff(bounds) + 1
 
-    def lengths(self, exposure: int, shard: int) -> np.ndarray:
-        """The number of tokens of every biography of a shard, ends of text included: (n,) int64."""
+    def lengths(self, exposures: range, shard: int) -> np.ndarray:
+        """The number of tokens of every biography of a shard, ends of text included: (exposures, n) int64."""
+        texts = self._texts_of(exposures, shard)
         if isinstance(self.corpus, HasTextLengths):
-            return self.corpus.text_lengths(self.pieces, *self.texts(exposure, shard))
-        return self.pieces.lengths[self.composed(exposure, shard)].sum(axis=1, dtype=np.int64)
+            lengths = self.corpus.text_lengths(self.pieces, *texts)
+        else:
+            lengths = self.pieces.lengths[self.corpus.compose(self.pieces, *texts)].sum(axis=1, dtype=np.int64)
+        return lengths.reshape(len(exposures), -1)
 
-    def sizes(self, exposure: int, shard: int) -> np.ndarray:
-        """The number of tokens in each window of a shard, computed from its texts' lengths: (windows,) int64."""
-        return self._windows(self.lengths(exposure, shard))[1]
+    def sizes(self, exposures: range, shard: int) -> list[np.ndarray]:
+        """The tokens in each window of a shard of each exposure, from its texts' lengths: (windows,) int64 each."""
+        return [self._windows(lengths)[1] for lengths in self.lengths(exposures, shard)]
 
     def count(self, progress: Callable[[int], object] = int, num_proc: int = 1) -> tuple[np.ndarray, int]:
         """Counts the windows of every shard, from the texts' lengths, and keeps the table.
@@ -235,9 +258,12 @@ def padded(windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _count_shards(stream: Stream, job: range) -> Iterator[tuple[range, list[int], int]]:
     """The number of windows of each shard of a job (counted through all exposures), and of tokens in all of them."""
-    windows, tokens = [], 0
-    for number in job:
-        sizes = stream.sizes(*divmod(number, stream.shards))
-        windows.append(len(sizes))
-        tokens += int(sizes.sum())
+    windows, tokens, number = [], 0, job.start
+    while number < job.stop:
+        exposure, shard = divmod(number, stream.shards)
+        exposures = range(exposure, exposure + min(stream.together, job.stop - number))
+        for sizes in stream.sizes(exposures, shard):
+            windows.append(len(sizes))
+            tokens += int(sizes.sum())
+        number += len(exposures)
     yield job, windows, tokens

@@ -126,10 +126,14 @@ class Mixture:
         useful, tokens = self.useful.count(progress, num_proc)
         wanted, junk, junk_tokens = tokens * (1 - self.useful_share) / self.useful_share, [], 0
         while junk_tokens < wanted:
-            sums = np.cumsum(self.junk.sizes(*divmod(len(junk), self.junk.shards)))
-            taken = min(len(sums), int(np.searchsorted(sums, wanted - junk_tokens)) + 1)
-            junk.append(taken)
-            junk_tokens += int(sums[taken - 1])
+            exposure, shard = divmod(len(junk), self.junk.shards)
+            for sizes in self.junk.sizes(range(exposure, exposure + self.junk.together), shard):
+                if junk_tokens >= wanted:
+                    break
+                sums = np.cumsum(sizes)
+                taken = min(len(sums), int(np.searchsorted(sums, wanted - junk_tokens)) + 1)
+                junk.append(taken)
+                junk_tokens += int(sums[taken - 1])
         counts = np.concatenate([useful.ravel(), np.array(junk, dtype=np.int64)])
         self.use_counts(counts)
         return counts, tokens + junk_tokens
