@@ -13,8 +13,9 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,9 @@ UNSPACED = re.compile(
 )
 # Characters that end a line, move the cursor or turn the direction of writing; and halves of characters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MOST_ENTITIES, MOST_BITS = 10**15, 1e9  # beyond what any data set has; sums stay finite
+# The expressions that a `first_chunk` may be: others, of other writers, can take for ever.
+FIRST_CHUNK = re.compile(r"\\d\+\(\?: \\d\+\)\{\d{1,4}\}|[\w. ]{1,200}")
 LONGEST_NAME = 1000  # characters, of a data set, a column or an attribute
 MIN_CONTROL = 100  # with fewer people outside the sample, the null control is made of shuffled values
 
@@ -117,18 +121,9 @@ class Knowledge:
     missing_texts: int = 0
 
     def __post_init__(self) -> None:
-        names, problems = [a.name for a in self.attributes], []
-        for what, text in (
-            ("name", self.name),
-            ("entity_column", self.entity_column),
-            *(("attribute", n) for n in names),
-        ):
-            if not (isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and not CONTROL.search(text)):
-                problems.append(
-                    f"{what} is {text!r:.300}, expected a name of one line of at most {LONGEST_NAME} characters"
-                )
-        if problems:
+        if problems := list(_wrong_types(self)):
             raise FactError("knowledge.json: " + "; ".join(problems))
+        names = [a.name for a in self.attributes]
         determined = {a.name for a in self.attributes if a.determined_by is not None}
         problems = [f"attribute {n!r} is listed twice" for n in sorted(set(names)) if names.count(n) > 1]
         for a in self.attributes:
@@ -141,7 +136,7 @@ class Knowledge:
                     f"{a.name!r} is determined by {a.determined_by!r}, which is determined itself; "
                     "name the attribute that determines both"
                 )
-            if not (math.isfinite(a.log2_candidates) and a.log2_candidates >= 0):
+            if not 0 <= a.log2_candidates <= MOST_BITS:
                 problems.append(
                     f"{a.name!r}: log2_candidates={a.log2_candidates}, expected a finite number of bits >= 0"
                 )
@@ -226,6 +221,59 @@ class Knowledge:
             return cls(**content)
         except (KeyError, TypeError) as error:
             raise FactError(f"{path}: {error}; expected the fields of knowcap.facts.Knowledge") from error
+
+
+def _wrong_types(knowledge: Knowledge) -> Iterator[str]:
+    """The problems of values that are of other types than the fields, or of sizes that no data set has."""
+    k, attributes = knowledge, [a for a in knowledge.attributes if isinstance(a, Attribute)]
+    for what, text in (
+        ("name", k.name),
+        ("entity_column", k.entity_column),
+        *(("attribute", a.name) for a in attributes),
+    ):
+        if not (isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and not CONTROL.search(text)):
+            yield f"{what} is {_shown(text)}, expected a name of one line of at most {LONGEST_NAME} characters"
+    for what, text in (("version", k.version), ("text_prefix", k.text_prefix)):
+        if not (isinstance(text, str) and len(text) <= LONGEST_NAME and not CONTROL.search(text)):
+            yield f"{what} is {_shown(text)}, expected one line of at most {LONGEST_NAME} characters"
+    for what, number in (("num_people", k.num_people), ("seed", k.seed), ("missing_texts", k.missing_texts)):
+        if not _is_count(number):
+            yield f"{what} is {_shown(number)}, expected a whole number of 0 to {MOST_ENTITIES:,}"
+    if not isinstance(k.bound, bool):
+        yield f"bound is {_shown(k.bound)}, expected true or false"
+    if k.name_log2_candidates is not None and not _is_bits(k.name_log2_candidates):
+        yield f"name_log2_candidates is {_shown(k.name_log2_candidates)}, expected bits of 0 or more, or null"
+    for a in attributes:
+        if not (isinstance(a.log2_candidates, Real) and not isinstance(a.log2_candidates, bool)):
+            yield f"{a.name!r}: log2_candidates is {_shown(a.log2_candidates)}, expected a number of bits"
+        if a.candidates is not None and (not isinstance(a.candidates, Integral) or isinstance(a.candidates, bool)):
+            yield f"{a.name!r}: candidates is {_shown(a.candidates)}, expected a whole number, or null"
+        if a.determined_by is not None and not isinstance(a.determined_by, str):
+            yield f"{a.name!r}: determined_by is {_shown(a.determined_by)}, expected the name of an attribute, or null"
+        if a.stated is not None and not _is_count(a.stated):
+            yield f"{a.name!r}: stated is {_shown(a.stated)}, expected how many entities state it, or null"
+    for term in k.diversity_terms:
+        if not isinstance(term, dict) or not _is_bits(term.get("log2_candidates")):
+            yield f"a diversity term is {_shown(term)}, expected a mapping with log2_candidates, bits of 0 or more"
+        elif not FIRST_CHUNK.fullmatch(str(term.get("first_chunk", "."))):
+            yield f"first_chunk is {_shown(term['first_chunk'])}, expected an expression such as \\d+(?: \\d+){{4}}"
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) <= MOST_ENTITIES
+
+
+def _is_bits(value: Any) -> bool:
+    return _is_real(value) and 0 <= value <= MOST_BITS
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    """A value for a message."""
+    return f"{str(value)[:100]!r}" if not isinstance(value, str) else f"{value[:100]!r}"
 
 
 def _is_log2(bits: float, candidates: int) -> bool:

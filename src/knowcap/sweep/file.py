@@ -15,6 +15,7 @@ are the same in all cells are a list of one item. A file with a finding that res
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from knowcap.sweep.cells import EQUAL, Cell, Sweep, cell_name, combine
 SWEEPS = "sweeps"  # under output_dir, so that a sweep and a run may have one name
 _PARTS = ("base", "grid", "list", "best_of", "compare", "tolerance", "finding")
 _NOT_OVERRIDES = {"output_dir": "cannot be overridden; pass --output_dir to the command"}
+MOST_CELLS = 20_000
 _LONGEST_NAME = 200  # characters; file systems end at 255 bytes
 
 
@@ -78,7 +80,10 @@ def read_sweep(
         content.grid["seed"] = list(seeds)
     for values in (content.grid.get("model_name", []), *content.items):
         _locate_models(values, file.parent)
-    overrides = combine(content.items, content.grid)
+    count = len(content.items) * math.prod(len(values) for values in content.grid.values())
+    if count > MOST_CELLS:
+        problems.append(f"grid and list make {count:,} cells, expected at most {MOST_CELLS:,}; make several sweeps")
+    overrides = [] if problems else combine(content.items, content.grid)
     base = _find_base(file, content.base, problems)
     cells: tuple[Cell, ...] = ()
     folder = Path(output_dir or "runs") / SWEEPS / file.stem

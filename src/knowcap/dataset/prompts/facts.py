@@ -151,8 +151,8 @@ def candidates_of(cell: Any) -> tuple[int | None, tuple[str, ...]]:
         if text.startswith("["):
             try:
                 cell = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"got {cell!r}, which is no JSON list: {error}") from None
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"got {cell!r:.200}, which is no JSON list: {error}") from None
         elif "|" in text:
             cell = text.split("|")
         else:

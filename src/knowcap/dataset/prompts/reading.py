@@ -128,7 +128,10 @@ def _json_lines(path: Path) -> list[PromptRow]:
     rows = []
     for number, line in enumerate(decode(path.read_bytes())[0].splitlines(), start=1):
         if line.strip():
-            cells = json.loads(line)
+            try:
+                cells = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"{path} line {number}: no JSON that can be read: {error}") from error
             if not isinstance(cells, dict):
                 raise DatasetError(f"{path} line {number}: expected a JSON object, got {line[:40]!r}")
             rows.append(PromptRow(cells, f"line {number}"))

@@ -94,6 +94,11 @@ def _law(path: Path, content: Mapping[str, Any]) -> Law:
         if _is_number(constants.get(key)) and constants[key] <= 0 and (key, constants[key]) != ("E", 0)
     ]
     intervals, open_ended = _intervals(path, content, problems)
+    missing = [key for key, value in constants.items() if _is_number(value) and not content["samples"].get(key)]
+    if intervals and content["samples"] and missing:
+        problems.append(
+            f"{path}: the samples have no {', '.join(missing)[:200]}, expected all constants; fit it again"
+        )
     if doubts := content.get("doubtful_units"):
         problems.append(f"{path}: the units of {name} are in doubt ({doubts[0]}); fit it again to plain counts")
     if problems:
@@ -137,10 +142,10 @@ def _foreign(path: Path, content: Mapping[str, Any]) -> list[str]:
 
 
 def _are_samples(value: Any) -> bool:
-    lists = list(value.values()) if isinstance(value, dict) else [None]
-    return all(isinstance(found, list) and len(found) == len(lists[0]) for found in lists) and all(
-        _is_number(number) for found in lists for number in found
-    )
+    if not isinstance(value, dict) or not all(isinstance(found, list) for found in value.values()):
+        return False
+    lists = list(value.values())
+    return len({len(found) for found in lists}) == 1 and all(_is_number(number) for found in lists for number in found)
 
 
 def _are_ranges(value: Any) -> bool:

@@ -13,6 +13,7 @@ from knowcap.laws.plan.setting import positive
 from knowcap.laws.published import EXPOSURES, MUENNIGHOFF
 
 
+MOST_PASSES = 1e9
 _USED = ("data-constrained", "exposures")
 
 
@@ -40,8 +41,8 @@ def passes(
     laws = laws or {}
     for name, given in (("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
         positive(name, given)
-    if not passes_so_far >= 1:
-        raise LawError(f"passes: got {passes_so_far:g}, expected 1 or more")
+    if not 1 <= passes_so_far <= MOST_PASSES:
+        raise LawError(f"passes: got {passes_so_far:g}, expected 1 to {MOST_PASSES:g}")
     if other := sorted(laws.keys() - set(_USED)):
         raise LawError(f"plan passes: got the law {', '.join(other)}, expected {' or '.join(_USED)}")
     loss, bits = laws.get("data-constrained", MUENNIGHOFF), laws.get("exposures", EXPOSURES)

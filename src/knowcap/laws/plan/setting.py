@@ -58,7 +58,7 @@ class Setting:
             )
         elif self.exposures is not None and self.exposures > LIMITS["exposures"][1]:
             problems += _problems("exposures", self.exposures)
-        elif self.exposures is not None and self.junk != "none" and self.exposures < min(JUNK[self.junk][0]):
+        elif self.exposures is not None and self.junk in JUNK and self.exposures < min(JUNK[self.junk][0]):
             problems.append(
                 f"exposures={self.exposures:g} with junk={self.junk}: the paper has no figure below "
                 f"{min(JUNK[self.junk][0])} exposures; raise exposures, or leave junk out"

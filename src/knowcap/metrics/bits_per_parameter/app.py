@@ -47,7 +47,7 @@ def parse(argument: str, text: str) -> Any:
 
 def integer(number: float | None) -> Any:
     """An integer if the number is whole, since number fields return floats; the metric rejects other numbers."""
-    return int(number) if isinstance(number, (int, float)) and float(number).is_integer() else number
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def measure(

@@ -305,6 +305,8 @@ def _table(argument: str, values: ArrayLike) -> np.ndarray:
     try:
         if (detach := getattr(values, "detach", None)) is not None:  # a torch tensor, maybe bfloat16 or on a GPU
             values = detach().cpu().double().numpy()
+        if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+            raise TypeError("complex numbers")
         table = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{argument}: not a table of numbers ({error}); pass rows of one length") from error
