@@ -45,10 +45,10 @@ def read_capacity_file(folder: Path, needed: Sequence[str] = CAPACITY_NEEDS) -> 
 def _check_ratios(path: Path, content: dict[str, Any]) -> None:
     """Raises FileError if bits per parameter are not the bits through the parameters, whatever the digest."""
     for most in ("", "max_"):
-        ratio, bits, count = (
-            content.get(key) for key in (f"{most}bits_per_parameter", f"{most}knowledge_bits", _COUNT)
-        )
-        if None in (ratio, bits, count) or math.isclose(ratio * count, bits, rel_tol=1e-9, abs_tol=1e-9):
+        ratio, bits, count = (content.get(k) for k in (f"{most}bits_per_parameter", f"{most}knowledge_bits", _COUNT))
+        if ratio is None or bits is None or count is None:
+            continue
+        if math.isclose(ratio * count, bits, rel_tol=1e-9, abs_tol=1e-9):
             continue
         raise FileError(
             f"{path}: {most}bits_per_parameter is {ratio}, but {most}knowledge_bits is {bits} and {_COUNT} {count}, "

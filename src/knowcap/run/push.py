@@ -316,10 +316,10 @@ def _extraction_artefact(folder: Path, repo_id: str, base_model: str) -> Artefac
     if ADAPTER_FILE in files:  # in the run it names the model folder
         config = read_json(folder / ADAPTER_FILE)
         config["base_model_name_or_path"] = base_model
-        files[ADAPTER_FILE] = (json.dumps(config, indent=2) + "\n").encode()
+        files[ADAPTER_FILE] = adapter = (json.dumps(config, indent=2) + "\n").encode()
         tuning = read_result(folder / TUNING_FILE)
         if ADAPTER_FILE in tuning.get("files", {}):
-            tuning["files"][ADAPTER_FILE] = hashlib.sha256(files[ADAPTER_FILE]).hexdigest()
+            tuning["files"][ADAPTER_FILE] = hashlib.sha256(adapter).hexdigest()
             files[TUNING_FILE] = (json.dumps(with_digest(tuning), indent=2, ensure_ascii=False) + "\n").encode()
     with tempfile.TemporaryDirectory(prefix="knowcap-card-") as place:
         (Path(place) / EXTRACTION_FILE).symlink_to((folder / EXTRACTION_FILE).absolute())

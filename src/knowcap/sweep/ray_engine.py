@@ -6,6 +6,7 @@ checkpoint; the run folder's lock makes it wait while a process of the lost node
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,5 +114,5 @@ def _connected(address: str | None) -> ModuleType:
     if not ray.is_initialized():
         # No code is sent: every node has knowcap installed.
         options: Mapping[str, Any] = {"include_dashboard": False} if address is None else {}
-        ray.init(address=address, log_to_driver=True, logging_level="WARNING", **options)
+        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, **options)
     return ray

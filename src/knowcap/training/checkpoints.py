@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers import TrainerState
-from transformers.trainer import safe_globals
+from transformers.trainer_pt_utils import safe_globals
 
 from knowcap.files import FileError, flush, read_json, replace_folder, write_json
 from knowcap.models import is_config
