@@ -143,7 +143,7 @@ def test_files_that_are_no_tables_are_reported(tmp_path: Path) -> None:
         ("uneven.csv", b"loss,flops\n1,2\n1\n", "rows 2 do not have 2 cells"),
         ("double.csv", b"loss,loss\n1,2\n", "two columns are named loss"),
         ("bytes.csv", b"\xff\xfe\x00", "not UTF-8"),
-        ("no.parquet", b"loss,flops\n1,2\n", "not a Parquet file"),
+        ("no.parquet", b"loss,flops\n1,2\n", "expected an undamaged Parquet file"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(LawError, match=words):
