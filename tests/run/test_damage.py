@@ -236,10 +236,10 @@ def test_a_capacity_that_was_typed_in_is_not_believed(finished, tmp_path, capsys
         assert "capacity.json: bits_per_parameter is 1.5, but knowledge_bits is" in capsys.readouterr().err
 
 
-def test_a_second_measurement_of_a_model_waits_for_the_first(finished, tmp_path, caplog):
+def test_a_second_measurement_of_a_model_waits_for_the_first(finished, tmp_path, monkeypatch):
     with copied(finished, tmp_path / "copy") as place, ExitStack() as first:
         waits = threading.Event()
-        caplog.handler.addFilter(lambda record: waits.set() if "waiting for it" in record.getMessage() else True)
+        monkeypatch.setattr("knowcap.files.logger.warning", lambda text, *_: "waiting for it" in text and waits.set())
         first.enter_context(locked(place / "runs" / "mine"))
         codes: list[int] = []
         second = threading.Thread(target=lambda: codes.append(main(COMMANDS["measure a copy"])))

@@ -114,7 +114,7 @@ def test_outside_of_training_a_signal_ends_the_command_at_once(tmp_path, monkeyp
         os.kill(os.getpid(), number)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr("knowcap.run.pipeline._check_start_token", lambda *_: None)
+    monkeypatch.setattr("knowcap.run.pipeline.check_start_token", lambda *_: None)
     for name in ("data", "train", "measure", "report"):
         monkeypatch.setattr(f"knowcap.run.pipeline.{name}", signalled if name == stage else lambda *_, **__: tmp_path)
     assert main(command(tmp_path, "run")) == status
