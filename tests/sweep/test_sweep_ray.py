@@ -60,9 +60,11 @@ def node(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kill_node(process: subprocess.Popen[bytes]) -> None:
-    """kill -9 of all that a node started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """kill -9 of all that a node started: its workers have groups of their own, and would train on for a while."""
+    there = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    for number in [pid for pid in there if process.pid in (pid, *ancestors_of(pid))]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
     process.wait()
 
 
