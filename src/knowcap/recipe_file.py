@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -201,7 +202,7 @@ def convert(value: Any, hint: Any) -> Any:
     if kind is bool and text.lower() in ("true", "yes", "on", "false", "no", "off"):
         return text.lower() in ("true", "yes", "on")
     number = parse_number(text)
-    if kind is float and number is not None:
+    if kind is float and number is not None and abs(number) <= sys.float_info.max:
         return float(number)
     if kind is int and isinstance(number, int):
         return number

@@ -39,6 +39,7 @@ RECIPE = {
 SWEEP = {"base": "recipe.yaml", "grid": {"seed": [0, 1, 2, 3]}}
 PATIENCE = 60.0  # seconds in which a command of which a process was killed must have ended
 _LOCKS = (".lock", ".lock.soft")
+_TIMED = ("training.json", "quantization.json", "README.md", "loss.png", "loss.pdf", "loss.svg")  # they tell seconds
 
 
 @dataclass
@@ -84,8 +85,9 @@ def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file below a folder, but for locks."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _LOCKS)
+    """The SHA-256 of every file below a folder, but for locks and files that tell seconds, which two commands may
+    round alike."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (*_LOCKS, *_TIMED))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

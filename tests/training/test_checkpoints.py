@@ -284,6 +284,8 @@ def test_training_that_a_signal_ended_goes_on_to_the_same_bytes_and_losses(tmp_p
         monkeypatch.setattr(signals, "_noted", None)
     train(recipe, tmp_path / "ended")
     assert result(tmp_path / "ended") == result(tmp_path / "whole")
+    states = [(newest(tmp_path / name) / "rng_state.pth").read_bytes() for name in ("ended", "whole")]
+    assert states[0] == states[1]  # of dropout, where a model has it
 
 
 @pytest.mark.parametrize("moment", ["model.safetensors", "optimizer.pt", "trainer_state.json", MANIFEST])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -228,8 +229,9 @@ def _find_base(file: Path, base: str, problems: list[str]) -> Path | None:
     if not base:
         return None
     beside = file.parent / base
-    if beside.is_file() and not beside.samefile(file):
-        return beside
+    with suppress(OSError):  # a name that no file system has
+        if beside.is_file() and not beside.samefile(file):
+            return beside
     if base.removesuffix(".yaml") in packaged:
         return packaged[base.removesuffix(".yaml")]
     names = ", ".join(packaged) or "none"

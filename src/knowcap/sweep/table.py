@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from knowcap.capacity.kept import read_capacity_file
-from knowcap.files import RESULTS_FILE, TRAINING_FILE, read_json, whole_file
+from knowcap.files import CONFIG_FILE, RESULTS_FILE, TRAINING_FILE, read_json, whole_file
 from knowcap.recipe import KEYS
 from knowcap.sealed import parquet, read_result
+from knowcap.sealed.digests import FILES, check_files
 from knowcap.sweep.cells import Cell, Sweep, choose
 from knowcap.sweep.dry_run import training_flops
 from knowcap.sweep.workers import is_finished, quantized_dirs
@@ -80,7 +81,7 @@ def row_of(cell: Cell) -> dict[str, Any]:
     )
     training = read_result(cell.run_dir / "model" / TRAINING_FILE, ("num_tokens", "num_steps", "final_loss"))
     low, high = capacity["confidence_interval"]
-    flops = training_flops(cell.recipe, _vocabulary_rows(cell), training["num_tokens"])
+    flops = training_flops(cell.recipe, _vocabulary_rows(cell, training), training["num_tokens"])
     row = {key: capacity[key] for key in _CAPACITY}
     row |= {
         "run": cell.name,
@@ -113,8 +114,11 @@ def _per_stored_bit(capacity: Mapping[str, Any]) -> float | None:
     return None if stored is None else capacity["bits_per_parameter"] / stored
 
 
-def _vocabulary_rows(cell: Cell) -> int:
-    return read_json(cell.run_dir / "model" / "config.json")["vocab_size"]
+def _vocabulary_rows(cell: Cell, training: Mapping[str, Any]) -> int:
+    """From the model's configuration, which is checked against the digest that its training recorded."""
+    folder, recorded = cell.run_dir / "model", training.get(FILES) or {}
+    check_files(folder, {name: digest for name, digest in recorded.items() if name == CONFIG_FILE}, TRAINING_FILE)
+    return read_json(folder / CONFIG_FILE)["vocab_size"]
 
 
 def rows_of(sweep: Sweep, known: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:

@@ -95,6 +95,7 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.settings = settings or {}
         self._resumed: Path | None = None
+        self._goes_on = False
         self._damaged: frozenset[int] = frozenset()
         self._staging = Path(cast(str, self.args.output_dir), STAGING)
         self._saving = False
@@ -122,6 +123,18 @@ class ResumableTrainer(Trainer):
             raise ProcessError(
                 f"{' '.join(str(error).split())}; run again with fewer dataloader_num_workers"
             ) from error
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step; before the first one of a resumed training, the checkpoint's random state.
+
+        The Trainer loads it too, but then makes the loader's iterator, which draws a number that the training without
+        an interruption drew at its beginning.
+        """
+        found = super().get_batch_samples(*args, **kwargs)
+        if self._resumed is not None and not self._goes_on:
+            self._load_rng_state(str(self._resumed))
+            self._goes_on = True
+        return found
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._saving else super()._get_output_dir(trial)
