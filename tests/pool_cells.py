@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from knowcap.processes import signals
 from knowcap.progress import progress_bar
 from knowcap.sweep.cells import Cell
 from knowcap.sweep.workers import Outcome
@@ -50,14 +53,36 @@ def dying(cell: Cell, *_: Any) -> Outcome:
 def hanging(cell: Cell, *_: Any) -> Outcome:
     """Starts a process, writes both ids into the run folder, reports and never ends."""
     child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
-    cell.run_dir.mkdir(parents=True, exist_ok=True)
-    file = cell.run_dir / "pids"
-    file.with_name("made").write_text(f"{os.getpid()} {child.pid}")
-    file.with_name("made").rename(file)
-    with progress_bar(total=10, desc="hanging") as bar:
-        bar.update()
+    with _at_work(cell, child.pid):
         threading.Event().wait()
     return Outcome(cell.name)
+
+
+def saving(cell: Cell, *_: Any) -> Outcome:
+    """As training does: it goes on until it is asked to end, and saves first."""
+    with signals.held(), _at_work(cell):
+        while signals.noted() is None:
+            threading.Event().wait(0.01)
+        (cell.run_dir / "saved").touch()
+    return Outcome(cell.name)
+
+
+def stubborn(cell: Cell, *_: Any) -> Outcome:
+    """It has been asked to end, but is in a step that takes long."""
+    with signals.held(), _at_work(cell):
+        threading.Event().wait()
+    return Outcome(cell.name)
+
+
+@contextmanager
+def _at_work(cell: Cell, *others: int) -> Iterator[None]:
+    """Writes the ids of its processes into the run folder, then reports."""
+    cell.run_dir.mkdir(parents=True, exist_ok=True)
+    (cell.run_dir / "made").write_text(" ".join(map(str, (os.getpid(), *others))))
+    (cell.run_dir / "made").rename(cell.run_dir / "pids")
+    with progress_bar(total=10, desc="hanging") as bar:
+        bar.update()
+        yield
 
 
 def short_report(run_dir: Path) -> Path:

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,9 @@ RECIPE = {
 SWEEP = {"base": "recipe.yaml", "grid": {"seed": [0, 1, 2, 3]}}
 PATIENCE = 60.0  # seconds in which a command of which a process was killed must have ended
 _LOCKS = (".lock", ".lock.soft")
-_TIMED = ("training.json", "quantization.json", "README.md", "loss.png", "loss.pdf", "loss.svg")  # they tell seconds
+# Files that tell seconds; a checkpoint's manifest has the digest of one of them.
+_TIMED = ("training.json", "quantization.json", "manifest.json", "README.md", "loss.png", "loss.pdf", "loss.svg")
+_SECONDS = re.compile(rb'"seconds": [0-9.]+')  # in the log of a checkpoint's trainer_state.json
 
 
 @dataclass
@@ -88,7 +91,11 @@ def digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file below a folder, but for locks and files that tell seconds, which two commands may
     round alike."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (*_LOCKS, *_TIMED))
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): hashlib.sha256(_without_seconds(path)).hexdigest() for path in files}
+
+
+def _without_seconds(path: Path) -> bytes:
+    return _SECONDS.sub(b"", path.read_bytes()) if path.name == "trainer_state.json" else path.read_bytes()
 
 
 def undisturbed(kind: str, folder: Path, people: int) -> tuple[dict[str, str], float]:

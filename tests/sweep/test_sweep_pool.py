@@ -13,14 +13,14 @@ from multiprocessing import active_children
 
 import pyarrow.parquet as pq
 import pytest
-from pool_cells import SEEDS, dying, hanging, is_there, killed_once, noted, short_report
+from pool_cells import SEEDS, dying, hanging, is_there, killed_once, noted, saving, short_report, stubborn
 from sweep_cells import write_sweep
 
 from knowcap.cli import main
 from knowcap.progress import Progress, progress_bar, report_to
 from knowcap.sweep import load_sweep, places
 from knowcap.sweep.places import place_problems, places_for
-from knowcap.sweep.pool import Pool
+from knowcap.sweep.pool import Pool, _Worker
 from knowcap.sweep.run import CellsFailed, run_sweep
 from knowcap.sweep.view import View, describe
 
@@ -86,25 +86,49 @@ def test_a_process_that_dies_is_its_cells_failure_alone(sweep, lines, monkeypatc
     assert gone(pids) and active_children() == []
 
 
-def test_ctrl_c_ends_all_processes_and_those_that_they_started(sweep, tmp_path, monkeypatch, capsys):
-    pids: list[int] = []
+@pytest.fixture
+def ended(sweep, tmp_path, monkeypatch):
+    """Runs the sweep in two processes, sends a signal once both are at work; gives the status and their ids."""
 
-    def interrupted(_: View, place: int, progress: Progress) -> None:
-        files = list(sweep.folder.glob("*/pids"))
-        if progress.stage == "hanging" and len(files) == 2:
-            pids.extend(int(pid) for file in files for pid in file.read_text().split())
-            os.kill(os.getpid(), signal.SIGINT)
+    def end(run, number: int = signal.SIGINT) -> tuple[int, list[int]]:
+        pids: list[int] = []
 
-    monkeypatch.setattr(View, "update", interrupted)
-    monkeypatch.setattr("knowcap.sweep.run.text_problems", lambda cells: [])
-    monkeypatch.setattr("knowcap.cli.sweep._engine", lambda args: Pool(2, run=hanging))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in processes in the background
-    try:
-        assert main(["sweep", str(sweep.file), "--output_dir", str(tmp_path / "runs")]) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert "run the same command again" in capsys.readouterr().err
+        def interrupted(_: View, place: int, progress: Progress) -> None:
+            files = list(sweep.folder.glob("*/pids"))
+            if progress.stage == "hanging" and len(files) == 2:
+                pids.extend(int(pid) for file in files for pid in file.read_text().split())
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(View, "update", interrupted)
+        monkeypatch.setattr("knowcap.sweep.run.text_problems", lambda cells: [])
+        monkeypatch.setattr("knowcap.cli.sweep._engine", lambda args: Pool(2, run=run))
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in processes in the background
+        try:
+            return main(["sweep", str(sweep.file), "--output_dir", str(tmp_path / "runs")]), pids
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    return end
+
+
+def test_ctrl_c_ends_all_processes_and_those_that_they_started(ended, capsys):
+    status, pids = ended(hanging)
+    assert status == 130 and "run the same command again" in capsys.readouterr().err
     assert len(pids) == 4 and gone(pids) and active_children() == []
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_cells_that_are_being_trained_are_saved_first(sweep, ended, number, expected):
+    status, pids = ended(saving, number)
+    assert status == expected and len(list(sweep.folder.glob("*/saved"))) == 2
+    assert len(pids) == 2 and gone(pids) and active_children() == []
+
+
+def test_another_ctrl_c_ends_them_at_once(ended, monkeypatch):
+    is_ending = _Worker.is_ending
+    monkeypatch.setattr(_Worker, "is_ending", lambda self: os.kill(os.getpid(), signal.SIGINT) or is_ending(self))
+    status, pids = ended(stubborn)
+    assert status == 130 and len(pids) == 2 and gone(pids) and active_children() == []
 
 
 def test_processes_end_with_the_one_that_started_them(sweep, tmp_path):

@@ -9,6 +9,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,6 +258,14 @@ def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4"]
 
 
+def state(run_dir: Path) -> dict[str, Any]:
+    """Of the Trainer, in the newest checkpoint: epochs, losses and so on, without seconds."""
+    found = json.loads((newest(run_dir) / "trainer_state.json").read_text())
+    for entry in found["log_history"]:
+        del entry["seconds"]
+    return found
+
+
 class SignalAt(TrainingProgress):
     """The signal comes in a step."""
 
@@ -286,6 +295,7 @@ def test_training_that_a_signal_ended_goes_on_to_the_same_bytes_and_losses(tmp_p
     assert result(tmp_path / "ended") == result(tmp_path / "whole")
     states = [(newest(tmp_path / name) / "rng_state.pth").read_bytes() for name in ("ended", "whole")]
     assert states[0] == states[1]  # of dropout, where a model has it
+    assert state(tmp_path / "ended") == state(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("moment", ["model.safetensors", "optimizer.pt", "trainer_state.json", MANIFEST])

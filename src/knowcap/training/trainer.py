@@ -216,7 +216,8 @@ class _Ending(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Asks for a checkpoint and the end."""
+        """Asks for a checkpoint and the end. The Trainer counts a resumed training's epoch from its resumption."""
+        state.epoch = state.global_step / state.max_steps * state.num_train_epochs
         if self._is_asked(args, state.global_step):
             control.should_save = control.should_training_stop = True
             control.should_log |= not hasattr(self._trainer, "_tr_loss")  # transformers 4 does not give the losses
