@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated import isoflop, noise_of, parametric, silence
+from simulated import isoflop, noise_of, noisy, parametric, silence
 
 from knowcap.laws import LawError, fit_law, read_runs
 from knowcap.laws.columns import decimals_of, numbers, same_columns, unit_of
 from knowcap.laws.compare import compare_approaches
+from knowcap.laws.fit import Fit
 from knowcap.laws.quantity import parse_number, read_number
 
 
@@ -188,3 +189,17 @@ def test_a_table_of_tiny_runs_draws_no_alarm_about_units() -> None:
     table |= {"run": list("abcdef"), "int8_bits_per_parameter": [None] * 6, "top_band_exposures": [None] * 6}
     for law in ("capacity", "kaplan-n", "kaplan-c"):
         assert "doubtful_units" not in fit_law(law, table, **FEW).extra
+
+
+def test_a_standard_error_far_above_its_constant_is_a_dash():
+    table, _ = noisy("exposures", "equal", 0)
+    fit = fit_law("exposures", table, num_bootstraps=10)
+    name = next(iter(fit.constants))
+    fit.standard_errors[name] = 99 * fit.constants[name]
+    assert not line_of(fit, name).endswith(" -")
+    fit.standard_errors[name] = 1e20 * fit.constants[name]
+    assert line_of(fit, name).endswith(" -")
+
+
+def line_of(fit: Fit, name: str) -> str:
+    return next(line.rstrip() for line in fit.text().splitlines() if line.startswith(name))

@@ -37,18 +37,18 @@ def paper_parameters(layers: int, heads: int) -> int:
 
 
 def plot_findings(verdicts: Sequence[Verdict], path: Path) -> Path:
-    """Draws the cells that decide the findings, one mark for each seed, and the paper's peaks in a panel of their own.
+    """Draws the cells of findings, one mark for each seed, and the paper's peaks in a panel of their own.
 
     Args:
         verdicts: from `judge`.
         path: of the picture; of a PNG file SVG and PDF stand beside it.
 
     Raises:
-        FileError: no statement has a number yet.
+        FileError: no cell has a result yet.
     """
-    rows = list({name: v.results[name].row for v in verdicts for s in v.statements for name in s.used}.values())
+    rows = list({name: row for verdict in verdicts for name, row in _cells(verdict).items()}.values())
     if not rows:
-        raise FileError("there is nothing to plot: no statement has all cells of a seed; collect results first")
+        raise FileError("there is nothing to plot: no cell has a result; collect results first")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 4.6), layout="constrained")
@@ -74,6 +74,13 @@ def plot_findings(verdicts: Sequence[Verdict], path: Path) -> Path:
     handles, labels = ours.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=8.5)
     return save_plot(figure, path)
+
+
+def _cells(verdict: Verdict) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """A finding's own cells, and those of other sweeps that decide it: a row of results by sweep and name."""
+    own = {sweep.name for sweep in verdict.finding.sweeps[:1]}
+    used = {name for statement in verdict.statements for name in statement.used}
+    return {name: found.row for name, found in verdict.results.items() if name[0] in own or name in used}
 
 
 def _marks(axes: Axes, rows: Sequence[Mapping[str, Any]], label: str, color: str, marker: str) -> None:

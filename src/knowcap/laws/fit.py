@@ -252,10 +252,10 @@ class Fit:
         rows = [["constant", "value", percent, "bootstrap", "standard error"]]
         for name, value in self.constants.items():
             ends = [span(self.intervals[name]), span(self.bootstrap_intervals.get(name, (None, None)))]
-            rows.append([name, number(value), *ends, number(self.standard_errors.get(name))])
+            rows.append([name, number(value), *ends, self._standard_error(name, value)])
         for name, value in self.derived.items():
             ends = span(self.derived_intervals[name]) if name in self.derived_intervals else ""
-            rows.append([name, number(value), ends, "", number(self.standard_errors.get(name))])
+            rows.append([name, number(value), ends, "", self._standard_error(name, value)])
         lines.append(text_table(rows))
         lines += [
             "",
@@ -272,6 +272,11 @@ class Fit:
             ]
         lines += [f"note: {note}" for note in self.notes] + [f"warning: {text}" for text in self.warnings]
         return "\n".join(lines)
+
+    def _standard_error(self, name: str, value: float) -> str:
+        """In the table; a dash where it is far above the value: some resamples do not determine the constant."""
+        error = self.standard_errors.get(name)
+        return number(None if error is None or error > 100 * abs(value) > 0 else error)
 
     def write(self, path: str | Path) -> Path:
         """Writes the JSON file, whole or not at all, and returns its path."""
