@@ -19,6 +19,7 @@ from damages import DAMAGES, damage
 
 from knowcap.cli import main
 from knowcap.files import locked, read_json
+from knowcap.run.places import MEASURING, RESULTS
 
 
 RECIPE = """
@@ -248,6 +249,30 @@ def test_a_second_measurement_of_a_model_waits_for_the_first(finished, tmp_path,
         first.close()
         second.join(60)
         assert codes == [0]
+
+
+def test_part_files_that_a_kill_left_beside_a_finished_measurement_are_removed(finished, undisturbed, tmp_path):
+    """It came between the last rename and the removal of the parts."""
+    with copied(finished, tmp_path / "copy") as place:
+        model = place / "runs" / "mine" / "model"
+        for name in (".scoring.json", ".nll.shard000000.parquet", ".control_swapped.shard000000.parquet"):
+            (model / name).touch()
+        with redirect_stdout(io.StringIO()):
+            assert main(COMMANDS["measure"]) == 0
+        assert numbers(place) == undisturbed["measure"][1]
+        assert not list(model.glob(".[nsc]*"))
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_replacement_that_was_killed_while_files_were_moved_ends_as_if_not(finished, undisturbed, tmp_path, moved):
+    with copied(finished, tmp_path / "copy") as place:
+        model = place / "runs" / "mine" / "model"
+        (model / MEASURING).mkdir()
+        for file in [file for file in RESULTS if (model / file).is_file()][moved:]:
+            (model / file).rename(model / MEASURING / file)
+        with redirect_stdout(io.StringIO()):
+            assert main(COMMANDS["measure"]) == 0
+        assert numbers(place) == undisturbed["measure"][1] and not (model / MEASURING).exists()
 
 
 @pytest.mark.slow

@@ -40,7 +40,15 @@ from knowcap.run.log import (
     describe_training,
     logged,
 )
-from knowcap.run.places import RESULTS, output_of, replaced_results, results_place, subfolder, texts_to_score
+from knowcap.run.places import (
+    RESULTS,
+    is_replaced,
+    output_of,
+    replaced_results,
+    results_place,
+    subfolder,
+    texts_to_score,
+)
 from knowcap.sealed import check_text
 
 
@@ -288,7 +296,8 @@ def _measure_texts(
 
     final = options["output_dir"] / mode.folder
     scored = not options["overwrite"] and all((final / file).is_file() for file in (NLL_FILE, CONTROL_FILE))
-    if not scored and any((final / file).is_file() for file in (NLL_FILE, CAPACITY_FILE)):
+    earlier = any((final / file).is_file() for file in (NLL_FILE, CAPACITY_FILE))
+    if not scored and (earlier or is_replaced(options["output_dir"], mode.folder)):
         with replaced_results(options["output_dir"], mode.folder) as made:
             _measure_texts(model_dir, dataset_dir, recipe, launcher, mode, **(options | {"output_dir": made}))
         return final / CAPACITY_FILE

@@ -26,6 +26,7 @@ from knowcap.run.folder import is_run_dir
 if TYPE_CHECKING:
     from knowcap.dataset.prompts import PromptOptions
 
+MEASURING = ".measuring"  # the folder of a measurement that will replace the one beside it
 RESULTS = (CONTROL_FILE, SWAPPED_FILE, NLL_FILE, CAPACITY_FILE)
 
 
@@ -89,6 +90,11 @@ def output_of(name: str | Path, model_dir: Path, dataset_name: str | None) -> Pa
     return model_dir if place is None else place / subfolder(model_dir)
 
 
+def is_replaced(output_dir: Path, mode_folder: str) -> bool:
+    """Whether a measurement that replaces the one in `output_dir` was begun, see `replaced_results`."""
+    return (output_dir / MEASURING / mode_folder).is_dir()
+
+
 @contextmanager
 def replaced_results(output_dir: Path, mode_folder: str) -> Iterator[Path]:
     """A folder for a new measurement that replaces the one in `output_dir` when the block ends without an error.
@@ -99,7 +105,7 @@ def replaced_results(output_dir: Path, mode_folder: str) -> Iterator[Path]:
         output_dir: has the earlier results.
         mode_folder: of the scoring mode, in the folder that is made as in `output_dir`.
     """
-    made, final = output_dir / ".measuring", output_dir / mode_folder
+    made, final = output_dir / MEASURING, output_dir / mode_folder
     try:
         yield made
     except ValueError:

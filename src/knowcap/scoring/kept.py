@@ -17,6 +17,8 @@ from knowcap.scoring.mode import ScoringError, ScoringMode
 
 logger = logging.getLogger(__name__)
 
+_PARTS = (".scoring.json", ".nll*", ".control*")  # the temporary files of `parts`
+
 # The options of measurements by versions that did not record them.
 _UNRECORDED = {"start_token": "auto", "dtype": "float32"}
 
@@ -64,7 +66,11 @@ class Asked:
         return cls(knowledge, entities, digest_of(model_dir, dataset_dir, mode.configs), options)
 
     def is_kept(self, folder: Path) -> bool:
-        """Whether a folder has both tables. Raises ScoringError if they are a measurement of something else."""
+        """Whether a folder has both tables; removes part files that an interruption left beside them.
+
+        Raises:
+            ScoringError: the tables are a measurement of something else.
+        """
         path = folder / NLL_FILE
         if not (path.is_file() and (folder / CONTROL_FILE).is_file()):
             return False
@@ -82,5 +88,7 @@ class Asked:
             raise ScoringError(f"{path} was measured with {'; '.join(other)}; {again}, or give another --output_dir")
         if found.get(SWAPPED) and not (folder / SWAPPED_FILE).is_file():
             raise ScoringError(f"{folder / SWAPPED_FILE} is missing; {again}")
+        for file in (file for pattern in _PARTS for file in folder.glob(pattern)):
+            file.unlink(missing_ok=True)
         logger.info("kept the finished measurement %s", path)
         return True
