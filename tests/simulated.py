@@ -161,11 +161,12 @@ def mixtures(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
 
 
 def accuracy(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
-    """Four choices, of which the best models miss a tenth."""
-    loss = np.linspace(0.2, 3.0, 25)
+    """Four choices, of which the best models miss a tenth; larger models and longer trainings have the lower loss."""
+    n, length = grid(np.geomspace(1e7, 1e9, 5), np.arange(5))
+    loss = 3.0 - 0.4 * np.log10(n / 1e7) / 0.5 - 0.3 * length
     share = 0.25 + 0.65 / (1 + np.exp(4.0 * (loss - 1.4)))
     constants = {"chance": 0.25, "ceiling": 0.9, "steepness": 4.0, "midpoint": 1.4}
-    return {"loss": loss, "accuracy": share * noise(25)}, constants
+    return {"num_parameters": n, "loss": loss, "accuracy": share * noise(25)}, constants
 
 
 def step_law(noise: Callable[[int], np.ndarray]) -> tuple[Table, Constants]:
@@ -239,28 +240,59 @@ NOISES = ("equal", "unequal", "heavy", "size", "seed")
 _SEEDS = 4
 
 
+# Columns that bear the noise, where these are not the loss; what tells sizes apart, where that is not num_parameters;
+# and the noise of laws whose other tests have none.
+_OBSERVED = {
+    "capacity": ("knowledge_bits",),
+    "exposures": ("knowledge_bits",),
+    "factors": ("knowledge_bits",),
+    "critical-batch": ("batch_tokens",),
+    "accuracy": ("accuracy",),
+    "step-law": ("learning_rate", "batch_tokens"),
+}
+_SCALES = {"multi-power": 0.001}
+
+
 def noisy(law: str, kind: str, seed: int) -> tuple[Table, Constants]:
-    """A law's table with one of the `NOISES`; four runs of each setting with `seed`."""
+    """A law's table with one of the `NOISES`; four runs of each setting with `seed`.
+
+    Curves of one schedule share their noise as those of one size do elsewhere, and unequal noise falls along them.
+    """
     make, _, scale = SIMULATED[law]
+    scale = _SCALES.get(law, scale)
     table, truth = make(silence)
     generator = np.random.default_rng(seed)
     if kind == "seed":
+        repeats = len(next(iter(table.values())))
         table = {name: np.tile(column, _SEEDS) for name, column in table.items()}
-        table["seed"] = np.repeat(np.arange(_SEEDS), len(next(iter(table.values()))) // _SEEDS)
-    sizes = next(column for name, column in table.items() if name != "loss")
-    number = len(sizes)
-    independent = generator.standard_normal(number)
+        table["seed"] = np.repeat(np.arange(_SEEDS), repeats)
+        if "run" in table:
+            table["run"] = table["run"] + (table["run"].max() + 1) * table["seed"]
+    sizes = _sizes(table, kind)
+    _, member = np.unique(table["seed"] if kind == "seed" else sizes, return_inverse=True)
+    for name in _OBSERVED.get(law, ("loss",)):
+        table[name] = table[name] * np.exp(scale * _noise(kind, sizes, member, generator))
+    if law == "accuracy":
+        table["accuracy"] = np.minimum(table["accuracy"], 1.0)
+    return table, truth
+
+
+def _sizes(table: Table, kind: str) -> np.ndarray:
+    if "run" in table:
+        return table["step" if kind == "unequal" else "run"]
+    return table["num_parameters"] if "num_parameters" in table else next(iter(table.values()))
+
+
+def _noise(kind: str, sizes: np.ndarray, member: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    independent = generator.standard_normal(len(sizes))
     if kind == "unequal":
         place = np.log(sizes / sizes.min()) / np.log(sizes.max() / sizes.min())
         independent *= 3.0 ** (1 - 2 * place)
     elif kind == "heavy":
-        independent = generator.standard_t(2.5, number)
+        independent = generator.standard_t(2.5, len(sizes))
     elif kind in ("size", "seed"):
-        _, member = np.unique(sizes if kind == "size" else table["seed"], return_inverse=True)
         independent = 0.4 * independent + generator.standard_normal(member.max() + 1)[member]
-    observed = {"capacity": "knowledge_bits", "exposures": "knowledge_bits", "critical-batch": "batch_tokens"}
-    name = observed.get(law, "loss")
-    return table | {name: table[name] * np.exp(scale * independent)}, truth
+    return independent
 
 
 # Settings like those of Porian et al. (2024): 16 sizes at 12 budgets, whose profiles reach far beyond their optimum on

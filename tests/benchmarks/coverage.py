@@ -22,14 +22,15 @@ from knowcap.laws import fit_law  # noqa: E402
 LEVEL = 0.9
 LAWS = (
     "capacity", "exposures", "kaplan-n", "kaplan-nd", "kaplan-ns", "critical-batch", "chinchilla-parametric",
-    "chinchilla-isoflop",
+    "chinchilla-isoflop", "step-law", "accuracy", "multi-power", "factors", "data-constrained", "mixtures",
 )  # fmt: skip
+BOOTSTRAPPED = ("chinchilla-parametric", "multi-power", "data-constrained", "mixtures")
 
 
 def main(trials: int, laws: list[str]) -> None:
     print(f"{trials} tables of each kind, intervals of {LEVEL:.0%}: rate / median width in logs")
     for law in laws:
-        bootstraps = 200 if law == "chinchilla-parametric" else 10
+        bootstraps = 200 if law in BOOTSTRAPPED else 10
         for kind in NOISES:
             held: dict[str, list[bool]] = {}
             width: dict[str, list[float]] = {}
@@ -39,7 +40,7 @@ def main(trials: int, laws: list[str]) -> None:
                 for name, value in truth.items():
                     low, high = (np.nan if end is None else end for end in fit.intervals[name])
                     held.setdefault(name, []).append(not (low > value or high < value))
-                    width.setdefault(name, []).append(np.log(high / low) if low > 0 else np.inf)
+                    width.setdefault(name, []).append(abs(np.log(high / low)) if low * high > 0 else np.inf)
             rates = "  ".join(f"{k} {np.mean(v):.2f} / {np.nanmedian(width[k]):.3g}" for k, v in held.items())
             print(f"{law:<22}{kind:<11}{rates}", flush=True)
 

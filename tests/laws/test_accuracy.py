@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated import accuracy, grid, hoffmann, noise_of, silence
+from simulated import accuracy, grid, hoffmann, noise_of, noisy, silence
 
 from knowcap.laws import LawError, accuracy_at, fit_law
 
@@ -45,3 +45,22 @@ def test_accuracy_of_a_loss_of_another_task_is_warned_of() -> None:
     table, _ = accuracy(silence)
     fit = fit_law("accuracy", table | {"accuracy": 0.9 - 0.2 * table["accuracy"]}, num_bootstraps=10)
     assert any("does not rise" in text for text in fit.warnings)
+
+
+def test_larger_models_are_predicted_from_smaller_ones_in_logarithms_of_accuracies() -> None:
+    """With noise of 1 % the rollout's last errors are of that size, and no misfit is warned of."""
+    fit = fit_law("accuracy", noisy("accuracy", "equal", 1)[0], num_bootstraps=20)
+    assert fit.rollout is not None
+    last = fit.rollout.cut == fit.rollout.cut.max()
+    assert np.abs(fit.rollout.error[last]).max() < 0.05
+    assert not any("misses the larger" in text for text in fit.warnings)
+
+
+def test_noise_that_models_of_one_size_share_widens_the_intervals() -> None:
+    table, _ = noisy("accuracy", "size", 1)
+    fit = fit_law("accuracy", table, num_bootstraps=10)
+    assert "sizes" in fit.clusters
+    alone = fit_law("accuracy", {name: table[name] for name in ("loss", "accuracy")}, num_bootstraps=10)
+    assert fit.constants == pytest.approx(alone.constants)
+    wide, narrow = ([float(end or np.nan) for end in f.intervals["ceiling"]] for f in (fit, alone))
+    assert wide[1] - wide[0] > 1.2 * (narrow[1] - narrow[0])

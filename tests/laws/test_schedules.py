@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated import grid, multi_power, silence, step_law
+from simulated import grid, multi_power, noisy, silence, step_law
 
 from knowcap.laws import LawError, best_rate_and_batch, fit_law, multi_power_loss
 from knowcap.laws.multi_power import PUBLISHED
@@ -85,7 +85,31 @@ def test_two_schedules_predict_a_third() -> None:
     fit = fit_law("multi-power", {k: v[seen] for k, v in table.items()}, num_bootstraps=10)
     new = {name: table[name][~seen] for name in ("step", "learning_rate")}
     assert fit.predict(new) == pytest.approx(table["loss"][~seen], rel=1e-6)
-    assert any("2 curves" in text for text in fit.warnings)
+    assert any("2 curves for 7 constants" in text for text in fit.warnings)
+
+
+def test_what_three_noisy_schedules_do_not_determine_is_open_and_said() -> None:
+    """With 0.1 % of noise the curve of a constant rate is found, the shape of what a fall gains is not."""
+    table, truth = noisy("multi-power", "equal", 0)
+    fit = fit_law("multi-power", table, num_bootstraps=10, confidence_level=0.9)
+    for name in ("L_0", "A", "alpha"):
+        low, high = (float(end or np.nan) for end in fit.intervals[name])
+        assert low < truth[name] < high < 1.1 * low
+    open_ends = [name for name, ends in fit.intervals.items() if None in ends]
+    assert open_ends
+    for name in open_ends:
+        assert any(text.startswith(f"the data do not determine {name}") for text in fit.warnings)
+
+
+def test_curves_are_clusters_where_there_are_more_than_constants() -> None:
+    table, _ = multi_power(silence)
+    rows = len(table["step"])
+    more = {name: np.tile(column, 3) for name, column in table.items()}
+    more["run"] = more["run"] + 3 * (np.arange(3 * rows) // rows)
+    fit = fit_law("multi-power", more, num_bootstraps=10)
+    assert fit.clusters[0] == "groups"
+    assert not any("curves for 7 constants" in text for text in fit.warnings)
+    assert fit_law("multi-power", table, num_bootstraps=10).clusters[0] == "points"
 
 
 def test_the_law_is_the_sum_over_single_steps() -> None:

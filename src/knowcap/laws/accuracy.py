@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,16 +29,6 @@ def accuracy_at(constants: Mapping[str, Any], loss: Any) -> np.ndarray:
     low, high = constants["chance"], constants["ceiling"]
     distance = constants["steepness"] * (np.asarray(loss, dtype=float) - constants["midpoint"])
     return low + (high - low) * scipy.special.expit(-distance)
-
-
-@dataclass(frozen=True)
-class _Shares(Curve):
-    """A curve that is fitted to shares, not to their logarithms: a share near zero would weigh too much."""
-
-    @property
-    def target(self) -> np.ndarray:
-        """The accuracies, of shape (n,)."""
-        return self.points["observed"]
 
 
 def fit_accuracy(loss: np.ndarray, accuracy: np.ndarray, options: Options = _OPTIONS) -> Fit:
@@ -101,12 +90,12 @@ def _fit(loss: np.ndarray, accuracy: np.ndarray, free: list[bool], options: Opti
             (0.0, 0.1), (0.0, 0.3), (3.0, 8.0), np.quantile(loss, [0.1, 0.5, 0.9])
         )
     ]
-    curve = _Shares(
-        LAW, names, (False,) * len(names), model, {"loss": loss, "observed": accuracy}, predict
+    curve = Curve(
+        LAW, names, (False,) * len(names), model, {"loss": loss, "observed": accuracy}, predict,
+        in_logs=False, described="sum of squared differences of accuracies",
     )  # fmt: skip
     fit = fit_curve(curve, np.array(starts)[:, columns], options)
     fit.points["fitted"] = accuracy_at({**held, **fit.constants}, loss)
-    fit.objective_of = "sum of squared differences of accuracies"
     fit.constants = {name: held.get(name, fit.constants.get(name, 0.0)) for name in NAMES}
     fit.intervals = {name: fit.intervals.get(name, (held.get(name), held.get(name))) for name in NAMES}
     if fit.samples is not None:

@@ -131,7 +131,7 @@ def fit_critical_batch_curves(
     groups = found[:, 0]
     if options.groups is not None:  # of whole runs
         groups = options.groups[first][groups.astype(int)]
-    own = replace(options, groups=groups, shared=())
+    own = replace(options, groups=groups, shared={})
     return _fit_crossings(number, found[:, 1], found[:, 2], found[:, 3], own)
 
 

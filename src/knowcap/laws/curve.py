@@ -58,9 +58,10 @@ class Curve:
         return self.described or ("sum of squared log residuals" if np.isinf(self.delta) else huber)
 
     def log_prediction(self, theta: np.ndarray) -> np.ndarray:
-        """Logarithms of the law's predictions at constants (B, p): (B, n)."""
+        """Logarithms of the law's predictions at constants (B, p): (B, n); NaN where these are below zero."""
         prediction = self.model(theta)[0]
-        return prediction if self.in_logs else np.log(prediction)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return prediction if self.in_logs else np.log(prediction)
 
     def constants(self, theta: np.ndarray) -> np.ndarray:
         """The solver's constants (…, p) as the law's (…, len(names))."""
@@ -150,7 +151,7 @@ def _clusters(curve: Curve, residual: np.ndarray, options: Options) -> tuple[dic
     main = "points" if options.groups is None else "groups"
     found, least = {main: options.groups}, _SURE
     sizes = curve.points.get("num_parameters")
-    for name, column in (("sizes", sizes), *(("shared", column) for column in options.shared)):
+    for name, column in (("sizes", sizes), *options.shared.items()):
         if column is None or not (p := correlated(residual, column)) < _DOUBTED:
             continue
         found[name] = column

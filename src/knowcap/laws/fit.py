@@ -35,15 +35,15 @@ class Options:
         seed: of the weights.
         groups: of shape (n,): points of equal value belong together, such as those of one run, and are resampled
             whole.
-        shared: columns of shape (n,) whose equal values may have noise in common, such as training seeds; those whose
-            residuals show it are resampled whole too. Sizes are always considered.
+        shared: columns of shape (n,), by name, whose equal values may have noise in common, such as training seeds;
+            those whose residuals show it are resampled whole too. Sizes are always considered.
     """
 
     confidence_level: float = 0.95
     num_bootstraps: int = 1000
     seed: int = 0
     groups: np.ndarray | None = None
-    shared: tuple[np.ndarray, ...] = ()
+    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence_level < 1:
@@ -54,7 +54,7 @@ class Options:
     def only(self, rows: np.ndarray) -> Options:
         """The same for the points that `rows` (booleans or indices) selects."""
         groups = None if self.groups is None else self.groups[rows]
-        return replace(self, groups=groups, shared=tuple(column[rows] for column in self.shared))
+        return replace(self, groups=groups, shared={name: column[rows] for name, column in self.shared.items()})
 
 
 class _Asked(dict[str, Any]):
@@ -79,8 +79,8 @@ class Fit:
         intervals: [low, high] of each constant at `confidence_level`; None for an end that the data do not bound.
         interval_method: where `intervals` come from: `sandwich` (profiles, as wide as the sandwich variance asks),
             `bootstrap` (percentiles, corrected for leverage and few clusters), or `regression`.
-        clusters: what was taken for a cluster of shared noise: `points`, `groups` (of the table), `sizes` or `shared`;
-            an interval is the widest of these.
+        clusters: what was taken for a cluster of shared noise: `points`, `groups` (of the table), `sizes`, or a name
+            in `Options.shared`, such as `seeds`; an interval is the widest of these.
         stretch: what the distance of the samples' percentiles is multiplied by in intervals from a bootstrap.
         profile_intervals: profiles of equal and independent noise.
         bootstrap_intervals: percentiles.

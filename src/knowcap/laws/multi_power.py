@@ -30,6 +30,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
 _OPTIONS = Options()
 _ROWS, _FALLS = 40, 120  # of a curve: points fitted to, and steps of its schedule
 _MOST_BOOTSTRAPS = 100
+_PARTS = 5  # of a curve, of consecutive rows
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def fit_multi_power(
 ) -> Fit:
     """Least squares of log loss after the peak of the rate; 40 rows of each curve, evenly chosen, are points.
 
-    Intervals are of a bootstrap over runs where there are several; the rows of one curve go together.
+    Intervals take whole curves for clusters of shared noise where there are more of them than constants; of fewer,
+    the constants take up what the rows of a curve share, and a warning says so.
 
     Args:
         step, learning_rate: as in `multi_power_loss`.
@@ -149,16 +151,15 @@ def fit_multi_power(
     def predict(constants: Mapping[str, Any], columns: Mapping[str, Any]) -> np.ndarray:
         return multi_power_loss(constants, columns["step"], columns["learning_rate"], columns.get("run"))
 
-    options = replace(
-        options, num_bootstraps=min(options.num_bootstraps, _MOST_BOOTSTRAPS), shared=(),
-        groups=runs[rows] if len(schedules) > 2 else None,
-    )  # fmt: skip
-    curve = Curve(LAW, NAMES, (True,) * 7, model, points, predict, method="bootstrap")
+    options = replace(options, num_bootstraps=min(options.num_bootstraps, _MOST_BOOTSTRAPS))
+    curve = Curve(LAW, NAMES, (True,) * 7, model, points, predict)
+    options = _resampled(options, rows, runs[rows])
     fit = fit_curve(curve, _starts(schedules, loss[rows], learning_rate), options)
-    if len(schedules) < 3:
+    if options.groups is None:
         fit.warnings.append(
-            f"{len(schedules)} curve{'s' * (len(schedules) > 1)}: rows of one curve share their noise, so intervals "
-            "are too narrow; add schedules"
+            f"{len(schedules)} curve{'s' * (len(schedules) > 1)} for {len(NAMES)} constants: noise that all rows of a "
+            "curve share, such as its seed's, moves the constants unseen, and intervals are of noise within curves "
+            f"alone; add schedules or repeats with other seeds, {len(NAMES) + 1} curves or more"
         )
     if falling < 2 or not any(schedule.fall.sum() < 0.05 * learning_rate.max() for schedule in schedules):
         fit.warnings.append(
@@ -166,6 +167,23 @@ def fit_multi_power(
             "their fall gains; add a run of constant rate and another shape"
         )
     return fit
+
+
+def _resampled(options: Options, rows: np.ndarray, runs: np.ndarray) -> Options:
+    """Curves (or the table's own groups) resampled whole where there are more of them than constants.
+
+    Fewer cannot be: the constants take up what whole curves share. There the rows are, and parts of curves, and curves
+    if the residuals go together in them.
+    """
+    groups = runs if options.groups is None else options.groups[rows]
+    shared = {name: column[rows] for name, column in options.shared.items()}
+    if len(np.unique(groups)) > len(NAMES):
+        return replace(options, groups=groups, shared=shared)
+    parts = np.empty(len(runs), dtype=int)
+    for number, name in enumerate(np.unique(runs)):
+        (own,) = np.nonzero(runs == name)
+        parts[own] = _PARTS * number + np.arange(len(own)) * _PARTS // len(own)
+    return replace(options, groups=None, shared=shared | {"parts of curves": parts, "curves": groups})
 
 
 def _starts(schedules: list[_Schedule], loss: np.ndarray, rate: np.ndarray) -> np.ndarray:

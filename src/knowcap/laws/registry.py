@@ -160,7 +160,7 @@ def _resampled(taken: Taken, options: Options) -> Options:
         name: taken[name] for name in CLUSTERS if name in taken and len(np.unique(taken[name])) < len(taken.rows)
     }
     groups = repeated.get("group", repeated.get("run"))
-    shared = (repeated["seed"],) if "seed" in repeated else ()
+    shared = {"seeds": repeated["seed"]} if "seed" in repeated else {}
     return replace(options, groups=groups, shared=shared)
 
 
@@ -306,6 +306,13 @@ def _fit_multi_power(taken: Taken, options: Options) -> Fit:
     return fit_multi_power(*(taken[n] for n in ("step", "learning_rate", "loss")), run=run, options=options)
 
 
+def _fit_accuracy(taken: Taken, options: Options) -> Fit:
+    """The law has no sizes, but runs of one size may share noise."""
+    if "num_parameters" in taken:
+        options = replace(options, shared={"sizes": taken["num_parameters"], **options.shared})
+    return fit_accuracy(taken["loss"], taken["accuracy"], options)
+
+
 def _fit_factors(taken: Taken, options: Options) -> Fit:
     names = ("exposures", "architecture", "precision", "run")
     labels = {name: taken[name] for name in names if name in taken}
@@ -346,9 +353,7 @@ _LAWS = {
         _simple(fit_mixtures, "num_parameters", "num_active_parameters", "num_tokens", "loss"),
         last=True,
     ),
-    "accuracy": _Law(
-        ("loss", "accuracy"), _simple(fit_accuracy, "loss", "accuracy"), below_zero="accuracy", predicts="accuracy"
-    ),
+    "accuracy": _Law(("loss", "accuracy"), _fit_accuracy, below_zero="accuracy", predicts="accuracy"),
     "step-law": _Law(
         ("num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),
         _simple(fit_step_law, "num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),

@@ -64,7 +64,7 @@ def fit_step_law(
             f"{LAW}: got {len(settings)} pairs of parameters and tokens, expected 5 or more that differ in both"
         )
     points = {"num_parameters": settings[:, 0], "num_tokens": settings[:, 1]}
-    options = replace(options, groups=None, shared=())
+    options = replace(options, groups=None, shared={})
     x, y = np.log(settings.T)
     one = np.ones_like(x)
     fit = _line(LAW, _RATE, np.stack([one, x, y], 1), points | {"observed": best[:, 0]}, options)
