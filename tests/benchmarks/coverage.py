@@ -1,6 +1,6 @@
 """How often the intervals of laws hold the truth, and how wide they are, under five kinds of noise.
 
-python tests/benchmarks/coverage.py [TRIALS] [LAW ...]
+python tests/benchmarks/coverage.py [TRIALS] [LAW ...] [NOISE ...]
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LAWS = (
     "capacity", "exposures", "kaplan-n", "kaplan-nd", "kaplan-ns", "critical-batch", "chinchilla-parametric",
     "chinchilla-isoflop", "step-law", "accuracy", "multi-power", "factors", "data-constrained", "mixtures",
 )  # fmt: skip
-BOOTSTRAPPED = ("chinchilla-parametric", "multi-power", "data-constrained", "mixtures")
+BOOTSTRAPPED = ("chinchilla-parametric", "data-constrained", "mixtures")
 
 
-def main(trials: int, laws: list[str]) -> None:
+def main(trials: int, laws: list[str], kinds: list[str]) -> None:
     print(f"{trials} tables of each kind, intervals of {LEVEL:.0%}: rate / median width in logs")
     for law in laws:
         bootstraps = 200 if law in BOOTSTRAPPED else 10
-        for kind in NOISES:
+        for kind in kinds:
             held: dict[str, list[bool]] = {}
             width: dict[str, list[float]] = {}
             for seed in range(trials):
@@ -46,5 +46,8 @@ def main(trials: int, laws: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [word for word in sys.argv[1:] if word.isdigit()]
-    main(int(numbers[0]) if numbers else 300, [word for word in sys.argv[1:] if not word.isdigit()] or list(LAWS))
+    words = sys.argv[1:]
+    numbers = [int(word) for word in words if word.isdigit()]
+    noises = [word for word in words if word in NOISES]
+    names = [word for word in words if not word.isdigit() and word not in noises]
+    main(numbers[0] if numbers else 300, names or list(LAWS), noises or list(NOISES))

@@ -353,7 +353,9 @@ _LAWS = {
         _simple(fit_mixtures, "num_parameters", "num_active_parameters", "num_tokens", "loss"),
         last=True,
     ),
-    "accuracy": _Law(("loss", "accuracy"), _fit_accuracy, below_zero="accuracy", predicts="accuracy"),
+    "accuracy": _Law(
+        ("loss", "accuracy"), _fit_accuracy, ("num_parameters",), below_zero="accuracy", predicts="accuracy"
+    ),
     "step-law": _Law(
         ("num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),
         _simple(fit_step_law, "num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),
