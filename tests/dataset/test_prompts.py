@@ -89,10 +89,10 @@ def test_the_order_of_lines_has_no_effect(tmp_path):
 def test_a_limit_takes_all_facts_of_its_entities(tmp_path):
     rows = sorted(people(), key=lambda row: row["attribute"])
     folder = write_prompts(rows, tmp_path / "data")
-    pairs, count = biographies(folder, "biographies", read_knowledge(folder), 10)
-    found = [(row.entity, row.spans[1].attribute) for row, _ in pairs]
+    texts = biographies(folder, "biographies", read_knowledge(folder), 10)
+    found = [(row.entity, row.spans[1].attribute) for row, _ in texts.read(0, len(texts))]
     chosen = {entity for entity, _ in found}
-    assert len(chosen) == 10 and count == len(found)
+    assert len(chosen) == 10 and len(texts) == len(found)
     assert {(row["entity"], row["attribute"]) for row in rows if row["entity"] in chosen} == {*found}
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import (
@@ -25,9 +29,11 @@ from knowcap.corpus.base import tokenizer_of
 from knowcap.corpus.tokenizer import wrap
 from knowcap.dataset.corpora import corpus_of
 from knowcap.dataset.stage import build
-from knowcap.extraction import ExtractionError, Tuning, matches
+from knowcap.extraction import ExtractionError, Tuning, matches, results
+from knowcap.extraction import questions as questions_module
 from knowcap.extraction.answering import answer_nll, answers, normalize
 from knowcap.extraction.questions import Question, questions_of
+from knowcap.extraction.stored import StoredQuestions
 from knowcap.extraction.tuning import QuestionDataset, attention_targets, is_tied, lora_config, save_adapter
 from knowcap.knowledge.pools import BIRTH_DATES, format_birth_date, load_pools
 from knowcap.models import build_model, model_config
@@ -182,7 +188,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedTok
 
 def test_the_tokens_of_a_question_are_its_text_and_its_value_is_marked(asked) -> None:
     folder, tokenizer, rows = asked
-    found = questions_of(folder, "train", tokenizer, rows)
+    found = list(questions_of(folder, "train", tokenizer, rows))
     assert len(found) == 16 * 6
     for q in found:
         assert tokenizer.decode(q.prompt[1:]).strip() == f"{q.text} Answer:"
@@ -206,7 +212,7 @@ def test_a_tokenizer_made_from_biographies_alone_is_reported_before_tuning(asked
     recipe = replace(ASKED, questions=False)
     tokenizer, rows = tokenizer_of(recipe, corpus_of(recipe))
     with pytest.raises(ExtractionError, match="cannot encode .* questions: true"):
-        questions_of(asked[0], "train", wrap(tokenizer, 128), rows)
+        list(questions_of(asked[0], "train", wrap(tokenizer, 128), rows))
 
 
 # Answers
@@ -232,7 +238,7 @@ def greedily(model: PreTrainedModel, question: Question, count: int) -> list[int
 
 def test_greedy_answers_are_the_first_choices_whatever_the_batch(asked, model: PreTrainedModel) -> None:
     folder, tokenizer, rows = asked
-    some = questions_of(folder, "test", tokenizer, rows, limit=3)
+    some = list(questions_of(folder, "test", tokenizer, rows, limit=3))
     said = answers(model, tokenizer, some, batch_size=64)
     assert said == answers(model, tokenizer, some, batch_size=1)
     longest = max(len(q.tokens) for q in some)
@@ -243,7 +249,7 @@ def test_greedy_answers_are_the_first_choices_whatever_the_batch(asked, model: P
 
 def test_beam_search_finds_answers_no_less_likely(asked, model: PreTrainedModel) -> None:
     folder, tokenizer, rows = asked
-    some = questions_of(folder, "test", tokenizer, rows, limit=2)
+    some = list(questions_of(folder, "test", tokenizer, rows, limit=2))
     beam = answers(model, tokenizer, some, num_beams=4)
     assert beam == answers(model, tokenizer, some, num_beams=4, batch_size=2)
     assert beam != answers(model, tokenizer, some)
@@ -251,7 +257,7 @@ def test_beam_search_finds_answers_no_less_likely(asked, model: PreTrainedModel)
 
 def test_the_nll_of_an_answer_is_that_of_its_values_tokens_alone(asked, model: PreTrainedModel) -> None:
     folder, tokenizer, rows = asked
-    some = questions_of(folder, "test", tokenizer, rows, limit=2)
+    some = list(questions_of(folder, "test", tokenizer, rows, limit=2))
     found = answer_nll(model, some, batch_size=5)
     for q, nll in zip(some, found, strict=True):
         ids = torch.tensor([[*q.prompt, *q.tokens]])
@@ -266,7 +272,7 @@ def test_the_nll_of_an_answer_is_that_of_its_values_tokens_alone(asked, model: P
 
 def test_every_question_is_asked_once_a_pass_in_an_order_of_its_own(asked) -> None:
     folder, tokenizer, rows = asked
-    questions = questions_of(folder, "train", tokenizer, rows)
+    questions = list(questions_of(folder, "train", tokenizer, rows))
     lessons = QuestionDataset(questions, steps=8, batch_size=24, seed=5)
     assert len(lessons) == 2 * len(questions)
     shown = []
@@ -280,6 +286,48 @@ def test_every_question_is_asked_once_a_pass_in_an_order_of_its_own(asked) -> No
     assert first != second
     ends = {tuple(t for t in q.prompt + q.tokens if t): tuple(t for t in q.tokens if t) for q in questions}
     assert all(ends[whole] == labelled for _, whole, labelled in shown), "prompts are not learned"
+
+
+def test_questions_in_a_file_are_the_same_and_few_are_in_memory(asked, tmp_path: Path, monkeypatch) -> None:
+    folder, tokenizer, rows = asked
+    monkeypatch.setattr(questions_module, "_AT_ONCE", 10)
+    alive, most = weakref.WeakValueDictionary(), []
+
+    def counted(*values):
+        made = Question(*values)
+        alive[id(made)] = made
+        most.append(len(alive))
+        return made
+
+    expected = list(questions_of(folder, "train", tokenizer, rows))
+    monkeypatch.setattr(questions_module, "Question", counted)
+    with StoredQuestions(questions_of(folder, "train", tokenizer, rows), tmp_path) as stored:
+        assert len(most) == len(stored) == 96 and max(most) <= 2 * 10
+        assert list(stored) == expected and stored[5:9] == expected[5:9] and stored[-1] == expected[-1]
+        assert stored.num_tokens == sum(len(q.prompt) + len(q.tokens) for q in expected)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_memorizable_figures_are_the_means_of_each_persons_means(tmp_path: Path, kind: str) -> None:
+    generator = np.random.default_rng(4)
+    ids = [i if kind == "numbers" else f"Q{i}" for i in range(40)]
+    facts = [(ids[i], name, r) for i in range(40) for name in ("major", "employer") for r in range(1 + i % 3)]
+    facts = [facts[i] for i in generator.permutation(len(facts))] + [(ids[3], "birth_city", 0)]
+    entities, names, renderings = zip(*facts, strict=True)
+    table = pa.table({"entity": entities, "attribute": names, "rendering": pa.array(renderings, pa.int32())})
+    nll, match = generator.exponential(size=len(facts)), generator.random(len(facts)) < 0.5
+    table = table.append_column("nll", pa.array(nll)).append_column("log2_candidates", pa.array(7.0 + 0 * nll))
+    pq.write_table(table.append_column("greedy_match", pa.array(match)), tmp_path / "nll.parquet")
+    people = [ids[i] for i in generator.permutation(40)[:15]]
+    expected = {}
+    for attribute in ("major", "employer"):
+        pairs: dict = {}
+        for (entity, name, _), n, m in zip(facts, nll, match, strict=True):
+            if entity in people and name == attribute:
+                pairs.setdefault(entity, []).append((float(m), 7.0 - float(n) / math.log(2)))
+        expected[attribute] = tuple(np.mean([np.mean(of_one, axis=0) for of_one in pairs.values()], axis=0).tolist())
+    assert results._memorized(tmp_path / "nll.parquet", pa.array(people)) == expected
 
 
 def test_all_problems_of_a_tuning_are_reported_at_once() -> None:

@@ -12,18 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute
-
 from knowcap.corpus.candidates import Candidates
 from knowcap.corpus.credit import SURE_BITS
 from knowcap.dataset.folder import CHUNK, has_config, read_candidates
 from knowcap.dataset.statements import Statements
 from knowcap.facts import NAME, CorpusError, FactError, Knowledge
-from knowcap.sealed.parquet import batches, read_schema, read_table
+from knowcap.sealed.parquet import batches, num_distinct, read_schema
 
-
-pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
 
 CONFIGS = ("biographies", "control")
 MOST_TEXTS = 1_000_000  # of a config, whose rows are checked
@@ -126,9 +121,7 @@ def number_problems(folder: Path, config: str, people: Statements, whole: bool) 
     """Entities that have no texts, or that knowledge.json does not count; attributes that fewer state."""
     knowledge = people.knowledge
     column, declared = knowledge.entity_column, knowledge.num_people
-    files = sorted((folder / config).glob("*.parquet"))
-    parts = [pc.unique(chunk) for file in files for chunk in read_table(file, columns=[column])[column].chunks]
-    found = len(pc.unique(pa.chunked_array(parts)))
+    found = num_distinct(sorted((folder / config).glob("*.parquet")), column)
     if not declared - knowledge.missing_texts <= found <= declared:
         yield (
             f"{config} has texts about {found:,} entities, but knowledge.json has num_people={declared:,}; the two "
@@ -208,7 +201,7 @@ def repeated_facts(people: Statements) -> Iterator[str]:
 def shared_entities(people: Statements, outsiders: Statements) -> Iterator[str]:
     """Entities of the null control that are in the texts too, by id or name."""
     ids = [entity for entity in outsiders.entities if entity in people.entities]
-    names = [name for name in outsiders.spelled(NAME) if people.first_entity(NAME, name) is not None]
+    names = [name for name in outsiders.spelled(NAME) if people.is_stated(NAME, name)]
     for what, found in (("entities", ids), ("names", names)):
         if found:
             yield (

@@ -4,6 +4,7 @@ reads it. Tables are written chunk by chunk, by one process or several; the file
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +21,12 @@ from knowcap.progress import progress_bar
 from knowcap.recipe.plain_names import pattern_in
 from knowcap.sealed import CONTENT_DIGEST, check_files, digest_of, read_result
 from knowcap.sealed.digests import FILES
-from knowcap.sealed.parquet import batches, parquet_writer, read_schema, rows_in
+from knowcap.sealed.parquet import batches, open_parquet, parquet_writer, read_schema, rows_in
 
 
 ENTITIES_PER_FILE = 50_000
 CHUNK = 10_000  # entities in memory at a time in each process
+_AT_ONCE = 1024  # rows that are read
 _CANDIDATE_COLUMNS = (
     ("attribute", pa.string()), ("part", pa.int32()), ("last_part", pa.int32()), ("text", pa.string()),
     ("of", pa.string()), ("entity", pa.string()),  # the last one only where an entity has a list of its own
@@ -180,36 +182,91 @@ def num_rows(folder: str | Path, config: str = "biographies") -> int:
     return sum(rows_in(file) for file in _files(folder, config))
 
 
-def read_rows(folder: str | Path, config: str = "biographies") -> Iterator[tuple[Row, int]]:
-    """The rows of a config in file order, each with its rendering's number (its `exposure`)."""
-    entity_column = read_knowledge(folder).entity_column
-    for file in _files(folder, config):
-        for batch in batches(file, batch_size=CHUNK):
-            columns = batch.to_pydict()
-            for entity, rendering, text, spans in zip(
-                columns[entity_column], columns["exposure"], columns["text"], columns["spans"], strict=True
-            ):
-                yield Row(text, tuple(Span(s["attribute"], s["start"], s["end"]) for s in spans), entity), rendering
+def read_rows(
+    folder: str | Path, config: str = "biographies", places: range | np.ndarray | None = None
+) -> Iterator[tuple[Row, int]]:
+    """The rows of a config in file order, each with its rendering's number (its `exposure`).
+
+    Args:
+        folder: of the data set.
+        config: of the texts.
+        places: the numbers of the rows to read, ascending, (n,) int64; all by default. Files and row groups without
+            any of them are not read.
+    """
+    column = read_knowledge(folder).entity_column
+    for batch in rows_at(_files(folder, config), [column, "exposure", "text", "spans"], places):
+        columns = batch.to_pydict()
+        for entity, rendering, text, spans in zip(
+            columns[column], columns["exposure"], columns["text"], columns["spans"], strict=True
+        ):
+            yield Row(text, tuple(Span(s["attribute"], s["start"], s["end"]) for s in spans), entity), rendering
 
 
-def read_questions(folder: str | Path, split: str, limit: int | None = None) -> list[tuple[int | str, str, str, str]]:
+def rows_at(
+    files: Sequence[Path], columns: Sequence[str], places: range | np.ndarray | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Columns of some rows of several files, in batches of at most 1,024; `places` as for `read_rows`."""
+    if places is None:
+        places = range(sum(rows_in(file) for file in files))
+    first = 0
+    for file in files:
+        end = first + rows_in(file)
+        low, high = bisect_left(places, first), bisect_left(places, end)
+        if low < high:
+            yield from _rows_of_file(file, columns, places[low:high], first)
+        first = end
+
+
+def _rows_of_file(
+    file: Path, columns: Sequence[str], places: range | np.ndarray, first: int
+) -> Iterator[pa.RecordBatch]:
+    """`rows_at` of one file, whose rows are numbered from `first` on."""
+    with open_parquet(file) as opened:
+        for group in range(opened.num_row_groups):
+            end = first + opened.metadata.row_group(group).num_rows
+            low, high = bisect_left(places, first), bisect_left(places, end)
+            if low < high:
+                for batch in opened.iter_batches(_AT_ONCE, row_groups=[group], columns=list(columns)):
+                    low, high = bisect_left(places, first), bisect_left(places, first + len(batch))
+                    if high - low == len(batch):
+                        yield batch
+                    elif low < high:
+                        yield batch.take(pa.array(np.asarray(places[low:high]) - first))
+                    first += len(batch)
+            first = end
+
+
+def entities_in(folder: str | Path, config: str) -> Iterator[list[int | str]]:
+    """The entity of each row of a config, in pieces."""
+    column = read_knowledge(folder).entity_column
+    for batch in rows_at(_files(folder, config), [column]):
+        yield batch.column(0).to_pylist()
+
+
+def read_questions(
+    folder: str | Path, split: str, limit: int | None = None
+) -> Iterator[tuple[int | str, str, str, str]]:
     """Entity, attribute, question and answer of each row of config `qa`, of one split, of the first `limit` entities.
 
     Raises:
         DatasetError: the folder has no questions.
     """
-    rows: list[tuple[int | str, str, str, str]] = []
-    entities: set[int | str] = set()
-    for file in _files(folder, "qa", f"{split}-*.parquet"):
-        for batch in batches(file, batch_size=CHUNK):
+    entities: set[int | str] = set()  # with a limit
+    for file in question_files(folder, split):
+        for batch in batches(file, batch_size=_AT_ONCE):
             columns = batch.to_pydict()
             names = (next(iter(columns)), "attribute", "question", "answer")
             for row in zip(*(columns[name] for name in names), strict=True):
-                if limit is not None and row[0] not in entities and len(entities) == limit:
-                    return rows
-                entities.add(row[0])
-                rows.append(row)
-    return rows
+                if limit is not None:
+                    if row[0] not in entities and len(entities) == limit:
+                        return
+                    entities.add(row[0])
+                yield row
+
+
+def question_files(folder: str | Path, split: str) -> list[Path]:
+    """The files of one split of config `qa`. Raises DatasetError if there are none."""
+    return _files(folder, "qa", f"{split}-*.parquet")
 
 
 def _files(folder: str | Path, config: str, pattern: str = "*.parquet") -> list[Path]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -40,23 +42,65 @@ class _Batch(NamedTuple):
         return zip(self.row.tolist(), self.start.tolist(), self.end.tolist(), strict=True)
 
 
+class Numbering:
+    """The ids of entities, numbered in the order of their first texts; ids that are one number after the other, as
+    knowcap's own people have, take no memory.
+    """
+
+    def __init__(self) -> None:
+        self._first, self._count = 0, 0
+        self._by_id: dict[int | str, int] | None = None  # None: the ids are _first, _first + 1, …
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count if self._by_id is None else len(self._by_id)
+
+    def __iter__(self) -> Iterator[int | str]:
+        """The ids, in the order of their numbers."""
+        return iter(range(self._first, self._first + self._count) if self._by_id is None else self._by_id)
+
+    def __contains__(self, entity: int | str) -> bool:
+        """Whether an id has a number."""
+        if self._by_id is not None:
+            return entity in self._by_id
+        return isinstance(entity, int) and self._first <= entity < self._first + self._count
+
+    def id_of(self, number: int) -> int | str:
+        """The id of a number."""
+        return next(islice(iter(self), int(number), None))
+
+    def numbers(self, ids: Sequence[int | str]) -> np.ndarray:
+        """The number of each id, (ids,) int64; new ids get the next numbers."""
+        if self._by_id is None:
+            if ids and all(isinstance(entity, int) for entity in ids):
+                self._first = cast(int, ids[0]) if self._count == 0 else self._first
+                numbers = np.array(ids, dtype=np.int64) - self._first
+                most = np.maximum.accumulate(np.concatenate([[self._count - 1], numbers]))
+                if numbers.min() >= 0 and (np.diff(most) <= 1).all():
+                    self._count = int(most[-1]) + 1
+                    return numbers
+            self._by_id = {entity: number for number, entity in enumerate(self)}
+        known = cast("dict[int | str, int]", self._by_id)
+        return np.array([known.setdefault(entity, len(known)) for entity in ids], dtype=np.int64)
+
+
 class Statements:
     """The entities of texts and the values that they state, as numbers.
 
     Attributes:
         knowledge: the knowledge.json of the texts.
-        entities: the number of each entity, by its id.
+        entities: their ids, and the number of each.
     """
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
-        self.entities: dict[int | str, int] = {}
+        self.entities = Numbering()
         self._attributes = {name: i for i, name in enumerate((NAME, *(a.name for a in knowledge.attributes)))}
         self._codes: list[dict[str, int]] = [{} for _ in self._attributes]  # the number of each value
-        self._firsts: list[list[int | str]] = [[] for _ in self._attributes]  # the first entity of each value
-        self._stated: list[np.ndarray] = []  # entity, attribute and value of first mentions, each (3, n)
+        self._firsts = [array("q") for _ in self._attributes]  # the first entity of each value
+        self._first_values = np.zeros((len(self._attributes), 0), dtype=np.int32)  # of each entity; -1: none
+        self._others: list[np.ndarray] = []  # entity, attribute and value where a later text has another, each (3, n)
         self._after: Counter[str] = Counter()  # words that follow names; of others than names' parts, an empty one
-        self._values: np.ndarray | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Reads a batch of texts: the entity, `text` and `spans`.
@@ -78,7 +122,6 @@ class Statements:
             stated = {span.attribute: one.text[span.start : span.end] for span in reversed(one.spans[1:])}
             check_values(one, stated, self.knowledge)
         self._record(part, first, mentions)
-        self._values = None
 
     def _read(self, batch: pa.RecordBatch) -> _Batch:
         """The batch as lists and arrays."""
@@ -137,7 +180,7 @@ class Statements:
 
     def _record(self, part: _Batch, first: np.ndarray, values: list[str]) -> None:
         """Adds the first mentions of a batch."""
-        entities = np.array([self.entities.setdefault(i, len(self.entities)) for i in part.ids], dtype=np.int64)
+        entities = self.entities.numbers(part.ids)
         attributes, rows = part.attribute[first], part.row[first]
         numbers = np.zeros(len(first), dtype=np.int64)
         for attribute in np.unique(attributes).tolist():
@@ -149,29 +192,35 @@ class Statements:
             codes, firsts, of_batch = self._codes[attribute], self._firsts[attribute], []
             for value, place in zip(encoded.dictionary.to_pylist(), earliest.tolist(), strict=True):
                 if (number := codes.setdefault(value, len(codes))) == len(firsts):
-                    firsts.append(part.ids[rows[place]])
+                    firsts.append(int(entities[rows[place]]))
                 of_batch.append(number)
             numbers[places] = np.array(of_batch)[local]
-        self._stated.append(np.stack([entities[rows], attributes, numbers]))
+        self._keep(entities[rows], attributes, numbers)
         if self.knowledge.name_log2_candidates is not None:
             names = first[attributes == 0]
             for row, end in zip(part.row[names].tolist(), part.end[names].tolist(), strict=True):
                 word = "".join(part.texts[row][end : end + 40].split(None, 1)[:1])
                 self._after[word if _kind(word[:1] or ".") in (_UPPER, _DIGIT) else ""] += 1
 
-    def _all_stated(self) -> np.ndarray:
-        """Entity, attribute and value of all first mentions: (3, n)."""
-        if len(self._stated) > 1:
-            self._stated = [np.concatenate(self._stated, axis=1)]
-        return self._stated[0]
+    def _keep(self, entities: np.ndarray, attributes: np.ndarray, values: np.ndarray) -> None:
+        """Keeps the first value of each entity, and those of later texts that differ from it."""
+        known, room = self._first_values.shape
+        if len(self.entities) > room:
+            more = np.full((known, len(self.entities) + room // 4 - room), -1, dtype=np.int32)
+            self._first_values = np.concatenate([self._first_values, more], axis=1)
+        new = np.flatnonzero(self._first_values[attributes, entities] < 0)[::-1]  # the first mention is written last
+        self._first_values[attributes[new], entities[new]] = values[new]
+        differ = self._first_values[attributes, entities] != values
+        if differ.any():
+            self._others.append(np.stack([entities, attributes, values])[:, differ])
+
+    def _other_values(self) -> np.ndarray:
+        """Entity, attribute and value of all mentions that are not an entity's first value: (3, n)."""
+        return np.concatenate([np.zeros((3, 0), dtype=np.int64), *self._others], axis=1)
 
     def values(self, attribute: str) -> np.ndarray:
         """(entities,): the number of each entity's value of an attribute, in its first text that has one; -1: none."""
-        if self._values is None:
-            stated = self._all_stated()[:, ::-1]  # the first mention is written last
-            self._values = np.full((len(self._attributes), len(self.entities)), -1, dtype=np.int64)
-            self._values[stated[1], stated[0]] = stated[2]
-        return self._values[self._attributes[attribute]]
+        return self._first_values[self._attributes[attribute], : len(self.entities)].astype(np.int64)
 
     def spelled(self, attribute: str) -> list[str]:
         """The distinct values of an attribute, in the order of the texts."""
@@ -180,20 +229,24 @@ class Statements:
     def first_entity(self, attribute: str, value: str) -> int | str | None:
         """The first entity that has a value; None if none has it."""
         number = self._codes[self._attributes[attribute]].get(value)
-        return None if number is None else self._firsts[self._attributes[attribute]][number]
+        return None if number is None else self.entities.id_of(self._firsts[self._attributes[attribute]][number])
+
+    def is_stated(self, attribute: str, value: str) -> bool:
+        """Whether an entity has a value."""
+        return value in self._codes[self._attributes[attribute]]
 
     def name_problems(self) -> Iterator[str]:
         """Names of several entities, entities of several names, and names that go on after their span."""
-        entities, _, names = self._all_stated()[:, self._all_stated()[1] == 0]
-        pairs = np.unique(np.stack([names, entities]), axis=1)
-        ids, spelled = list(self.entities), self.spelled(NAME)
+        pairs = np.stack(np.divmod(self._named(), max(1, len(self.entities))))  # name and entity
+        spelled, id_of = self.spelled(NAME), self.entities.id_of
         shared = np.flatnonzero(np.diff(pairs[0]) == 0)
         if len(shared):
             name, one, other = pairs[0, shared[0]], pairs[1, shared[0]], pairs[1, shared[0] + 1]
             yield (
-                f"entities {ids[one]!r} and {ids[other]!r} have the same name, {spelled[name]!r} ({len(shared) - 1:,} "
-                "more have that of another), so that their facts cannot be distinguished, or one entity counts twice; "
-                "give every entity one id and a name of its own, with a span of the whole name"
+                f"entities {id_of(one)!r} and {id_of(other)!r} have the same name, {spelled[name]!r} "
+                f"({len(shared) - 1:,} more have that of another), so that their facts cannot be distinguished, or "
+                "one entity counts twice; give every entity one id and a name of its own, with a span of the whole "
+                "name"
             )
         if self.knowledge.name_log2_candidates is None:
             return
@@ -202,7 +255,7 @@ class Statements:
         if len(several):
             one, other = pairs[0, order[several[0]]], pairs[0, order[several[0] + 1]]
             yield (
-                f"entity {ids[pairs[1, order[several[0]]]]!r} has the names {spelled[one]!r} and {spelled[other]!r} "
+                f"entity {id_of(pairs[1, order[several[0]]])!r} has the names {spelled[one]!r} and {spelled[other]!r} "
                 "in its texts, but knowledge.json declares a space of names; expected one name an entity"
             )
         after = self._after.keys() - {""}
@@ -212,17 +265,22 @@ class Statements:
                 f"{min(after)!r}, so that spans seem to be parts of names; a name's span must be the whole name"
             )
 
+    def _named(self) -> np.ndarray:
+        """Each name of each entity once, as name x number of entities + entity, sorted."""
+        first, (entities, attributes, names) = self.values(NAME), self._other_values()
+        count, named, also = len(self.entities), np.flatnonzero(first >= 0), attributes == 0
+        return np.unique(np.concatenate([first[named] * count + named, names[also] * count + entities[also]]))
+
     def answer_problems(self) -> Iterator[str]:
         """Entities with two values of one attribute; upper and lower case are the same."""
-        entities, attributes, values = self._all_stated()
-        differ = values != np.stack([self.values(name) for name in self._attributes])[attributes, entities]
-        for i in np.flatnonzero(differ & (attributes > 0)).tolist():
+        entities, attributes, values = self._other_values()
+        for i in np.flatnonzero(attributes > 0).tolist():
             name = list(self._attributes)[attributes[i]]
             spelled = list(self._codes[attributes[i]])
-            one, other = spelled[self.values(name)[entities[i]]], spelled[values[i]]
+            one, other = spelled[self._first_values[attributes[i], entities[i]]], spelled[values[i]]
             if one.casefold() != other.casefold():
                 yield (
-                    f"entity {list(self.entities)[entities[i]]!r} has two values of {name}, {one!r} and {other!r}; "
+                    f"entity {self.entities.id_of(entities[i])!r} has two values of {name}, {one!r} and {other!r}; "
                     "expected one, in all its texts"
                 )
                 return

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from knowcap.corpus.questions import answer_text, prompt
-from knowcap.dataset.folder import read_questions
+from knowcap.dataset.folder import question_files, read_questions
 from knowcap.models.separators import Separators
+from knowcap.sealed.parquet import num_distinct, read_schema
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+Item = TypeVar("Item")
+
 IGNORED = -100
+_AT_ONCE = 1024  # questions that are tokenized together
 
 
 class ExtractionError(ValueError):
@@ -54,8 +59,8 @@ class Question:
 
 def questions_of(
     dataset_dir: Path, split: str, tokenizer: PreTrainedTokenizerFast, rows: int, limit: int | None = None
-) -> list[Question]:
-    """The questions of a split of a data set's config `qa`, in its order.
+) -> Iterator[Question]:
+    """The questions of a split of a data set's config `qa`, in its order; read and tokenized piece by piece.
 
     Args:
         dataset_dir: the data set folder.
@@ -68,9 +73,27 @@ def questions_of(
         DatasetError: the data set has no questions.
         ExtractionError: the model's tokenizer has no tokens for them.
     """
-    table = read_questions(dataset_dir, split, limit)
-    if not table:
-        return []
+    for some in pieces(read_questions(dataset_dir, split, limit), _AT_ONCE):
+        yield from tokenized(some, tokenizer, rows)
+
+
+def num_people(dataset_dir: Path, split: str) -> int:
+    """How many people the questions of a split are about."""
+    files = question_files(dataset_dir, split)
+    return num_distinct(files, read_schema(files[0]).names[0])
+
+
+def pieces(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of at most `size` items."""
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some
+
+
+def tokenized(
+    table: Sequence[tuple[int | str, str, str, str]], tokenizer: PreTrainedTokenizerFast, rows: int
+) -> list[Question]:
+    """The questions of rows of the config `qa`, one or more; arguments and errors are those of `questions_of`."""
     texts = [prompt(row[2]) for row in table]
     whole = [text + answer_text(row[3]) for text, row in zip(texts, table, strict=True)]
     before = tokenizer(texts, add_special_tokens=False)["input_ids"]

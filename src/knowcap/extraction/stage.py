@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import deque
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +17,12 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from knowcap.dataset.folder import read_knowledge
+from knowcap.dataset.folder import question_files, read_knowledge, read_questions
 from knowcap.extraction.answering import answer_nll, answers, matches
-from knowcap.extraction.questions import ExtractionError, questions_of
+from knowcap.extraction.questions import ExtractionError, num_people, pieces, questions_of, tokenized
 from knowcap.extraction.results import BEAMS, SCHEMA_VERSION, answer_table, summarize
 from knowcap.extraction.settings import Tuning, check_run, checkpoints_of, folder_of, is_kept
+from knowcap.extraction.stored import StoredQuestions
 from knowcap.extraction.tuning import is_tied, save_adapter, tune
 from knowcap.files import (
     ANSWERS_FILE,
@@ -38,13 +41,14 @@ from knowcap.progress import progress_bar
 from knowcap.provenance import versions
 from knowcap.recipe import Recipe
 from knowcap.sealed import files_of, read_result, write_result
-from knowcap.sealed.parquet import read_table, write_table
+from knowcap.sealed.parquet import parquet_writer, read_table, rows_in, write_table
 
 
 logger = logging.getLogger(__name__)
 
 BASE = "../../model"  # of an adapter, relative to its folder
 _PART = 2048  # questions per part file
+_PARTS_AT_ONCE = 128  # of which a row group of answers.parquet is made
 _TUNED_ON = 1200  # questions of the tuned half that are asked too, to check that tuning succeeded
 
 
@@ -96,17 +100,21 @@ def _tune(
     """Makes the folder of the tuned model; with method as_trained it holds only tuning.json."""
     model = load_model(run_dir / "model")
     tied, rows = is_tied(model), cast(Any, model.get_input_embeddings()).weight.shape[0]
-    questions = questions_of(run_dir / "knowledge", "train", tokenizer, rows)
+    dataset = run_dir / "knowledge"
+    questions = questions_of(dataset, "train", tokenizer, rows)
     record: dict[str, Any] = {
         "settings": tuning.settings(), "base_model": BASE, "tied_embedding": tied, "people_tuned_on": 0,
         "questions_tuned_on": 0, "versions": versions(),
     }  # fmt: skip
-    if tuning.method != "as_trained":
+    if tuning.method == "as_trained":
+        deque(questions, maxlen=0)  # whether its tokenizer has their tokens
+    else:
         checkpoints.mkdir(parents=True, exist_ok=True)
-        write_result(checkpoints / TUNING_FILE, record)
-        model, results = tune(model, questions, tuning, recipe, checkpoints)
-        people = len({q.entity for q in questions})
-        record |= results | {"people_tuned_on": people, "questions_tuned_on": len(questions)}
+        with StoredQuestions(questions, checkpoints) as stored:
+            write_result(checkpoints / TUNING_FILE, record)
+            model, results = tune(model, stored, tuning, recipe, checkpoints)
+        people = num_people(dataset, "train")
+        record |= results | {"people_tuned_on": people, "questions_tuned_on": len(stored)}
     folder.parent.mkdir(exist_ok=True)
     with whole_folder(folder) as made:
         if tuning.method == "lora":
@@ -145,26 +153,27 @@ def _ask(
 ) -> None:
     """Writes answers.parquet, then extraction.json."""
     rows, dataset = cast(Any, model.get_input_embeddings()).weight.shape[0], run_dir / "knowledge"
-    knowledge, questions = read_knowledge(dataset), questions_of(dataset, "test", tokenizer, rows, limit)
-    if not questions:
+    knowledge, answered_parts = read_knowledge(dataset), []
+    files = question_files(dataset, "test")
+    total = sum(map(rows_in, files)) if limit is None else sum(1 for _ in read_questions(dataset, "test", limit))
+    if not total:
         raise ExtractionError(f"{dataset} has no questions in split test; expected two people or more")
-    tables = []
-    with progress_bar(total=2 * len(questions), desc="answering", unit=" answers", unit_scale=True) as bar:
-        for first in range(0, len(questions), _PART):
-            part, some = parts / f"answers-{limit}-{first}.parquet", questions[first : first + _PART]
+    with progress_bar(total=2 * total, desc="answering", unit=" answers", unit_scale=True) as bar:
+        for number, table in enumerate(pieces(read_questions(dataset, "test", limit), _PART)):
+            part = parts / f"answers-{limit}-{number * _PART}.parquet"
             if not part.is_file():
-                options = {"batch_size": recipe.eval_batch_size, "progress": bar.update}
+                some, options = tokenized(table, tokenizer, rows), {"batch_size": recipe.eval_batch_size}
+                options["progress"] = bar.update
                 greedy, beam = (answers(model, tokenizer, some, num_beams=n, **options) for n in (1, BEAMS))
                 nll = answer_nll(model, some, recipe.eval_batch_size)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(part) as made:
                     write_table(answer_table(some, greedy, beam, nll, knowledge), made)
             else:
-                bar.update(2 * len(some))
-            tables.append(read_table(part))
-    table = pa.concat_tables(tables)
-    found = summarize(table, run_dir / "model" / NLL_FILE, knowledge)
-    tuned = questions_of(dataset, "train", tokenizer, rows)[:_TUNED_ON]
+                bar.update(2 * len(table))
+            answered_parts.append(part)
+    found = summarize(answered_parts, run_dir / "model" / NLL_FILE, knowledge)
+    tuned = list(islice(questions_of(dataset, "train", tokenizer, rows), _TUNED_ON))
     answered = answers(model, tokenizer, tuned, batch_size=recipe.eval_batch_size)
     tuning, training = read_result(folder / TUNING_FILE), read_result(run_dir / "model" / TRAINING_FILE)
     content = {
@@ -183,6 +192,14 @@ def _ask(
         "seed": recipe.seed,
         "versions": versions(),
     }
-    with whole_file(folder / ANSWERS_FILE) as made:
-        write_table(table, made)
+    _join(answered_parts, folder / ANSWERS_FILE)
     write_result(folder / EXTRACTION_FILE, content, allow_nan=True)
+
+
+def _join(parts: list[Path], path: Path) -> None:
+    """Writes the rows of part files into one."""
+    tables = (pa.concat_tables(map(read_table, some)) for some in pieces(parts, _PARTS_AT_ONCE))
+    first = next(tables)
+    with whole_file(path) as made, parquet_writer(made, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from knowcap.corpus.tokenizer import EOS_ID
 from knowcap.extraction.questions import IGNORED, ExtractionError, Question, padded
 from knowcap.extraction.settings import Tuning
+from knowcap.extraction.stored import StoredQuestions
 from knowcap.files import CARD_FILE
 from knowcap.knowledge.philox import KeyedPermutation
 from knowcap.models import shown_name
@@ -137,7 +138,7 @@ def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
 
 
 def tune(
-    model: PreTrainedModel, questions: Sequence[Question], tuning: Tuning, recipe: Recipe, checkpoints: Path
+    model: PreTrainedModel, questions: StoredQuestions, tuning: Tuning, recipe: Recipe, checkpoints: Path
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Tunes a model, or an adapter on it; resumes from the newest complete checkpoint.
 
@@ -163,7 +164,7 @@ def tune(
         with quiet_peft():
             model = cast(Any, get_peft_model)(model, lora_config(model, tuning.rank, tuning.embedding_rank))
     dataset = QuestionDataset(questions, tuning.steps, tuning.batch_size, recipe.seed)
-    tokens = sum(len(q.prompt) + len(q.tokens) for q in questions) / len(questions)
+    tokens = questions.num_tokens / len(questions)
     progress = TrainingProgress(round(tokens * len(dataset)))
     args = _arguments(tuning, recipe, checkpoints)
     settings = {"model": settings_of(recipe), "tuning": json.loads(json.dumps(tuning.settings()))}

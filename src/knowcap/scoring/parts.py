@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from knowcap.files import FileError, whole_file
 from knowcap.scoring.batches import NAME_TOKENS
 from knowcap.scoring.measurement import MEASUREMENT_KEY
 from knowcap.scoring.mode import ScoringError
-from knowcap.sealed.parquet import batches, check_seal, parquet_writer, read_schema, write_table
+from knowcap.sealed.parquet import batches, check_seal, num_distinct, parquet_writer, read_schema, write_table
 
+
+pc: Any = pyarrow.compute  # its functions are made at import, which its stubs do not show
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +87,18 @@ def join_parts(model_dir: Path, measurement: dict[str, Any]) -> int:
         ScoringError: no facts, no control, or more entities than `entities_scored`.
     """
     parts = {kind: _parts(model_dir, kind) for kind in KINDS}
-    found = _unique(parts[NLL], ["entity"])
-    if not 1 <= found.num_rows <= measurement["entities_scored"]:
+    entities = num_distinct(parts[NLL], "entity")
+    if not 1 <= entities <= measurement["entities_scored"]:
         raise ScoringError(
-            f"{found.num_rows} entities have scored facts; expected 1 to {measurement['entities_scored']}, by "
+            f"{entities} entities have scored facts; expected 1 to {measurement['entities_scored']}, by "
             "knowledge.json. Check its num_people and the spans of the rows"
         )
     if not parts[CONTROL]:
         raise ScoringError("the control has no scored facts; expected a control for every measurement. Check its rows")
     measurement = measurement | {
         SWAPPED: bool(parts[SWAPPED]),
-        "renderings": _unique(parts[NLL], ["rendering"]).num_rows,
-        "name_is_prefix_free": is_prefix_free(_unique(parts[NLL], ["entity", NAME_TOKENS])),
+        "renderings": num_distinct(parts[NLL], "rendering"),
+        "name_is_prefix_free": is_prefix_free(_names(parts[NLL])),
     }
     with whole_file(final_path(model_dir, NLL)) as nll:
         num_facts = _join(parts[NLL], nll, measurement)
@@ -114,18 +116,18 @@ def is_prefix_free(names: pa.Table) -> bool:
     """Whether no entity's name is, token by token, a prefix of another's or equal to it.
 
     Args:
-        names: entity, name_tokens (see `batches`); each pair once; nulls are ignored.
+        names: entity, name_tokens (see `batches`); a pair may occur several times; nulls are ignored.
     """
-    tokens = names.column(NAME_TOKENS).drop_null()
+    names = names.filter(pc.is_valid(names.column(NAME_TOKENS))).combine_chunks()
     # When sorted, a prefix directly precedes what begins with it; tokens have 4 bytes, so bytes compare as tokens do.
-    ordered = pc.take(tokens, pc.sort_indices(tokens))  # pyright: ignore[reportAttributeAccessIssue]
+    order = pc.sort_indices(names.column(NAME_TOKENS))
     previous = None
-    for chunk in ordered.chunks if isinstance(ordered, pa.ChunkedArray) else [ordered]:
-        for begin in range(0, len(chunk), 65536):
-            for name in chunk.slice(begin, 65536).to_pylist():
-                if previous is not None and name.startswith(previous):
-                    return False
-                previous = name
+    for begin in range(0, len(order), 65536):
+        some = names.take(order.slice(begin, 65536))
+        for entity, name in zip(*(column.to_pylist() for column in some.columns), strict=True):
+            if previous is not None and name.startswith(previous[1]) and (entity, name) != previous:
+                return False
+            previous = (entity, name)
     return True
 
 
@@ -135,10 +137,11 @@ def _batches(paths: list[Path], columns: list[str] | None = None) -> Iterator[pa
             yield pa.Table.from_batches([batch])
 
 
-def _unique(paths: list[Path], columns: list[str]) -> pa.Table:
-    """The distinct values of columns, over all parts."""
-    tables = [table.group_by(columns).aggregate([]) for table in _batches(paths, columns)]
-    return pa.concat_tables(tables).group_by(columns).aggregate([]) if tables else pa.table({c: [] for c in columns})
+def _names(paths: list[Path]) -> pa.Table:
+    """The entity and the name's tokens of each part's rows that have a name, once a batch."""
+    columns = ["entity", NAME_TOKENS]
+    tables = [table.filter(pc.is_valid(table.column(NAME_TOKENS))) for table in _batches(paths, columns)]
+    return pa.concat_tables([table.group_by(columns).aggregate([]) for table in tables]).select(columns)
 
 
 def _join(paths: list[Path], path: Path, measurement: dict[str, Any]) -> int:

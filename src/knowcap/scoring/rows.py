@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from knowcap.dataset.folder import has_config, num_rows, read_candidates, read_rows
+from knowcap.dataset.folder import entities_in, has_config, num_rows, read_candidates, read_rows
 from knowcap.facts import NAME, FactError, Knowledge, Row, Span
 from knowcap.scoring.measurement import OUTSIDERS, SHUFFLED
 
@@ -19,15 +21,36 @@ SHUFFLED_CONTROL_ENTITIES = 1000
 MIN_CONTROL_ENTITIES = 100  # the control is not smaller than this where there are so many
 
 
-def biographies(
-    dataset_dir: Path, config: str, knowledge: Knowledge, entities: int
-) -> tuple[Iterator[tuple[Row, int]], int]:
-    """The rows of the first `entities` entities, and their number."""
-    count = num_rows(dataset_dir, config)
+@dataclass(frozen=True)
+class Texts:
+    """Rows of a config of a data set folder, which are read when they are needed.
+
+    Attributes:
+        dataset_dir, config: where they are.
+        places: their numbers in the config, ascending.
+    """
+
+    dataset_dir: Path
+    config: str
+    places: range | np.ndarray
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.places)
+
+    def read(self, first: int, end: int) -> Iterator[tuple[Row, int]]:
+        """Rows first … end - 1, each with its rendering; others are not read."""
+        return read_rows(self.dataset_dir, self.config, self.places[first:end])
+
+
+def biographies(dataset_dir: Path, config: str, knowledge: Knowledge, entities: int) -> Texts:
+    """The rows of the first `entities` entities."""
     if entities == knowledge.num_people:
-        return read_rows(dataset_dir, config), count
-    rows = list(_first_entities(read_rows(dataset_dir, config), entities, _renderings(dataset_dir, config, knowledge)))
-    return iter(rows), len(rows)
+        return Texts(dataset_dir, config, range(num_rows(dataset_dir, config)))
+    ids = chain.from_iterable(entities_in(dataset_dir, config))
+    numbered = ((Row("", (), entity), place) for place, entity in enumerate(ids))
+    chosen = _first_entities(numbered, entities, _renderings(dataset_dir, config, knowledge))
+    return Texts(dataset_dir, config, np.fromiter((place for _, place in chosen), dtype=np.int64))
 
 
 def _renderings(dataset_dir: Path, config: str, knowledge: Knowledge) -> int | None:
@@ -90,14 +113,22 @@ def control_rows(
 
 def _covering(rows: Iterable[Row], most: int) -> set[int | str]:
     """Entities, the first ones of every attribute that not all state: `most` in all, but 100 of each attribute."""
-    states = _values(rows)
-    attributes = {attribute for values in states.values() for attribute in values}
+    attributes: dict[str, int] = {}  # with the bit of each
+    states: dict[int | str, int] = {}  # the attributes of each entity, as bits
+    masks: dict[int, int] = {}  # one object for equal ones
+    for row in rows:
+        mask = states.get(row.entity, 0)
+        for span in row.spans:
+            if span.attribute != NAME:
+                mask |= attributes.setdefault(span.attribute, 1 << len(attributes))
+        states[row.entity] = masks.setdefault(mask, mask)
     enough, counts = max(MIN_CONTROL_ENTITIES, most // max(1, len(attributes))), dict.fromkeys(attributes, 0)
     chosen: set[int | str] = set()
-    for entity, values in states.items():
-        if any(counts[attribute] < enough for attribute in values):
+    for entity, mask in states.items():
+        own = [attribute for attribute, bit in attributes.items() if mask & bit]
+        if any(counts[attribute] < enough for attribute in own):
             chosen.add(entity)
-            for attribute in values:
+            for attribute in own:
                 counts[attribute] += 1
     return chosen
 

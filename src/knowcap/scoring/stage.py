@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pyarrow as pa
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from knowcap.dataset.contract import check_contract
 from knowcap.facts import Knowledge, Row
@@ -40,7 +42,7 @@ from knowcap.scoring.parts import (
     prepare_parts,
     write_part,
 )
-from knowcap.scoring.rows import biographies, control_rows, shuffled
+from knowcap.scoring.rows import Texts, biographies, control_rows, shuffled
 from knowcap.scoring.spans import PACKED_GROUP
 from knowcap.sealed import read_result
 
@@ -70,7 +72,7 @@ class _Job:
     closed_sets: ClosedSets | None = None
     packed: int = 0
 
-    def score_all(self, dataset_dir: Path, mode: ScoringMode, limit: int | None, entities: int) -> str:
+    def score_all(self, dataset_dir: Path, mode: ScoringMode, limit: int | None, texts: Texts) -> str:
         """Scores this process's share of the control, the control with swapped values, and the texts; returns the
         kind of control.
         """
@@ -85,24 +87,29 @@ class _Job:
                 logger.warning(
                     "%d texts of the null control cannot be scored with another's value; left out", len(bad)
                 )
-        self.score_shards(CONTROL, control, len(control))
-        self.score_shards(SWAPPED, *((shuffled(control), len(control)) if kind == OUTSIDERS else ((), 0)))
-        self.score_shards(NLL, *biographies(dataset_dir, mode.configs[0], self.knowledge, entities))
+        self.score_shards(CONTROL, control)
+        self.score_shards(SWAPPED, shuffled(control) if kind == OUTSIDERS else [])
+        self.score_shards(NLL, texts)
         self.state.wait_for_everyone()
         return kind
 
-    def score_shards(self, kind: str, rows: Iterable[tuple[Row, int]], num_rows: int) -> None:
-        """Scores this process's shards of rows into part files, unless they exist."""
-        rank, world = self.state.process_index, self.state.num_processes
-        off, pairs = not (self.progress and self.state.is_main_process), iter(rows)
-        with progress_bar(total=num_rows, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
-            for shard in range(-(-num_rows // SHARD_ROWS)):
-                mine = list(islice(pairs, SHARD_ROWS))
-                path = part_path(self.output_dir, kind, shard)
-                if shard % world == rank and not path.is_file():
-                    self.score_shard(path, mine, bar.update)
-                else:
-                    bar.update(len(mine))
+    def score_shards(self, kind: str, texts: Texts | list[tuple[Row, int]]) -> None:
+        """Scores this process's shards of texts into part files, unless they exist; reads no texts of others."""
+        rank, world, shards = self.state.process_index, self.state.num_processes, -(-len(texts) // SHARD_ROWS)
+        own = range(rank * shards // world, (rank + 1) * shards // world)
+        missing = [shard for shard in own if not part_path(self.output_dir, kind, shard).is_file()]
+        total = min(len(texts), own.stop * SHARD_ROWS) - own.start * SHARD_ROWS if own else 0
+        off = not (self.progress and self.state.is_main_process)
+        with progress_bar(total=total, desc=f"scoring {kind}", unit=" texts", unit_scale=True, disable=off) as bar:
+            bar.update(max(0, total - len(missing) * SHARD_ROWS))
+            for _, together in groupby(enumerate(missing), lambda pair: pair[1] - pair[0]):
+                run = [shard for _, shard in together]  # without a finished one between them
+                first, end = run[0] * SHARD_ROWS, min(len(texts), (run[-1] + 1) * SHARD_ROWS)
+                rows = iter(texts[first:end]) if isinstance(texts, list) else texts.read(first, end)
+                for shard in run:
+                    self.score_shard(
+                        part_path(self.output_dir, kind, shard), list(islice(rows, SHARD_ROWS)), bar.update
+                    )
 
     def score_shard(self, path: Path, rows: list[tuple[Row, int]], progress: Callable[[int], object]) -> None:
         """Scores one shard; writes no file if it has no scored facts."""
@@ -110,10 +117,9 @@ class _Job:
             write_part(path, tables)
 
     def describe(
-        self, model_dir: Path | None, loading: LoadOptions, mode: ScoringMode, rows: Iterable[tuple[Row, int]]
+        self, model_dir: Path | None, loading: LoadOptions, mode: ScoringMode, sample: list[tuple[Row, int]]
     ) -> dict[str, Any]:
-        """What the measurement records of model and mode, and of the precision, by the first of the rows."""
-        sample = list(islice(rows, SAMPLE_TEXTS))
+        """What the measurement records of model and mode, and of the precision, by a sample of the rows."""
         near = float32_difference(
             self.model, model_dir, loading, lambda one: pa.concat_tables(self.tables(one, sample))
         )
@@ -179,7 +185,7 @@ def score(
     _check_options(loading, state, loaded is not None)
     if not overwrite and asked.is_kept(output):
         return final_path(output, NLL)
-    check_contract(dataset_dir, knowledge, mode.configs, limit)
+    _check_data(state, partial(check_contract, dataset_dir, knowledge, mode.configs, limit))
     settings = {"digest": digest, "entities": entities, "knowledge": knowledge_content(knowledge), "options": chosen}
     _prepare_output(output, state, settings if model_dir is not None else {"of": uuid4().hex})  # not resumed
     began = time.monotonic()
@@ -187,11 +193,12 @@ def score(
     separators = Separators.of_model(model_dir, tokenizer, mode.start_token)
     job = _Job(output, model, tokenizer, knowledge, state, batch_size, progress, separators)
     job = replace(job, closed_sets=_closed_sets(dataset_dir, job, mode), packed=_window(job, model_dir, mode, window))
-    kind = job.score_all(dataset_dir, mode, limit, entities)
+    texts = biographies(dataset_dir, mode.configs[0], knowledge, entities)
+    kind = job.score_all(dataset_dir, mode, limit, texts)
     if state.is_main_process:
-        texts, _ = biographies(dataset_dir, mode.configs[0], knowledge, entities)
         measurement = {"entities_scored": entities, "control_kind": kind, "digest": digest, "options": chosen}
-        facts = join_parts(output, job.describe(model_dir, loading, mode, texts) | measurement)
+        described = job.describe(model_dir, loading, mode, list(texts.read(0, SAMPLE_TEXTS)))
+        facts = join_parts(output, described | measurement)
         logger.info("scored %d facts of %d entities in %.1f s", facts, entities, time.monotonic() - began)
     state.wait_for_everyone()
     return final_path(output, NLL)
@@ -213,6 +220,20 @@ def _check_options(loading: LoadOptions, state: PartialState, loaded: bool) -> N
             f"device_map={loading.device_map!r} with {state.num_processes} processes: each would load the model onto "
             "the same devices; start one process, or leave device_map out"
         )
+
+
+def _check_data(state: PartialState, check: Callable[[], None]) -> None:
+    """Checks the data set in the main process; every process raises what it finds."""
+    found: list[ValueError | None] = [None]
+    if state.is_main_process:
+        try:
+            check()
+        except ValueError as error:
+            found = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(found)
+    if found[0] is not None:
+        raise found[0]
 
 
 def _require_folder(model_dir: Path | None) -> Path:

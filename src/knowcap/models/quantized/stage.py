@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -208,8 +209,8 @@ def read_calibration(
         )
     rows = num_rows(dataset_dir)
     count = min(count, rows)
-    wanted = {i * rows // count for i in range(count)}
-    texts = [row.text for i, (row, _) in enumerate(read_rows(dataset_dir)) if i in wanted]
+    places = np.array([i * rows // count for i in range(count)], dtype=np.int64)
+    texts = [row.text for row, _ in read_rows(dataset_dir, places=places)]
     before = (separators or Separators.of(tokenizer)).before
     by_length = defaultdict(list)
     for ids in tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]:
