@@ -318,6 +318,8 @@ def test_the_command_prints_one_screen_or_json_with_the_same_numbers(capsys):
         "holds --num_parameters 7e9",
         "train --num_parameters 100M --num_people 2M --gpu a100 --num_gpus 8",
         "compute --flops 1e21",
+        "memory --num_layers 24 --hidden_size 2048",
+        "passes --num_parameters 100M --unique_tokens 10M --passes 16",
     ):
         assert main(["plan", *words.split()]) == 0
         text = capsys.readouterr().out
@@ -342,7 +344,9 @@ def test_bad_words_end_with_status_2(capsys):
         with pytest.raises(SystemExit) as stopped:
             main(words)
         assert stopped.value.code == 2
-    assert "expected a question, size, holds, train, compute, next, passes, or --web" in capsys.readouterr().err
+    assert (
+        "expected a question, size, holds, train, compute, memory, passes, next, or --web" in capsys.readouterr().err
+    )
 
 
 def test_the_help_names_every_choice(capsys):

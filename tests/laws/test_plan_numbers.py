@@ -22,6 +22,8 @@ EVERY = {
     "holds": {"num_parameters": 7e9},
     "train": {"num_parameters": 1e8, "num_people": 2e6, "price": 2.0},
     "compute": {"flops": 1e21, "num_parameters": 1e9, "price": 2.0},
+    "memory": {"num_layers": 12, "hidden_size": 768},
+    "passes": {"num_parameters": 1e8, "unique_tokens": 1e7, "passes": 16},
 }
 
 
@@ -189,7 +191,8 @@ def test_a_page_has_a_field_for_every_option_of_the_command() -> None:
 
     parser = make_parser("plan")
     for question, (_, names, _) in TABS.items():
-        words = {"size": [], "holds": ["--num_parameters", "1"], "compute": ["--flops", "1"]}
+        words = {"size": [], "memory": [], "compute": ["--flops", "1"]}
+        words["passes"] = ["--num_parameters", "1", "--unique_tokens", "1"]
         args = parser.parse_args(["plan", question, *words.get(question, ["--num_parameters", "1"])])
         others = {"command", "takes_recipe", "traceback", "imports", "web", "port", "save_space", "question", "usage"}
         assert set(vars(args)) - others - {"law", "json"} == set(names)

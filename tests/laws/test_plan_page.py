@@ -30,6 +30,8 @@ FIRST = {
     "holds": "--num_parameters 7e9",
     "train": "--num_parameters 100M --num_people 2M --gpu h100-sxm --num_gpus 1 --utilisation 0.4",
     "compute": "--flops 1e21",
+    "memory": "--num_layers 24 --hidden_size 2048 --block_size 2048 --per_device_train_batch_size 8",
+    "passes": "--num_parameters 100M --unique_tokens 10M --passes 16",
 }
 
 

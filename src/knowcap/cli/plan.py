@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ _EXAMPLES = (
     "knowcap plan holds --num_parameters 7B",
     "knowcap plan train --num_parameters 100M --num_people 2M --gpu a100 --num_gpus 8 --utilisation 0.4",
     "knowcap plan compute --flops 1e21 --price 2.50 --law parametric.json --json",
+    "knowcap plan memory --num_layers 24 --hidden_size 2048 --block_size 2048 --per_device_train_batch_size 8",
     "knowcap plan next runs.csv --flops 1e20",
     "knowcap plan passes --num_parameters 100M --unique_tokens 10M --passes 16",
     "knowcap plan --web",
@@ -26,6 +26,8 @@ _QUESTIONS = {
     "holds": "how many bits, and how many biographies, a model stores",
     "train": "how long a model must be trained to store given bits, and the cost of doubling them",
     "compute": "parameters and tokens with the lowest loss for a budget of FLOPs, by every approach",
+    "memory": "bytes in training and in use of a model of a given shape: weights, activations, logits, cache",
+    "passes": "what one more pass over the same data is worth, in loss and in bits",
 }
 
 
@@ -49,11 +51,11 @@ def add(commands: Any, name: str) -> None:
         question.set_defaults(question=asked)
         _OPTIONS[asked](question)
         fit = "JSON of `knowcap fit`, instead of the paper's law; may be repeated"
-        question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
+        if asked != "memory":  # nothing of it is fitted
+            question.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
         question.negative_numbers()
         question.add_argument("--json", action="store_true", help="print JSON instead of text")
     _next(questions)
-    _passes(questions)
 
 
 def _next(questions: Any) -> None:
@@ -79,33 +81,6 @@ def _next(questions: Any) -> None:
     text = "names of the table's columns, such as loss=eval_loss"
     parser.add_argument("--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def _passes(questions: Any) -> None:
-    what = "what one more pass over the same data is worth, in loss and in bits"
-    examples = ("knowcap plan passes --num_parameters 100M --unique_tokens 10M --passes 16",)
-    parser = add_command(questions, "passes", _value_of_pass, examples, what)
-    parser.set_defaults(question="passes")
-    _number(parser, "num_parameters", "P", "all of them, embeddings included", required=True)
-    _number(parser, "unique_tokens", "T", "different tokens of the data, each fact once", required=True)
-    _number(parser, "passes", "K", "passes so far [1]")
-    _number(parser, "bits", "B", "bits of the data [more than the model stores]")
-    fit = "JSON of `knowcap fit data-constrained` or `exposures`, instead of the paper's law; may be repeated"
-    parser.add_argument("--law", metavar="FIT", action="append", default=[], type=Path, help=fit)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def _value_of_pass(args: argparse.Namespace, _: list[str]) -> None:
-    from knowcap.laws.plan.fitted import read_laws
-    from knowcap.laws.plan.passes import passes
-    from knowcap.laws.plan.questions import computed
-
-    most = math.inf if args.bits is None else args.bits
-    given = {name: getattr(args, name) for name in ("num_parameters", "unique_tokens", "passes", "bits")}
-    number = 1.0 if args.passes is None else args.passes
-    laws = read_laws(args.law)
-    answer = computed(given, lambda: passes(args.num_parameters, args.unique_tokens, number, laws, most))
-    print(json.dumps(answer.content()) if args.json else answer.text())
 
 
 def _next_runs(args: argparse.Namespace, _: list[str]) -> None:
@@ -145,6 +120,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
         parser, "tokens_per_exposure", "T", "that contain all of the knowledge once [as in the paper's biographies]"
     )
     _hardware(parser)
+    _shape(parser)
 
 
 def _compute(parser: argparse.ArgumentParser) -> None:
@@ -154,17 +130,60 @@ def _compute(parser: argparse.ArgumentParser) -> None:
     _hardware(parser)
 
 
+def _memory(parser: argparse.ArgumentParser) -> None:
+    _shape(parser)
+    _number(parser, "num_parameters", "P", "all of them [by the shape, without biases and norms]")
+    kinds = "gpt2, gpt2-quarter-mlp, gpt2-no-mlp, llama or mistral [gpt2]"
+    parser.add_argument("--architecture", metavar="KIND", default="gpt2", help=kinds)
+    weights = "precision of the weights in use: fp32, bf16, int8 or int4 [bf16]"
+    parser.add_argument("--precision", metavar="P", default="bf16", help=weights)
+    _gpus(parser)
+
+
+def _passes(parser: argparse.ArgumentParser) -> None:
+    _number(parser, "num_parameters", "P", "all of them, embeddings included", required=True)
+    _number(parser, "unique_tokens", "T", "different tokens of the data, each fact once", required=True)
+    _number(parser, "passes", "K", "passes so far [1]")
+    _number(parser, "bits", "B", "bits of the data [more than the model stores]")
+
+
+def _shape(parser: argparse.ArgumentParser) -> None:
+    """Options for the shape of a model, and for what a GPU holds of a batch at once."""
+    _number(parser, "num_layers", "L", "layers; with hidden_size: activations are counted too")
+    _number(parser, "hidden_size", "H", "width of the layers")
+    _number(parser, "num_heads", "A", "attention heads [hidden_size / 64]")
+    _number(parser, "num_key_value_heads", "K", "heads of keys and values [num_heads; mistral: a quarter]")
+    _number(parser, "intermediate_size", "F", "width of the MLP [gpt2: 4, llama: 8/3, mistral: 7/2 x hidden_size]")
+    _number(parser, "vocab_size", "V", "tokens of the vocabulary [50257, GPT-2's]")
+    _number(parser, "block_size", "S", "tokens of a sequence; in use, of a context [512]")
+    text = "sequences that a GPU holds at once in training; in use, contexts [1]"
+    _number(parser, "per_device_train_batch_size", "B", text)
+    text = "sdpa, or any kernel that keeps no scores; or eager, which keeps those of all pairs of tokens [sdpa]"
+    parser.add_argument("--attn_implementation", metavar="KIND", help=text)
+    text = "none, or full: only the input of each layer is kept [none]"
+    parser.add_argument("--gradient_checkpointing", metavar="KIND", help=text)
+    text = "fp32, bf16-mixed (autocast, as bf16 in a recipe) or bf16-true (all activations in 16 bits) [bf16-mixed]"
+    parser.add_argument("--training_precision", metavar="P", help=text)
+    _number(parser, "dropout", "P", "probability of dropout; above 0 its masks are counted [0]")
+
+
 def _hardware(parser: argparse.ArgumentParser) -> None:
     """Options for what trains, and its price."""
-    gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
-    parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
-    parser.add_argument("--num_gpus", metavar="N", type=quantity, default=1.0, help="[1]")
+    _gpus(parser)
     reached = "share of the GPU's peak bf16 FLOP/s that the training reaches, such as 0.4 or 40%% [0.4]"
     parser.add_argument("--utilisation", metavar="SHARE", type=quantity, default=0.4, help=reached)
     _number(parser, "price", "P", "of one GPU for an hour, in any currency: adds the cost")
 
 
-_OPTIONS = {"size": _size, "holds": _holds, "train": _train, "compute": _compute}
+def _gpus(parser: argparse.ArgumentParser) -> None:
+    gpus = "a10, a100, b200, h100-pcie, h100-sxm, h200, l4, l40s, mi250x, mi300x or rtx-4090 [h100-sxm]"
+    parser.add_argument("--gpu", metavar="NAME", default="h100-sxm", help=gpus)
+    parser.add_argument("--num_gpus", metavar="N", type=quantity, default=1.0, help="[1]")
+
+
+_OPTIONS = {
+    "size": _size, "holds": _holds, "train": _train, "compute": _compute, "memory": _memory, "passes": _passes,
+}  # fmt: skip
 
 
 def _content(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +222,7 @@ def _answer(args: argparse.Namespace, _: list[str]) -> None:
     from knowcap.laws.plan.questions import ask
 
     options = {k: v for k, v in vars(args).items() if k not in ("question", "law", "json", "command")}
-    answer = ask(args.question, args.law, **options)
+    answer = ask(args.question, vars(args).get("law", ()), **options)
     print(json.dumps(answer.content()) if args.json else answer.text())
 
 
@@ -218,4 +237,4 @@ def _plan(args: argparse.Namespace, _: list[str]) -> None:
 
         build().launch(server_port=args.port)
     else:
-        args.usage(f"expected a question, {', '.join((*_QUESTIONS, 'next', 'passes'))}, or --web")
+        args.usage(f"expected a question, {', '.join((*_QUESTIONS, 'next'))}, or --web")

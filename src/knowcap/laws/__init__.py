@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knowcap.laws.accuracy import accuracy_at, fit_accuracy
 from knowcap.laws.best import fit_best
-from knowcap.laws.capacity import capacity_at, exposures_needed, fit_capacity, fit_exposures
+from knowcap.laws.capacity import exposures_needed, fit_capacity, fit_exposures
 from knowcap.laws.chinchilla import fit_envelope
 from knowcap.laws.critical_batch import (
     critical_batch,
@@ -13,7 +13,7 @@ from knowcap.laws.critical_batch import (
     kaplan_allocation,
     min_steps,
 )
-from knowcap.laws.data_constrained import data_constrained_loss, effective_tokens, fit_data_constrained, value_of_pass
+from knowcap.laws.data_constrained import fit_data_constrained
 from knowcap.laws.factors import factored_bits, fit_factors
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.isoflop import fit_isoflop
@@ -33,6 +33,7 @@ from knowcap.laws.mixtures import fit_mixtures, joint_loss, mixture_loss
 from knowcap.laws.multi_power import fit_multi_power, multi_power_loss
 from knowcap.laws.parametric import fit_parametric, parametric_loss
 from knowcap.laws.registry import LAWS, fit_law
+from knowcap.laws.repeated import capacity_at, data_constrained_loss, effective_tokens, value_of_pass
 from knowcap.laws.step_law import best_rate_and_batch, fit_step_law
 from knowcap.laws.table import read_runs
 

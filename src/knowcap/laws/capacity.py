@@ -12,6 +12,7 @@ from knowcap.laws.curve import Curve, fit_curve, logs, with_intervals
 from knowcap.laws.fit import Fit, Options
 from knowcap.laws.intervals import student
 from knowcap.laws.law import LawError
+from knowcap.laws.repeated import capacity_at
 from knowcap.laws.solve import Model, minimize
 
 
@@ -172,12 +173,6 @@ def growth_warnings(x: np.ndarray, y: np.ndarray) -> list[str]:
 
 
 _EXPOSURE_NAMES = ("bits_per_parameter", "half_exposures", "gamma", "saturation")
-
-
-def capacity_at(constants: Mapping[str, float], exposures: Any) -> np.ndarray:
-    """R(e) = R / (1 + (half_exposures / e)^gamma): bits per parameter after e exposures of each fact."""
-    e = np.asarray(exposures, dtype=float)
-    return constants["bits_per_parameter"] / (1 + (constants["half_exposures"] / e) ** constants["gamma"])
 
 
 def exposures_needed(constants: Mapping[str, float], bits_per_parameter: Any) -> np.ndarray:

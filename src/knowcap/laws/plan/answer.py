@@ -31,8 +31,9 @@ _UNITS = (
     ("bits_per_parameter", "bits per parameter"), ("num_parameters", "parameters"), ("num_tokens", "tokens"),
     ("tokens", "tokens"), ("bits", "bits"), ("flops", "FLOPs"), ("gpu_hours", "GPU-hours"), ("hours", "hours"),
     ("exposures", "exposures of each fact"), ("biographies", "people"), ("weight_bytes", "bytes"),
-    ("training_bytes", "bytes"), ("inference_bytes", "bytes"), ("loss", "nats per token"),
-    ("cost", "in the currency of the price"), ("half_width", "%"),
+    ("training_bytes", "bytes"), ("inference_bytes", "bytes"), ("activation_bytes", "bytes"),
+    ("logits_bytes", "bytes"), ("peak_bytes", "bytes"), ("cache_bytes", "bytes"),
+    ("loss", "nats per token"), ("cost", "in the currency of the price"), ("half_width", "%"),
 )  # fmt: skip
 
 
@@ -58,12 +59,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Loss or bits against the number of parameters, with the answer on it.
+    """Loss or bits against the number of parameters, or another quantity against another, with the answer on it.
 
     Attributes:
-        y_label: what is on the vertical axis; parameters are on the other.
+        y_label: what is on the vertical axis.
         lines: of the laws.
         marks: (label, x, y) of answers; y None: a size without a loss or bits.
+        x_label: what is on the other axis, which is logarithmic.
         level: a horizontal line with its label, such as the bits to store.
         log_y: whether the vertical axis is logarithmic.
     """
@@ -73,6 +75,7 @@ class Chart:
     marks: Sequence[tuple[str, float, float | None]]
     level: tuple[str, float] | None = None
     log_y: bool = True
+    x_label: str = "parameters"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Answer:
     """The answer to a question.
 
     Attributes:
-        question: size, holds, train or compute.
+        question: size, holds, train, compute, memory, passes or next.
         headline: the answer in one sentence.
         results: the numbers, by name.
         intervals: of those results that a fitted law gives one for.
@@ -138,6 +141,13 @@ class Answer:
         parts += [_wrapped(f"note  {warning}") for warning in self.warnings]
         return "\n".join(parts)
 
+    @property
+    def without_interval(self) -> str:
+        """Why an answer has no interval."""
+        if not self.laws:
+            return "nothing is fitted or quoted, all is counted"
+        return "the fit has none" if _fitted(self.laws) else "every law is quoted from a paper"
+
     def _interval_lines(self) -> list[str]:
         if self.intervals:
             return [
@@ -145,7 +155,7 @@ class Answer:
                 for name, ends in self.intervals.items()
                 if not name.startswith("inference_bytes_")  # JSON and the page have them
             ]
-        why = "the fit has none" if _fitted(self.laws) else "every law is quoted from a paper"
+        why = self.without_interval
         if not self.ranges:
             return [f"no interval: {why}"]
         return [f"no interval: {why}; by {self.ranges_of}:", *(_interval_line(n, e) for n, e in self.ranges.items())]

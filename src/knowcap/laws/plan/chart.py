@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 from knowcap.laws.law import FLOPS_PER_PARAMETER_TOKEN, Law, loss
+from knowcap.laws.plan.activations import CHECKPOINTING, Shape
 from knowcap.laws.plan.answer import Chart, Line
 from knowcap.laws.plan.capacity import Rate
 from knowcap.laws.plan.fitted import loss_interval
@@ -94,6 +96,53 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 12.0, 38.0
 _COLORS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#0891b2", "#be123c")
 
 
+def passes_chart(value: Callable[[float], Mapping[str, float]], passes: float) -> Chart:
+    """What one more pass is worth against the passes so far: for the loss, and in bits, in per cent of the first.
+
+    Args:
+        value: of a number of passes, as `knowcap.laws.repeated.value_of_pass` has it.
+        passes: so far.
+    """
+    most = math.log(max(1000.0, 10 * passes))
+    counts = [math.exp(most * i / (_POINTS - 1)) for i in range(_POINTS)]
+
+    def gain(k: float) -> float:
+        found = value(k)
+        return found["bits_after"] - found["bits_before"]
+
+    first = gain(1.0) or 1.0
+    worth = (
+        ("for the loss, % of fresh tokens", lambda k: 100 * value(k)["fresh_share"]),
+        ("bits stored, % of the second pass's", lambda k: 100 * gain(k) / first),
+    )
+    lines = [Line(label, [(k, share(k)) for k in counts]) for label, share in worth]
+    marks = [(label, passes, share(passes)) for label, share in worth]
+    return Chart("one more pass is worth, %", lines, marks, log_y=False, x_label="passes so far")
+
+
+def memory_chart(shape: Shape, states: float, most: float, gpu: str) -> Chart:
+    """Bytes of a training on a GPU against the sequences that it holds at once, by checkpointing.
+
+    Args:
+        shape: of the answer.
+        states: bytes of weights, gradients and optimizer states on a GPU.
+        most: bytes that the GPU has.
+        gpu: its name.
+    """
+    held = shape.per_device_train_batch_size
+    high = math.log(max(64.0, 8 * held))
+    counts = [math.exp(high * i / (_POINTS - 1)) for i in range(_POINTS)]
+
+    def total(way: Shape, sequences: float) -> float:
+        return states + replace(way, per_device_train_batch_size=sequences).peak_bytes
+
+    ways = {name: replace(shape, gradient_checkpointing=name) for name in CHECKPOINTING}
+    lines = [Line(f"checkpointing {name}", [(b, total(way, b)) for b in counts]) for name, way in ways.items()]
+    mark = (f"checkpointing {shape.gradient_checkpointing}", held, total(shape, held))
+    level = (f"{figure(most)} bytes of {gpu}", most)
+    return Chart("bytes of training on a GPU", lines, [mark], level, x_label="sequences on a GPU")
+
+
 class _Axis:
     """An axis of a chart: values to pixels, and its ticks."""
 
@@ -114,15 +163,21 @@ class _Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values on the axis: powers of ten, or steps of 1, 2 or 5."""
+        """Round values on the axis: powers of ten, or 1, 2 and 5 of them."""
         if self.log:
             step = max(1, math.ceil((self.high - self.low) / 4))
-            return [10.0**i for i in range(math.ceil(self.low), math.floor(self.high) + 1, step)]
+            powers = [10.0**i for i in range(math.ceil(self.low), math.floor(self.high) + 1, step)]
+            return powers if len(powers) > 1 else self._within_powers()
         rough = (self.high - self.low) / 4
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
         first = math.ceil(self.low / step)
         return [i * step for i in range(first, math.floor(self.high / step) + 1)]
+
+    def _within_powers(self) -> list[float]:
+        """1, 2 and 5 times the powers of ten, for a logarithmic axis that is shorter than two of them."""
+        powers = range(math.floor(self.low), math.ceil(self.high) + 1)
+        return [m * 10.0**i for i in powers for m in (1, 2, 5) if self.low <= math.log10(m) + i <= self.high]
 
 
 def svg(chart: Chart) -> str:
@@ -134,8 +189,8 @@ def svg(chart: Chart) -> str:
     ys += [end for line in chart.lines for ends in line.band for end in ends if not chart.log_y or end > 0]
     across = _Axis(xs, True, _LEFT, _WIDTH - _RIGHT)
     up = _Axis(ys or [0.0, 1.0], chart.log_y, _HEIGHT - _BOTTOM, _TOP)
-    parts = [*_grid(across, up, chart.y_label), *_lines(chart, across, up), *_marks(chart, across, up)]
-    title = escape(f"{chart.y_label} against parameters, with the answer")
+    parts = [*_grid(across, up, chart), *_lines(chart, across, up), *_marks(chart, across, up)]
+    title = escape(f"{chart.y_label} against {chart.x_label}, with the answer")
     return (
         f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{title}" '
         f'style="width:100%;max-width:640px;height:auto;font:11px sans-serif">{"".join(parts)}</svg>'
@@ -143,7 +198,7 @@ def svg(chart: Chart) -> str:
     )
 
 
-def _grid(across: _Axis, up: _Axis, y_label: str) -> list[str]:
+def _grid(across: _Axis, up: _Axis, chart: Chart) -> list[str]:
     parts = []
     for value in across.ticks():
         x = across.at(value)
@@ -153,9 +208,9 @@ def _grid(across: _Axis, up: _Axis, y_label: str) -> list[str]:
         y = up.at(value)
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="currentColor" stroke-opacity=".15"/>')
         parts.append(_text(_LEFT - 5, y + 4, short(value) if up.log else f"{value:.4g}", "end"))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "parameters", "middle"))
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, chart.x_label, "middle"))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
-    label = _text(0, 0, y_label, "middle")
+    label = _text(0, 0, chart.y_label, "middle")
     return [*parts, f'<g transform="translate(11 {middle:.1f}) rotate(-90)">{label}</g>']
 
 
@@ -201,7 +256,7 @@ def color_of(chart: Chart, label: str) -> str:
 
 
 def _legend(chart: Chart) -> str:
-    rows = [(color_of(chart, label), f"{label}: {figure(size)} parameters") for label, size, _ in chart.marks]
+    rows = [(color_of(chart, label), f"{label}: {figure(size)} {chart.x_label}") for label, size, _ in chart.marks]
     marked = {label for label, *_ in chart.marks}
     rows += [(_COLORS[i % len(_COLORS)], line.label) for i, line in enumerate(chart.lines) if line.label not in marked]
     if chart.level is not None:

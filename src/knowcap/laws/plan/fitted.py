@@ -24,6 +24,7 @@ CONSTANTS = {
     "chinchilla-isoflop": _ALLOCATION,
     "chinchilla-envelope": _ALLOCATION,
     "kaplan-nd": ("N_c", "alpha_N", "D_c", "alpha_D"),
+    "data-constrained": ("A", "B", "E", "alpha", "beta", "R_D"),
 }
 
 

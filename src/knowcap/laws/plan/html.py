@@ -53,9 +53,7 @@ def _results(answer: Answer) -> str:
     note = ""
     if not answer.intervals:
         spans = ", ".join(f"{figure(low)} to {figure(high)} {unit_of(n)}" for n, (low, high) in answer.ranges.items())
-        note = (
-            f"No interval: {'the fit has none' if any(law.fitted for law in answer.laws) else 'quoted from papers'}."
-        )
+        note = f"No interval: {answer.without_interval}."
         note += f" By {answer.ranges_of}: {spans}." if spans else ""
         note = f"<p><small>{escape(note)}</small></p>"
     return f"<table>{''.join(rows)}</table>{note}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from knowcap.laws.law import LawError
+from knowcap.laws.plan.activations import ATTENTION, CHECKPOINTING, SHAPE, TRAINING_PRECISIONS
 from knowcap.laws.plan.answer import Answer
 from knowcap.laws.plan.html import answer_html
 from knowcap.laws.plan.questions import ask
@@ -21,7 +22,8 @@ _TITLE = "knowcap plan"
 _LEAD = (
     "How large a model, how much data, how long a training? Answers come from the laws of three papers, or from fits "
     "of your own (`knowcap fit … --json`). Numbers may be written 7e9, 7_000_000_000, 7B or 40%. A constant "
-    "quoted from a paper has no interval."
+    "quoted from a paper has no interval. Which runs to do next is answered by the command alone, because a law is "
+    "first fitted to your runs: `knowcap plan next runs.csv --flops 1e20`."
 )
 # An option's kind and label by its name; numbers come first with the value that they start with.
 _NUMBERS = {
@@ -36,12 +38,29 @@ _NUMBERS = {
     "price": "price of a GPU-hour",
     "flops": "budget, FLOPs",
     "unique_tokens": "different tokens available",
+    "passes": "passes over them so far (empty: 1)",
+    "num_layers": "layers",
+    "hidden_size": "hidden size",
+    "num_heads": "heads (empty: hidden size / 64)",
+    "num_key_value_heads": "key and value heads (empty: the usual)",
+    "intermediate_size": "width of the MLP (empty: the usual)",
+    "vocab_size": "vocabulary (empty: GPT-2's 50,257)",
+    "block_size": "tokens of a sequence (empty: 512)",
+    "per_device_train_batch_size": "sequences on a GPU at once (empty: 1)",
+    "dropout": "dropout (empty: 0)",
+}
+_LABELS = {  # where a tab means something else by a number
+    ("memory", "num_parameters"): "parameters (empty: by the shape)",
+    ("passes", "bits"): "bits of the data (empty: more than the model stores)",
 }
 _CHOICES = {
     "architecture": tuple(ARCHITECTURES),
     "precision": tuple(PRECISIONS),
     "junk": ("none", *JUNK),
     "gpu": tuple(GPUS),
+    "attn_implementation": ATTENTION,
+    "gradient_checkpointing": CHECKPOINTING,
+    "training_precision": TRAINING_PRECISIONS,
 }
 _FILES = {
     "facts": "entity,attribute,value or attribute,entities,distinct_values",
@@ -57,7 +76,7 @@ TABS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "holds": ("Bits held", ("num_parameters", *_SETTING), {"num_parameters": "7e9"}),
     "train": (
         "Training",
-        ("num_parameters", *_CONTENT, *_SETTING, "tokens_per_exposure", *_HARDWARE),
+        ("num_parameters", *_CONTENT, *_SETTING, "tokens_per_exposure", *_HARDWARE, *SHAPE),
         {"num_parameters": "100M", "num_people": "2M"} | _GPUS,
     ),
     "compute": (
@@ -65,9 +84,33 @@ TABS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         ("flops", "num_parameters", "unique_tokens", *_HARDWARE),
         {"flops": "1e21"} | _GPUS,
     ),
+    "memory": (
+        "Memory",
+        (*SHAPE, "num_parameters", "architecture", "precision", "gpu", "num_gpus"),
+        {
+            "num_layers": "24", "hidden_size": "2048", "block_size": "2048", "per_device_train_batch_size": "8",
+            "gpu": "h100-sxm", "num_gpus": "1",
+        },
+    ),
+    "passes": (
+        "Passes",
+        ("num_parameters", "unique_tokens", "passes", "bits"),
+        {"num_parameters": "100M", "unique_tokens": "10M", "passes": "16"},
+    ),
+}  # fmt: skip
+# What is folded away in a tab, under a heading.
+_FOLDS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "size": ((_TABLE, "or: a table of facts to store (empty the two fields above)"),),
+    "train": (
+        (_TABLE, "or: a table of facts to store (empty the two fields above)"),
+        (SHAPE, "shape of the model: its activations are counted too"),
+    ),
 }
+_WITHOUT_LAWS = ("memory",)
 _NARROW = 140  # pixels of a field
 _STARTS = {"architecture": "gpt2", "precision": "bf16", "junk": "none"}
+_STARTS |= {"attn_implementation": ATTENTION[0], "gradient_checkpointing": CHECKPOINTING[0]}
+_STARTS |= {"training_precision": TRAINING_PRECISIONS[0]}
 
 
 def answer(question: str, values: dict[str, Any], law: list[str] | None = None) -> Answer:
@@ -107,7 +150,7 @@ def build() -> gradio.Blocks:
             with gr.Tab(label, elem_id=f"tab-{question}"), gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     fields = _fields(gr, question, names, _STARTS | starts)
-                    with gr.Accordion("fits of your own", open=False):
+                    with gr.Accordion("fits of your own", open=False, visible=question not in _WITHOUT_LAWS):
                         law = gr.File(label="JSON of knowcap fit", file_count="multiple", file_types=[".json"])
                     button = gr.Button("Answer", variant="primary", elem_id=f"{question}-ask")
                 with gr.Column(scale=3, min_width=300):
@@ -124,21 +167,26 @@ def build() -> gradio.Blocks:
 
 
 def _fields(gr: Any, question: str, names: tuple[str, ...], starts: dict[str, str]) -> dict[str, Any]:
-    """The fields of a tab by name; those about a table of facts are folded away."""
+    """The fields of a tab by name; those of `_FOLDS` are folded away."""
+    folds = _FOLDS.get(question, ())
+    folded = [name for fold, _ in folds for name in fold]
     with gr.Row():  # two beside each other on a phone
-        fields = {name: _field(gr, name, starts, f"{question}-{name}") for name in names if name not in _TABLE}
-    if "facts" in names:
-        with gr.Accordion("or: a table of facts to store (empty the two fields above)", open=False):
-            fields |= {name: _field(gr, name, starts, f"{question}-{name}") for name in _TABLE}
+        fields = {name: _field(gr, question, name, starts) for name in names if name not in folded}
+    for fold, heading in folds:
+        with gr.Accordion(heading, open=False), gr.Row():
+            fields |= {name: _field(gr, question, name, starts) for name in fold}
     return fields
 
 
-def _field(gr: Any, name: str, starts: dict[str, str], elem_id: str) -> Any:
+def _field(gr: Any, question: str, name: str, starts: dict[str, str]) -> Any:
+    elem_id = f"{question}-{name}"
     if name in _NUMBERS:
-        return gr.Textbox(label=_NUMBERS[name], value=starts.get(name, ""), elem_id=elem_id, min_width=_NARROW)
+        label = _LABELS.get((question, name), _NUMBERS[name])
+        return gr.Textbox(label=label, value=starts.get(name, ""), elem_id=elem_id, min_width=_NARROW)
     if name in _CHOICES:
         choices = list(_CHOICES[name])
-        return gr.Dropdown(label=name, choices=choices, value=starts[name], elem_id=elem_id, min_width=_NARROW)
+        label = name.replace("_", " ")
+        return gr.Dropdown(label=label, choices=choices, value=starts[name], elem_id=elem_id, min_width=_NARROW)
     return gr.File(label=_FILES[name], type="filepath", elem_id=elem_id)
 
 

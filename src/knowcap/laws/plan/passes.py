@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from knowcap.laws.data_constrained import PASSES, value_of_pass
 from knowcap.laws.law import Law, LawError
 from knowcap.laws.plan.answer import Answer, Step
+from knowcap.laws.plan.chart import passes_chart
 from knowcap.laws.plan.setting import positive
 from knowcap.laws.published import EXPOSURES, MUENNIGHOFF
+from knowcap.laws.quantity import figure
+from knowcap.laws.repeated import PASSES, value_of_pass
 
 
-MOST_PASSES = 1e9
 _USED = ("data-constrained", "exposures")
 
 
@@ -39,12 +40,7 @@ def passes(
         LawError: a number that is not above zero, less than one pass, laws of another kind.
     """
     laws = laws or {}
-    for name, given in (("num_parameters", num_parameters), ("unique_tokens", unique_tokens)):
-        positive(name, given)
-    if not 1 <= passes_so_far <= MOST_PASSES:
-        raise LawError(f"passes: got {passes_so_far:g}, expected 1 to {MOST_PASSES:g}")
-    if other := sorted(laws.keys() - set(_USED)):
-        raise LawError(f"plan passes: got the law {', '.join(other)}, expected {' or '.join(_USED)}")
+    _check(num_parameters, unique_tokens, passes_so_far, max_knowledge_bits, laws)
     loss, bits = laws.get("data-constrained", MUENNIGHOFF), laws.get("exposures", EXPOSURES)
 
     def value(k: float) -> dict[str, float]:
@@ -55,26 +51,44 @@ def passes(
     return Answer(
         "passes",
         f"After {passes_so_far:g} passes one more is worth {100 * now['fresh_share']:.3g} % of fresh tokens: the loss "
-        f"falls by {fall:.2g}, and {gain:.3g} bits more are stored",
+        f"falls by {fall:.2g}, and {figure(gain)} bits are added",
         {"loss": now["loss_after"], "bits": now["bits_after"]},
         steps=[
             Step(
                 "loss now",
                 now["loss_before"],
                 "nats",
-                f"after {passes_so_far:g} passes over {unique_tokens:.3g} tokens",
+                f"after {passes_so_far:g} passes over {figure(unique_tokens)} tokens",
             ),
             Step("loss after one more", now["loss_after"], "nats"),
             Step("bits now", now["bits_before"], "", "if the data have so many, each fact once"),
             Step("bits after one more", now["bits_after"], ""),
         ],
         table=_table(value),
+        chart=passes_chart(value, passes_so_far),
         laws=[loss, bits],
         warnings=[
             "loss is of held-out text, bits are of facts in the data: the first gains nothing from passes that still "
             "store facts, and the two laws come from different data",
         ],
     )
+
+
+def _check(
+    num_parameters: float, unique_tokens: float, passes_so_far: float, max_knowledge_bits: float, laws: Iterable[str]
+) -> None:
+    """Raises LawError with all that is wrong with the numbers and the laws."""
+    numbers = {"num_parameters": num_parameters, "unique_tokens": unique_tokens, "passes": passes_so_far}
+    problems = []
+    for name, value in (numbers | ({} if max_knowledge_bits == np.inf else {"bits": max_knowledge_bits})).items():
+        try:
+            positive(name, value)
+        except LawError as error:
+            problems += error.problems
+    if other := sorted(set(laws) - set(_USED)):
+        problems.append(f"plan passes: got the law {', '.join(other)}, expected {' or '.join(_USED)}")
+    if problems:
+        raise LawError(problems)
 
 
 def _table(value: Callable[[float], dict[str, float]]) -> list[dict[str, float]]:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from knowcap.laws.law import LawError
+from knowcap.laws.plan.activations import SHAPE, Shape, shape_of
 from knowcap.laws.plan.answer import Answer
 from knowcap.laws.plan.compute import compute
 from knowcap.laws.plan.content import content_of
 from knowcap.laws.plan.fitted import read_laws
+from knowcap.laws.plan.memory import memory
+from knowcap.laws.plan.passes import passes
 from knowcap.laws.plan.setting import Hardware, Setting, positive
 from knowcap.laws.plan.size import holds, size
 from knowcap.laws.plan.train import train
@@ -26,7 +29,7 @@ def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer
     """The answer to a question.
 
     Args:
-        question: size, holds, train or compute.
+        question: size, holds, train, compute, memory or passes.
         law: files of `knowcap fit`, used in place of the papers' laws.
         options: those of the question; None: not given.
 
@@ -85,14 +88,15 @@ def _holds(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
 
 
 def _train(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
-    content, setting, hardware, laws, number = _all(
+    content, setting, hardware, laws, number, shape = _all(
         lambda: content_of(**_some(given, _CONTENT)),
         lambda: Setting(**_some(given, _SETTING)),
         lambda: Hardware(**_some(given, _HARDWARE)),
         lambda: read_laws(law),
         lambda: _needed(given, "num_parameters"),
+        lambda: _shape(given),
     )
-    return train(number, content, setting, hardware, laws, given.get("tokens_per_exposure"))
+    return train(number, content, setting, hardware, laws, given.get("tokens_per_exposure"), shape)
 
 
 def _compute(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
@@ -102,8 +106,35 @@ def _compute(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
     return compute(flops, laws, hardware=hardware, **_some(given, ("num_parameters", "unique_tokens")))
 
 
+def _memory(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
+    shape, setting, hardware, laws = _all(
+        lambda: _shape(given),
+        lambda: Setting(**_some(given, ("architecture", "precision"))),
+        lambda: Hardware(**_some(given, _HARDWARE)),
+        lambda: read_laws(law),
+    )
+    if shape is None:
+        raise LawError("num_layers and hidden_size are missing; give both, the shape of the model")
+    if laws:
+        raise LawError(f"plan memory: got the law {', '.join(laws)}, expected none: bytes are counted, not fitted")
+    return memory(shape, given.get("num_parameters"), setting.precision, hardware)
+
+
+def _passes(given: Mapping[str, Any], law: Iterable[str | Path]) -> Answer:
+    laws, number, unique = _all(
+        lambda: read_laws(law),
+        lambda: _needed(given, "num_parameters"),
+        lambda: _needed(given, "unique_tokens"),
+    )
+    return passes(number, unique, given.get("passes", 1.0), laws, given.get("bits", math.inf))
+
+
+def _shape(given: Mapping[str, Any]) -> Shape | None:
+    return shape_of(**_some(given, (*SHAPE, "architecture")))
+
+
 _QUESTIONS: dict[str, Callable[[Mapping[str, Any], Iterable[str | Path]], Answer]] = {
-    "size": _size, "holds": _holds, "train": _train, "compute": _compute,
+    "size": _size, "holds": _holds, "train": _train, "compute": _compute, "memory": _memory, "passes": _passes,
 }  # fmt: skip
 
 

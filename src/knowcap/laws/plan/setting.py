@@ -21,8 +21,20 @@ LIMITS: dict[str, tuple[float | None, float]] = {
     "unique_tokens": (1, 1e24),
     "entity_space": (1, 1e30),
     "price": (None, 1e6),
+    "passes": (1, 1e9),
+    "num_layers": (1, 1e6),
+    "hidden_size": (1, 1e7),
+    "num_heads": (1, 1e6),
+    "num_key_value_heads": (1, 1e6),
+    "intermediate_size": (1, 1e8),
+    "vocab_size": (1, 1e9),
+    "block_size": (1, 1e9),
+    "per_device_train_batch_size": (1, 1e7),
 }
-_WHOLE = ("num_people", "num_gpus")
+_WHOLE = (
+    "num_people", "num_gpus", "num_layers", "hidden_size", "num_heads", "num_key_value_heads", "intermediate_size",
+    "vocab_size", "block_size", "per_device_train_batch_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

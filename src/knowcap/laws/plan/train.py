@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from knowcap.laws.law import Law, LawError, tokens_exponent
+from knowcap.laws.plan.activations import Shape
 from knowcap.laws.plan.answer import Answer, Interval, Step
 from knowcap.laws.plan.capacity import Rate, exposures_for, most_exposures, rate
 from knowcap.laws.plan.chart import bits_chart
@@ -116,6 +117,7 @@ def train(
     hardware: Hardware | None = None,
     laws: Mapping[str, Law] | None = None,
     tokens_per_exposure: float | None = None,
+    shape: Shape | None = None,
 ) -> Answer:
     """How often the knowledge must be seen until the model holds it: exposures, tokens, FLOPs, GPU-hours.
 
@@ -126,6 +128,7 @@ def train(
         hardware: what trains.
         laws: fitted ones by name, used in place of the papers'.
         tokens_per_exposure: tokens that state all of the knowledge once; None: as long as the paper's biographies.
+        shape: for its activations; None: the memory is without them.
 
     Raises:
         LawError: numbers out of range, or knowledge that the model cannot hold however often it is seen.
@@ -137,27 +140,25 @@ def train(
     once = _tokens_once(content, tokens_per_exposure)
     training = Training(num_parameters, once.value or 0.0, replace(setting, exposures=exposures))
     hours = training.gpu_hours(hardware)
+    held = min(content.bits, num_parameters * found.value)
     results = {
         "exposures": exposures, "tokens": training.tokens, "flops": training.flops, "gpu_hours": hours,
-        "hours": hours / hardware.num_gpus, "bits_per_parameter_needed": needed,
-        "bits_held": min(content.bits, num_parameters * found.value),
+        "hours": hours / hardware.num_gpus, "bits_per_parameter_needed": needed, "bits_held": held,
     }  # fmt: skip
     cost, cost_steps = cost_of(hours, hardware)
     per_exposure = {name: (results | cost)[name] / exposures for name in (*tuple(results)[:5], *cost)}
-    results |= cost | memory_results(num_parameters)
+    results |= cost | memory_results(num_parameters, shape, setting.precision)
     steps = [
         *content.steps,
         Step("bits per parameter needed", needed, "", f"for {figure(num_parameters)} parameters"),
         Step("exposures", exposures, "", why),
-        *found.steps,
-        once,
-        *training.steps(hardware),
+        *(*found.steps, once, *training.steps(hardware)),
         *cost_steps,
-        *memory_steps(num_parameters, setting.precision),
+        *memory_steps(num_parameters, setting.precision, shape),
     ]
     used = [found.law, *(laws[law.law] for law, _ in LOSS_LAWS if law.law in laws)]
     warnings = [*_shortfall(needed, found.value, content.bits), *found.warnings, *content.notes, _LECTURE]
-    warnings += [*memory_warnings(num_parameters, hardware), *_text_notes(content, tokens_per_exposure)]
+    warnings += memory_warnings(num_parameters, hardware, shape) + _text_notes(content, tokens_per_exposure)
     return Answer(
         "train",
         _headline(results, hardware),
@@ -167,7 +168,7 @@ def train(
         doubled(training, needed, laws),
         used,
         (*warnings, *unused(laws, used, "train")),
-        bits_chart(found, num_parameters, results["bits_held"], content.bits),
+        bits_chart(found, num_parameters, held, content.bits),
     )
 
 
