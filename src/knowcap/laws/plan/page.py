@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from knowcap.laws.law import LawError
@@ -173,7 +174,8 @@ def _fields(gr: Any, question: str, names: tuple[str, ...], starts: dict[str, st
     with gr.Row():  # two beside each other on a phone
         fields = {name: _field(gr, question, name, starts) for name in names if name not in folded}
     for fold, heading in folds:
-        with gr.Accordion(heading, open=False), gr.Row():
+        # Names of files need the width. The row is made within the accordion, where gradio then puts it.
+        with gr.Accordion(heading, open=False), nullcontext() if fold == _TABLE else gr.Row():
             fields |= {name: _field(gr, question, name, starts) for name in fold}
     return fields
 
