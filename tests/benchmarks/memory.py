@@ -4,8 +4,9 @@
 
 `capacity`, `report` and `compare` read a made nll.parquet of bioS' seven facts a person, since a model that scores a
 million people takes hours. `measure` reads real texts, tokenizes and aligns them, and writes every file, with made
-scores in place of the forward passes; `data` makes the texts. The last column is what 20 million people would take,
-extrapolated: the straight line through the two largest numbers of people.
+scores in place of the forward passes; `data` makes the texts. `questions` reads, tokenizes and keeps the questions
+that a model is tuned on, and `calibration` the texts of GPTQ, both without a model. The last column is what 20 million
+people would take, extrapolated: the straight line through the two largest numbers of people.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from knowcap.recipe import Recipe
 from knowcap.scoring.measurement import knowledge_content
 
 
-STAGES = ("data", "measure", "capacity", "report", "compare")
+STAGES = ("data", "measure", "questions", "calibration", "capacity", "report", "compare")
+TEXTS = ("measure", "questions", "calibration")  # stages that read a data set
 LARGE = 20_000_000  # people, of the extrapolation
 _AT_A_TIME = 10_000  # people
 _OUTSIDERS = 1000
@@ -76,7 +78,7 @@ def measured(stage: str, place: Path, people: int) -> tuple[float, float]:
 
 def prepare(stage: str, place: Path, people: int) -> None:
     """Makes what a stage reads, unless it is there."""
-    if stage == "measure":
+    if stage in TEXTS:
         data(place, people)
     elif stage != "data":
         for side, seed in (("a", 0), ("b", 1)):
@@ -96,6 +98,12 @@ def run(stage: str, place: Path, people: int) -> None:
         data(Path(tempfile.mkdtemp(dir=place)), people)
     elif stage == "measure":
         measure(place, people)
+    elif stage == "questions":
+        questions(place, people)
+    elif stage == "calibration":
+        from knowcap.models.quantized.stage import read_calibration
+
+        read_calibration(data(place, people), tokenizer(recipe_of(people))[0])
     elif stage == "capacity":
         from knowcap.capacity import capacity
 
@@ -130,11 +138,27 @@ def measure(place: Path, people: int) -> None:
 
     batches._score_targets = made_scores
     recipe = recipe_of(people)
-    backend, rows = tokenizer_of(recipe, corpus_of(recipe))
+    words, rows = tokenizer(recipe)
     config = model_config(recipe.model_name, vocab_size=rows, block_size=recipe.block_size)
     output = Path(tempfile.mkdtemp(dir=place))
-    loaded = (build_model(config, 0).eval(), wrap(backend, recipe.block_size))
+    loaded = (build_model(config, 0).eval(), words)
     score(None, data(place, people), output_dir=output, loaded=loaded, progress=False)
+
+
+def questions(place: Path, people: int) -> None:
+    """Keeps the questions about half of the people as tuning does."""
+    from knowcap.extraction.questions import questions_of
+    from knowcap.extraction.stored import StoredQuestions
+
+    words, rows = tokenizer(replace(recipe_of(people), questions=True))
+    with StoredQuestions(questions_of(data(place, people), "train", words, rows), place):
+        pass
+
+
+def tokenizer(recipe: Recipe) -> tuple[Any, int]:
+    """A recipe's tokenizer, and the rows of the vocabulary."""
+    backend, rows = tokenizer_of(recipe, corpus_of(recipe))
+    return wrap(backend, recipe.block_size), rows
 
 
 def scored(run_dir: Path, people: int, seed: int) -> None:

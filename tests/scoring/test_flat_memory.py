@@ -28,7 +28,7 @@ from knowcap.scoring.parts import is_prefix_free
 
 
 SHARD, GROUP, CONTROL = 50, 40, 120  # rows of a shard and of a row group; entities outside the sample
-BYTES = 600  # a person, most of them of the name
+BYTES = 250  # a person, most of them of the name
 
 
 class CountedRows:
