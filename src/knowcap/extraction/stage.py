@@ -162,10 +162,12 @@ def _ask(
         for number, table in enumerate(pieces(read_questions(dataset, "test", limit), _PART)):
             part = parts / f"answers-{limit}-{number * _PART}.parquet"
             if not part.is_file():
-                some, options = tokenized(table, tokenizer, rows), {"batch_size": recipe.eval_batch_size}
-                options["progress"] = bar.update
-                greedy, beam = (answers(model, tokenizer, some, num_beams=n, **options) for n in (1, BEAMS))
-                nll = answer_nll(model, some, recipe.eval_batch_size)
+                some, size = tokenized(table, tokenizer, rows), recipe.eval_batch_size
+                greedy, beam = (
+                    answers(model, tokenizer, some, num_beams=n, batch_size=size, progress=bar.update)
+                    for n in (1, BEAMS)
+                )
+                nll = answer_nll(model, some, size)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(part) as made:
                     write_table(answer_table(some, greedy, beam, nll, knowledge), made)
