@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 ORDER = (
     "provenance", "files", "sealed", "facts", "recipe", "recipe_file", "processes", "progress", "hub", "metrics",
     "knowledge", "corpus", "dataset", "models", "scoring", "capacity", "training", "extraction", "report", "laws",
-    "run", "sweep", "findings", "cli", "train",
+    "run", "sweep", "findings", "cli", "train", "__main__",
 )  # fmt: skip
 
 

@@ -159,6 +159,7 @@ BAD_VALUES = {
     "muon_learning_rate": "0",
     "muon_momentum": "1",
     "train_batch_size": "0",
+    "train_sampling_strategy": "random",
     "gradient_accumulation_steps": "0",
     "learning_rate": "0",
     "min_learning_rate_ratio": "2",

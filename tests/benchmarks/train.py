@@ -40,8 +40,8 @@ from knowcap.run.launch import set_up_process
 from knowcap.run.preflight import load_recipe
 from knowcap.training.kernels import faster_training
 from knowcap.training.packing import Stream
-from knowcap.training.stage import training_arguments_of
-from knowcap.training.trainer import StreamTrainer, WindowDataset
+from knowcap.training.stage import training_arguments_of, windows_of
+from knowcap.training.trainer import StreamTrainer
 from knowcap.training.windows import Mixture, stream_of
 
 
@@ -89,7 +89,7 @@ def now() -> np.ndarray:
 def ours(setting: Setting) -> np.ndarray:
     """The training stage's Trainer and loss."""
     clock, model = Clock(), setting.model()
-    windows = windows_of(setting)
+    windows = windows_of(setting.recipe, setting.stream)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         args = setting.arguments(folder)
         stack.enter_context(faster_training(model, setting.recipe.torch_compile))
@@ -150,15 +150,9 @@ def bare(setting: Setting) -> np.ndarray:
 def batches(setting: Setting) -> Iterator[dict[str, torch.Tensor]]:
     """The windows of each step."""
     size = setting.recipe.train_batch_size
-    windows = windows_of(setting)
+    windows = windows_of(setting.recipe, setting.stream)
     for step in range(setting.steps + WARM_UP):
         yield windows.__getitems__(list(range(step * size, (step + 1) * size)))
-
-
-def windows_of(setting: Setting) -> WindowDataset:
-    """The training stage's data set."""
-    r = setting.recipe
-    return WindowDataset(setting.stream, r.train_batch_size, r.block_size if r.torch_compile else 0)
 
 
 def matrix_peak() -> float:
@@ -190,14 +184,12 @@ def main() -> None:
     overrides = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
     setting = make(load_recipe(args.config, overrides), args.steps)
     model = setting.model()
-    parameters, size = model.num_parameters(), setting.recipe.train_batch_size
-    real = setting.stream.windows(np.arange(WARM_UP * size, (args.steps + WARM_UP) * size))
-    tokens = sum(map(len, real))
+    parameters, timed = model.num_parameters(), [batch["labels"] for batch in batches(setting)][WARM_UP:]
+    tokens = sum(int((labels != -100).sum()) for labels in timed)
+    padding = 1 - tokens / sum(labels.numel() for labels in timed)
     peak = matrix_peak()
-    print(
-        f"{setting.recipe.model_name}, {parameters:,} parameters, {tokens / args.steps:,.0f} tokens a step, ", end=""
-    )
-    print(f"{args.threads} thread(s), matrix peak {peak / 1e9:.0f} GFLOP/s")
+    print(f"{setting.recipe.model_name}, {parameters:,} parameters, {tokens / args.steps:,.0f} tokens a step ", end="")
+    print(f"and {padding:.1%} padding, {args.threads} thread(s), matrix peak {peak / 1e9:.0f} GFLOP/s")
     best = dict.fromkeys(LOOPS, np.array([np.inf, np.inf]))
     for _ in range(args.turns):
         for name, loop in LOOPS.items():

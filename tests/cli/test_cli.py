@@ -349,6 +349,12 @@ def test_every_command_has_help_with_examples(capsys, command):
     assert f"knowcap {command} " in out.split("example", 1)[1]
 
 
+def test_the_package_runs_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "knowcap", "ls", "models"], capture_output=True, text=True)
+    assert done.returncode == 0 and "gpt2-rotary" in done.stdout
+    assert subprocess.run([sys.executable, "-m", "knowcap", "nothing"], capture_output=True).returncode == 2
+
+
 def test_a_reader_that_has_seen_enough_is_no_mistake():
     reader, writer = os.pipe()
     os.close(reader)

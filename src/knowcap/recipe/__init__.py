@@ -12,6 +12,7 @@ from knowcap.recipe.keys import (
 from knowcap.recipe.optimizer import OptimizerSection
 from knowcap.recipe.quantization import FAKE_QUANTIZER, QuantizationSection
 from knowcap.recipe.sections import (
+    GROUP_BY_LENGTH,
     KEYS,
     RENDERING_KEYS,
     SECTIONS,
@@ -31,6 +32,7 @@ __all__ = [
     "CORPORA",
     "EXTRACT_METHODS",
     "FAKE_QUANTIZER",
+    "GROUP_BY_LENGTH",
     "KEYS",
     "LISTS",
     "RENDERING_KEYS",

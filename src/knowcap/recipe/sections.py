@@ -17,6 +17,7 @@ from knowcap.recipe.keys import (
     TEXTS_GENERATED,
     WITH_DATASET,
     WITH_JUNK,
+    Condition,
     Key,
     Range,
     Shapes,
@@ -50,6 +51,22 @@ _AT_LEAST_TWO = Range(lambda v: v >= 2, "2 or more")
 _SHARE = Range(lambda v: 0 < v <= 1, "more than 0 and at most 1")
 _BETWEEN = Range(lambda v: 0 < v < 1, "more than 0 and less than 1")
 _BETA = Range(lambda v: 0 <= v < 1, "at least 0 and less than 1")
+
+GROUP_BY_LENGTH = "group_by_length"
+_REFUSED_SAMPLING = {
+    "random": "people stand in a new random order at each exposure, so sequential is random",
+    "batch_rebalance": "it moves windows between processes, so that a recipe would mean something else on each number",
+}
+_ONE_KIND_OF_WINDOW = Condition(
+    lambda recipe: not recipe.junk_people and not recipe.qa_share,
+    "with junk_people or qa_share, whose windows are spread evenly over the batches",
+    ("junk_people", "qa_share"),
+)
+_OF_SEVERAL_LENGTHS = Condition(
+    lambda recipe: recipe.windows == "aligned" and not recipe.torch_compile,
+    "without windows: aligned, or with torch_compile: windows have one length then",
+    ("windows", "torch_compile"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +287,13 @@ class TrainingSection:
     """Training"""
 
     train_batch_size: int = _training_key(96, "windows per step, over all processes", range=_AT_LEAST_ONE)
+    train_sampling_strategy: str = _training_key(
+        "sequential",
+        "order of windows, by the Trainer's name: that of the stream, or windows of about one length in a batch",
+        choices=("sequential", GROUP_BY_LENGTH),
+        refused=_REFUSED_SAMPLING,
+        used_with=(_ONE_KIND_OF_WINDOW, _OF_SEVERAL_LENGTHS),
+    )
     gradient_accumulation_steps: int = _training_key(1, "micro-batches per step", free=True, range=_AT_LEAST_ONE)
     precision: str = _training_key("fp32", "precision of training", choices=("fp32", "bf16", "fp16"))
     torch_compile: bool = _training_key(False, "compile the model", free=True)

@@ -92,7 +92,7 @@ def _falling(recipe: Recipe, num_steps: int) -> int:
 
 
 def unusual_settings(recipe: Recipe) -> dict[str, Any]:
-    """Optimizer, schedule and fake quantization with their settings, where they are not the default, by recipe key."""
+    """Optimizer, schedule, fake quantization and order of windows, where they are not the default, by recipe key."""
     found: dict[str, Any] = {}
     if recipe.optimizer != KEYS["optimizer"].default:
         found["optimizer"] = recipe.optimizer
@@ -107,4 +107,6 @@ def unusual_settings(recipe: Recipe) -> dict[str, Any]:
             found |= {key: getattr(recipe, key) for key in ("learning_rate_decay_share", "learning_rate_decay_type")}
     if recipe.fake_quantization_bits is not None:
         found |= {key: getattr(recipe, key) for key in ("fake_quantization_bits", "fake_quantization_start")}
+    if recipe.train_sampling_strategy != KEYS["train_sampling_strategy"].default:
+        found["train_sampling_strategy"] = recipe.train_sampling_strategy
     return found

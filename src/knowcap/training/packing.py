@@ -110,7 +110,8 @@ class Stream:
             shard_size,
         )
         self.shards = -(-corpus.num_people // shard_size)
-        self._cache: dict[tuple[range, int], list[Shard]] = {}  # the two that were made last
+        self._cache: dict[tuple[range, int], list[Shard]] = {}  # those that were made last
+        self._kept = 2
 
     def persons(self, exposure: int, shard: int) -> np.ndarray:
         """The people of a shard of an exposure, in order: (n,) int64."""
@@ -141,13 +142,22 @@ class Stream:
         return np.concatenate([persons for persons, _ in found]), np.concatenate([numbers for _, numbers in found])
 
     def shard(self, exposure: int, shard: int) -> Shard:
-        """The windows of a shard; the last two that were made are cached, with those made together."""
-        first = exposure - exposure % self.together
-        exposures = range(first, max(exposure + 1, min(first + self.together, self.exposures)))
+        """The windows of a shard; the last that were made are cached, with those made together; see `keep`."""
+        exposures = self._made_with(exposure)
         if (exposures, shard) not in self._cache:
             made = self._make(exposures, shard)
-            self._cache = dict([*self._cache.items()][-1:]) | {(exposures, shard): made}
+            self._cache = dict([*self._cache.items()][1 - self._kept :]) | {(exposures, shard): made}
         return self._cache[exposures, shard][exposure - exposures.start]
+
+    def _made_with(self, exposure: int) -> range:
+        """The exposures that are made in one call with an exposure."""
+        first = exposure - exposure % self.together
+        return range(first, max(exposure + 1, min(first + self.together, self.exposures)))
+
+    def keep(self, windows: int) -> None:
+        """Caches as many shards as so many windows that follow one another lie in; `count` must have run."""
+        made = -(-(len(self._before) - 1) // self.together)
+        self._kept = max(self._kept, 2 - (-windows * made // len(self)))
 
     def _make(self, exposures: range, shard: int) -> list[Shard]:
         """The windows of a shard of each of several exposures."""
@@ -235,6 +245,15 @@ class Stream:
             start = int(shard.starts[window])
             rows.append(shard.tokens[start : start + int(shard.lengths[window])])
         return rows
+
+    def window_lengths(self, windows: np.ndarray) -> np.ndarray:
+        """The number of tokens of windows (n,): (n,) int64."""
+        shards, inside = self.locate(np.asarray(windows, dtype=np.int64))
+        lengths = np.empty(len(inside), dtype=np.int64)
+        for number in np.unique(shards).tolist():
+            own = shards == number
+            lengths[own] = self.shard(*divmod(number, self.shards)).lengths[inside[own]]
+        return lengths
 
     def batch(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Windows ready for a model; see `padded`."""

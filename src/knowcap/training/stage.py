@@ -12,7 +12,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,13 +41,14 @@ from knowcap.models.devices import device_name, uses_gpu, world_size
 from knowcap.models.quiet import quiet_transformers
 from knowcap.progress import progress_bar
 from knowcap.provenance import versions
-from knowcap.recipe import Recipe
+from knowcap.recipe import GROUP_BY_LENGTH, Recipe
 from knowcap.scoring.measurement import facts_key
 from knowcap.sealed import files_of, write_result
 from knowcap.training.arguments import machine_problems, training_arguments
 from knowcap.training.callback import R_MAX, KnowledgeCallback, R
 from knowcap.training.checkpoints import newest_checkpoint, settings_of
 from knowcap.training.fake_quantization import fake_quantized
+from knowcap.training.grouping import LengthGroups
 from knowcap.training.kernels import faster_training
 from knowcap.training.optimizer import muon_of, optimizer_arguments, set_steps, unusual_settings
 from knowcap.training.packing import Stream, TrainingError
@@ -90,7 +91,7 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
     stream, settings = stream_of(recipe, corpus, tokenizer), settings_of(recipe)
     with args.main_process_first(desc="counting windows"):
         num_tokens = _count(stream, run_dir / "checkpoints" / "windows.npz", settings)
-    windows = WindowDataset(stream, recipe.train_batch_size, recipe.block_size if recipe.torch_compile else 0)
+    windows = windows_of(recipe, stream)
     set_steps(args, recipe, windows.steps)
     checkpoint, step = newest_checkpoint(run_dir / "checkpoints", settings)
     model = build_model(recipe_config(recipe, rows), recipe.seed)
@@ -123,6 +124,14 @@ def train(recipe: Recipe, run_dir: Path) -> Path:
             _save(trainer, gathered, recipe, source, tokenizer, model_dir, used, num_tokens, progress.seconds)
     trainer.accelerator.wait_for_everyone()
     return model_dir
+
+
+def windows_of(recipe: Recipe, stream: Stream | Mixture) -> WindowDataset:
+    """A counted stream's windows as the recipe's training takes them."""
+    groups = None
+    if recipe.train_sampling_strategy == GROUP_BY_LENGTH:
+        groups = LengthGroups(cast(Stream, stream), recipe.train_batch_size)
+    return WindowDataset(stream, recipe.train_batch_size, recipe.block_size if recipe.torch_compile else 0, groups)
 
 
 def _data_set(recipe: Recipe, run_dir: Path) -> dict[str, Any]:

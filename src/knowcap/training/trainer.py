@@ -29,6 +29,7 @@ from knowcap.processes import ProcessError
 from knowcap.processes.signals import held, note, noted, raise_noted
 from knowcap.progress import Bar, progress_bar
 from knowcap.training.checkpoints import STAGING, finish, remove_old, steps_after
+from knowcap.training.grouping import LengthGroups
 from knowcap.training.packing import Stream, TrainingError
 from knowcap.training.routing import AUX_LOSS, SHARES, Routing
 from knowcap.training.windows import Mixture
@@ -44,8 +45,11 @@ class WindowDataset(Dataset):
     Batches are padded to their longest window, or to `length`: a compiled model is compiled once for each shape.
     """
 
-    def __init__(self, stream: Stream | Mixture, batch_size: int, length: int = 0) -> None:
-        self.stream, self.length = stream, length
+    def __init__(
+        self, stream: Stream | Mixture, batch_size: int, length: int = 0, groups: LengthGroups | None = None
+    ) -> None:
+        """With `groups`, which are the stream's and of that batch size, windows come in their order."""
+        self.stream, self.length, self.groups = stream, length, groups
         self.steps = -(-len(stream) // batch_size)
         self._size = self.steps * batch_size
 
@@ -56,7 +60,7 @@ class WindowDataset(Dataset):
     def __getitems__(self, windows: list[int]) -> dict[str, torch.Tensor]:
         """A batch: input_ids and labels, (batch, length) int64; labels are -100 where padded."""
         real = np.array([w for w in windows if w < len(self.stream)] or [0])
-        input_ids, labels = self.stream.batch(real)
+        input_ids, labels = self.stream.batch(real if self.groups is None else self.groups(real))
         if real.size and windows[0] >= len(self.stream):
             labels[:] = -100
         missing = ((0, len(windows) - len(real)), (0, max(0, self.length - input_ids.shape[1])))
