@@ -237,6 +237,15 @@ def test_a_capacity_that_was_typed_in_is_not_believed(finished, tmp_path, capsys
         assert "capacity.json: bits_per_parameter is 1.5, but knowledge_bits is" in capsys.readouterr().err
 
 
+def test_a_recipe_without_its_keys_is_not_pushed(finished, tmp_path, capsys):
+    for text, message in (("", "recipe.yaml is empty"), ("seed: 0\n", "num_people is missing")):
+        with copied(finished, tmp_path / "copy") as place:
+            (place / "runs/mine/recipe.yaml").write_text(text)
+            capsys.readouterr()
+            assert main(COMMANDS["push"]) == 2
+            assert message in capsys.readouterr().err
+
+
 def test_a_second_measurement_of_a_model_waits_for_the_first(finished, tmp_path, monkeypatch):
     with copied(finished, tmp_path / "copy") as place, ExitStack() as first:
         waits = threading.Event()

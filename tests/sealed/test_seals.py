@@ -183,3 +183,6 @@ def test_a_text_is_held_to_its_last_line_if_it_has_one(tmp_path: Path) -> None:
         check_text(path)
     path.write_text("seed: 1\n")
     check_text(path)
+    path.write_text("\n")
+    with pytest.raises(FileError, match=r"recipe\.yaml is empty; "):
+        check_text(path)

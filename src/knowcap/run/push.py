@@ -31,6 +31,7 @@ from knowcap.files import (
 from knowcap.hub import Artefact, HubError, Pushed, Uploader, check_repo_id
 from knowcap.models.folders import check_undamaged
 from knowcap.models.quantized.settings import Settings
+from knowcap.recipe import RecipeError
 from knowcap.recipe.quantization import BOTH, METHODS
 from knowcap.recipe_file import read_recipe
 from knowcap.report.card import write_card
@@ -289,8 +290,10 @@ def _parts_left_out(run_dir: Path, hub_model_id: str | None, hub_dataset_id: str
 
 
 def _wanted_copies(run_dir: Path) -> list[str]:
-    """The names of the quantized copies in the run's recipe."""
-    recipe = read_recipe(run_dir / RECIPE_FILE)[0]
+    """The names of the quantized copies in the run's recipe. Raises RecipeError if it cannot be used."""
+    recipe, problems, _ = read_recipe(run_dir / RECIPE_FILE)
+    if problems:
+        raise RecipeError(problems, run_dir / RECIPE_FILE)
     method = recipe.quantization_method
     methods = METHODS if method == BOTH else (method,)
     return [

@@ -21,12 +21,15 @@ def check_text(path: Path) -> None:
     """Checks that a text is as it was written; one without a digest is that of an earlier version, or of a user.
 
     Raises:
-        FileError: it was changed, or cannot be read.
+        FileError: it was changed or emptied, or cannot be read.
     """
     try:
-        text, found, digest = path.read_text(encoding="utf-8").rpartition(_COMMENT)
+        whole = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{path} cannot be read ({error}); {repair(path)}") from error
+    if not whole.strip():
+        raise FileError(f"{path} is empty; {repair(path)}")
+    text, found, digest = whole.rpartition(_COMMENT)
     if found and digest.strip() != _digest(text):
         raise FileError(
             f"{path} was changed after it was written: the SHA-256 of its lines is {_digest(text)[:16]}…, expected "
