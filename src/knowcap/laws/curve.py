@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from knowcap.laws.fit import Fit, Options
 from knowcap.laws.intervals import Interval, bootstrap, interval, percentiles, profile, random_weights, student
 from knowcap.laws.law import LawError
 from knowcap.laws.predict import Refit, Refitted, spread_of
-from knowcap.laws.sandwich import Robust, correlated, robust, widest
+from knowcap.laws.sandwich import Robust, correlated, robust, unclipped, undetermined, widest
 from knowcap.laws.solve import Model, Solution, condition_number, minimize
 
 
@@ -91,25 +91,30 @@ def fit_curve(curve: Curve, starts: np.ndarray, options: Options) -> Fit:
 def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: Options) -> Fit:
     """The fit at its optimum theta (p,), whose objective is the sum of losses of log residuals.
 
-    Intervals are the widest over all clusterings of the points that `_clusters` finds.
+    Intervals are the widest over the clusterings of the points that `_clusters` finds and `_counted` counts.
     """
     squares, level, first = np.isinf(curve.delta), options.confidence_level, len(curve.names)
     prediction, jacobian = (part[0] for part in curve.model(theta[None]))
-    clusters, main = _clusters(curve, prediction - curve.target, options)
-    sandwiches = {name: robust(jacobian, prediction - curve.target, groups) for name, groups in clusters.items()}
-    drawn = {
-        name: bootstrap(
-            curve.model, curve.target, theta, curve.delta, options.num_bootstraps, options.seed, groups, curve.above
-        )
-        for name, groups in clusters.items()
-        if name == main or curve.method == "bootstrap"
-    }
+    residual = prediction - curve.target
+    clusters, main = _clusters(curve, residual, options)
+    sandwiches = _counted({name: robust(jacobian, residual, groups) for name, groups in clusters.items()}, main)
+    stretch = {name: _stretch(sandwich, level) for name, sandwich in sandwiches.items()}
+    whole = unclipped(residual, curve.delta)
+    if "points" in stretch:  # a cluster's sum of clipped scores still gives way where its points are fitted
+        stretch["points"] **= whole
+
+    def draw(groups: np.ndarray | None) -> np.ndarray:
+        number, seed, smooth = options.num_bootstraps, options.seed, whole < _SMOOTH
+        return bootstrap(curve.model, curve.target, theta, curve.delta, number, seed, groups, curve.above, smooth)
+
+    drawn = {name: draw(groups) for name, groups in clusters.items() if name == main or curve.method == "bootstrap"}
 
     def by_profile(sandwich: Robust | None) -> np.ndarray:
         return profile(curve.model, curve.target, theta, delta=curve.delta, level=level, first=first, robust=sandwich)
 
     if curve.method == "bootstrap":
-        own = _widest([_corrected(theta, drawn[name], sandwiches[name], level) for name in clusters])[:first]
+        own = _widest([_corrected(theta, drawn[name], sandwiches[name], stretch[name], level) for name in clusters])
+        own = np.where(undetermined(jacobian)[:, None], [-np.inf, np.inf], own)[:first]
     else:
         own = by_profile(widest(list(sandwiches.values()), level))
     samples = curve.constants(drawn[main])
@@ -128,7 +133,7 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
         refit=Refit(len(theta), lambda weights: refitted(curve, theta, drawn[main], clusters[main], weights)),
         interval_method=curve.method,
         clusters=tuple(clusters),
-        stretch=float(np.median(_stretch(sandwiches[main], level))),
+        stretch=float(np.median(stretch[main])),
         confidence_level=level,
         profile_intervals=_named(curve, by_profile(None)) if curve.above == 1 else {},
         bootstrap_intervals=_named(curve, percentiles(drawn[main], level)[:first]),
@@ -139,6 +144,8 @@ def with_intervals(curve: Curve, theta: np.ndarray, objective: float, options: O
 
 
 _DOUBTED, _SURE = 0.3, 0.01  # p of independent residuals: below which clusters count, and below which they alone do
+_SMOOTH = 0.5  # share of unclipped scores, below which a bootstrap reweights points instead of drawing them
+_KEPT = 0.5  # share of a constant's variance in clusters' residuals, above which these clusters determine it
 
 
 def _clusters(curve: Curve, residual: np.ndarray, options: Options) -> tuple[dict[str, np.ndarray | None], str]:
@@ -160,15 +167,31 @@ def _clusters(curve: Curve, residual: np.ndarray, options: Options) -> tuple[dic
     return found, main
 
 
+def _counted(sandwiches: dict[str, Robust], main: str) -> dict[str, Robust]:
+    """The same, in which single points have no variance where they do not count.
+
+    Where clusters share noise for sure, points taken for independent overstate the variance of constants that runs
+    within clusters determine (of exponents, where seeds share a factor), and understate that of others. They still
+    count for constants that the clusters themselves fit: of those a cluster's residuals keep little.
+    """
+    if main == "points" or "points" not in sandwiches:
+        return sandwiches
+    points, determined = sandwiches["points"], sandwiches[main].kept > _KEPT
+    return sandwiches | {"points": replace(points, variance=np.where(determined, 0.0, points.variance))}
+
+
 def _stretch(sandwich: Robust, level: float) -> np.ndarray:
     """What a bootstrap's percentiles lack of an interval: the leverage of reweighted residuals, and Student's t over
     the normal quantile. Shape (p,)."""
     return student(level, sandwich.freedom) / student(level, np.inf) / np.sqrt(sandwich.kept)
 
 
-def _corrected(theta: np.ndarray, drawn: np.ndarray, sandwich: Robust, level: float) -> np.ndarray:
-    """Percentiles of a bootstrap, stretched about theta, of shape (p, 2)."""
-    return theta[:, None] + _stretch(sandwich, level)[:, None] * (percentiles(drawn, level) - theta[:, None])
+def _corrected(
+    theta: np.ndarray, drawn: np.ndarray, sandwich: Robust, stretch: np.ndarray, level: float
+) -> np.ndarray:
+    """Percentiles of a bootstrap, stretched about theta, of shape (p, 2); of no width where nothing counts."""
+    stretch = np.where(sandwich.variance > 0, stretch, 0.0)
+    return theta[:, None] + stretch[:, None] * (percentiles(drawn, level) - theta[:, None])
 
 
 def _widest(ends: list[np.ndarray]) -> np.ndarray:
@@ -212,7 +235,8 @@ def refitted(
     best = found.theta.reshape(len(weights), len(starts), -1)[
         each, found.objective.reshape(len(weights), -1).argmin(1)
     ]
-    random = random_weights(len(curve.target), _DRAWS, 0, groups)
+    smooth = unclipped(curve.model(theta[None])[0][0] - curve.target, curve.delta) < _SMOOTH
+    random = random_weights(len(curve.target), _DRAWS, 0, groups, smooth)
     again = fit(np.repeat(best, _DRAWS, axis=0), (weights[:, None] * random).reshape(-1, weights.shape[1]))
     varied = curve.log_prediction(again.theta).reshape(len(weights), _DRAWS, -1)
     return Refitted(curve.log_prediction(best), spread_of(varied, 1))

@@ -80,7 +80,8 @@ class Fit:
         interval_method: where `intervals` come from: `sandwich` (profiles, as wide as the sandwich variance asks),
             `bootstrap` (percentiles, corrected for leverage and few clusters), or `regression`.
         clusters: what was taken for a cluster of shared noise: `points`, `groups` (of the table), `sizes`, or a name
-            in `Options.shared`, such as `seeds`; an interval is the widest of these.
+            in `Options.shared`, such as `seeds`; an interval is the widest of these, without `points` for constants
+            that clusters determine whose residuals surely go together.
         stretch: what the distance of the samples' percentiles is multiplied by in intervals from a bootstrap.
         profile_intervals: profiles of equal and independent noise.
         bootstrap_intervals: percentiles.

@@ -150,21 +150,28 @@ def _cross(
     return np.where(np.isfinite(above), distance, np.inf)
 
 
-def random_weights(num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+def random_weights(
+    num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None = None, smooth: bool = False
+) -> np.ndarray:
     """Weights of shape (num_bootstraps, num_points): how often each point was drawn, with replacement.
 
     Of fewer than 30 points (or groups), many a draw would leave one or two and no fit; there the weights are
-    exponential instead of counts, so that no point drops out (the Bayesian bootstrap, Rubin 1981).
+    exponential instead of counts, so that no point drops out (the Bayesian bootstrap, Rubin 1981). They are better,
+    too, where the Huber loss clips most residuals (`smooth`): the few near zero alone bend the objective then, and
+    counts leave out a third of these.
 
     Args:
         num_points, num_bootstraps: the shape of the result.
         seed: of the random generator.
         groups: of shape (num_points,); points of one group (a training run) are drawn together.
+        smooth: exponential weights however many points there are.
     """
-    return np.concatenate(list(_weights(num_points, num_bootstraps, seed, groups)))
+    return np.concatenate(list(_weights(num_points, num_bootstraps, seed, groups, smooth)))
 
 
-def _weights(num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None) -> Iterator[np.ndarray]:
+def _weights(
+    num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray | None, smooth: bool
+) -> Iterator[np.ndarray]:
     """`random_weights` in parts of some millions of numbers."""
     random = np.random.Generator(np.random.Philox(seed))
     member = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
@@ -172,7 +179,7 @@ def _weights(num_points: int, num_bootstraps: int, seed: int, groups: np.ndarray
     each = max(1, _PART // num_points)
     for first in range(0, num_bootstraps, each):
         number = min(each, num_bootstraps - first)
-        if units < FEW:
+        if smooth or units < FEW:
             weights = random.standard_exponential((number, units))
             weights *= units / weights.sum(1, keepdims=True)
         else:
@@ -189,18 +196,20 @@ def bootstrap(
     seed: int = 0,
     groups: np.ndarray | None = None,
     above: float = 1.0,
+    smooth: bool = False,
 ) -> np.ndarray:
     """Constants of refits under `random_weights`, each started at theta: shape (num_bootstraps, p).
 
     From 2,000 points on, refits move so little that the law is taken for linear in its constants.
     """
     parts = []
+    drawn = _weights(len(target), num_bootstraps, seed, groups, smooth)
     if len(target) >= _MANY and above == 1:
         prediction, jacobian = (part[0] for part in model(theta[None]))
-        for weights in _weights(len(target), num_bootstraps, seed, groups):
+        for weights in drawn:
             parts.append(theta + minimize_linear(jacobian, prediction - target, weights, delta))
         return np.concatenate(parts)
-    for weights in _weights(len(target), num_bootstraps, seed, groups):
+    for weights in drawn:
         start = np.tile(theta, (len(weights), 1))
         parts.append(
             minimize(model, target, start, weights=weights, delta=delta, above=above, max_iterations=100).theta

@@ -111,6 +111,37 @@ def widest(of: list[Robust], level: float) -> Robust:
     return Robust(*(np.array(part)[chosen, each] for part in parts))
 
 
+def undetermined(jacobian: np.ndarray) -> np.ndarray:
+    """Which constants can move, some of them together, without a change of any prediction: booleans (p,).
+
+    Args:
+        jacobian: derivatives of the predictions at the fit, of shape (n, p) with n >= p. A constant that moves none
+            by itself, such as a floor of zero, is not among them.
+    """
+    size = np.sqrt((jacobian**2).sum(0))
+    moves = size > 1e-100
+    found = np.zeros(len(size), dtype=bool)
+    if moves.any():
+        _, values, right = np.linalg.svd(jacobian[:, moves] / size[moves], full_matrices=False)
+        found[moves] = (np.abs(right[values < _OWN * values[0]]) > _OWN**0.5).any(0)
+    return found
+
+
+def unclipped(residual: np.ndarray, delta: float) -> float:
+    """How much of the squares of Huber's scores, clip(residual, -delta, delta), is of residuals within delta.
+
+    1 where all are, as for least squares, and 0 where none is. A clipped score is what it is however far the fit was
+    drawn to its point, so this is the share that leverage and degrees of freedom apply to.
+
+    Args:
+        residual: of shape (n,).
+        delta: of the Huber loss; may be infinite.
+    """
+    size = np.abs(residual)
+    total = float((np.minimum(size, delta) ** 2).sum())
+    return float((size[size <= delta] ** 2).sum()) / total if total > 0 else 1.0
+
+
 def correlated(residual: np.ndarray, groups: np.ndarray) -> float:
     """How likely groups' means of independent residuals would differ as much: p of the analysis of variance.
 
