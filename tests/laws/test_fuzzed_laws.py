@@ -193,3 +193,12 @@ def test_fits_of_any_numbers(examples, law):
 
     number = st.floats(1e-2, 1e12) | st.sampled_from([1e308, 5e-324, 0.0, -1.0, 1.0, math.nan, math.inf])
     check(max(examples // 2, 1), holds, rows=st.lists(st.tuples(*[number] * 7), min_size=1, max_size=6))
+
+
+@pytest.mark.parametrize("exponent", [8.98846567431158e307, 1e300, 700.0])
+def test_a_table_with_a_number_beyond_range_is_a_message(tmp_path, exponent):
+    file = tmp_path / "law.json"
+    constants = dict.fromkeys(CONSTANTS["chinchilla-envelope"], 0.5) | {"exponent_tokens": exponent}
+    file.write_text(json.dumps({"law": "chinchilla-envelope", "constants": constants}))
+    with pytest.raises(LawError, match="cannot be computed|too large or too small"):
+        ask("train", [file], num_parameters=1e8, num_people=1e6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def ask(question: str, law: Iterable[str | Path] = (), **options: Any) -> Answer
 
 
 def computed(given: Mapping[str, Any], answers: Callable[[], Answer]) -> Answer:
-    """The answer, all of whose results are finite numbers.
+    """The answer, all of whose numbers are finite.
 
     Args:
         given: the options, for messages.
@@ -59,10 +59,18 @@ def computed(given: Mapping[str, Any], answers: Callable[[], Answer]) -> Answer:
         raise LawError(
             f"{_shown(given)}: a number here is too large or too small to compute with ({error}); {_LARGE}"
         ) from error
-    wild = [name for name, value in answer.results.items() if isinstance(value, complex) or not math.isfinite(value)]
+    wild = [name for name, value in _numbers(answer) if isinstance(value, complex) or not math.isfinite(value)]
     if wild:
-        raise LawError(f"{_shown(given)}: {', '.join(wild)} cannot be computed; {_LARGE}")
+        raise LawError(f"{_shown(given)}: {', '.join(dict.fromkeys(wild))} cannot be computed; {_LARGE}")
     return answer
+
+
+def _numbers(answer: Answer) -> Iterator[tuple[str, float | complex]]:
+    """The numbers of an answer's results, steps and table, by name."""
+    yield from answer.results.items()
+    yield from ((step.what, step.value) for step in answer.steps if step.value is not None)
+    for row in answer.table:
+        yield from ((name, value) for name, value in row.items() if isinstance(value, (float, complex)))
 
 
 _LARGE = "correct the numbers, or the constants of the fit"
