@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
+
+from knowcap.laws import fit_law
 
 
 Table = dict[str, np.ndarray]
@@ -275,6 +278,22 @@ def noisy(law: str, kind: str, seed: int) -> tuple[Table, Constants]:
     if law == "accuracy":
         table["accuracy"] = np.minimum(table["accuracy"], 1.0)
     return table, truth
+
+
+def held(law: str, kind: str, seed: int, num_bootstraps: int) -> dict[str, tuple[bool, float]]:
+    """By constant, whether its interval of 90 % holds the truth, and how wide that is in logs, in a `noisy` table.
+
+    An open end holds; the width of an interval that is open or reaches below zero is infinite.
+    """
+    table, truth = noisy(law, kind, seed)
+    fit = fit_law(law, table, confidence_level=0.9, num_bootstraps=num_bootstraps)
+    found = {}
+    for name, value in truth.items():
+        low, high = fit.intervals[name]
+        inside = (low is None or low <= value) and (high is None or value <= high)
+        closed = low is not None and high is not None and low * high > 0
+        found[name] = inside, abs(math.log(high / low)) if closed else math.inf
+    return found
 
 
 def _sizes(table: Table, kind: str) -> np.ndarray:

@@ -14,12 +14,9 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
-from simulated import NOISES, noisy  # noqa: E402
-
-from knowcap.laws import fit_law  # noqa: E402
+from simulated import NOISES, held  # noqa: E402
 
 
-LEVEL = 0.9
 LAWS = (
     "capacity", "exposures", "kaplan-n", "kaplan-nd", "kaplan-ns", "critical-batch", "chinchilla-parametric",
     "chinchilla-isoflop", "step-law", "accuracy", "multi-power", "factors", "data-constrained", "mixtures",
@@ -28,20 +25,16 @@ BOOTSTRAPPED = ("chinchilla-parametric", "data-constrained", "mixtures")
 
 
 def main(trials: int, laws: list[str], kinds: list[str]) -> None:
-    print(f"{trials} tables of each kind, intervals of {LEVEL:.0%}: rate / median width in logs")
+    print(f"{trials} tables of each kind, intervals of 90 %: rate / median width in logs")
     for law in laws:
         bootstraps = 200 if law in BOOTSTRAPPED else 10
         for kind in kinds:
-            held: dict[str, list[bool]] = {}
-            width: dict[str, list[float]] = {}
-            for seed in range(trials):
-                table, truth = noisy(law, kind, seed)
-                fit = fit_law(law, table, confidence_level=LEVEL, num_bootstraps=bootstraps)
-                for name, value in truth.items():
-                    low, high = (np.nan if end is None else end for end in fit.intervals[name])
-                    held.setdefault(name, []).append(not (low > value or high < value))
-                    width.setdefault(name, []).append(abs(np.log(high / low)) if low * high > 0 else np.inf)
-            rates = "  ".join(f"{k} {np.mean(v):.2f} / {np.nanmedian(width[k]):.3g}" for k, v in held.items())
+            found = [held(law, kind, seed, bootstraps) for seed in range(trials)]
+            rates = "  ".join(
+                f"{name} {np.mean([each[name][0] for each in found]):.2f} / "
+                f"{np.median([each[name][1] for each in found]):.3g}"
+                for name in found[0]
+            )
             print(f"{law:<22}{kind:<11}{rates}", flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy
-from simulated import NOISES, mixtures, noise_of, noisy
+from simulated import NOISES, held, mixtures, noise_of
 
 from knowcap.laws import fit_law, mixture_loss
 from knowcap.laws.curve import _counted
@@ -110,11 +110,5 @@ def test_constants_are_undetermined_where_columns_are_dependent() -> None:
 @pytest.mark.parametrize("kind", NOISES)
 def test_intervals_of_laws_with_the_huber_loss_hold_at_their_rate(law: str, kind: str) -> None:
     """Nominal 90, in the mean over the constants of 40 tables; constants of one table go together."""
-    held = []
-    for seed in range(40):
-        table, truth = noisy(law, kind, seed)
-        fit = fit_law(law, table, confidence_level=0.9, num_bootstraps=200)
-        for name, value in truth.items():
-            low, high = fit.intervals[name]
-            held.append((low is None or low <= value) and (high is None or value <= high))
-    assert np.mean(held) == pytest.approx(0.91, abs=0.07)
+    inside = [holds for seed in range(40) for holds, _ in held(law, kind, seed, 200).values()]
+    assert np.mean(inside) == pytest.approx(0.91, abs=0.07)

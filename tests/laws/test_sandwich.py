@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from simulated import NOISES, noisy
+from simulated import NOISES, held, noisy
 
 from knowcap.laws import fit_law
 from knowcap.laws.sandwich import correlated, robust
@@ -68,14 +68,9 @@ def test_the_test_of_clusters_is_even_under_independence_and_sees_shared_noise()
 def test_intervals_of_capacity_hold_at_their_rate_under_noise_of_every_kind(kind: str) -> None:
     """Nominal 90; within three binomial errors of 85 to 95 (tests/benchmarks/coverage.py has more laws and tables)."""
     trials = 60
-    held = []
-    for seed in range(trials):
-        table, truth = noisy("capacity", kind, seed)
-        fit = fit_law("capacity", table, confidence_level=0.9, num_bootstraps=10)
-        low, high = fit.intervals["bits_per_parameter"]
-        assert low is not None and high is not None
-        held.append(low <= truth["bits_per_parameter"] <= high)
-    assert np.mean(held) > 0.85 - 3 * math.sqrt(0.85 * 0.15 / trials)
+    found = [held("capacity", kind, seed, 10)["bits_per_parameter"] for seed in range(trials)]
+    assert all(math.isfinite(width) for _, width in found)
+    assert np.mean([holds for holds, _ in found]) > 0.85 - 3 * math.sqrt(0.85 * 0.15 / trials)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +87,8 @@ def test_intervals_of_capacity_hold_at_their_rate_under_noise_of_every_kind(kind
 )
 def test_intervals_of_more_laws_hold_in_most_tables(law: str, kind: str) -> None:
     """Nominal 90, in the mean over the constants of eight tables; half as wide they would hold in six of ten."""
-    held = []
-    for seed in range(8):
-        table, truth = noisy(law, kind, seed)
-        fit = fit_law(law, table, confidence_level=0.9, num_bootstraps=100)
-        for name, value in truth.items():
-            low, high = fit.intervals[name]
-            held.append((low is None or low <= value) and (high is None or value <= high))
-    assert np.mean(held) > 0.75
+    inside = [holds for seed in range(8) for holds, _ in held(law, kind, seed, 100).values()]
+    assert np.mean(inside) > 0.75
 
 
 def test_runs_and_groups_of_a_table_are_resampled_whole_by_every_law_of_curves() -> None:
