@@ -21,8 +21,8 @@ from dataclasses import dataclass  # noqa: E402
 import numpy as np  # noqa: E402
 
 from knowcap.laws import LawError, fit_law, read_runs  # noqa: E402
+from knowcap.laws.fitting import predicts  # noqa: E402
 from knowcap.laws.predict import Band, inputs  # noqa: E402
-from knowcap.laws.registry import predicts  # noqa: E402
 
 
 LEVEL = 0.9

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from simulated import SIMULATED, kaplan_nd, noise_of, parametric, silence
 
-from knowcap.laws import LAWS, LawError, fit_law, read_runs, registry
+from knowcap.laws import LAWS, LawError, fit_law, fitting, read_runs
 from knowcap.laws.table import read_all_runs
 
 
@@ -32,7 +32,7 @@ def test_all_missing_columns_are_named_with_those_found(law: str) -> None:
     message = failure(law, {"eval_loss": [1.0], "size": [2.0]})
     assert "Found: eval_loss, size" in message
     assert "--columns loss=eval_loss" in message
-    derived = ("flops", "budget", "num_tokens", "step", "run", *registry._LAWS[law].optional)
+    derived = ("flops", "budget", "num_tokens", "step", "run", *fitting._LAWS[law].optional)
     assert all(f"column {name} " in message for name in make(silence)[0] if name not in derived)
 
 

@@ -126,8 +126,8 @@ def _check_options(args: argparse.Namespace) -> None:
 def _predict(fit: Fit, args: argparse.Namespace, columns: dict[str, str]) -> str:
     """What a fit predicts for the table of new runs, as text; also put into the fit's JSON."""
     from knowcap.laws import read_runs
+    from knowcap.laws.fitting import predicts, rows_for
     from knowcap.laws.predict import predictions_text
-    from knowcap.laws.registry import predicts, rows_for
 
     new = read_runs(args.predict)
     rows = rows_for(fit, new, {ours: theirs for ours, theirs in columns.items() if theirs in new})

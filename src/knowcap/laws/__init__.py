@@ -16,6 +16,7 @@ from knowcap.laws.critical_batch import (
 from knowcap.laws.data_constrained import fit_data_constrained
 from knowcap.laws.factors import factored_bits, fit_factors
 from knowcap.laws.fit import Fit, Options
+from knowcap.laws.fitting import LAWS, fit_law
 from knowcap.laws.isoflop import fit_isoflop
 from knowcap.laws.kaplan import (
     fit_kaplan_c,
@@ -32,7 +33,6 @@ from knowcap.laws.law import Allocation, LawError, parametric_allocation, power_
 from knowcap.laws.mixtures import fit_mixtures, joint_loss, mixture_loss
 from knowcap.laws.multi_power import fit_multi_power, multi_power_loss
 from knowcap.laws.parametric import fit_parametric, parametric_loss
-from knowcap.laws.registry import LAWS, fit_law
 from knowcap.laws.repeated import capacity_at, data_constrained_loss, effective_tokens, value_of_pass
 from knowcap.laws.step_law import best_rate_and_batch, fit_step_law
 from knowcap.laws.table import read_runs

@@ -14,10 +14,10 @@ import numpy as np
 from knowcap.laws import compare
 from knowcap.laws.compare import APPROACHES
 from knowcap.laws.fit import Fit, Options, finite, write_law
+from knowcap.laws.fitting import LAWS, Runs, fit_law, predicts, read_once
 from knowcap.laws.forms import forms
 from knowcap.laws.law import LawError
 from knowcap.laws.predict import Rollout, cuts, inputs, roll_out
-from knowcap.laws.registry import LAWS, Runs, fit_law, predicts, read_once
 from knowcap.report.text_table import text_table
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from knowcap.laws.fit import UNITS_WITHHELD, Fit, Options, beyond, finite, number, span, write_law
+from knowcap.laws.fitting import Runs, fit_law
 from knowcap.laws.intervals import Interval
 from knowcap.laws.isoflop import fit_isoflop
 from knowcap.laws.law import Allocation, LawError, optimum
 from knowcap.laws.parametric import parametric_loss
-from knowcap.laws.registry import Runs, fit_law
 from knowcap.report.text_table import text_table
 
 
