@@ -59,7 +59,7 @@ def test_the_variance_is_that_of_conditioning_on_all_runs_at_once(fit: Fit) -> N
     seen = prior[:-1, :-1] + noise**2 * np.eye(len(n) - 1)
     variance = prior[-1, -1] - prior[-1, :-1] @ np.linalg.solve(seen, prior[:-1, -1])
     assert chosen.after == pytest.approx(np.sqrt(variance), rel=1e-4)
-    assert chosen.after < 0.7 * chosen.before
+    assert chosen.after < 0.75 * chosen.before
 
 
 def test_derivatives_are_those_of_the_closed_form(fit: Fit) -> None:
@@ -74,7 +74,7 @@ def test_derivatives_are_those_of_the_closed_form(fit: Fit) -> None:
 @pytest.mark.slow
 def test_predictions_after_these_runs_are_better_than_after_evenly_spaced_ones() -> None:
     """40 tables: root mean square errors of the loss at 100 times the budget, against two usual choices of equal cost
-    (eight runs each), and the error that was announced."""
+    (eight runs each), and the error that was announced, in which there is a misfit that these tables do not have."""
     at = optimum("chinchilla-parametric", TRUTH, TARGET)
     truth = float(hoffmann(np.array(at.num_parameters), np.array(at.num_tokens)))
     errors: dict[str, list[float]] = {"design": [], "evenly spaced": [], "IsoFLOP": []}
@@ -96,7 +96,7 @@ def test_predictions_after_these_runs_are_better_than_after_evenly_spaced_ones()
     found = {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in errors.items()}
     assert found["design"] < 0.97 * found["evenly spaced"], found
     assert found["design"] < 0.8 * found["IsoFLOP"], found
-    assert 0.5 < found["design"] / np.median(announced) < 1.5
+    assert 0.4 < found["design"] / np.median(announced) < 1.5
 
 
 def test_budget_number_and_candidates_are_kept(fit: Fit) -> None:
@@ -108,15 +108,22 @@ def test_budget_number_and_candidates_are_kept(fit: Fit) -> None:
     n = np.geomspace(2e7, 2e9, 30)
     pool = {"num_parameters": n, "num_tokens": 20 * n}
     chosen = choose_runs(fit, BUDGET, TARGET, candidates=pool)
+    assert chosen.flops.max() <= 0.6 * BUDGET * 1.001
     assert set(chosen.num_parameters) <= set(n)
     assert len(set(chosen.num_parameters)) == len(chosen.num_parameters)
     assert chosen.flops.sum() <= BUDGET * 1.001
 
 
+def test_a_run_above_that_share_of_the_budget_is_chosen_where_there_is_no_smaller_one(fit: Fit) -> None:
+    size = np.array([optimum(fit.law, fit.constants, share * BUDGET).num_parameters for share in (0.7, 0.9)])
+    pool = {"num_parameters": size, "num_tokens": np.array([0.7, 0.9]) * BUDGET / 6 / size}
+    assert choose_runs(fit, BUDGET, TARGET, candidates=pool).flops == pytest.approx([0.9 * BUDGET])
+
+
 def test_what_cannot_be_chosen_is_said(fit: Fit) -> None:
     with pytest.raises(LawError, match="the cheapest candidate takes"):
         choose_runs(fit, 1e10, TARGET, candidates={"num_parameters": [1e8], "num_tokens": [2e9]})
-    with pytest.raises(LawError, match="within a factor of 4"):
+    with pytest.raises(LawError, match="within a factor of 2"):
         choose_runs(fit, 1e30, TARGET, candidates={"num_parameters": [1e12], "num_tokens": [1e5]})
     with pytest.raises(LawError, match="expected one of loss, size"):
         choose_runs(fit, BUDGET, TARGET, aim="speed")

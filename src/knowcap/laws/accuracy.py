@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ LAW = "accuracy"
 NAMES = ("chance", "ceiling", "steepness", "midpoint")
 _OPTIONS = Options()
 _REACHED = 0.25  # of the way from one end to the other that the runs must come near to, for that end to be seen
+_TRIAL = Options(confidence_level=0.95, num_bootstraps=10)  # by which it is decided what is seen
 
 
 def accuracy_at(constants: Mapping[str, Any], loss: Any) -> np.ndarray:
@@ -31,48 +33,67 @@ def accuracy_at(constants: Mapping[str, Any], loss: Any) -> np.ndarray:
     return low + (high - low) * scipy.special.expit(-distance)
 
 
-def fit_accuracy(loss: np.ndarray, accuracy: np.ndarray, options: Options = _OPTIONS) -> Fit:
+def fit_accuracy(
+    loss: np.ndarray, accuracy: np.ndarray, options: Options = _OPTIONS, *, chance: float | None = None
+) -> Fit:
     """Least squares of accuracies, from 0 to 1.
 
-    chance and ceiling are held at 0 and 1 where the runs do not come near them; a note says which.
+    A loss of zero is an accuracy of 1, so the ceiling is held at 1 where the runs do not come near it or determine it
+    to a quarter only. chance is held at 0 where they do not come near it then. A note says which.
 
     Args:
         loss: of the task's answers, of shape (n,), in nats.
         accuracy: shares of right answers above 0 and up to 1, of shape (n,).
+        chance: the share of right answers by guessing where it is known, such as 0.25 for one of four choices.
 
     Raises:
-        LawError: accuracies above 1 (per cents), fewer than four runs.
+        LawError: accuracies above 1 (per cents), fewer than four runs, a chance that is no share.
     """
     if (accuracy > 1).any():
         raise LawError(
             f"{LAW}: accuracies are up to {accuracy.max():g}, expected shares from 0 to 1; divide per cents by 100"
         )
-    free, notes = [True, True], []
-    fit = _fit(loss, accuracy, free, options)
-    reached = (fit.points["fitted"] - fit.constants["chance"]) / (fit.constants["ceiling"] - fit.constants["chance"])
-    inside = 0 <= fit.constants["chance"] and fit.constants["ceiling"] <= 1 + 1e-9
-    for i, (name, far) in enumerate((("chance", reached.min()), ("ceiling", 1 - reached.max()))):
-        if far > _REACHED or not inside:
-            free[i] = False
+    if chance is not None and not 0 <= chance < 1:
+        raise LawError(f"{LAW}: chance is {chance:g}, expected 0 or more and less than 1, such as 0.25")
+    held, notes = {} if chance is None else {"chance": chance}, []
+    for name, value in (("ceiling", 1.0), ("chance", 0.0)):
+        if name not in held and not _seen(name, _fit(loss, accuracy, held, _shared(options))):
+            held[name] = value
             notes.append(
-                f"no run comes near the {name}, so it is held at {i}: accuracies beyond the runs are extrapolated"
+                f"the runs do not show the {name}, so it is held at {value:g}: accuracies beyond them are extrapolated"
             )
-    if not all(free):
-        fit = _fit(loss, accuracy, free, options)
+    fit = _fit(loss, accuracy, held, options)
     fit.notes += notes
     if fit.constants["steepness"] * (fit.constants["ceiling"] - fit.constants["chance"]) <= 0:
         fit.warnings.append("accuracy does not rise as the loss falls: the loss may be of another task")
     return fit
 
 
-def _fit(loss: np.ndarray, accuracy: np.ndarray, free: list[bool], options: Options) -> Fit:
-    """With chance and ceiling fitted or held at 0 and 1."""
-    held = {name: float(i) for i, name in enumerate(NAMES[:2]) if not free[i]}
+def _shared(options: Options) -> Options:
+    """Of the fits that decide what is seen: at one level, so that constants do not depend on what is asked for."""
+    return replace(_TRIAL, groups=options.groups, shared=options.shared)
+
+
+def _seen(name: str, fit: Fit) -> bool:
+    """Whether the runs come near an end of the sigmoid and, for the ceiling, bound it."""
+    low, high = fit.constants["chance"], fit.constants["ceiling"]
+    if low < 0 or high > 1 + 1e-9:
+        return False
+    reached = (fit.points["fitted"] - low) / (high - low)
+    if name == "chance":
+        return bool(reached.min() <= _REACHED)
+    ends = fit.intervals["ceiling"]
+    return bool(1 - reached.max() <= _REACHED) and None not in ends and ends[1] - ends[0] <= _REACHED  # type: ignore[operator]
+
+
+def _fit(loss: np.ndarray, accuracy: np.ndarray, held: Mapping[str, float], options: Options) -> Fit:
+    """With chance and ceiling fitted or held."""
+    held = dict(held)
     names = tuple(name for name in NAMES if name not in held)
-    columns = [NAMES.index(name) for name in names]
+    columns, fixed = [NAMES.index(name) for name in names], [held.get(name, 0.0) for name in NAMES]
 
     def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        whole = np.tile([0.0, 1.0, 0.0, 0.0], (len(theta), 1))
+        whole = np.tile(fixed, (len(theta), 1))
         whole[:, columns] = theta
         low, high, steepness, midpoint = (whole[:, i, None] for i in range(4))
         share = scipy.special.expit(-steepness * (loss - midpoint))
@@ -99,7 +120,7 @@ def _fit(loss: np.ndarray, accuracy: np.ndarray, free: list[bool], options: Opti
     fit.constants = {name: held.get(name, fit.constants.get(name, 0.0)) for name in NAMES}
     fit.intervals = {name: fit.intervals.get(name, (held.get(name), held.get(name))) for name in NAMES}
     if fit.samples is not None:
-        whole = np.tile([0.0, 1.0, 0.0, 0.0], (len(fit.samples), 1))
+        whole = np.tile(fixed, (len(fit.samples), 1))
         whole[:, columns] = fit.samples
         fit.samples = whole
     return fit

@@ -17,7 +17,7 @@ from knowcap.laws.quantity import FLOP_SCALES, SCALES, figure, parse_number, rea
 # Columns of plain counts.
 LARGE = (
     "num_parameters", "num_parameters_non_embedding", "num_tokens", "flops", "budget", "step", "batch_tokens",
-    "exposures", "knowledge_bits", "max_knowledge_bits", "unique_tokens",
+    "exposures", "knowledge_bits", "max_knowledge_bits", "unique_tokens", "warmup_steps",
 )  # fmt: skip
 
 

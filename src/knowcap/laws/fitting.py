@@ -302,15 +302,20 @@ def _fit_capacity(taken: Taken, options: Options) -> Fit:
 
 
 def _fit_multi_power(taken: Taken, options: Options) -> Fit:
-    run = taken["run"] if "run" in taken else None
-    return fit_multi_power(*(taken[n] for n in ("step", "learning_rate", "loss")), run=run, options=options)
+    given = {name: taken[name] for name in ("run", "warmup_steps") if name in taken}
+    return fit_multi_power(*(taken[n] for n in ("step", "learning_rate", "loss")), options=options, **given)
 
 
 def _fit_accuracy(taken: Taken, options: Options) -> Fit:
     """The law has no sizes, but runs of one size may share noise."""
     if "num_parameters" in taken:
         options = replace(options, shared={"sizes": taken["num_parameters"], **options.shared})
-    return fit_accuracy(taken["loss"], taken["accuracy"], options)
+    if "chance" not in taken:
+        return fit_accuracy(taken["loss"], taken["accuracy"], options)
+    if np.ptp(taken["chance"]) > 0:
+        ends = f"{taken['chance'].min():g} to {taken['chance'].max():g}"
+        raise LawError(f"accuracy: chance is {ends}, expected one value; fit one task at a time")
+    return fit_accuracy(taken["loss"], taken["accuracy"], options, chance=float(taken["chance"][0]))
 
 
 def _fit_factors(taken: Taken, options: Options) -> Fit:
@@ -354,7 +359,7 @@ _LAWS = {
         last=True,
     ),
     "accuracy": _Law(
-        ("loss", "accuracy"), _fit_accuracy, ("num_parameters",), below_zero="accuracy", predicts="accuracy"
+        ("loss", "accuracy"), _fit_accuracy, ("num_parameters", "chance"), below_zero="accuracy", predicts="accuracy"
     ),
     "step-law": _Law(
         ("num_parameters", "num_tokens", "learning_rate", "batch_tokens", "loss"),
@@ -362,6 +367,8 @@ _LAWS = {
         last=True,
         predicts="learning_rate",
     ),
-    "multi-power": _Law(("step", "learning_rate", "loss"), _fit_multi_power, ("run",), predicts="loss of a schedule"),
+    "multi-power": _Law(
+        ("step", "learning_rate", "loss"), _fit_multi_power, ("run", "warmup_steps"), predicts="loss of a schedule"
+    ),
 }
 LAWS = tuple(_LAWS)

@@ -2,7 +2,8 @@
 
 L(t) = L_0 + A S(t)^-alpha - B sum_k (r_{k-1} - r_k) (1 - (1 + C r_k^-gamma S_k(t))^-beta), with r the learning rate,
 S(t) its sum over steps up to t, warm-up included, and S_k(t) that from step k on: the second term is what a constant
-rate would reach, the third what each fall of the rate gains.
+rate would reach, the third what each fall of the rate gains. The rises of a warm-up are falls below zero, as in the
+authors' code: without them their constants miss their own curves by 0.13 nats.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "400M": dict(zip(NAMES, (2.375, 0.654, 0.429, 523.425, 2.025, 0.594, 0.635), strict=True)),
 }
 _OPTIONS = Options()
-_ROWS, _FALLS = 40, 120  # of a curve: points fitted to, and steps of its schedule
+_ROWS, _FALLS, _RISES = 40, 120, 30  # of a curve: points fitted to; steps of its schedule after and up to its peak
 _MOST_BOOTSTRAPS = 100
 _PARTS = 5  # of a curve, of consecutive rows
+_FALLEN = 0.05  # of the largest rate, above which a schedule falls
 
 
 @dataclass(frozen=True)
 class _Schedule:
-    """A run's rows and the falls of its rate.
+    """A run's rows and the changes of its rate.
 
     Attributes:
         rows: of the table, of shape (m,).
         total: S at these rows, of shape (m,).
-        fall, rate: how far the rate falls at each of k places, and the rate there, of shape (k,).
-        since: S_k at each row (m, k), zero for falls that are still to come.
+        fall, rate: how far the rate falls at each of k places, below zero where it rises, and the rate there, of shape
+            (k,).
+        since: S_k at each row (m, k), zero for changes that are still to come.
     """
 
     rows: np.ndarray
@@ -51,7 +54,9 @@ class _Schedule:
     since: np.ndarray
 
 
-def multi_power_loss(constants: Mapping[str, Any], step: Any, learning_rate: Any, run: Any = None) -> np.ndarray:
+def multi_power_loss(
+    constants: Mapping[str, Any], step: Any, learning_rate: Any, run: Any = None, warmup_steps: Any = None
+) -> np.ndarray:
     """Nats per token at each row of one or more curves, in their order.
 
     Args:
@@ -59,10 +64,13 @@ def multi_power_loss(constants: Mapping[str, Any], step: Any, learning_rate: Any
         step: from the start of training, of shape (n,).
         learning_rate: at that step, of shape (n,); between rows it is taken as straight.
         run: labels of the curves, of shape (n,); None is one curve.
+        warmup_steps: over how many steps the rate rose from zero to that of the first row, a number or of shape (n,);
+            None where the rows show it, or where there was none: before the first row the rate is that row's.
     """
     step, rate = np.asarray(step, dtype=float), np.asarray(learning_rate, dtype=float)
+    warm = np.broadcast_to(np.asarray(0.0 if warmup_steps is None else warmup_steps, dtype=float), step.shape)
     runs = np.zeros(len(step)) if run is None else np.asarray(run)
-    schedules = [_schedule(step, rate, np.flatnonzero(runs == name), 10**9) for name in np.unique(runs)]
+    schedules = [_schedule(step, rate, warm, np.flatnonzero(runs == name), 10**9) for name in np.unique(runs)]
     values = np.broadcast_arrays(*(np.asarray(constants[name], dtype=float) for name in NAMES))
     theta = np.log(np.stack([value.reshape(-1) for value in values], -1))
     found = np.full((len(theta), len(step)), np.nan)
@@ -71,24 +79,35 @@ def multi_power_loss(constants: Mapping[str, Any], step: Any, learning_rate: Any
     return found if values[0].ndim else found[0]
 
 
-def _schedule(step: np.ndarray, rate: np.ndarray, rows: np.ndarray, most: int) -> _Schedule:
-    """Of one curve's rows; the rate before its first row is that row's."""
+def _schedule(step: np.ndarray, rate: np.ndarray, warm: np.ndarray, rows: np.ndarray, most: int) -> _Schedule:
+    """Of one curve's rows, at most so many of them, from the peak of the rate on; or all, without a limit."""
     rows = rows[np.argsort(step[rows], kind="stable")]
-    at, r = step[rows], rate[rows]
-    total = np.concatenate([[at[0] * r[0]], np.diff(at) * (r[1:] + r[:-1]) / 2]).cumsum()
-    peak = int(np.argmax(r))
-    falls = np.flatnonzero((r[1:] < r[:-1]) & (np.arange(1, len(r)) > peak)) + 1
-    if len(falls) > _FALLS:
-        ends = falls[np.linspace(0, len(falls) - 1, _FALLS).round().astype(int)]
-        before = np.concatenate([[falls[0] - 1], ends[:-1]])
-    else:
-        ends, before = falls, falls - 1
-    middle, fall = (total[ends] + total[before]) / 2, r[before] - r[ends]
-    kept = np.flatnonzero(np.arange(len(r)) >= peak) if most < len(r) else np.arange(len(r))
+    first, peak = step[rows[0]], int(np.argmax(rate[rows]))
+    rise = np.linspace(0.0, min(float(warm[rows[0]]), first), _RISES + 1) if warm[rows[0]] > 0 else np.zeros(1)
+    share = rise / rise[-1] if rise[-1] > 0 else np.ones(1)
+    at, r = np.concatenate([rise, step[rows]]), np.concatenate([rate[rows[0]] * share, rate[rows]])
+    total = np.concatenate([[0.0], np.diff(at) * (r[1:] + r[:-1]) / 2]).cumsum()
+    before, ends = _changes(r, len(rise) + peak)
+    kept = np.flatnonzero(np.arange(len(rows)) >= peak) if most < len(rows) else np.arange(len(rows))
     if len(kept) > most:
         kept = kept[np.linspace(0, len(kept) - 1, most).round().astype(int)]
-    since = np.maximum(total[kept, None] - middle, 0.0)
-    return _Schedule(rows[kept], total[kept], fall, (r[before] + r[ends]) / 2, since)
+    own, middle = total[len(rise) :][kept], (total[ends] + total[before]) / 2
+    since = np.maximum(own[:, None] - middle, 0.0)
+    return _Schedule(rows[kept], own, r[before] - r[ends], (r[before] + r[ends]) / 2, since)
+
+
+def _changes(rate: np.ndarray, peak: int) -> tuple[np.ndarray, np.ndarray]:
+    """Between which points the rate changes, first and last (k,): few, for many are put together."""
+    changed = np.flatnonzero(np.diff(rate)) + 1
+    before, ends = [], []
+    for places, most in ((changed[changed <= peak], _RISES), (changed[changed > peak], _FALLS)):
+        if not len(places):
+            continue
+        last = places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).round().astype(int)]
+        ends.append(last)
+        before.append(last - 1 if len(places) <= most else np.concatenate([[places[0] - 1], last[:-1]]))
+    empty = [np.zeros(0, dtype=int)]
+    return np.concatenate(before or empty), np.concatenate(ends or empty)
 
 
 def _losses(theta: np.ndarray, schedule: _Schedule) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +140,8 @@ def fit_multi_power(
     loss: np.ndarray,
     run: np.ndarray | None = None,
     options: Options = _OPTIONS,
+    *,
+    warmup_steps: np.ndarray | None = None,
 ) -> Fit:
     """Least squares of log loss after the peak of the rate; 40 rows of each curve, evenly chosen, are points.
 
@@ -128,7 +149,7 @@ def fit_multi_power(
     the constants take up what the rows of a curve share, and a warning says so.
 
     Args:
-        step, learning_rate: as in `multi_power_loss`.
+        step, learning_rate, warmup_steps: as in `multi_power_loss`, of shape (n,).
         loss: nats per token, smoothed or of held-out text, of shape (n,).
         run: labels of the curves, of shape (n,).
 
@@ -136,12 +157,16 @@ def fit_multi_power(
         LawError: no fall of the rate, which leaves B, C, beta and gamma without any data.
     """
     runs = np.array(["1"] * len(step)) if run is None else np.asarray(run)
-    schedules = [_schedule(step, learning_rate, np.flatnonzero(runs == name), _ROWS) for name in np.unique(runs)]
-    falling = sum(schedule.fall.sum() > 0.05 * learning_rate.max() for schedule in schedules)
+    warm = np.zeros(len(step)) if warmup_steps is None else warmup_steps
+    schedules = [_schedule(step, learning_rate, warm, np.flatnonzero(runs == name), _ROWS) for name in np.unique(runs)]
+    fallen = [float(np.maximum(schedule.fall, 0.0).sum()) / float(learning_rate.max()) for schedule in schedules]
+    falling = sum(share > _FALLEN for share in fallen)
     if not falling:
         raise LawError(f"{LAW}: the learning rate falls in no run, expected schedules that decay; add such curves")
     rows = np.concatenate([schedule.rows for schedule in schedules])
     points = {"step": step[rows], "learning_rate": learning_rate[rows], "run": runs[rows], "observed": loss[rows]}
+    if warmup_steps is not None:
+        points["warmup_steps"] = warmup_steps[rows]
 
     def model(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = [_losses(theta, schedule) for schedule in schedules]
@@ -149,7 +174,8 @@ def fit_multi_power(
         return np.log(value), np.concatenate([part[1] for part in parts], 1) / value[..., None]
 
     def predict(constants: Mapping[str, Any], columns: Mapping[str, Any]) -> np.ndarray:
-        return multi_power_loss(constants, columns["step"], columns["learning_rate"], columns.get("run"))
+        given = (columns.get(name) for name in ("run", "warmup_steps"))
+        return multi_power_loss(constants, columns["step"], columns["learning_rate"], *given)
 
     options = replace(options, num_bootstraps=min(options.num_bootstraps, _MOST_BOOTSTRAPS))
     curve = Curve(LAW, NAMES, (True,) * 7, model, points, predict)
@@ -161,7 +187,7 @@ def fit_multi_power(
             "curve share, such as its seed's, moves the constants unseen, and intervals are of noise within curves "
             f"alone; add schedules or repeats with other seeds, {len(NAMES) + 1} curves or more"
         )
-    if falling < 2 or not any(schedule.fall.sum() < 0.05 * learning_rate.max() for schedule in schedules):
+    if falling < 2 or falling == len(fallen):
         fit.warnings.append(
             "no constant rate, or one schedule that falls: what the sum of rates gains is hardly separated from what "
             "their fall gains; add a run of constant rate and another shape"

@@ -35,7 +35,9 @@ MEANINGS = {
     "unique_tokens": "different training tokens",
     "num_active_parameters": "parameters that a token passes through",
     "learning_rate": "of the optimizer",
+    "warmup_steps": "over which the learning rate rose from zero",
     "accuracy": "share of right answers",
+    "chance": "the same by guessing, where it is known",
     "architecture": "kind of model, a label",
     "precision": "of the weights in use, a label such as int8",
 }

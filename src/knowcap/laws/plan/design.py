@@ -30,10 +30,9 @@ _LEAST_NOISE = 1e-3  # in log loss
 _MISFIT = 2.0  # standard deviation, in those of the noise
 _SMOOTH = np.log(4.0)  # over what distance, in log parameters and log tokens, a misfit changes
 _MOST = 400  # runs of the table that are used
-_SHARES = 2.0 ** -np.arange(
-    1.0, 7.0
-)  # of the budget, that one run may cost: not all of it, so that a misfit would show
-_RATIOS = 2.0 ** np.arange(-2.0, 2.5, 0.5)  # of its size to the best for its cost
+_LARGEST = 0.6  # of the budget, that one run may cost: what is odd about a single run would sway the law
+_SHARES = _LARGEST * 2.0 ** -np.arange(0.0, 6.5, 0.5)  # of the budget, that runs cost
+_RATIOS = 2.0 ** np.arange(-1.0, 1.25, 0.25)  # of its size to the best for its cost: farther off, laws hold less
 _POWERS = (0.0, 0.5, 1.0)  # of the cost, by which a run's gain is divided
 _ROUNDS = 3  # of exchanges
 
@@ -95,7 +94,8 @@ def choose_runs(
         target: FLOPs of the run that is to be predicted.
         aim: `loss` at the optimum of the target, or its `size` in parameters.
         candidates: num_parameters and num_tokens of the runs that are possible, each once; by default, any number of
-            times, sizes from a quarter to four times the best one for costs from a 64th to half of the budget.
+            times, sizes from half to twice the best one for costs from 0.9 to 60 % of the budget. Those that cost
+            more than 60 % are left out, if any costs less.
         max_runs: at most so many.
 
     Raises:
@@ -111,6 +111,8 @@ def choose_runs(
     cost = FLOPS_PER_PARAMETER_TOKEN * n * d
     if not (cost <= flops * 1.0001).any():
         raise LawError(f"no run costs {flops:.3g} FLOPs or less: the cheapest candidate takes {cost.min():.3g}")
+    if (small := cost <= _LARGEST * flops * 1.0001).any():
+        n, d, cost = n[small], d[small], cost[small]
     known = _Known(fit, n, d, target, aim, candidates is None)
     plans = [known.exchanged(known.greedy(cost, flops, max_runs, power), cost, flops) for power in _POWERS]
     best = sorted(min(plans, key=known.variance), key=lambda i: (cost[i], n[i]))
