@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from knowcap.cli import main
 from knowcap.laws import fit_law
 from knowcap.laws.multi_power import PUBLISHED, multi_power_loss
 
@@ -104,3 +107,22 @@ def test_three_published_curves_give_the_published_constants_and_predict_two_oth
         assert np.abs(found - loss).max() < 0.02
         assert np.abs(theirs - loss).max() < 0.02
         assert found == pytest.approx(theirs, abs=5e-3)
+
+
+def write(path: Path, table: Columns) -> str:
+    lines = [",".join(table), *(",".join(map(str, row)) for row in zip(*table.values(), strict=True))]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def test_the_command_predicts_a_schedule_and_asks_for_the_warm_up_that_the_fit_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, new = write(tmp_path / "runs.csv", curves()), write(tmp_path / "new.csv", decay("linear"))
+    assert main(["fit", "multi-power", runs, "--predict", new, "--num_bootstraps", "10"]) == 0
+    (last,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("23904 "))
+    assert float(last.split()[3]) == pytest.approx(DECAY["linear"][-1], abs=0.02)
+    del (without := decay("linear"))["warmup_steps"]
+    short = write(tmp_path / "short.csv", without)
+    assert main(["fit", "multi-power", runs, "--predict", short, "--num_bootstraps", "10"]) != 0
+    assert "warmup_steps" in capsys.readouterr().err

@@ -71,6 +71,7 @@ def rows_for(fit: Fit, table: Runs, columns: Mapping[str, str] | None = None) ->
     Raises:
         LawError: columns missing, or values that are no numbers above zero.
     """
+    steps = {"step": "min_steps"} if "min_steps" in fit.reads else {}
     reads = ["step" if name == "min_steps" else name for name in fit.reads]
     named = read_once(table, columns or {})
     others = [name for name in fit.points if name in named and name not in reads]
@@ -79,7 +80,7 @@ def rows_for(fit: Fit, table: Runs, columns: Mapping[str, str] | None = None) ->
         raise LawError(
             [f"new runs: {text.removesuffix('; left out')}; give every run a number" for text in taken.warnings]
         )
-    return {("min_steps" if name == "step" else name): taken[name] for name in (*reads, *others) if name in taken}
+    return {steps.get(name, name): taken[name] for name in (*reads, *others) if name in taken}
 
 
 def fit_law(

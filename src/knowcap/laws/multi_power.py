@@ -174,8 +174,10 @@ def fit_multi_power(
         return np.log(value), np.concatenate([part[1] for part in parts], 1) / value[..., None]
 
     def predict(constants: Mapping[str, Any], columns: Mapping[str, Any]) -> np.ndarray:
-        given = (columns.get(name) for name in ("run", "warmup_steps"))
-        return multi_power_loss(constants, columns["step"], columns["learning_rate"], *given)
+        schedule = columns["step"], columns["learning_rate"], columns.get("run")
+        # As in the fit: its constants rest on the rise of the warm-up, or have taken it up.
+        warm = None if warmup_steps is None else columns["warmup_steps"]
+        return multi_power_loss(constants, *schedule, warm)
 
     options = replace(options, num_bootstraps=min(options.num_bootstraps, _MOST_BOOTSTRAPS))
     curve = Curve(LAW, NAMES, (True,) * 7, model, points, predict)

@@ -209,4 +209,5 @@ def condition_number(model: Model, theta: np.ndarray) -> float:
     """How far from round the valley of the objective is at theta (p,): largest by smallest curvature."""
     jacobian = model(theta[None])[1][0]
     values = np.linalg.svd(jacobian, compute_uv=False)
-    return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else float("inf")
+    with np.errstate(over="ignore"):
+        return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else float("inf")
