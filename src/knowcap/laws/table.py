@@ -37,7 +37,7 @@ MEANINGS = {
     "learning_rate": "of the optimizer",
     "warmup_steps": "over which the learning rate rose from zero",
     "accuracy": "share of right answers",
-    "chance": "the same by guessing, where it is known",
+    "chance": "share of right answers by guessing",
     "architecture": "kind of model, a label",
     "precision": "of the weights in use, a label such as int8",
 }
