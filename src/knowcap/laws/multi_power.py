@@ -82,9 +82,9 @@ def multi_power_loss(
 def _schedule(step: np.ndarray, rate: np.ndarray, warm: np.ndarray, rows: np.ndarray, most: int) -> _Schedule:
     """Of one curve's rows, at most so many of them, from the peak of the rate on; or all, without a limit."""
     rows = rows[np.argsort(step[rows], kind="stable")]
-    first, peak = step[rows[0]], int(np.argmax(rate[rows]))
-    rise = np.linspace(0.0, min(float(warm[rows[0]]), first), _RISES + 1) if warm[rows[0]] > 0 else np.zeros(1)
-    share = rise / rise[-1] if rise[-1] > 0 else np.ones(1)
+    risen, peak = min(float(warm[rows[0]]), float(step[rows[0]])), int(np.argmax(rate[rows]))
+    share = np.linspace(0.0, 1.0, _RISES + 1) if risen > 0 else np.ones(1)
+    rise = risen * share if risen > 0 else np.zeros(1)  # steps before the first row: of the warm-up, or the start
     at, r = np.concatenate([rise, step[rows]]), np.concatenate([rate[rows[0]] * share, rate[rows]])
     total = np.concatenate([[0.0], np.diff(at) * (r[1:] + r[:-1]) / 2]).cumsum()
     before, ends = _changes(r, len(rise) + peak)
