@@ -12,12 +12,13 @@ import pytest
 import scipy
 from command_line import fails
 from figures import PNG
-from simulated import grid, hoffmann, isoflop, kaplan_nd, noise_of, silence
+from simulated import SIMULATED, grid, hoffmann, isoflop, kaplan_nd, noise_of, silence
 
 from knowcap.cli import main
 from knowcap.laws import LawError, fit_law
 from knowcap.laws.best import fit_best
 from knowcap.laws.compare import differences
+from knowcap.laws.fitting import predicts
 from knowcap.laws.law import loss, predicted
 from knowcap.laws.plan.fitted import read_laws
 from knowcap.laws.predict import WIDEST, cuts
@@ -205,3 +206,21 @@ def test_new_runs_are_predicted_on_the_command_line(tmp_path: Path, capsys) -> N
     new.write_text("size\n7e9\n")
     assert "column num_tokens" in fails(capsys, "fit", "kaplan-nd", str(runs), *words, "--predict", str(new))
     assert "--interval: got 90" in fails(capsys, "fit", "kaplan-nd", str(runs), *words, "--interval", "90")
+
+
+@pytest.mark.parametrize("law", SIMULATED)
+def test_every_law_predicts_the_rows_of_a_file(law: str, tmp_path: Path) -> None:
+    """Of a table without noise; laws of a best size or rate predict that, which is no column of it."""
+    table, _ = SIMULATED[law][0](silence)
+    runs, out = tmp_path / "runs.csv", tmp_path / "fit.json"
+    rows = "\n".join(",".join(map(str, row)) for row in zip(*table.values(), strict=True))
+    runs.write_text(",".join(table) + "\n" + rows)
+    words = ["--num_bootstraps", "10", "--json", str(out)]
+    assert main(["fit", law, str(runs), "--predict", str(runs), *words]) == 0
+    found = json.loads(out.read_text())["predictions"]["rows"]
+    assert len(found) == len(table["loss"] if "loss" in table else next(iter(table.values())))
+    name = "loss of a schedule" if law == "multi-power" else predicts(law)
+    assert all(row["low"] <= row[name] <= row["high"] for row in found)
+    observed = "loss" if law == "multi-power" else name
+    if observed in table and law not in ("chinchilla-envelope", "chinchilla-isoflop", "step-law", "critical-batch"):
+        assert [row[name] for row in found] == pytest.approx(list(table[observed]), rel=1e-3)
