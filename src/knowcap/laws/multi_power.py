@@ -159,8 +159,7 @@ def fit_multi_power(
     runs = np.array(["1"] * len(step)) if run is None else np.asarray(run)
     warm = np.zeros(len(step)) if warmup_steps is None else warmup_steps
     schedules = [_schedule(step, learning_rate, warm, np.flatnonzero(runs == name), _ROWS) for name in np.unique(runs)]
-    fallen = [float(np.maximum(schedule.fall, 0.0).sum()) / float(learning_rate.max()) for schedule in schedules]
-    falling = sum(share > _FALLEN for share in fallen)
+    falling = sum(np.maximum(schedule.fall, 0.0).sum() > _FALLEN * learning_rate.max() for schedule in schedules)
     if not falling:
         raise LawError(f"{LAW}: the learning rate falls in no run, expected schedules that decay; add such curves")
     rows = np.concatenate([schedule.rows for schedule in schedules])
@@ -183,18 +182,25 @@ def fit_multi_power(
     curve = Curve(LAW, NAMES, (True,) * 7, model, points, predict)
     options = _resampled(options, rows, runs[rows])
     fit = fit_curve(curve, _starts(schedules, loss[rows], learning_rate), options)
-    if options.groups is None:
-        fit.warnings.append(
-            f"{len(schedules)} curve{'s' * (len(schedules) > 1)} for {len(NAMES)} constants: noise that all rows of a "
+    fit.warnings += _doubts(len(schedules), falling, options.groups is None)
+    return fit
+
+
+def _doubts(curves: int, falling: int, few: bool) -> list[str]:
+    """Too few curves for whole ones to be resampled, or no shapes that tell apart what the law adds up."""
+    doubts = []
+    if few:
+        doubts.append(
+            f"{curves} curve{'s' * (curves > 1)} for {len(NAMES)} constants: noise that all rows of a "
             "curve share, such as its seed's, moves the constants unseen, and intervals are of noise within curves "
             f"alone; add schedules or repeats with other seeds, {len(NAMES) + 1} curves or more"
         )
-    if falling < 2 or falling == len(fallen):
-        fit.warnings.append(
+    if falling < 2 or falling == curves:
+        doubts.append(
             "no constant rate, or one schedule that falls: what the sum of rates gains is hardly separated from what "
             "their fall gains; add a run of constant rate and another shape"
         )
-    return fit
+    return doubts
 
 
 def _resampled(options: Options, rows: np.ndarray, runs: np.ndarray) -> Options:
