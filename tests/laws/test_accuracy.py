@@ -104,6 +104,16 @@ def test_an_end_that_no_run_comes_near_is_held_and_said() -> None:
     assert not any("held" in note for note in whole.notes)
 
 
+def test_a_ceiling_that_the_runs_show_is_fitted_where_they_do_not_show_the_chance() -> None:
+    loss = np.linspace(0.4, 1.5, 30)
+    truth = {"chance": 0.0, "ceiling": 0.9, "steepness": 3.0, "midpoint": 1.6}
+    right = accuracy_at(truth, loss) + 0.002 * np.random.default_rng(0).standard_normal(30)
+    fit = fit_law("accuracy", {"loss": loss, "accuracy": right}, num_bootstraps=10)
+    assert fit.constants["ceiling"] == pytest.approx(0.9, abs=0.01)
+    assert fit.constants["chance"] == 0.0
+    assert any("do not show the chance" in note for note in fit.notes)
+
+
 def test_per_cents_are_refused() -> None:
     table, _ = accuracy(silence)
     with pytest.raises(LawError, match="divide per cents by 100"):

@@ -75,15 +75,14 @@ def _shared(options: Options) -> Options:
 
 
 def _seen(name: str, fit: Fit) -> bool:
-    """Whether the runs come near an end of the sigmoid and, for the ceiling, bound it."""
+    """Whether the runs come near an end of the sigmoid, that end is a share, and, of the ceiling, is bounded."""
     low, high = fit.constants["chance"], fit.constants["ceiling"]
-    if low < 0 or high > 1 + 1e-9:
-        return False
     reached = (fit.points["fitted"] - low) / (high - low)
     if name == "chance":
-        return bool(reached.min() <= _REACHED)
-    ends = fit.intervals["ceiling"]
-    return bool(1 - reached.max() <= _REACHED) and None not in ends and ends[1] - ends[0] <= _REACHED  # type: ignore[operator]
+        return low >= 0 and bool(reached.min() <= _REACHED)
+    least, most = fit.intervals["ceiling"]
+    bounded = least is not None and most is not None and most - least <= _REACHED
+    return high <= 1 + 1e-9 and bool(1 - reached.max() <= _REACHED) and bounded
 
 
 def _fit(loss: np.ndarray, accuracy: np.ndarray, held: Mapping[str, float], options: Options) -> Fit:
